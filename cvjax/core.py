@@ -1,0 +1,77 @@
+"""The contract that every system meets: a `Recipe` of pure functions over a `State`, and `descend`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import optax
+from jaxtyping import Array, Int, PyTree
+
+
+@flax.struct.dataclass
+class State:
+    """Everything that training changes. A pytree: it is jitted, donated, sharded and saved as one.
+
+    Attributes:
+      step: number of training steps taken, an int32 scalar; `train_step` adds one.
+      params: one entry per network, `{"generator": ..., "discriminator": ...}`.
+      opt: one entry per optimiser.
+      extra: all else that lives from step to step: averaged parameters, batch statistics, image pools.
+    """
+
+    step: Int[Array, ""]
+    params: dict[str, Any]
+    opt: dict[str, Any]
+    extra: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one system is initialised, trained, evaluated and shown. All fields are functions.
+
+    `fit` jits `init`, `train_step` and `eval_step`; they are pure. The others run on the host between steps and
+    jit what they want to. Every key is already unique to its step; a recipe splits it and never stores it.
+
+    Attributes:
+      init: (key, batch) -> State. Uses the batch's shapes and dtypes only.
+      train_step: (state, batch, key) -> (State, {name: scalar}).
+      eval_step: (state, batch, key) -> {name: array}, one row an example of the batch.
+      score: (iterator of (batch, outputs)) -> {name: float}. Rows are NumPy, padding already removed.
+      visualise: (state, batch, key) -> {name: images}, NHWC in [0, 1].
+      predict: (state, inputs) -> {name: array}, one row an input; `inputs["image"]` is NHWC in [0, 1].
+      sample: (state, key, count) -> {name: images}, `count` rows, NHWC in [0, 1]; for systems that generate.
+      controls: () -> {row: {name: float}}. What simple or broken competitors score by the same measures.
+    """
+
+    init: Callable
+    train_step: Callable
+    eval_step: Callable
+    score: Callable
+    visualise: Callable
+    predict: Callable | None = None
+    sample: Callable | None = None
+    controls: Callable | None = None
+
+
+def descend(
+    tx: optax.GradientTransformation,
+    loss_fn: Callable[[PyTree], tuple[Array, Any]],
+    params: PyTree,
+    opt_state: PyTree,
+) -> tuple[PyTree, PyTree, Array, Any]:
+    """Takes one step of an optimiser down a loss. A GAN calls it twice in one train step.
+
+    Args:
+      tx: the optimiser.
+      loss_fn: params -> (scalar loss, aux); aux is any pytree that the caller wants back.
+      params: the parameters to change.
+      opt_state: the state of `tx` for `params`.
+
+    Returns:
+      (new params, new opt_state, loss before the step, aux).
+    """
+    (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    updates, opt_state = tx.update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, loss, aux
