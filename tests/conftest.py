@@ -1,0 +1,42 @@
+"""What every test stands on: eight virtual CPU devices, shared caches, shapes checked in every signature.
+
+All of it is set before JAX is imported, in the environment, so that test workers and subprocesses inherit it. A
+variable that the caller has set already is kept: `JAX_PLATFORMS=cuda pytest ...` tests on a GPU, and a lasting
+`JAX_COMPILATION_CACHE_DIR` or `TFDS_DATA_DIR` makes the next run start warm.
+"""
+
+import atexit
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import jaxtyping
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEVICES = "--xla_force_host_platform_device_count"
+
+if "CVJAX_TEST_SHARED" not in os.environ:  # the first process of the run; its workers inherit the folder and leave it
+    os.environ["CVJAX_TEST_SHARED"] = tempfile.mkdtemp(prefix="cvjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["CVJAX_TEST_SHARED"], ignore_errors=True)
+shared = pathlib.Path(os.environ["CVJAX_TEST_SHARED"])
+
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    # One thread an operation: the workers already fill the cores.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=8 --xla_cpu_multi_thread_eigen=false"
+for name, value in {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(shared / "compiled"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    "TFDS_DATA_DIR": str(shared / "datasets"),  # each dataset is prepared once a run
+    "MPLBACKEND": "Agg",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}.items():
+    os.environ.setdefault(name, value)
+
+sys.path.insert(0, str(ROOT))  # `configs` and `train` live beside the package, not in it
+jaxtyping.install_import_hook("cvjax", "beartype.beartype")
