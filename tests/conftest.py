@@ -40,3 +40,20 @@ for name, value in {
 
 sys.path.insert(0, str(ROOT))  # `configs` and `train` live beside the package, not in it
 jaxtyping.install_import_hook("cvjax", "beartype.beartype")
+
+import flax.struct  # noqa: E402  (after the environment, which JAX reads when it is imported)
+
+
+def _pytree(make):
+    """JAX rebuilds a pytree with shardings or placeholders for leaves, so its fields are not held to their types."""
+
+    def dataclass(cls=None, **options):
+        if cls is None:
+            return lambda cls: dataclass(cls, **options)
+        cls.__no_type_check__ = True  # jaxtyping reads it; the methods are checked all the same
+        return make(cls, **options)
+
+    return dataclass
+
+
+flax.struct.dataclass = _pytree(flax.struct.dataclass)
