@@ -1,0 +1,32 @@
+"""DCGAN on real handwritten digits.
+
+Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+Networks, 2016 (arXiv:1511.06434).
+Command: python train.py --config=configs/dcgan_digits.py --workdir=runs/dcgan_digits
+Result: RESULT
+Time: TIME
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "generative.gan",
+        recipe=dict(shape=(8, 8, 1), latent=32, width=64, kernel=4, real_label=0.9, ema=0.999, measure="digits"),
+        data=dict(name="digits", batch=64, eval_batch=100),
+        steps=6000,
+        log_every=100,
+        eval_every=1000,
+        figure_every=500,
+        checkpoint_every=1000,
+        expect={
+            "fid_over_control": ("<=", 0.9),
+            "fid_over_raw": ("<", 1.0),
+            "nearest_distance": (">=", 14.0),
+            "smallest_class": (">=", 0.05),
+        },
+    )
+    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1}
+    return variant(config, name, smoke=smoke)

@@ -1,0 +1,33 @@
+"""Variational autoencoder on real handwritten digits.
+
+Paper: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114).
+Command: python train.py --config=configs/vae_digits.py --workdir=runs/vae_digits
+Result: RESULT
+Time: TIME
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "generative.vae",
+        recipe=dict(
+            shape=(8, 8, 1),
+            latent=8,
+            hidden=(500,),
+            likelihood="categorical",
+            levels=17,
+            optimiser=dict(name="adam", learning_rate=1e-3),
+        ),
+        data=dict(name="digits", batch=100, eval_batch=100),
+        steps=2000,
+        log_every=100,
+        eval_every=500,
+        figure_every=500,
+        checkpoint_every=500,
+        expect={"bits_per_dim": ("<=", 2.20), "iwae_gain": (">", 0.0), "active_units": (">=", 5)},
+    )
+    smoke = {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "recipe.importance_samples": 2, "log_every": 1}
+    return variant(config, name, smoke=smoke)

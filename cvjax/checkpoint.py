@@ -1,0 +1,112 @@
+"""Checkpoints of a run, asynchronous and atomic. The only file that knows Orbax."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+from orbax.checkpoint.experimental import v1 as ocp
+
+from cvjax.core import State
+from cvjax.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest few, and the best by a figure.
+
+    A checkpoint appears under its step's number only when it is whole; a run that dies while writing one leaves the
+    one before.
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int = 2, best: tuple[str, str] | None = None):
+        """Opens the checkpoints in a folder, making it where there is none.
+
+        Args:
+          folder: where they are.
+          keep: how many of the latest stay.
+          best: (figure, relation) of the one that stays beside them, such as ("fid", "<=").
+        """
+        policies = [ocp.training.preservation_policies.LatestN(keep)]
+        if best:
+            name, relation = best
+            sign = -1 if relation in ("<=", "<") else 1
+            policies.append(
+                ocp.training.preservation_policies.BestN(
+                    get_metric_fn=lambda metrics: sign * metrics[name], n=1, keep_checkpoints_without_metrics=False
+                )
+            )
+        self._best = best
+        self._orbax = ocp.training.Checkpointer(
+            Path(folder).absolute(),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending."""
+        return [checkpoint.step for checkpoint in self._orbax.checkpoints]
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step that has a checkpoint."""
+        return max(self.steps, default=None)
+
+    def save(self, step: int, state: State, data: Mapping[str, Any], figures: Mapping[str, float] | None = None):
+        """Starts writing a checkpoint; training may go on, and may donate the state, once this returns.
+
+        Args:
+          step: its number. One that exists already is left as it is.
+          state: the state after that many steps.
+          data: the training iterator's state, as JSON holds it.
+          figures: evaluation figures at that step, by which the best is kept.
+        """
+        if step in self.steps:
+            return
+        metrics = {self._best[0]: figures[self._best[0]]} if self._best and figures else None
+        self._orbax.save_checkpointables_async(step, {"state": state, "data": dict(data)}, metrics=metrics)
+
+    def restore(self, state: PyTree, step: int | None = None) -> tuple[State, dict[str, Any]]:
+        """Reads a checkpoint.
+
+        Args:
+          state: the wanted tree of `jax.ShapeDtypeStruct` with shardings; another mesh than the writer's is fine.
+          step: which one, the latest by default.
+
+        Returns:
+          (state, the training iterator's state).
+
+        Raises:
+          UserError: there is none, or it holds another state than the one asked for.
+        """
+        step = self.latest if step is None else step
+        if step not in self.steps:
+            raise UserError(f"{self._orbax.directory} has no checkpoint {step}; it has {self.steps or 'none'}.")
+        try:
+            restored = self._orbax.load_checkpointables(step, {"state": state, "data": None})
+        except (ValueError, KeyError) as error:
+            raise UserError(f"checkpoint {step} in {self._orbax.directory} holds another state: {error}") from error
+        return restored["state"], restored["data"]
+
+    def wait(self) -> None:
+        """Waits until what is being written is whole on disk."""
+        self._orbax.wait()
+
+    def close(self) -> None:
+        """Finishes writing and lets go of the folder."""
+        self._orbax.close()
+
+
+def abstract(state: PyTree, shardings: PyTree) -> PyTree:
+    """Describes a state to restore: shapes and types of one tree, shardings of another.
+
+    Args:
+      state: arrays or shapes.
+      shardings: a tree of the same structure, of shardings.
+
+    Returns:
+      A tree of `jax.ShapeDtypeStruct`.
+    """
+    return jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), state, shardings)

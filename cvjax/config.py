@@ -1,0 +1,365 @@
+"""Experiments: the top level that every config shares, its check, and its command-line flags."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+import cvjax
+from cvjax import data
+from cvjax.core import Recipe
+from cvjax.errors import UserError, suggest
+
+# What may differ when a run is continued: it changes when things are looked at, never the numbers.
+FREE_ON_RESUME = ("steps", "log_every", "eval_every", "figure_every", "checkpoint_every", "expect")
+FAMILIES = ("generative", "translation", "detection", "segmentation", "recognition", "faces", "multimodal")
+FAMILIES += ("interpret", "attacks")
+RELATIONS = ("<=", ">=", "<", ">", "==")
+OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool)  # of config.data, where None
+
+DEFAULTS = dict(
+    system="",  # import path below cvjax: "generative.gan"
+    recipe={},  # keyword arguments of the system's recipe()
+    data=data.DEFAULTS,  # which examples, in what batches, transformed how
+    steps=1000,  # training steps in all, those before a resume included
+    seed=0,  # of initialisation, of each step's key and of the data's order
+    log_every=100,  # steps between two rows of training metrics; 0: never, as for the next three
+    eval_every=0,  # steps between two evaluations; there is always one at the end
+    figure_every=0,  # steps between two sets of figures; there is always one at the end
+    checkpoint_every=1000,  # steps between two checkpoints; there is always one at the end
+    checkpoint_keep=2,  # how many of the latest are kept, beside the best by the first figure of `expect`
+    mesh=dict(data=-1, fsdp=1),  # devices along each axis; -1: all that are left
+    init_from="",  # "RUN/NETWORK": that network's parameters start from another run's
+    profile=(),  # (first, last) step of a JAX profile written below the run's folder
+    expect={},  # {figure: (relation, bar)}, printed beside what the finished run reached
+)
+
+
+def experiment(system: str, **values: Any) -> ConfigDict:
+    """Builds a config: the defaults of the shared top level and of the system's recipe, overlaid with `values`.
+
+    Every argument of the system's `recipe()` becomes a key of `config.recipe`, so each can be set by a flag.
+
+    Args:
+      system: import path below cvjax, such as "generative.vae".
+      **values: top-level keys; dicts are laid over the defaults one level deep.
+
+    Returns:
+      The config, its top level locked.
+
+    Raises:
+      UserError: an unknown system or key.
+    """
+    values = {"system": system, **values}
+    _check_names(values, DEFAULTS, "config")
+    _check_names(values.get("data", {}), data.DEFAULTS, "config.data")
+    merged = {}
+    for key, default in DEFAULTS.items():
+        if key == "recipe":
+            default = {name: parameter.default for name, parameter in recipe_parameters(system).items()}
+            _check_names(values.get(key, {}), default, "config.recipe")
+        overlay = isinstance(default, Mapping) and key != "expect"
+        merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
+    merged["recipe"] = {k: v for k, v in merged["recipe"].items() if v is not inspect.Parameter.empty}
+    return ConfigDict(_placeholders(merged, recipe_parameters(system)))
+
+
+def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> ConfigDict:
+    """Applies the variant of a config that `--config=FILE:NAME` asks for.
+
+    Args:
+      config: the full experiment.
+      name: the part behind the colon, or "".
+      **variants: what each known name changes, by dotted key: `smoke={"steps": 4, "data.batch": 8}`.
+
+    Returns:
+      The config, changed.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    if name and name not in variants:
+        raise UserError(f"the config has no variant {name!r}. {suggest(name, variants)}")
+    config.update_from_flattened_dict(variants.get(name, {}))
+    return config
+
+
+def systems() -> list[str]:
+    """Names every system: each module of a family that has a `recipe`."""
+    found = []
+    for family in FAMILIES:
+        folder = Path(cvjax.__path__[0]) / family
+        for module in pkgutil.walk_packages([str(folder)], prefix=f"{family}."):
+            spec = importlib.util.find_spec(f"cvjax.{module.name}")
+            if spec and spec.origin and "\ndef recipe(" in Path(spec.origin).read_text():
+                found.append(module.name)
+    return found
+
+
+def find_system(name: str) -> types.ModuleType:
+    """Imports a system's module.
+
+    Args:
+      name: import path below cvjax, such as "generative.gan".
+
+    Raises:
+      UserError: there is no such system.
+    """
+    if name not in systems():
+        raise UserError(f"config.system={name!r}: there is no such system. {suggest(name, systems())}")
+    return importlib.import_module(f"cvjax.{name}")
+
+
+def recipe_parameters(system: str) -> Mapping[str, inspect.Parameter]:
+    """Returns the parameters of a system's `recipe()` by name."""
+    return inspect.signature(find_system(system).recipe).parameters
+
+
+def build(config: ConfigDict) -> Recipe:
+    """Makes the recipe of an experiment.
+
+    Args:
+      config: the experiment, or the same as plain dicts.
+
+    Raises:
+      UserError: an unknown system, or an argument that its recipe refuses.
+    """
+    values = as_dict(config)
+    _check_recipe(values["system"], values["recipe"])
+    return find_system(values["system"]).recipe(**values["recipe"])
+
+
+def check(config: ConfigDict, devices: int = 1) -> None:
+    """Refuses a config that could not run, before anything is compiled or written.
+
+    Args:
+      config: the experiment.
+      devices: how many devices share a batch.
+
+    Raises:
+      UserError: what is wrong, under which key, and what would be right.
+    """
+    values = as_dict(config)
+    _check_names(values, DEFAULTS, "config")
+    for key, default in DEFAULTS.items():
+        if not _fits(values[key], type(default)):
+            raise UserError(f"config.{key}={values[key]!r}: expected {type(default).__name__}, such as {default!r}.")
+    for key in ("steps", "checkpoint_keep"):
+        if values[key] < 1:
+            raise UserError(f"config.{key}={values[key]}: must be at least 1.")
+    for key in ("seed", "log_every", "eval_every", "figure_every", "checkpoint_every"):
+        if values[key] < 0:
+            raise UserError(f"config.{key}={values[key]}: must not be negative.")
+    if values["profile"] and not (len(values["profile"]) == 2 and 0 < values["profile"][0] <= values["profile"][1]):
+        raise UserError(f"config.profile={values['profile']}: expected (first, last) step, such as (10, 15).")
+    for name, bar in values["expect"].items():
+        if not (isinstance(bar, (tuple, list)) and len(bar) == 2 and bar[0] in RELATIONS):
+            raise UserError(f'config.expect.{name}={bar!r}: expected (relation, bar), such as ("<=", 0.9).')
+    _check_recipe(values["system"], values["recipe"])
+    data.check(values["data"], devices)
+
+
+def as_dict(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config as plain dicts, with absent placeholders as None."""
+    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+
+
+def difference(old: Mapping, new: Mapping) -> list[str]:
+    """Lists what differs between two configs beyond what may change on resuming.
+
+    Args:
+      old: the config of the run that exists, read from JSON.
+      new: the config asked for.
+
+    Returns:
+      One line a differing key, `data.batch: 64 in the run, 32 asked for`.
+    """
+    flat_old, flat_new = (_flatten(json.loads(json.dumps(side))) for side in (old, new))
+    return [
+        f"{key}: {flat_old.get(key, 'absent')!r} in the run, {flat_new.get(key, 'absent')!r} asked for"
+        for key in sorted(flat_old.keys() | flat_new.keys())
+        if flat_old.get(key) != flat_new.get(key) and key.split(".")[0] not in FREE_ON_RESUME
+    ]
+
+
+def load(path: str) -> ConfigDict:
+    """Loads a config file.
+
+    Args:
+      path: `configs/vae_digits.py`, or `configs/vae_digits.py:smoke` for a variant.
+
+    Raises:
+      UserError: no such file or variant, or a file that does not give a config.
+    """
+    file, _, name = str(path).partition(":")
+    if not Path(file).is_file():
+        near = [str(p) for p in sorted(Path("configs").glob("*.py"))]
+        raise UserError(f"--config={path}: there is no file {file!r}. {suggest(file, near)}")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config={path}: {file!r} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(name)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:
+        raise UserError(f"{path} does not give a config: {type(error).__name__}: {error}") from error
+
+
+def name_of(path: str) -> str:
+    """Names an experiment by its config's file, the variant included: `vae_digits-smoke`."""
+    file, _, name = str(path).partition(":")
+    return Path(file).stem + (f"-{name}" if name else "")
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line of a program with a `--config` flag, the mistakes in it explained.
+
+    Args:
+      argv: the command line, program name first.
+
+    Returns:
+      What is left beside flags.
+
+    Raises:
+      UserError: a missing or unknown file, an unknown key or flag, or a value of the wrong type.
+    """
+    if {"--help", "-help", "--helpfull", "--helpshort", "-h"} & set(argv):
+        return flags.FLAGS(argv)
+    paths = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
+    if not paths:
+        known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
+        raise UserError(f"which experiment? Give --config=FILE, one of: {known or 'no file in configs/ here'}.")
+    config = load(paths[-1])
+    for argument in argv[1:]:
+        name, separator, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name.startswith("config."):
+            if not separator:
+                raise UserError(f"{argument}: expected --{name}=VALUE.")
+            _check_override(config, name, value)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+
+
+def define_flag() -> flags.FlagHolder:
+    """Defines the flag `--config=FILE[:VARIANT]`, with `--config.KEY=VALUE` for each key."""
+    return config_flags.DEFINE_config_file("config", lock_config=True, help_string="the experiment: FILE[:VARIANT]")
+
+
+def explained(main: Callable[[], int | None]) -> None:
+    """Runs a program's main; a `UserError` becomes its message on stderr and exit code 1.
+
+    Args:
+      main: returns the exit code, None for 0.
+    """
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _check_names(values: Mapping, known: Mapping, where: str) -> None:
+    for name in values:
+        if name not in known:
+            raise UserError(f"{where}.{name}: there is no such key. {suggest(name, known)}")
+
+
+def _check_recipe(system: str, values: Mapping) -> None:
+    recipe = find_system(system).recipe
+    parameters, hints = inspect.signature(recipe).parameters, typing.get_type_hints(recipe)
+    _check_names(values, parameters, "config.recipe")
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name]):
+            wanted = str(hints[name]) if typing.get_args(hints[name]) else hints[name].__name__
+            raise UserError(f"config.recipe.{name}={value!r}: expected {wanted.replace('typing.', '')}.")
+    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
+    if missing:
+        raise UserError(f"config.recipe.{missing[0]} is missing: {system} cannot do without it.")
+
+
+def _check_override(config: ConfigDict, name: str, value: str) -> None:
+    *parents, last = name.split(".")[1:]
+    node, where = config, "config"
+    for key in parents:
+        if not (isinstance(node, ConfigDict) and isinstance(node.get(key), ConfigDict)):
+            keys = node.keys() if isinstance(node, ConfigDict) else ()
+            raise UserError(f"--{name}={value}: {where} has no group {key!r}. {suggest(key, keys)}")
+        node, where = node[key], f"{where}.{key}"
+    if last not in node:
+        raise UserError(f"--{name}={value}: {where} has no key {last!r}. {suggest(last, node.keys())}")
+    kind = node.get_type(last)
+    if kind in (int, float) and not _parses(value, kind):
+        raise UserError(f"--{name}={value}: expected {kind.__name__}, such as {node[last]!r}.")
+    if kind is ConfigDict:
+        raise UserError(f"--{name}={value}: {where}.{last} is a group; set one of its keys: {suggest('', node[last])}")
+
+
+def _parses(value: str, kind: type) -> bool:
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tells whether a value is of an annotated type; hints beyond plain Python ones are not judged."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    kind = origin or hint
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (tuple, Sequence, list):
+        return isinstance(value, (tuple, list))
+    if kind in (dict, Mapping):
+        return isinstance(value, (Mapping, ConfigDict))
+    if kind in (bool, str, type(None)):
+        return isinstance(value, kind)
+    return True
+
+
+def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Gives each None a type, so that a flag can set it."""
+
+    def typed(name: str, value: Any, hints: Mapping) -> Any:
+        if isinstance(value, Mapping):
+            return {key: typed(key, inner, {}) for key, inner in value.items()}
+        if value is not None:
+            return value
+        kinds = [k for k in typing.get_args(hints.get(name)) if k in (int, float, str, bool, tuple)]
+        return config_dict.placeholder(kinds[0] if kinds else OPTIONAL.get(name, object))
+
+    hints = {name: parameter.annotation for name, parameter in parameters.items()}
+    return {
+        group: {key: typed(key, value, hints) for key, value in inner.items()} if isinstance(inner, Mapping) else inner
+        for group, inner in values.items()
+    }
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or (prefix and not tree):
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

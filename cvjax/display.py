@@ -1,0 +1,96 @@
+"""How numbers, tables, parameters and images are shown to a reader."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Float, UInt8
+
+_PADDING = 2  # pixels between the images of a grid
+_LEGIBLE = 48  # pixels; images of a grid whose sides are all shorter are enlarged to at least this
+_FOLD = 40  # rows; a longer table of parameters is folded
+
+
+def format_number(value: float) -> str:
+    """Writes a number with as many digits as are worth reading: 0.0123, 1.21, 12,345, 3.1e-05."""
+    if not math.isfinite(value):
+        return {"nan": "NaN", "inf": "∞", "-inf": "-∞"}[str(float(value))]
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 1e-3:
+        return re.sub(r"\.?0*e", "e", f"{value:.2e}")
+    if size >= 1000 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if size >= 10 else f"{value:.3g}"
+
+
+def format_scaled(value: float, unit: str) -> str:
+    """Writes a quantity with the prefix of its size: 1.23 TFLOP/s."""
+    power = min(max(int(math.log10(abs(value)) // 3), 0), 5) if value and math.isfinite(value) else 0
+    return f"{format_number(value / 1000**power)} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"
+
+
+def format_columns(lines: Sequence[Sequence[str]], align: str) -> str:
+    """Writes lines of cells as a table of plain text; `align` has one of < and > for each column."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(line, align, widths, strict=True)) for line in lines]
+    return "\n".join(line.rstrip() for line in table)
+
+
+def list_parameters(params: Mapping) -> list[tuple[str, str, int]]:
+    """Lists the modules of networks; a long list is folded to depth two: each network and its top modules.
+
+    Args:
+      params: one entry per network.
+
+    Returns:
+      (path, shapes, count) for each module, in the order of the tree.
+    """
+    leaves = [
+        ([str(getattr(key, "key", getattr(key, "idx", key))) for key in path], np.shape(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(params))
+    ]
+    long = len({tuple(path[:-1]) for path, _ in leaves}) > _FOLD
+    modules: dict[str, list] = {}
+    for path, shape in leaves:
+        module = path[:-1] or path
+        modules.setdefault("/".join(module[:2] if long else module), []).append((path[-1], shape))
+
+    def describe(arrays):
+        if len(arrays) > 4:
+            return f"{len(arrays)} arrays"
+        return ", ".join(f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in arrays)
+
+    return [(path, describe(arrays), sum(math.prod(s) for _, s in arrays)) for path, arrays in modules.items()]
+
+
+def grid(images: Float[ArrayLike, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Lays images out row by row in a near-square grid.
+
+    Args:
+      images: [count, height, width, channels] or [height, width, channels] in [0, 1]; one or three channels. Values
+        outside are clipped, NaN is black. Images smaller than 48 pixels are enlarged by a whole factor.
+
+    Returns:
+      Grey [height, width] or RGB [height, width, 3] levels; the gaps and the cells left over are white.
+
+    Raises:
+      ValueError: the shape is another.
+    """
+    images = np.asarray(images, np.float32)
+    if images.ndim == 3:
+        images = images[None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+        raise ValueError(f"images are [count,] height, width, 1 or 3 channels; these have the shape {images.shape}")
+    levels = np.round(255 * np.clip(np.nan_to_num(images), 0, 1)).astype(np.uint8)
+    scale = math.ceil(_LEGIBLE / max(levels.shape[1:3]))
+    levels = levels.repeat(scale, 1).repeat(scale, 2)
+    count, height, width, channels = levels.shape
+    columns = min(count, max(1, round(math.sqrt(count * height / width))))
+    rows = math.ceil(count / columns)
+    cells = np.full((rows * columns, height + _PADDING, width + _PADDING, channels), 255, np.uint8)
+    cells[:count, :height, :width] = levels
+    cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    sheet = cells.reshape(rows * (height + _PADDING), columns * (width + _PADDING), channels)[:-_PADDING, :-_PADDING]
+    return sheet[..., 0] if channels == 1 else sheet

@@ -1,0 +1,408 @@
+"""The only training loop.
+
+`fit` reads from top to bottom: compile the recipe's steps, take up the run where it stands, then step by step: next
+batch, dispatch, look at the step before. Step n+1 is dispatched before step n's metrics are fetched, so the device
+never waits for the host; the state is donated; a step compiles once.
+"""
+
+import dataclasses
+import json
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from cvjax import checkpoint, data, sharding
+from cvjax import config as experiments
+from cvjax.core import Recipe, State
+from cvjax.errors import UserError
+from cvjax.record import Record
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the run can go on
+    """A signal stopped the run after a checkpoint; the message says how to go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A recipe's functions for one mesh and one shape of batch."""
+
+    init: Callable[[], State]
+    train_step: Callable[[State, Mapping], tuple[State, dict]]
+    eval_step: Callable[[State, Mapping, int], dict]
+    abstract_state: PyTree
+    seconds: float
+    flops: float
+
+
+def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+    """Trains an experiment to its last step, or takes it up where the folder's run stopped.
+
+    Args:
+      config: the experiment, as `cvjax.config.experiment` makes it.
+      workdir: the run's folder: config.json, metrics.jsonl, TensorBoard events, figures/, checkpoints/, report.html.
+
+    Returns:
+      The figures of the evaluation at the end.
+
+    Raises:
+      UserError: a mistake in the config, or a misfortune that the message explains.
+      Stopped: SIGTERM or SIGINT came; there is a checkpoint.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    experiments.check(config, mesh.size)
+    workdir = open_workdir(config, Path(workdir))
+    recipe = experiments.build(config)
+    processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    examples = data.load(experiments.as_dict(config.data), seed=config.seed, **processes)
+    with _Signals() as signals:
+        run = Run(config, workdir, mesh, recipe, examples, signals)
+        try:
+            return run.train()
+        finally:
+            run.close()
+
+
+class Run:
+    """One run under way: what the loop touches between steps."""
+
+    def __init__(self, config, workdir, mesh, recipe, examples, signals):
+        """Compiles, then restores or initialises."""
+        self.config, self.workdir, self.mesh, self.recipe = config, workdir, mesh, recipe
+        self.examples, self.signals = examples, signals
+        self.iterator = examples.train()
+        self.batch = next(self.iterator)
+        expect = experiments.as_dict(config)["expect"]
+        best = next(((name, bar[0]) for name, bar in expect.items()), None)
+        self.checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=config.checkpoint_keep, best=best)
+        if (self.checkpoints.latest or 0) > config.steps:
+            raise UserError(f"{workdir} is at step {self.checkpoints.latest} already, past config.steps={config.steps}.")
+        self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
+        facts = run_facts(config, mesh, self.batch)
+        self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
+        self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
+        self.state = self._first_state()
+        self.step = int(self.state.step)
+        self.record.parameters(self.state.params)
+        self.clock = _Clock(self.step)
+
+    def train(self) -> dict[str, float]:
+        """Takes the remaining steps; returns the last evaluation's figures."""
+        config, pending = self.config, None
+        figures = None
+        while self.step < config.steps:
+            self._profile()
+            placed = sharding.place_batch(self._next_batch(), self.mesh)
+            self.state, metrics = self.compiled.train_step(self.state, placed)
+            self.step += 1
+            if pending:
+                self._look(*pending)
+            pending = (self.step, metrics)
+            if self._pause_due():
+                self._look(*pending, always=True)
+                pending, figures = None, self._pause()
+        if figures is None:  # the run was complete before it was started
+            figures = self._pause()
+        self._finish(figures)
+        return figures
+
+    def close(self) -> None:
+        """Writes what is unwritten."""
+        self.checkpoints.close()
+        self.record.report()
+        self.record.close()
+
+    def _first_state(self) -> State:
+        if self.checkpoints.latest is None:
+            self.record.rewind(0)
+            return initialise_from(self.config.init_from, self.compiled.init())
+        state, position = self.checkpoints.restore(self.compiled.abstract_state)
+        self.iterator.set_state(position)
+        self.batch = None
+        self.record.rewind(int(state.step))
+        self.record.say(f"continuing from step {int(state.step)}")
+        return state
+
+    def _next_batch(self) -> dict[str, np.ndarray]:
+        batch, self.batch = self.batch, None  # the first one gave the shapes
+        if batch is None:
+            with self.clock.waiting():
+                batch = next(self.iterator)
+        return batch
+
+    def _look(self, step: int, metrics: Mapping[str, jax.Array], always: bool = False) -> None:
+        """Waits for a step to be done; on due steps fetches, checks and records its metrics."""
+        jax.block_until_ready(metrics)
+        due = _due(step, self.config.log_every)
+        if not (due or always):
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        broken = [name for name, value in values.items() if not np.isfinite(value)]
+        if due or broken:
+            self.record.scalars(step, "train", values)
+        if broken:
+            self.checkpoints.wait()
+            raise UserError(
+                f"step {step}: {', '.join(f'{name} is {values[name]}' for name in broken)}. The last finite checkpoint "
+                f"is step {self.checkpoints.latest} in {self.workdir}; a lower learning rate or clipping may be right."
+            )
+        if due:
+            self.record.scalars(step, "speed", self.clock.speed(step, self.config.data.batch, self.compiled))
+
+    def _pause_due(self) -> bool:
+        every = (self.config.eval_every, self.config.figure_every, self.config.checkpoint_every)
+        stop = self.step == self.config.steps or self.signals.caught
+        return bool(stop) or any(_due(self.step, interval) for interval in every)
+
+    def _pause(self) -> dict[str, float] | None:
+        """Evaluates, draws and saves, each where it is due; stops where a signal came."""
+        config, last = self.config, self.step == self.config.steps
+        figures = None
+        with self.clock.paused():
+            if last or _due(self.step, config.eval_every):
+                figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
+                self.record.scalars(self.step, "eval", figures)
+            if last or _due(self.step, config.figure_every):
+                self._draw()
+            if last or self.signals.caught or _due(self.step, config.checkpoint_every):
+                self.checkpoints.save(self.step, self.state, self.iterator.get_state(), figures)
+            if self.signals.caught and not last:
+                self.checkpoints.wait()
+                raise Stopped(
+                    f"{self.signals.caught} stopped the run at step {self.step} of {config.steps}; it is saved in "
+                    f"{self.workdir}. The same command goes on from there."
+                )
+            self.record.report()
+        return figures
+
+    def _draw(self) -> None:
+        batch = next(self.examples.evaluate())
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 1)  # the same noise each time
+        images = self.recipe.visualise(self.state, sharding.place_batch(batch, self.mesh), key)
+        for name, grid in sharding.to_host(images).items():
+            self.record.figure(self.step, name, grid)
+
+    def _profile(self) -> None:
+        first, last = self.config.profile or (0, 0)
+        if first and self.step + 1 == first:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+        if first and self.step == last:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+
+    def _finish(self, figures: Mapping[str, float]) -> None:
+        self.checkpoints.wait()
+        self.record.verdict(figures)
+        self.record.say(f"done: {self.workdir}, pictures and curves in {self.workdir / 'report.html'}")
+
+
+def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, tuple], seed: int) -> Compiled:
+    """Compiles a recipe's train step ahead of time, and prepares the others.
+
+    Args:
+      recipe: the system.
+      mesh: the devices.
+      batch: {name: (shape, dtype)} of the global batch.
+      seed: of all keys.
+
+    Returns:
+      The compiled functions; train_step takes the key of its step from `state.step`.
+    """
+    init_key, train_key, eval_key = jax.random.split(jax.random.key(seed), 3)
+    rows = sharding.batch_sharding(mesh)
+    specs = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows) for name, (shape, dtype) in batch.items()}
+    shapes = jax.eval_shape(recipe.init, init_key, specs)
+    shardings = sharding.state_sharding(mesh, shapes)
+    abstract_state = checkpoint.abstract(shapes, shardings)
+
+    def init() -> State:
+        zeros = {name: jax.numpy.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
+        return recipe.init(init_key, zeros)
+
+    def train_step(state, batch):
+        return recipe.train_step(state, batch, jax.random.fold_in(train_key, state.step))
+
+    def eval_step(state, batch, index):
+        return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
+
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    start = time.perf_counter()
+    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
+    compiled = jitted.lower(abstract_state, specs).compile()
+    flops = (compiled.cost_analysis() or {}).get("flops", 0.0) * mesh.size
+    return Compiled(
+        init=jax.jit(init, out_shardings=shardings),
+        train_step=compiled,
+        eval_step=jax.jit(eval_step),
+        abstract_state=abstract_state,
+        seconds=time.perf_counter() - start,
+        flops=max(flops, 0.0),
+    )
+
+
+def evaluate(
+    recipe: Recipe, compiled: Compiled, state: State, examples: data.Data, mesh: jax.sharding.Mesh
+) -> dict[str, float]:
+    """Scores a state on the evaluation split, each example counted once.
+
+    Args:
+      recipe: the system.
+      compiled: its compiled functions.
+      state: the state to judge.
+      examples: the data.
+      mesh: the devices.
+
+    Returns:
+      The figures, by name.
+    """
+
+    def rows() -> Iterator[tuple[dict, dict]]:
+        for index, batch in enumerate(examples.evaluate()):
+            placed = sharding.place_batch(batch, mesh)
+            outputs, inputs = sharding.to_host((compiled.eval_step(state, placed, index), placed))
+            valid = inputs["valid"]
+            yield {k: v[valid] for k, v in inputs.items()}, {k: v[valid] for k, v in outputs.items()}
+
+    return {name: float(value) for name, value in recipe.score(rows()).items()}
+
+
+def initialise_from(source: str, state: State) -> State:
+    """Lets one network start from another run's parameters.
+
+    Args:
+      source: "RUN/NETWORK", or "" to leave the state as it is.
+      state: the freshly initialised state.
+
+    Raises:
+      UserError: no such run or network here or there, or parameters of other shapes.
+    """
+    if not source:
+        return state
+    run, _, network = source.rpartition("/")
+    if network not in state.params:
+        raise UserError(f"config.init_from={source!r}: this system has no network {network!r}, but {list(state.params)}.")
+    target = state.params[network]
+    params = checkpoint.read_params(Path(run) / "checkpoints", network, target)
+    return state.replace(params={**state.params, network: params})
+
+
+def open_workdir(config: ConfigDict, workdir: Path) -> Path:
+    """Makes the run's folder, or checks that the run in it is of the same config.
+
+    Raises:
+      UserError: not writable, or a run with another config; the message lists what differs.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".writable").touch()
+        (workdir / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written to: {error.strerror}.") from None
+    file = workdir / "config.json"
+    if file.exists():
+        differing = experiments.difference(json.loads(file.read_text())["config"], experiments.as_dict(config))
+        if differing:
+            raise UserError(
+                f"{workdir} holds a run with another config:\n  " + "\n  ".join(differing) + "\n"
+                f"Give another --workdir, or the same config; only {', '.join(experiments.FREE_ON_RESUME)} may change."
+            )
+    return workdir
+
+
+def run_facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what a run's config.json says beside the config: all that is needed to repeat the run."""
+    packages = ("cvjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "command": [sys.executable, *sys.argv],
+        "seed": config.seed,
+        "commit": commit,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "devices": [str(device.device_kind) for device in mesh.devices.flat],
+        "processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+        "batch": {k: ([v.shape[0] * jax.process_count(), *v.shape[1:]], str(v.dtype)) for k, v in batch.items()},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
+
+
+class _Signals:
+    """Turns SIGTERM and SIGINT into a wish to stop; a second one kills at once."""
+
+    def __enter__(self):
+        self.caught = None
+        self.before = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self.before[number] = signal.signal(number, self._catch)
+            except ValueError:  # not the main thread: whoever runs us there handles signals
+                break
+        return self
+
+    def _catch(self, number, frame):
+        self.caught = signal.Signals(number).name
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *exception):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class _Clock:
+    """Measures speed between two looks, without evaluation, figures and checkpoints."""
+
+    def __init__(self, step: int):
+        self.step, self.begun, self.waited = step, time.perf_counter(), 0.0
+
+    def waiting(self) -> "_Timer":
+        return _Timer(lambda seconds: setattr(self, "waited", self.waited + seconds))
+
+    def paused(self) -> "_Timer":
+        return _Timer(lambda seconds: setattr(self, "begun", self.begun + seconds))
+
+    def speed(self, step: int, batch: int, compiled: Compiled) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = max(now - self.begun, 1e-9)
+        rate = (step - self.step) / seconds
+        waited = self.waited / seconds
+        self.step, self.begun, self.waited = step, now, 0.0
+        return {
+            "steps_per_second": rate,
+            "examples_per_second": rate * batch,
+            "flops_per_second": rate * compiled.flops,
+            "compile_seconds": compiled.seconds,
+            "data_wait": waited,
+        }
+
+
+class _Timer:
+    def __init__(self, done: Callable[[float], None]):
+        self.done = done
+
+    def __enter__(self):
+        self.begun = time.perf_counter()
+
+    def __exit__(self, *exception):
+        self.done(time.perf_counter() - self.begun)

@@ -1,0 +1,258 @@
+"""What a run leaves behind, config.json, metrics.jsonl, TensorBoard events, figures, and what it says meanwhile."""
+
+import datetime
+import io
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from json import dumps
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import PIL.Image
+from jaxtyping import ArrayLike, Float
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tqdm import tqdm
+
+from cvjax import report
+from cvjax.display import format_columns, format_number, grid, list_parameters
+from cvjax.rundir import (
+    Verdict,
+    explain_writing,
+    judge,
+    metrics_line,
+    read_config,
+    read_metrics,
+    whole_lines,
+    write_whole,
+)
+
+
+class Record:
+    """The written and spoken record of one run. On processes other than the first it does nothing.
+
+    A folder that has a record already is continued: `rewind` to the step of the restored checkpoint.
+    """
+
+    def __init__(self, workdir: str | Path, *, steps: int, expect: Mapping[str, Sequence] = {}, active: bool = True):
+        """Opens the folder, creating it where it is missing.
+
+        Args:
+          workdir: the run's folder.
+          steps: number of training steps of the whole run.
+          expect: the bars of the final figures, `{"fid": ("<=", 0.9)}`.
+          active: False on all processes but the first of a run on several hosts.
+
+        Raises:
+          UserError: the folder cannot be written, or `expect` is not understood.
+        """
+        self.workdir, self.steps, self.expect, self.active = Path(workdir), steps, dict(expect), active
+        judge(self.expect, {})  # a bad bar is said now and not when the run has ended
+        self._metrics, self._events, self._bar = None, None, None
+        self._step, self._rate, self._clock = 0, None, None
+        if active:
+            with explain_writing(self.workdir):
+                self.workdir.mkdir(parents=True, exist_ok=True)
+            self._open()
+            self._step = max((row["step"] for row in read_metrics(self.workdir)), default=0)
+
+    def start(self, config: Mapping, facts: Mapping) -> None:
+        """Writes config.json and says what is run and where.
+
+        Args:
+          config: the run's configuration.
+          facts: what else decides the result or helps to repeat it: seed, versions, commit, devices, mesh, batch.
+        """
+        if not self.active:
+            return
+        started = self._read().get("started", datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
+        command = shlex.join(["python", *sys.argv])
+        self._write({"config": config, "started": started, "command": command, **facts})
+        self.say(f"{config.get('system', 'run')}: {self.steps:,} steps, recorded in {self.workdir}")
+
+    def parameters(self, params: Mapping) -> None:
+        """Prints the table of parameters and keeps it in config.json.
+
+        Args:
+          params: one entry per network, as in `State.params`.
+        """
+        if not self.active:
+            return
+        rows = list_parameters(params)
+        total = sum(count for _, _, count in rows)
+        self._write({"parameters": rows})
+        lines = [(path, shapes, f"{count:,}") for path, shapes, count in [*rows, ("parameters", "", total)]]
+        self.say(format_columns(lines, align="<<>"))
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was recorded after a step, so that a run that was killed and resumed has each row once.
+
+        Args:
+          step: that of the checkpoint from which the run continues. Rows and figures of later steps go, and every
+            verdict with them, for the run has not ended after all.
+        """
+        if not self.active:
+            return
+        rows = [row for row in read_metrics(self.workdir) if row["step"] <= step and row["split"] != "verdict"]
+        self._metrics.close()
+        write_whole(self.workdir / "metrics.jsonl", "".join(map(metrics_line, rows)))
+        with explain_writing(self.workdir / "figures"):
+            for figure in (self.workdir / "figures").rglob("*.png"):
+                if int(figure.stem) > step:
+                    figure.unlink()
+        self._step = step
+        self._open()
+        # TensorBoard hides the events of earlier files from this step on.
+        self._log(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, step: int, split: str, values: Mapping[str, SupportsFloat]) -> None:
+        """Appends a row to metrics.jsonl and to the TensorBoard events, and moves the progress on.
+
+        Args:
+          step: the number of steps taken.
+          split: "train", "eval", "speed". The progress moves at rows of "train"; the speed that it shows is the
+            `steps_per_second` of the last row of "speed".
+          values: name to value; what stands before a slash, as in "loss/generator", names a group.
+        """
+        if not self.active:
+            return
+        values = {name: float(value) for name, value in values.items()}
+        self._step = max(self._step, step)
+        self._append({"step": step, "split": split, **values})
+        tagged = [Summary.Value(tag=f"{split}/{name}", simple_value=value) for name, value in values.items()]
+        self._log(Event(step=step, summary=Summary(value=tagged)))
+        if split == "speed":
+            self._rate = values.get("steps_per_second", self._rate)
+        elif split == "train":
+            self._progress(step, values)
+        else:
+            self.say(f"{split} at step {step}/{self.steps}  {_listed(values)}")
+
+    def figure(self, step: int, name: str, images: Float[ArrayLike, "..."]) -> Path:
+        """Saves images as one near-square grid, figures/<name>/<step>.png, and in the TensorBoard events.
+
+        Args:
+          step: the number of steps taken.
+          name: what is shown, "samples".
+          images: [count, height, width, channels] or [height, width, channels] in [0, 1], one or three channels.
+
+        Returns:
+          The path of the PNG.
+        """
+        path = self.workdir / "figures" / name / f"{step:08d}.png"
+        if not self.active:
+            return path
+        picture, encoded = PIL.Image.fromarray(grid(images)), io.BytesIO()
+        picture.save(encoded, "png", optimize=True)
+        write_whole(path, encoded.getvalue())
+        image = Summary.Image(
+            height=picture.height,
+            width=picture.width,
+            colorspace=len(picture.getbands()),
+            encoded_image_string=encoded.getvalue(),
+        )
+        self._log(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)])))
+        return path
+
+    def say(self, message: str) -> None:
+        """Prints a line, above the progress bar where there is one."""
+        if self.active:
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
+
+    def verdict(self, values: Mapping[str, SupportsFloat]) -> Verdict:
+        """Holds the final figures against their bars, and prints each beside its bar.
+
+        Args:
+          values: name to figure. One that is missing or not a number does not meet its bar.
+
+        Returns:
+          (name, value, relation, bar, whether it is met) for each expected figure.
+        """
+        verdict = judge(self.expect, values)
+        if not self.active:
+            return verdict
+        self._append({"step": self._step, "split": "verdict", **{name: float(v) for name, v in values.items()}})
+        if verdict:
+            lines = [("figure", "value", "", "bar", "")]
+            for name, value, relation, bar, met in verdict:
+                mark = "✓ met" if met else "✗ missed"
+                lines.append((name, format_number(value), relation, format_number(bar), mark))
+            self.say(format_columns(lines, align="<><><"))
+        return verdict
+
+    def report(self) -> Path:
+        """Writes report.html anew from what lies in the folder, and returns its path."""
+        return report.write(self.workdir, running=True) if self.active else self.workdir / "report.html"
+
+    def close(self) -> None:
+        """Ends the record. All is on disk then, and the page says that the run is done or where it stopped."""
+        if not self.active or self._metrics.closed:
+            return
+        if self._bar is not None:
+            self._bar.close()
+        self._metrics.close()
+        if self._events is not None:
+            self._events.close()
+        if (self.workdir / "config.json").exists():
+            report.write(self.workdir)
+
+    def _open(self) -> None:
+        path = self.workdir / "metrics.jsonl"
+        with explain_writing(path):
+            self._metrics = open(path, "ab")  # noqa: SIM115 (open as long as the record)
+            self._metrics.truncate(whole_lines(path.read_bytes()))
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        with explain_writing(self.workdir / "metrics.jsonl"):
+            self._metrics.write(metrics_line(row).encode())
+            self._metrics.flush()
+
+    def _log(self, event: Event) -> None:
+        """Writes an event at once: tensorboardX's own thread would lose its queue in a crash, and hang on a full disk."""
+        with explain_writing(self.workdir / "events.out.tfevents"):
+            if self._events is None:
+                # The step keeps the name apart from that of a file begun within the same second.
+                self._events = EventsWriter(str(self.workdir / "events"), f".{event.step}")
+            event.wall_time = time.time()
+            self._events.write_event(event)
+            self._events.flush()
+
+    def _read(self) -> dict[str, Any]:
+        return read_config(self.workdir) if (self.workdir / "config.json").exists() else {}
+
+    def _write(self, entries: Mapping[str, Any]) -> None:
+        content = dumps({**self._read(), **entries}, indent=1, ensure_ascii=False, default=_plain)
+        write_whole(self.workdir / "config.json", content + "\n")
+
+    def _progress(self, step: int, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        self._clock = self._clock or (step, now)
+        if sys.stderr.isatty():
+            self._bar = self._bar or tqdm(total=self.steps, initial=step, unit="step", dynamic_ncols=True)
+            self._bar.set_postfix_str(_listed(values), refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        line = f"step {step}/{self.steps}  {_listed(values)}"
+        if self._rate is not None:
+            line += f"  {format_number(self._rate)} steps/s"
+        first, since = self._clock
+        if step > first:  # by the clock and not by the speed, because evaluations take time too
+            left = (now - since) / (step - first) * (self.steps - step)
+            line += f"  eta {tqdm.format_interval(left)}"
+        self.say(line)
+
+
+def _plain(value: Any) -> Any:
+    """What is written to JSON for a value that JSON does not know."""
+    for method in ("to_dict", "tolist"):  # ConfigDict; NumPy and JAX
+        if hasattr(value, method):
+            return getattr(value, method)()
+    return str(value)
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {format_number(value)}" for name, value in values.items())
