@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import SupportsFloat
 
 import jax
 import numpy as np
@@ -13,10 +14,11 @@ _LEGIBLE = 48  # pixels; images of a grid whose sides are all shorter are enlarg
 _FOLD = 40  # rows; a longer table of parameters is folded
 
 
-def format_number(value: float) -> str:
+def format_number(value: SupportsFloat) -> str:
     """Writes a number with as many digits as are worth reading: 0.0123, 1.21, 12,345, 3.1e-05."""
+    value = float(value)
     if not math.isfinite(value):
-        return {"nan": "NaN", "inf": "∞", "-inf": "-∞"}[str(float(value))]
+        return {"nan": "NaN", "inf": "∞", "-inf": "-∞"}[str(value)]
     size = abs(value)
     if size >= 1e7 or 0 < size < 1e-3:
         return re.sub(r"\.?0*e", "e", f"{value:.2e}")
@@ -25,8 +27,9 @@ def format_number(value: float) -> str:
     return f"{value:.4g}" if size >= 10 else f"{value:.3g}"
 
 
-def format_scaled(value: float, unit: str) -> str:
+def format_scaled(value: SupportsFloat, unit: str) -> str:
     """Writes a quantity with the prefix of its size: 1.23 TFLOP/s."""
+    value = float(value)
     power = min(max(int(math.log10(abs(value)) // 3), 0), 5) if value and math.isfinite(value) else 0
     return f"{format_number(value / 1000**power)} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"
 

@@ -101,7 +101,7 @@ class Record:
         write_whole(self.workdir / "metrics.jsonl", "".join(map(metrics_line, rows)))
         with explain_writing(self.workdir / "figures"):
             for figure in (self.workdir / "figures").rglob("*.png"):
-                if int(figure.stem) > step:
+                if figure.stem.isdigit() and int(figure.stem) > step:
                     figure.unlink()
         self._step = step
         self._open()
@@ -212,11 +212,11 @@ class Record:
             self._metrics.flush()
 
     def _log(self, event: Event) -> None:
-        """Writes an event at once: tensorboardX's own thread would lose its queue in a crash, and hang on a full disk."""
+        """Writes an event at once; tensorboardX's thread would lose its queue in a crash and hang on a full disk."""
         with explain_writing(self.workdir / "events.out.tfevents"):
             if self._events is None:
-                # The step keeps the name apart from that of a file begun within the same second.
-                self._events = EventsWriter(str(self.workdir / "events"), f".{event.step}")
+                # The step keeps apart files that are begun within the same second, and in order.
+                self._events = EventsWriter(str(self.workdir / "events"), f".{event.step:08d}")
             event.wall_time = time.time()
             self._events.write_event(event)
             self._events.flush()

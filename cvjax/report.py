@@ -1,6 +1,7 @@
 """The page of a run, report.html."""
 
 from pathlib import Path
+
 from cvjax.rundir import read_config, read_metrics, write_whole
 
 

@@ -1,0 +1,77 @@
+"""Numbers, tables and grids as a reader sees them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cvjax import display
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *[(0.83, "0.83"), (1.2149, "1.21"), (412, "412"), (12345.6, "12,346"), (0.01234, "0.0123"), (99.126, "99.13")],
+        *[(3.14159e-5, "3.14e-05"), (3e-5, "3e-05"), (0, "0"), (-0.5, "-0.5"), (2.5e9, "2.5e+09"), (1e-3, "0.001")],
+        *[(math.nan, "NaN"), (math.inf, "∞"), (-math.inf, "-∞"), (np.float32(0.5), "0.5")],
+    ],
+)
+def test_numbers(value, shown):
+    assert display.format_number(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.234e12, "1.23 TFLOP/s"), (950, "950 FLOP/s"), (0, "0 FLOP/s")])
+def test_prefixes(value, shown):
+    assert display.format_scaled(value, "FLOP/s") == shown
+
+
+def test_columns():
+    assert display.format_columns([("a", "1"), ("long", "1,000")], align="<>") == "a         1\nlong  1,000"
+
+
+def test_parameters_one_row_a_module():
+    params = {"encoder": {"Dense_0": {"kernel": np.zeros((4, 3)), "bias": np.zeros(3)}}, "image": np.zeros((2, 2, 1))}
+    assert display.list_parameters(params) == [
+        ("encoder/Dense_0", "bias 3, kernel 4×3", 15),
+        ("image", "image 2×2×1", 4),
+    ]
+
+
+def test_long_nets_are_folded_to_depth_two():
+    block = {f"Conv_{i}": {"kernel": np.zeros((3, 3))} for i in range(30)}
+    rows = display.list_parameters({"net": {"stage_0": block, "stage_1": block, "head": {"kernel": np.zeros(5)}}})
+    assert rows == [
+        ("net/head", "kernel 5", 5),
+        ("net/stage_0", "30 arrays", 270),
+        ("net/stage_1", "30 arrays", 270),
+    ]
+
+
+def test_a_grid_keeps_the_order_and_enlarges_small_images():
+    images = np.linspace(0, 1, 6)[:, None, None, None] * np.ones((1, 8, 8, 1))
+    sheet = display.grid(images)
+    assert sheet.shape == (3 * 48 + 2 * 2, 2 * 48 + 2)  # 6 images: 3 rows of 2, 8 pixels enlarged to 48, 2 between
+    centres = sheet[24::50, 24::50]
+    np.testing.assert_array_equal(centres.ravel(), np.round(255 * np.linspace(0, 1, 6)))
+    assert (sheet[48:50] == 255).all() and (sheet[:, 48:50] == 255).all()
+    np.testing.assert_array_equal(sheet[:48, :48], sheet[0, 0])
+
+
+def test_one_colour_image_has_no_border_and_is_clipped():
+    image = np.full((64, 50, 3), [-1.0, 0.5, 7.0], np.float32)
+    image[0, 0] = np.nan
+    sheet = display.grid(image)
+    assert sheet.shape == (64, 50, 3)
+    assert sheet[1, 1].tolist() == [0, 128, 255] and sheet[0, 0].tolist() == [0, 0, 0]
+
+
+def test_cells_left_over_are_white():
+    sheet = display.grid(np.zeros((3, 64, 64, 1)))
+    assert sheet.shape == (130, 130)
+    assert (sheet[66:, 66:] == 255).all() and (sheet[:64, 66:] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (2, 8, 8, 4), (0, 8, 8, 1), (1, 2, 8, 8, 3)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="these have the shape"):
+        display.grid(np.zeros(shape))

@@ -1,0 +1,91 @@
+"""The files of a run survive crashes, and bars are compared as written."""
+
+import json
+import math
+
+import pytest
+
+from cvjax import rundir
+from cvjax.errors import UserError
+
+
+def test_metrics_survive_a_crash_in_mid_line(tmp_path):
+    rows = [{"step": 1, "split": "train", "loss/total": 0.5}, {"step": 2, "split": "train", "loss/total": 0.25}]
+    text = "".join(map(rundir.metrics_line, rows))
+    for cut in range(len(text)):
+        (tmp_path / "metrics.jsonl").write_text(text[:cut])
+        assert rundir.read_metrics(tmp_path) == rows[: text[:cut].count("\n")]
+
+
+def test_metrics_that_are_not_finite_are_valid_json_and_come_back(tmp_path):
+    values = {"step": 1, "split": "train", "a": math.nan, "b": math.inf, "c": -math.inf, "d": 1e-300}
+    line = rundir.metrics_line(values)
+    # Strict JSON: Python's reader takes the bare words NaN and Infinity too, browsers do not.
+    strict = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert strict["b"] == "Infinity"
+    (tmp_path / "metrics.jsonl").write_text(line)
+    (row,) = rundir.read_metrics(tmp_path)
+    assert math.isnan(row.pop("a")) and row == {"step": 1, "split": "train", "b": math.inf, "c": -math.inf, "d": 1e-300}
+
+
+def test_no_metrics_yet(tmp_path):
+    assert rundir.read_metrics(tmp_path) == []
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train"}\n{"step": 2, \n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2,"):
+        rundir.read_metrics(tmp_path)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} is not the folder of a run"):
+        rundir.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        rundir.read_config(tmp_path)
+
+
+def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "new" / "page.html"
+    rundir.write_whole(path, "old")
+    (tmp_path / "new" / "page.html.part").symlink_to("/dev/full")  # every write to it fails: no space left on device
+    with pytest.raises(UserError, match=r"Cannot write .*page\.html: No space left"):
+        rundir.write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("relation", "below", "equal", "above"),
+    [
+        ("<=", True, True, False),
+        ("<", True, False, False),
+        (">=", False, True, True),
+        (">", False, False, True),
+        ("==", False, True, False),
+    ],
+)
+def test_relations(relation, below, equal, above):
+    for value, met in ((0.8, below), (0.9, equal), (1.0, above), (math.nan, False)):
+        ((name, got, _, bar, judged),) = rundir.judge({"fid": (relation, 0.9)}, {"fid": value, "other": 1.0})
+        assert (name, bar, judged) == ("fid", 0.9, met)
+        assert got == value or math.isnan(value)
+
+
+def test_a_missing_figure_meets_no_bar():
+    ((_, value, _, _, met),) = rundir.judge({"fid": ["<=", 1]}, {})  # a list: as config.json has it
+    assert math.isnan(value) and met is False
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (("=<", 0.9), r"expect\.fid has the relation '=<'.*Known: <, <=, ==, >, >="),
+        ((0.9,), r"expect\.fid is \(0\.9,\); it has to be"),
+        (("<=", "0.9"), "a relation and a number"),
+        (("<=", None), "a relation and a number"),
+    ],
+)
+def test_a_bar_that_is_not_understood(condition, message):
+    with pytest.raises(UserError, match=message):
+        rundir.judge({"fid": condition}, {})
