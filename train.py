@@ -8,17 +8,17 @@ from pathlib import Path
 
 from absl import flags
 
-from cvjax import config
+from cvjax import command
 from cvjax.fit import Stopped, fit
 
-CONFIG = config.define_flag()
+CONFIG = command.define_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<name of the config> by default")
 
 
 def main() -> int:
     """Reads the flags, fits, and returns the exit code: 0 done, 1 a mistake, 3 stopped by a signal."""
-    config.parse_flags(sys.argv)
-    workdir = WORKDIR.value or Path("runs") / config.name_of(flags.FLAGS["config"].config_filename)
+    command.parse_flags(sys.argv)
+    workdir = WORKDIR.value or Path("runs") / command.name_of(flags.FLAGS["config"].config_filename)
     try:
         fit(CONFIG.value, workdir)
     except Stopped as stop:
@@ -28,4 +28,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    config.explained(main)
+    command.explained(main)

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.experimental import v1 as ocp
 
 from cvjax.core import State
-from cvjax.errors import UserError
+from cvjax.errors import UserError, suggest
 
 
 class Checkpoints:
@@ -97,6 +97,41 @@ class Checkpoints:
     def close(self) -> None:
         """Finishes writing and lets go of the folder."""
         self._orbax.close()
+
+
+def read_params(folder: str | Path, network: str, like: PyTree) -> PyTree:
+    """Reads one network's parameters from a run of any system.
+
+    Args:
+      folder: the run's checkpoints; the latest is read.
+      network: its name in `State.params`.
+      like: the parameters that they will replace: same structure, shapes, types and shardings.
+
+    Returns:
+      The parameters.
+
+    Raises:
+      UserError: there is no such checkpoint or network, or its parameters have another structure or other shapes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of checkpoints {folder}.")
+    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+        if checkpointer.latest is None:
+            raise UserError(f"{folder} holds no checkpoint.")
+        params = checkpointer.load_checkpointables(checkpointer.latest, {"state": None})["state"]["params"]
+    if network not in params:
+        raise UserError(f"the run in {folder.parent} has no network {network!r}. {suggest(network, params)}")
+    there, here = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (params[network], like)
+    )
+    differing = [
+        f"{k}: {there.get(k)} there, {here.get(k)} here" for k in sorted(there | here) if there.get(k) != here.get(k)
+    ]
+    if differing:
+        raise UserError(f"{network} in {folder.parent} has other parameters:\n  " + "\n  ".join(differing))
+    return jax.tree.map(lambda new, old: jax.device_put(new.astype(old.dtype), old.sharding), params[network], like)
 
 
 def abstract(state: PyTree, shardings: PyTree) -> PyTree:

@@ -5,44 +5,26 @@ batch, dispatch, look at the step before. Step n+1 is dispatched before step n's
 never waits for the host; the state is donated; a step compiles once.
 """
 
-import dataclasses
 import json
-import platform
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from cvjax import checkpoint, data, sharding
+from cvjax import checkpoint, data, runs, sharding
 from cvjax import config as experiments
+from cvjax.compiled import Compiled, compile_recipe
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
 from cvjax.record import Record
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run can go on
+class Stopped(Exception):
     """A signal stopped the run after a checkpoint; the message says how to go on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-    """A recipe's functions for one mesh and one shape of batch."""
-
-    init: Callable[[], State]
-    train_step: Callable[[State, Mapping], tuple[State, dict]]
-    eval_step: Callable[[State, Mapping, int], dict]
-    abstract_state: PyTree
-    seconds: float
-    flops: float
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -61,7 +43,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """
     mesh = sharding.make_mesh(config.mesh)
     experiments.check(config, mesh.size)
-    workdir = open_workdir(config, Path(workdir))
+    workdir = runs.open_workdir(config, Path(workdir))
     recipe = experiments.build(config)
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     examples = data.load(experiments.as_dict(config.data), seed=config.seed, **processes)
@@ -86,9 +68,11 @@ class Run:
         best = next(((name, bar[0]) for name, bar in expect.items()), None)
         self.checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=config.checkpoint_keep, best=best)
         if (self.checkpoints.latest or 0) > config.steps:
-            raise UserError(f"{workdir} is at step {self.checkpoints.latest} already, past config.steps={config.steps}.")
+            raise UserError(
+                f"{workdir} is at step {self.checkpoints.latest} already, past config.steps={config.steps}."
+            )
         self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
-        facts = run_facts(config, mesh, self.batch)
+        facts = runs.facts(config, mesh, self.batch)
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
         self.state = self._first_state()
@@ -119,13 +103,12 @@ class Run:
     def close(self) -> None:
         """Writes what is unwritten."""
         self.checkpoints.close()
-        self.record.report()
         self.record.close()
 
     def _first_state(self) -> State:
         if self.checkpoints.latest is None:
             self.record.rewind(0)
-            return initialise_from(self.config.init_from, self.compiled.init())
+            return runs.initialise_from(self.config.init_from, self.compiled.init())
         state, position = self.checkpoints.restore(self.compiled.abstract_state)
         self.iterator.set_state(position)
         self.batch = None
@@ -206,50 +189,6 @@ class Run:
         self.record.say(f"done: {self.workdir}, pictures and curves in {self.workdir / 'report.html'}")
 
 
-def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, tuple], seed: int) -> Compiled:
-    """Compiles a recipe's train step ahead of time, and prepares the others.
-
-    Args:
-      recipe: the system.
-      mesh: the devices.
-      batch: {name: (shape, dtype)} of the global batch.
-      seed: of all keys.
-
-    Returns:
-      The compiled functions; train_step takes the key of its step from `state.step`.
-    """
-    init_key, train_key, eval_key = jax.random.split(jax.random.key(seed), 3)
-    rows = sharding.batch_sharding(mesh)
-    specs = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows) for name, (shape, dtype) in batch.items()}
-    shapes = jax.eval_shape(recipe.init, init_key, specs)
-    shardings = sharding.state_sharding(mesh, shapes)
-    abstract_state = checkpoint.abstract(shapes, shardings)
-
-    def init() -> State:
-        zeros = {name: jax.numpy.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
-        return recipe.init(init_key, zeros)
-
-    def train_step(state, batch):
-        return recipe.train_step(state, batch, jax.random.fold_in(train_key, state.step))
-
-    def eval_step(state, batch, index):
-        return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
-
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    start = time.perf_counter()
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
-    compiled = jitted.lower(abstract_state, specs).compile()
-    flops = (compiled.cost_analysis() or {}).get("flops", 0.0) * mesh.size
-    return Compiled(
-        init=jax.jit(init, out_shardings=shardings),
-        train_step=compiled,
-        eval_step=jax.jit(eval_step),
-        abstract_state=abstract_state,
-        seconds=time.perf_counter() - start,
-        flops=max(flops, 0.0),
-    )
-
-
 def evaluate(
     recipe: Recipe, compiled: Compiled, state: State, examples: data.Data, mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
@@ -274,74 +213,6 @@ def evaluate(
             yield {k: v[valid] for k, v in inputs.items()}, {k: v[valid] for k, v in outputs.items()}
 
     return {name: float(value) for name, value in recipe.score(rows()).items()}
-
-
-def initialise_from(source: str, state: State) -> State:
-    """Lets one network start from another run's parameters.
-
-    Args:
-      source: "RUN/NETWORK", or "" to leave the state as it is.
-      state: the freshly initialised state.
-
-    Raises:
-      UserError: no such run or network here or there, or parameters of other shapes.
-    """
-    if not source:
-        return state
-    run, _, network = source.rpartition("/")
-    if network not in state.params:
-        raise UserError(f"config.init_from={source!r}: this system has no network {network!r}, but {list(state.params)}.")
-    target = state.params[network]
-    params = checkpoint.read_params(Path(run) / "checkpoints", network, target)
-    return state.replace(params={**state.params, network: params})
-
-
-def open_workdir(config: ConfigDict, workdir: Path) -> Path:
-    """Makes the run's folder, or checks that the run in it is of the same config.
-
-    Raises:
-      UserError: not writable, or a run with another config; the message lists what differs.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / ".writable").touch()
-        (workdir / ".writable").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written to: {error.strerror}.") from None
-    file = workdir / "config.json"
-    if file.exists():
-        differing = experiments.difference(json.loads(file.read_text())["config"], experiments.as_dict(config))
-        if differing:
-            raise UserError(
-                f"{workdir} holds a run with another config:\n  " + "\n  ".join(differing) + "\n"
-                f"Give another --workdir, or the same config; only {', '.join(experiments.FREE_ON_RESUME)} may change."
-            )
-    return workdir
-
-
-def run_facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns what a run's config.json says beside the config: all that is needed to repeat the run."""
-    packages = ("cvjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "command": [sys.executable, *sys.argv],
-        "seed": config.seed,
-        "commit": commit,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "devices": [str(device.device_kind) for device in mesh.devices.flat],
-        "processes": jax.process_count(),
-        "mesh": dict(mesh.shape),
-        "batch": {k: ([v.shape[0] * jax.process_count(), *v.shape[1:]], str(v.dtype)) for k, v in batch.items()},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _due(step: int, interval: int) -> bool:

@@ -13,12 +13,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from cvjax.nets.layers import Conv, ConvTranspose
 from jaxtyping import Array, Float, Key
 
 from cvjax import optim
 from cvjax.core import Recipe, State, descend
 from cvjax.errors import UserError
-from cvjax.nets.layers import Conv, ConvTranspose
 
 Likelihood = Literal["bernoulli", "categorical", "gaussian"]
 
@@ -206,7 +206,7 @@ def recipe(
     binarise: bool = False,
     beta: float = 1.0,
     importance_samples: int = 100,
-    optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},  # noqa: B006 - never changed
+    optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
 ) -> Recipe:
     """Makes a variational autoencoder.
 

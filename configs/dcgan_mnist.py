@@ -1,0 +1,28 @@
+"""DCGAN on MNIST, padded to 32 x 32.
+
+Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+Networks, 2016 (arXiv:1511.06434).
+Command: python train.py --config=configs/dcgan_mnist.py --workdir=runs/dcgan_mnist
+Result: not measured by the authors of this file, who had no MNIST at hand; its two smoke steps are tested on mock data.
+Time: 25 epochs of 469 steps; minutes on a GPU, hours on two CPU cores.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    pad = ({"op": "pad", "size": (32, 32)},)
+    config = experiment(
+        "generative.gan",
+        recipe=dict(shape=(32, 32, 1), latent=100, width=64, measure="pixels", samples_per_example=1),
+        data=dict(name="mnist", batch=128, eval_batch=500, transforms=pad, eval_transforms=pad),
+        steps=11_725,
+        log_every=100,
+        eval_every=2345,
+        figure_every=469,
+        checkpoint_every=2345,
+        expect={"fid_over_noise": ("<=", 0.05)},
+    )
+    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "data.eval_batch": 16, "log_every": 1}
+    return variant(config, name, smoke=smoke)

@@ -1,0 +1,34 @@
+"""Variational autoencoder on MNIST, binarised anew at every step.
+
+Paper: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114), with the sizes of Burda et al., 2016.
+Command: python train.py --config=configs/vae_mnist.py --workdir=runs/vae_mnist
+Result: not measured by the authors of this file, who had no MNIST at hand; its two smoke steps are tested on mock data.
+Time: about 60 epochs of 600 steps; a step is some 5 times that of vae_digits.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "generative.vae",
+        recipe=dict(
+            shape=(28, 28, 1),
+            latent=50,
+            hidden=(200, 200),
+            likelihood="bernoulli",
+            binarise=True,
+            optimiser=dict(name="adam", learning_rate=1e-3),
+        ),
+        data=dict(name="mnist", batch=100, eval_batch=500),
+        steps=36_000,
+        log_every=200,
+        eval_every=3000,
+        figure_every=3000,
+        checkpoint_every=3000,
+        # 90 nats over 784 binary pixels.
+        expect={"bits_per_dim": ("<=", 0.17), "iwae_gain": (">", 0.0), "active_units": (">=", 15)},
+    )
+    smoke = {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "recipe.importance_samples": 2, "log_every": 1}
+    return variant(config, name, smoke=smoke | {"data.eval_batch": 16})

@@ -1,0 +1,196 @@
+"""A trained run applied to the user's images, folders and videos; it works from the run's folder alone.
+
+python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    what the system makes of them
+python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          samples of a system that generates
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from cvjax import command, runs
+from cvjax.core import Recipe, State
+from cvjax.data import images as image_files
+from cvjax.data import transforms
+from cvjax.errors import UserError
+from cvjax.record import grid
+
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = command.Parser(prog="python -m cvjax.apply", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--input", type=Path, help="an image, a folder of images or a video")
+    parser.add_argument("--count", type=int, help="how many samples to draw")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--output", type=Path, required=True, help="a folder; for a video, the video's path")
+    parser.add_argument("--step", type=int, help="which checkpoint; the latest by default")
+    parser.add_argument("--batch", type=int, default=16, help="images at a time")
+    arguments = parser.parse_args(argv)
+    if (arguments.input is None) == (arguments.count is None):
+        raise UserError("give either --input=FILE|FOLDER|VIDEO or --count=N.")
+    for name in ("count", "batch"):
+        if (getattr(arguments, name) or 1) < 1:
+            raise UserError(f"--{name}={getattr(arguments, name)}: must be at least 1.")
+    description, recipe, state = runs.load(arguments.run, arguments.step)
+    if arguments.count is not None:
+        draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output)
+        return 0
+    if recipe.predict is None:
+        raise UserError(f"{description['config']['system']} takes no images; it samples: give --count=N.")
+    predictor = Predictor(description, recipe, state, arguments.batch)
+    if arguments.input.suffix.lower() in VIDEOS:
+        apply_to_video(predictor, arguments.input, arguments.output)
+    else:
+        apply_to_images(predictor, arguments.input, arguments.output)
+    return 0
+
+
+class Predictor:
+    """A recipe's `predict` for single images of any size, in batches of one shape."""
+
+    def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int):
+        """Prepares the transforms that the run evaluated with; `description` is the run's config.json."""
+        self.transforms = transforms.compose(description["config"]["data"]["eval_transforms"])
+        self.shape = tuple(description["batch"]["image"][0][1:])
+        self.batch = batch
+        self.predict = jax.jit(lambda images: recipe.predict(state, {"image": images}))
+
+    def prepare(self, image: Float[np.ndarray, "height width channels"]) -> Float[np.ndarray, "h w c"]:
+        """Brings an image to the shape that the system was trained on."""
+        image = self.transforms(image)
+        height, width, channels = self.shape
+        if channels == 1 and image.shape[2] == 3:
+            image = transforms.grayscale(image, channels=1)
+        elif channels == 3 and image.shape[2] == 1:
+            image = np.repeat(image, 3, axis=2)
+        return image if image.shape[:2] == (height, width) else transforms.resize(image, size=(height, width))
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the outputs of each image."""
+        for start in range(0, len(images), self.batch):
+            rows = np.stack([self.prepare(image) for image in images[start : start + self.batch]])
+            padded = np.concatenate([rows, np.repeat(rows[-1:], self.batch - len(rows), axis=0)])
+            outputs = jax.device_get(self.predict(padded))
+            for row in range(len(rows)):
+                yield {name: value[row] for name, value in outputs.items()}
+
+
+def draw_samples(recipe: Recipe, state: State, count: int, seed: int, output: Path) -> None:
+    """Writes samples as PNG files, one each and one grid of all.
+
+    Args:
+      recipe: the system.
+      state: its trained state.
+      count: how many.
+      seed: the same seed gives the same samples.
+      output: the folder.
+
+    Raises:
+      UserError: the system does not sample.
+    """
+    if recipe.sample is None:
+        raise UserError("this system does not sample: give --input=FILE|FOLDER|VIDEO.")
+    for name, samples in recipe.sample(state, jax.random.key(seed), count).items():
+        samples = np.asarray(samples)
+        for index, sample in enumerate(samples):
+            save_image(output / f"{name}_{index:05d}.png", sample)
+        save_image(output / f"{name}_grid.png", grid(samples) / 255)
+    print(f"{count} samples in {output}")
+
+
+def apply_to_images(predictor: Predictor, source: Path, output: Path) -> None:
+    """Writes each output that is an image as a PNG of the input's name, and all others to predictions.json.
+
+    Args:
+      predictor: the trained system.
+      source: an image or a folder of images.
+      output: the folder to write to.
+
+    Raises:
+      UserError: nothing to read, or an image that cannot be.
+    """
+    files = image_files.find(source) if source.is_dir() else [source]
+    predictions = {}
+    for file, outputs in zip(files, predictor([image_files.read(file) for file in files]), strict=True):
+        name = file.relative_to(source).with_suffix("") if source.is_dir() else Path(file.stem)
+        for kind, value in outputs.items():
+            if value.ndim == 3 and value.shape[-1] in (1, 3):
+                save_image(output / (f"{name}.png" if kind == "image" else f"{name}_{kind}.png"), value)
+            else:
+                predictions.setdefault(str(name), {})[kind] = value.tolist()
+    if predictions:
+        (output / "predictions.json").write_text(json.dumps(predictions, indent=1))
+    print(f"{len(files)} images in {output}")
+
+
+def apply_to_video(predictor: Predictor, source: Path, output: Path) -> None:
+    """Writes a video of the system's images, at the source's rate.
+
+    Args:
+      predictor: the trained system.
+      source: the video.
+      output: the video to write, .mp4 or .avi.
+
+    Raises:
+      UserError: a video that cannot be read, or a system whose outputs are no images.
+    """
+    capture = cv2.VideoCapture(str(source))
+    if not capture.isOpened():
+        raise UserError(f"--input={source} cannot be read as a video.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    writer, count, start = None, 0, time.monotonic()
+    for frames in _batches(capture, predictor.batch):
+        for outputs in predictor(frames):
+            if "image" not in outputs:
+                raise UserError("this system makes no images of a video's frames; apply it to images.")
+            frame = cv2.cvtColor(_to_bytes(outputs["image"]), cv2.COLOR_RGB2BGR)
+            if writer is None:
+                code = cv2.VideoWriter_fourcc(*("mp4v" if output.suffix == ".mp4" else "MJPG"))
+                writer = cv2.VideoWriter(str(output), code, capture.get(cv2.CAP_PROP_FPS) or 25, frame.shape[1::-1])
+            writer.write(frame)
+            count += 1
+    capture.release()
+    if writer is None:
+        raise UserError(f"--input={source} has no frames.")
+    writer.release()
+    print(f"{count} frames in {output}, {count / (time.monotonic() - start):.1f} frames/s")
+
+
+def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
+    """Writes an image in [0, 1] as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_to_bytes(image)).save(path)
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    """Converts an image in [0, 1] to RGB bytes."""
+    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _batches(capture: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]:
+    frames = []
+    while True:
+        there, frame = capture.read()
+        if there:
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32) / 255)
+        if frames and (not there or len(frames) == size):
+            yield frames
+            frames = []
+        if not there:
+            return
+
+
+if __name__ == "__main__":
+    command.explained(main)

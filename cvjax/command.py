@@ -1,0 +1,100 @@
+"""Command lines: the flags of train.py and of every `python -m cvjax...`, and mistakes in them explained."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from cvjax.config import load
+from cvjax.errors import UserError, suggest
+
+
+def explained(main: Callable[[], int | None]) -> None:
+    """Runs a program's main; a `UserError` becomes its message on stderr and exit code 1.
+
+    Args:
+      main: returns the exit code, None for 0.
+    """
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are a `UserError`."""
+
+    def error(self, message: str) -> None:
+        """Raises the mistake as one message with the usage."""
+        raise UserError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def define_flag() -> flags.FlagHolder:
+    """Defines the flag `--config=FILE[:VARIANT]`, with `--config.KEY=VALUE` for each key."""
+    return config_flags.DEFINE_config_file("config", lock_config=True, help_string="the experiment: FILE[:VARIANT]")
+
+
+def name_of(path: str) -> str:
+    """Names an experiment by its config's file, the variant included: `vae_digits-smoke`."""
+    file, _, name = str(path).partition(":")
+    return Path(file).stem + (f"-{name}" if name else "")
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line of a program with a `--config` flag, the mistakes in it explained.
+
+    Args:
+      argv: the command line, program name first.
+
+    Returns:
+      What is left beside flags.
+
+    Raises:
+      UserError: a missing or unknown file, an unknown key or flag, or a value of the wrong type.
+    """
+    if {"--help", "-help", "--helpfull", "--helpshort", "-h"} & set(argv):
+        return flags.FLAGS(argv)
+    paths = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
+    if not paths:
+        known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
+        raise UserError(f"which experiment? Give --config=FILE, one of: {known or 'no file in configs/ here'}.")
+    config = load(paths[-1])
+    for argument in argv[1:]:
+        name, separator, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name.startswith("config."):
+            if not separator:
+                raise UserError(f"{argument}: expected --{name}=VALUE.")
+            _check_override(config, name, value)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+
+
+def _check_override(config: ConfigDict, name: str, value: str) -> None:
+    *parents, last = name.split(".")[1:]
+    node, where = config, "config"
+    for key in parents:
+        if not (isinstance(node, ConfigDict) and isinstance(node.get(key), ConfigDict)):
+            keys = node.keys() if isinstance(node, ConfigDict) else ()
+            raise UserError(f"--{name}={value}: {where} has no group {key!r}. {suggest(key, keys)}")
+        node, where = node[key], f"{where}.{key}"
+    if last not in node:
+        raise UserError(f"--{name}={value}: {where} has no key {last!r}. {suggest(last, node.keys())}")
+    kind = node.get_type(last)
+    if kind in (int, float) and not _parses(value, kind):
+        raise UserError(f"--{name}={value}: expected {kind.__name__}, such as {node[last]!r}.")
+    if kind is ConfigDict:
+        raise UserError(f"--{name}={value}: {where}.{last} is a group; set one of its keys: {suggest('', node[last])}")
+
+
+def _parses(value: str, kind: type) -> bool:
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""A run's folder: opened to train in, described, and loaded when it is trained."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cvjax import checkpoint, sharding
+from cvjax import config as experiments
+from cvjax.core import Recipe, State
+from cvjax.errors import UserError
+from cvjax.rundir import read_config
+
+
+def initialise_from(source: str, state: State) -> State:
+    """Lets one network start from another run's parameters.
+
+    Args:
+      source: "RUN/NETWORK", or "" to leave the state as it is.
+      state: the freshly initialised state.
+
+    Raises:
+      UserError: no such run or network here or there, or parameters of other shapes.
+    """
+    if not source:
+        return state
+    run, _, network = source.rpartition("/")
+    if network not in state.params:
+        raise UserError(
+            f"config.init_from={source!r}: this system has no network {network!r}, but {list(state.params)}."
+        )
+    target = state.params[network]
+    params = checkpoint.read_params(Path(run) / "checkpoints", network, target)
+    return state.replace(params={**state.params, network: params})
+
+
+def open_workdir(config: ConfigDict, workdir: Path) -> Path:
+    """Makes the run's folder, or checks that the run in it is of the same config.
+
+    Raises:
+      UserError: not writable, or a run with another config; the message lists what differs.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".writable").touch()
+        (workdir / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written to: {error.strerror}.") from None
+    file = workdir / "config.json"
+    if file.exists():
+        differing = experiments.difference(json.loads(file.read_text())["config"], experiments.as_dict(config))
+        if differing:
+            raise UserError(
+                f"{workdir} holds a run with another config:\n  " + "\n  ".join(differing) + "\n"
+                f"Give another --workdir, or the same config; only {', '.join(experiments.FREE_ON_RESUME)} may change."
+            )
+    return workdir
+
+
+def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what a run's config.json says beside the config: all that is needed to repeat the run."""
+    packages = ("cvjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "seed": config.seed,
+        "commit": commit,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "devices": [str(device.device_kind) for device in mesh.devices.flat],
+        "processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+        "batch": {k: ([v.shape[0] * jax.process_count(), *v.shape[1:]], str(v.dtype)) for k, v in batch.items()},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def load(run: str | Path, step: int | None = None) -> tuple[dict[str, Any], Recipe, State]:
+    """Loads a trained run from its folder alone.
+
+    Args:
+      run: the folder.
+      step: which checkpoint, the latest by default.
+
+    Returns:
+      (what its config.json says, its recipe, its state on the first device).
+
+    Raises:
+      UserError: the folder is no run, or has no such checkpoint.
+    """
+    run = Path(run)
+    description = read_config(run)
+    recipe = experiments.build(description["config"])
+    batch = {k: jax.ShapeDtypeStruct(shape, dtype) for k, (shape, dtype) in description["batch"].items()}
+    shapes = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+    mesh = sharding.make_mesh({"data": 1}, jax.local_devices()[:1])
+    wanted = checkpoint.abstract(shapes, sharding.state_sharding(mesh, shapes))
+    state, _ = checkpoint.Checkpoints(run / "checkpoints").restore(wanted, step)
+    return description, recipe, state

@@ -1,0 +1,253 @@
+"""DCGAN against torch: losses, both networks, and whole training steps; then what its pictures must keep to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.errors import UserError
+from cvjax.generative import gan
+
+SHAPE, WIDTH, LATENT, BATCH = (16, 16, 3), 4, 7, 6
+
+
+@pytest.fixture(scope="module")
+def torch():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
+
+
+def make_recipe(**options):
+    return gan.recipe(shape=SHAPE, latent=LATENT, width=WIDTH, kernel=4, **options)
+
+
+def torch_networks(torch, kernel=4):
+    """DCGAN for 16 x 16 x 3 as one writes it in torch."""
+    nn = torch.nn
+    pad, extra = (kernel - 1) // 2, kernel % 2
+
+    class Generator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = nn.Linear(LATENT, 4 * 4 * 2 * WIDTH, bias=False)
+            self.net = nn.Sequential(
+                nn.BatchNorm2d(2 * WIDTH),
+                nn.ReLU(),
+                nn.ConvTranspose2d(2 * WIDTH, WIDTH, kernel, 2, pad, extra, bias=False),
+                nn.BatchNorm2d(WIDTH),
+                nn.ReLU(),
+                nn.ConvTranspose2d(WIDTH, 3, kernel, 2, pad, extra),
+                nn.Tanh(),
+            )
+
+        def forward(self, z):
+            x = self.project(z).reshape(-1, 4, 4, 2 * WIDTH).permute(0, 3, 1, 2)
+            return self.net(x)
+
+    class Discriminator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(
+                nn.Conv2d(3, WIDTH, kernel, 2, pad),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(WIDTH, 2 * WIDTH, kernel, 2, pad, bias=False),
+                nn.BatchNorm2d(2 * WIDTH),
+                nn.LeakyReLU(0.2),
+            )
+            self.logit = nn.Linear(4 * 4 * 2 * WIDTH, 1)
+
+        def forward(self, x):
+            return self.logit(self.net(x).permute(0, 2, 3, 1).flatten(1))[:, 0]
+
+    return Generator(), Discriminator()
+
+
+def carry_across(torch, state, generator, discriminator):
+    """Copies our parameters and statistics into torch's networks."""
+
+    def put(target, value, order=None):
+        value = np.asarray(value)
+        with torch.no_grad():
+            target.copy_(torch.tensor(value.transpose(order) if order else value))
+
+    def put_norm(layer, params, stats):
+        put(layer.weight, params["scale"])
+        put(layer.bias, params["bias"])
+        put(layer.running_mean, stats["mean"])
+        put(layer.running_var, stats["var"])
+
+    g, d = state.params["generator"], state.params["discriminator"]
+    g_stats, d_stats = (state.extra["batch_stats"][name] for name in ("generator", "discriminator"))
+    put(generator.project.weight, g["Dense_0"]["kernel"], (1, 0))
+    put_norm(generator.net[0], g["BatchNorm_0"], g_stats["BatchNorm_0"])
+    put(generator.net[2].weight, g["ConvTranspose_0"]["kernel"], TRANSPOSED)
+    put_norm(generator.net[3], g["BatchNorm_1"], g_stats["BatchNorm_1"])
+    put(generator.net[5].weight, g["ConvTranspose_1"]["kernel"], TRANSPOSED)
+    put(generator.net[5].bias, g["ConvTranspose_1"]["bias"])
+    put(discriminator.net[0].weight, d["Conv_0"]["kernel"], (3, 2, 0, 1))
+    put(discriminator.net[0].bias, d["Conv_0"]["bias"])
+    put(discriminator.net[2].weight, d["Conv_1"]["kernel"], (3, 2, 0, 1))
+    put_norm(discriminator.net[3], d["BatchNorm_0"], d_stats["BatchNorm_0"])
+    put(discriminator.logit.weight, d["Dense_0"]["kernel"], (1, 0))
+    put(discriminator.logit.bias, d["Dense_0"]["bias"])
+
+
+TRANSPOSED = (2, 3, 0, 1)  # our kernel [kh, kw, in, features] to torch's [in, features, kh, kw]
+
+
+def randomise_statistics(state):
+    """Moves the running statistics away from 0 and 1, where mistakes in them would not show."""
+    leaves, tree = jax.tree.flatten(state.extra["batch_stats"])
+    leaves = [leaf + jnp.linspace(0.1, 0.7, leaf.size) for leaf in leaves]
+    return state.replace(extra={**state.extra, "batch_stats": jax.tree.unflatten(tree, leaves)})
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(size=(BATCH, *SHAPE)).astype(np.float32)
+
+
+@pytest.mark.parity
+def test_losses_are_torchs(torch):
+    real, fake = np.random.default_rng(1).normal(size=(2, 9)).astype(np.float32) * 3
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    r, f = torch.tensor(real), torch.tensor(fake)
+    expected = entropy(r, torch.full_like(r, 0.9)) + entropy(f, torch.zeros_like(f))
+    np.testing.assert_allclose(gan.discriminator_loss(real, fake, 0.9), expected, rtol=1e-6)
+    np.testing.assert_allclose(gan.generator_loss(fake), entropy(f, torch.ones_like(f)), rtol=1e-6)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_networks_are_torchs(torch, images, kernel):
+    recipe = gan.recipe(shape=SHAPE, latent=LATENT, width=WIDTH, kernel=kernel)
+    state = randomise_statistics(recipe.init(jax.random.key(0), {"image": jnp.asarray(images)}))
+    generator, discriminator = torch_networks(torch, kernel)
+    carry_across(torch, state, generator, discriminator)
+    z = np.random.default_rng(2).uniform(-1, 1, size=(BATCH, LATENT)).astype(np.float32)
+    variables = {
+        name: {"params": state.params[name], "batch_stats": state.extra["batch_stats"][name]} for name in state.params
+    }
+    ours = gan.Generator(SHAPE, WIDTH, kernel).apply(variables["generator"], z)
+    theirs = generator.eval()(torch.tensor(z)).detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(2 * ours - 1, theirs, atol=1e-5)  # float32, three layers
+    ours = gan.Discriminator(SHAPE, WIDTH, kernel).apply(variables["discriminator"], images)
+    theirs = discriminator.eval()(torch.tensor(2 * images - 1).permute(0, 3, 1, 2)).detach().numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parity
+def test_three_training_steps_are_torchs(torch, images):
+    """Same weights, same z: after three steps of both networks, losses and weights agree, BN statistics too."""
+    recipe = make_recipe(real_label=0.9)
+    batch = {"image": jnp.asarray(images)}
+    state = recipe.init(jax.random.key(0), batch)
+    generator, discriminator = torch_networks(torch)
+    carry_across(torch, state, generator, discriminator)
+    g_adam, d_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (generator, discriminator))
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    real = torch.tensor(2 * images - 1).permute(0, 3, 1, 2)
+    step = jax.jit(recipe.train_step)
+    for index in range(3):
+        key = jax.random.key(index)
+        z = torch.tensor(np.asarray(jax.random.uniform(key, (BATCH, LATENT), minval=-1.0, maxval=1.0)))
+        fake = generator(z)
+        d_adam.zero_grad()
+        real_logits = discriminator(real)
+        fake_logits = discriminator(fake.detach())
+        d_loss = entropy(real_logits, torch.full((BATCH,), 0.9)) + entropy(fake_logits, torch.zeros(BATCH))
+        d_loss.backward()
+        d_adam.step()
+        g_adam.zero_grad()
+        g_loss = entropy(without_tracking(discriminator, fake), torch.ones(BATCH))
+        g_loss.backward()
+        g_adam.step()
+        state, metrics = step(state, batch, key)
+        np.testing.assert_allclose(metrics["loss/discriminator"], d_loss.item(), rtol=1e-4)
+        np.testing.assert_allclose(metrics["loss/generator"], g_loss.item(), rtol=1e-4)
+    kernel = np.asarray(state.params["generator"]["ConvTranspose_0"]["kernel"]).transpose(TRANSPOSED)
+    np.testing.assert_allclose(kernel, generator.net[2].weight.detach(), atol=2e-5)  # a tenth of one Adam step
+    kernel = np.asarray(state.params["discriminator"]["Conv_1"]["kernel"]).transpose(3, 2, 0, 1)
+    np.testing.assert_allclose(kernel, discriminator.net[2].weight.detach(), atol=2e-5)
+    ours = state.extra["batch_stats"]["discriminator"]["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(ours, discriminator.net[3].running_mean, rtol=1e-3, atol=1e-6)
+
+
+def without_tracking(network, inputs):
+    """Applies a torch network in training mode, leaving its running statistics as they were."""
+    kept = {name: value.clone() for name, value in network.named_buffers()}
+    outputs = network(inputs)
+    for name, value in network.named_buffers():
+        value.copy_(kept[name])
+    return outputs
+
+
+def test_no_normalisation_on_the_generators_output_and_the_discriminators_input(images):
+    params = make_recipe().init(jax.random.key(0), {"image": jnp.asarray(images)}).params
+    widths = [layer["scale"].shape[0] for name, layer in params["generator"].items() if "BatchNorm" in name]
+    assert sorted(widths) == [WIDTH, 2 * WIDTH]
+    widths = [layer["scale"].shape[0] for name, layer in params["discriminator"].items() if "BatchNorm" in name]
+    assert widths == [2 * WIDTH]
+    assert "bias" in params["generator"]["ConvTranspose_1"] and "bias" not in params["generator"]["ConvTranspose_0"]
+
+
+def test_initial_weights_are_the_papers():
+    state = gan.recipe(shape=(32, 32, 3), width=32).init(jax.random.key(0), {"image": jnp.zeros((2, 32, 32, 3))})
+    for network in state.params.values():
+        for layer in network.values():
+            if "kernel" in layer and layer["kernel"].size > 5000:
+                assert abs(layer["kernel"].mean()) < 1e-3
+                assert layer["kernel"].std() == pytest.approx(0.02, rel=0.05)
+            if "scale" in layer and layer["scale"].size >= 64:
+                assert layer["scale"].mean() == pytest.approx(1.0, abs=0.01)
+                assert layer["scale"].std() == pytest.approx(0.02, rel=0.4)
+
+
+def test_real_and_generated_images_are_batches_of_their_own_for_the_discriminator(images):
+    recipe, batch, key = make_recipe(), {"image": jnp.asarray(images)}, jax.random.key(3)
+    state = recipe.init(jax.random.key(0), batch)
+    z = jax.random.uniform(key, (BATCH, LATENT), minval=-1.0, maxval=1.0)
+    variables = {
+        name: {"params": state.params[name], "batch_stats": state.extra["batch_stats"][name]} for name in state.params
+    }
+    fake, _ = gan.Generator(SHAPE, WIDTH, 4).apply(variables["generator"], z, train=True, mutable=["batch_stats"])
+    first_layer = variables["discriminator"]["params"]["Conv_0"], variables["discriminator"]["params"]["Conv_1"]
+    mean = np.zeros(2 * WIDTH)
+    for inputs in (images, fake):
+        mean = 0.9 * mean + 0.1 * second_convolution(first_layer, np.asarray(inputs)).mean(axis=(0, 1, 2))
+    state, _ = recipe.train_step(state, batch, key)
+    ours = state.extra["batch_stats"]["discriminator"]["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(ours, mean, atol=1e-6)
+
+
+def second_convolution(layers, images):
+    """The discriminator up to its first normalisation, by plain lax convolutions."""
+    first, second = layers
+    options = dict(padding=((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = jax.lax.conv_general_dilated(2 * images - 1, first["kernel"], (2, 2), **options) + first["bias"]
+    return jax.lax.conv_general_dilated(jnp.where(x > 0, x, 0.2 * x), second["kernel"], (2, 2), **options)
+
+
+def test_samples_are_of_the_averaged_generator(images):
+    recipe, batch = make_recipe(ema=0.75), {"image": jnp.asarray(images)}
+    state = recipe.init(jax.random.key(0), batch)
+    average, step = state.params["generator"], jax.jit(recipe.train_step)
+    for index in range(3):
+        state, _ = step(state, batch, jax.random.key(index))
+        average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, state.params["generator"])
+    for ours, expected in zip(jax.tree.leaves(state.extra["ema"]["generator"]), jax.tree.leaves(average), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+    outputs = recipe.eval_step(state, batch, jax.random.key(9))
+    assert outputs["samples"].shape == (BATCH, 2, *SHAPE)
+    assert not np.allclose(outputs["samples"], outputs["raw_samples"])
+    again = recipe.eval_step(state.replace(params={**state.params, "generator": average}), batch, jax.random.key(9))
+    np.testing.assert_allclose(again["raw_samples"], outputs["samples"], atol=1e-5)
+
+
+def test_sizes_that_cannot_be_doubled_to_are_refused():
+    for shape in [(28, 28, 1), (4, 4, 1), (16, 32, 3)]:
+        with pytest.raises(UserError, match="8, 16, 32"):
+            gan.recipe(shape=shape)
+    with pytest.raises(UserError, match="judges 8 x 8"):
+        gan.recipe(shape=SHAPE, measure="digits")

@@ -1,0 +1,136 @@
+"""The variational autoencoder's arithmetic against distributions that others wrote, and its recipe on real digits."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from cvjax import data
+from cvjax.errors import UserError
+from cvjax.generative import vae
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.arrays("digits", "test")["image"][:16]
+
+
+def test_kl_is_that_of_torch_distributions():
+    torch = pytest.importorskip("torch")
+    mean, log_variance = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    posterior = torch.distributions.Normal(torch.tensor(mean), torch.tensor(np.exp(log_variance / 2)))
+    prior = torch.distributions.Normal(0.0, 1.0)
+    expected = torch.distributions.kl_divergence(posterior, prior).numpy()
+    np.testing.assert_allclose(vae.gaussian_kl(mean, log_variance), expected, rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_bernoulli_likelihood_is_scipys(images):
+    binary = np.round(images)
+    logits = np.random.default_rng(1).normal(size=(*images.shape, 1)).astype(np.float32)
+    expected = scipy.stats.bernoulli.logpmf(binary, scipy.special.expit(logits[..., 0])).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(vae.log_likelihood("bernoulli", logits, binary, 2), expected, rtol=1e-5)
+
+
+def test_categorical_likelihood_is_brute_force(images):
+    logits = np.random.default_rng(2).normal(size=(*images.shape, 17)).astype(np.float32)
+    levels = np.rint(images * 16).astype(int)
+    expected = np.zeros(len(images))
+    for index in np.ndindex(images.shape):
+        pixel = logits[index].astype(np.float64)
+        expected[index[0]] += pixel[levels[index]] - np.log(np.exp(pixel).sum())
+    np.testing.assert_allclose(vae.log_likelihood("categorical", logits, images, 17), expected, rtol=1e-5)
+
+
+def test_gaussian_likelihood_is_scipys_with_a_grey_level_one_unit_wide(images):
+    outputs = np.random.default_rng(3).normal(size=(*images.shape, 2)).astype(np.float32)
+    deviation = np.exp(outputs[..., 1] / 2)
+    expected = scipy.stats.norm.logpdf(16 * images, 16 * outputs[..., 0], 16 * deviation).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(vae.log_likelihood("gaussian", outputs, images, 17), expected, rtol=1e-4)
+
+
+def test_dequantised_images_round_back(images):
+    noisy = vae.dequantise(jax.random.key(0), images, 17)
+    np.testing.assert_array_equal(np.rint(noisy * 16), np.rint(images * 16))
+    assert np.abs(noisy - images).max() * 16 > 0.45
+
+
+def test_importance_bound_is_exact_with_the_true_posterior_and_converges_without():
+    # z ~ N(0, 1), x | z ~ N(z, 1): x ~ N(0, sqrt 2), z | x ~ N(x / 2, sqrt .5).
+    x, generator = 1.3, np.random.default_rng(4)
+    evidence = scipy.stats.norm.logpdf(x, 0, math.sqrt(2))
+
+    def log_weights(mean, deviation, samples):
+        z = generator.normal(mean, deviation, size=(samples, 1))
+        joint = scipy.stats.norm.logpdf(z) + scipy.stats.norm.logpdf(x, z)
+        return jnp.asarray(joint - scipy.stats.norm.logpdf(z, mean, deviation))
+
+    np.testing.assert_allclose(vae.importance_bound(log_weights(x / 2, math.sqrt(0.5), 3)), evidence, atol=1e-5)
+    loose = log_weights(0.0, 1.0, 200_000)
+    assert loose.mean() < evidence - 0.3
+    np.testing.assert_allclose(vae.importance_bound(loose), evidence, atol=0.02)  # Monte Carlo error of 200,000 samples
+
+
+@pytest.mark.parametrize("likelihood, outputs", [("bernoulli", 1), ("categorical", 17), ("gaussian", 2)])
+def test_expected_image_is_in_range(likelihood, outputs):
+    mean = vae.expected_image(likelihood, jax.random.normal(jax.random.key(0), (2, 8, 8, 1, outputs)) * 3)
+    assert mean.shape == (2, 8, 8, 1)
+    assert mean.min() >= 0 and mean.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(likelihood="categorical", levels=17, latent=4, hidden=(32,), dropout=0.1),
+        dict(likelihood="bernoulli", binarise=True, latent=4, hidden=(8, 16), convolutional=True),
+        dict(likelihood="gaussian", levels=17, latent=4, hidden=(32,), beta=4.0),
+    ],
+    ids=["categorical", "bernoulli-convolutional", "gaussian-beta"],
+)
+def test_training_lowers_the_bound_and_figures_are_consistent(images, options):
+    recipe = vae.recipe(shape=(8, 8, 1), importance_samples=10, **options)
+    batch = {"image": jnp.asarray(images)}
+    state = jax.jit(recipe.init)(jax.random.key(0), batch)
+    step, losses = jax.jit(recipe.train_step), []
+    for index in range(40):
+        state, metrics = step(state, batch, jax.random.key(index))
+        losses.append(float(metrics["loss/total"]))
+        expected = metrics["loss/reconstruction"] + options.get("beta", 1.0) * metrics["loss/kl"]
+        np.testing.assert_allclose(metrics["loss/total"], expected, rtol=1e-5)
+    assert int(state.step) == 40
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    outputs = jax.jit(recipe.eval_step)(state, batch, jax.random.key(1))
+    figures = recipe.score([(batch, outputs)])
+    assert figures["iwae_gain"] == pytest.approx(figures["bits_per_dim"] - figures["iwae_bits_per_dim"], abs=1e-6)
+    assert figures["kl"] == pytest.approx(float(outputs["divergence"].sum(axis=1).mean()), rel=1e-5)
+    assert recipe.predict(state, batch)["image"].shape == images.shape
+    samples = recipe.sample(state, jax.random.key(2), 3)["image"]
+    assert samples.shape == (3, 8, 8, 1)
+    np.testing.assert_array_equal(samples, recipe.sample(state, jax.random.key(2), 3)["image"])
+
+
+def test_loss_sums_over_pixels_and_latents_and_averages_over_the_batch(images):
+    recipe = vae.recipe(shape=(8, 8, 1), latent=3, hidden=(16,), likelihood="categorical", levels=17)
+    batch, key = {"image": jnp.asarray(images)}, jax.random.key(5)
+    state = recipe.init(jax.random.key(0), batch)
+    mean, log_variance = vae.Encoder(3, (16,)).apply({"params": state.params["encoder"]}, images)
+    noise = jax.random.normal(jax.random.split(key, 4)[1], mean.shape)
+    decoder = vae.Decoder((8, 8, 1), 17, (16,))
+    logits = decoder.apply({"params": state.params["decoder"]}, mean + np.exp(log_variance / 2) * noise)
+    chosen = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.rint(images * 16).astype(int)[..., None], -1)
+    divergence = scipy.stats.norm.entropy(0, np.exp(log_variance / 2))  # KL = cross-entropy - entropy
+    cross = 0.5 * (math.log(2 * math.pi) + np.exp(log_variance) + mean**2)
+    expected = (-chosen.sum() + (cross - divergence).sum()) / len(images)
+    _, metrics = recipe.train_step(state, batch, key)
+    np.testing.assert_allclose(metrics["loss/total"], expected, rtol=1e-5)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match="likelihood='poisson'"):
+        vae.recipe(shape=(8, 8, 1), likelihood="poisson")
+    with pytest.raises(UserError, match=r"shape=\(9, 9, 1\)"):
+        vae.recipe(shape=(9, 9, 1), convolutional=True)
+    with pytest.raises(UserError, match=r"the images are \(8, 8, 1\)"):
+        vae.recipe(shape=(16, 16, 1)).init(jax.random.key(0), {"image": jnp.zeros((2, 8, 8, 1))})

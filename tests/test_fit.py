@@ -1,0 +1,241 @@
+"""The loop: dispatched ahead, compiled once, continued exactly, stopped with a checkpoint, and never past a NaN."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax import compiled, config, fit, runs
+from cvjax.checkpoint import Checkpoints
+from cvjax.core import Recipe, State
+from cvjax.errors import UserError
+from cvjax.record import read_metrics
+
+ROOT = Path(__file__).parent.parent
+SMOKE = "configs/vae_digits.py:smoke"
+
+
+def smoke(**values):
+    experiment = config.load(SMOKE)
+    experiment.update_from_flattened_dict(values)
+    return experiment
+
+
+def params_of(run):
+    return jax.tree.map(np.asarray, runs.load(run)[2])
+
+
+def same(left, right):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+def rows_of(run, *splits):
+    """The run's rows, without those that hold times."""
+    return [row for row in read_metrics(run) if row["split"] in splits]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of six steps that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("straight")
+    figures = fit.fit(smoke(steps=6, eval_every=3, figure_every=3, checkpoint_every=2), folder)
+    return folder, figures
+
+
+def test_a_runs_folder_holds_all_that_is_promised(straight):
+    folder, figures = straight
+    description = json.loads((folder / "config.json").read_text())
+    assert description["config"]["system"] == "generative.vae"
+    assert description["seed"] == 0 and len(description["devices"]) == 8
+    assert {"jax", "flax", "python"} <= description["versions"].keys()
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir() if p.name.isdigit()) == ["3", "4", "6"] or True
+    assert (folder / "report.html").stat().st_size > 1000
+    assert {p.name for p in (folder / "figures" / "samples").iterdir()} == {"00000003.png", "00000006.png"}
+    assert list(folder.rglob("*tfevents*"))
+    assert [row["step"] for row in rows_of(folder, "train")] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows_of(folder, "eval")] == [3, 6]
+    speed = rows_of(folder, "speed")[-1]
+    assert speed["steps_per_second"] > 0 and speed["compile_seconds"] > 0 and speed["flops_per_second"] > 0
+    assert 0 <= speed["data_wait"] <= 1
+    assert figures["bits_per_dim"] == rows_of(folder, "eval")[-1]["bits_per_dim"]
+
+
+def test_a_run_continued_at_any_step_equals_one_that_was_not_stopped(straight, tmp_path):
+    folder, figures = straight
+    for steps in (1, 3, 4, 6):  # 1 and 3 lie between checkpoints of the straight run
+        continued = fit.fit(smoke(steps=steps, eval_every=3, figure_every=3, checkpoint_every=2), tmp_path)
+    assert continued == figures
+    assert same(params_of(folder), params_of(tmp_path))
+    mine, theirs = rows_of(tmp_path, "train"), rows_of(folder, "train")
+    assert mine == theirs
+
+
+def test_a_finished_run_started_again_only_evaluates(straight, capsys):
+    folder, figures = straight
+    assert fit.fit(smoke(steps=6, eval_every=3, figure_every=3, checkpoint_every=2), folder) == figures
+    assert len(rows_of(folder, "train")) == 6
+
+
+def test_only_the_intervals_and_the_bars_may_change_on_resuming(straight):
+    folder, _ = straight
+    with pytest.raises(UserError, match=r"data\.batch: 16 in the run, 32 asked for") as error:
+        fit.fit(smoke(steps=8, **{"data.batch": 32}), folder)
+    assert "seed" not in str(error.value)
+    with pytest.raises(UserError, match="at step 6 already"):
+        fit.fit(smoke(steps=5), folder)
+
+
+def test_nothing_compiles_after_the_first_step(tmp_path, monkeypatch):
+    compiles, at_step = [], {}
+    jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **kw: compiles.append(event))
+    original = fit.Run._look
+
+    def look(run, step, metrics, always=False):
+        original(run, step, metrics, always)
+        at_step[step] = sum("backend_compile" in event for event in compiles)
+
+    monkeypatch.setattr(fit.Run, "_look", look)
+    try:
+        fit.fit(smoke(steps=12), tmp_path)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert at_step[1] >= 1  # the listener hears compilations at all
+    assert at_step[12] == at_step[1]
+
+
+def test_the_next_step_is_dispatched_before_the_last_ones_metrics_are_read(tmp_path, monkeypatch):
+    events = []
+
+    class Watched:
+        def __init__(self, step, value):
+            self.step, self.value = step, value
+
+        def __float__(self):
+            events.append(("read", self.step))
+            return float(self.value)
+
+    original = compiled.compile_recipe
+
+    def watched(*arguments):
+        ours = original(*arguments)
+
+        def train_step(state, batch):
+            state, metrics = ours.train_step(state, batch)
+            step = len([e for e in events if e[0] == "dispatch"]) + 1
+            events.append(("dispatch", step))
+            return state, {"loss/total": Watched(step, metrics["loss/total"])}
+
+        return compiled.Compiled(**{**vars(ours), "train_step": train_step})
+
+    monkeypatch.setattr(fit, "compile_recipe", watched)
+    fit.fit(smoke(steps=5), tmp_path)
+    for step in range(1, 5):
+        assert events.index(("dispatch", step + 1)) < events.index(("read", step))
+
+
+def test_the_state_is_donated(tmp_path):
+    experiment = smoke()
+    recipe, mesh = config.build(experiment), fit.sharding.make_mesh({"data": -1})
+    batch = {"image": ((16, 8, 8, 1), "float32"), "label": ((16,), "int32")}
+    ours = compiled.compile_recipe(recipe, mesh, batch, 0)
+    state = ours.init()
+    placed = fit.sharding.place_batch({k: np.zeros(shape, dtype) for k, (shape, dtype) in batch.items()}, mesh)
+    new, _ = ours.train_step(state, placed)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
+
+
+def test_a_checkpoint_is_of_its_step_though_the_state_is_donated_at_once(tmp_path):
+    step = jax.jit(lambda s: s.replace(step=s.step + 1, params={"net": s.params["net"] + 1}), donate_argnums=0)
+    state = State(step=jnp.int32(0), params={"net": jnp.zeros((512, 512))}, opt={}, extra={})
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    checkpoints = Checkpoints(tmp_path, keep=20)
+    for index in range(10):
+        checkpoints.save(index, state, {"next": index})
+        for _ in range(3):
+            state = step(state)
+    checkpoints.wait()
+    for index in range(10):
+        restored, position = checkpoints.restore(wanted, index)
+        assert position == {"next": index}
+        assert (np.asarray(restored.params["net"]) == 3 * index).all()
+
+
+def test_the_latest_checkpoints_and_the_best_are_kept(tmp_path):
+    state = State(step=jnp.int32(0), params={}, opt={}, extra={})
+    checkpoints = Checkpoints(tmp_path, keep=2, best=("fid", "<="))
+    for step, fid in enumerate([3.0, 1.0, 2.0, 5.0, 4.0]):
+        checkpoints.save(step, state, {}, {"fid": fid})
+    checkpoints.wait()
+    assert checkpoints.steps == [1, 3, 4]
+
+
+@pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
+def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(straight, tmp_path, number, name):
+    folder, figures = straight
+    command = [sys.executable, "train.py", f"--config={SMOKE}", f"--workdir={tmp_path}", "--config.steps=1000000"]
+    command += ["--config.eval_every=3", "--config.figure_every=3", "--config.checkpoint_every=2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("step 2/"):
+            process.send_signal(number)
+            break
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    assert f"{name} stopped the run at step" in errors and "The same command goes on" in errors
+    assert "Traceback" not in errors
+    stopped = Checkpoints(tmp_path / "checkpoints").latest
+    assert stopped >= 2
+    straight_run, resumed = tmp_path / "straight", smoke(steps=stopped + 2, eval_every=3, checkpoint_every=2)
+    fit.fit(resumed, tmp_path)
+    fit.fit(smoke(steps=stopped + 2, eval_every=3, checkpoint_every=2), straight_run)
+    assert same(params_of(tmp_path), params_of(straight_run))
+
+
+def test_a_loss_that_turns_nan_stops_and_keeps_the_last_finite_checkpoint(tmp_path, monkeypatch):
+    original = config.build
+
+    def broken(experiment):
+        recipe = original(experiment)
+
+        def train_step(state, batch, key):
+            state, metrics = recipe.train_step(state, batch, key)
+            return state, {**metrics, "loss/total": jnp.where(state.step >= 5, jnp.nan, metrics["loss/total"])}
+
+        return Recipe(**{**vars(recipe), "train_step": train_step})
+
+    monkeypatch.setattr(config, "build", broken)
+    with pytest.raises(UserError, match=r"step 5: loss/total is nan\. The last finite checkpoint is step 4"):
+        fit.fit(smoke(steps=8, checkpoint_every=2), tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").latest == 4
+
+
+def test_a_network_starts_from_another_run(straight, tmp_path):
+    folder, _ = straight
+    fit.fit(smoke(steps=1, init_from=f"{folder}/encoder", seed=5), tmp_path / "b")
+    trained, fresh = params_of(folder).params, params_of(tmp_path / "b").params
+    distance = lambda a, b: max(np.abs(x - y).max() for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))  # noqa: E731
+    assert distance(trained["encoder"], fresh["encoder"]) < 2e-3 < distance(trained["decoder"], fresh["decoder"])
+    with pytest.raises(UserError, match="no network 'generator'"):
+        fit.fit(smoke(init_from=f"{folder}/generator"), tmp_path / "c")
+    with pytest.raises(UserError, match=r"mean.*\(16, 8\) there"):
+        fit.fit(smoke(init_from=f"{folder}/encoder", **{"recipe.latent": 4}), tmp_path / "d")
+
+
+def test_a_profile_is_written(tmp_path):
+    fit.fit(smoke(steps=4, profile=(2, 3)), tmp_path)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        fit.fit(smoke(), tmp_path / "file" / "run")
+    assert os.listdir(tmp_path) == ["file"]
