@@ -1,0 +1,302 @@
+"""Optimisers from plain dicts: any of optax's by its name, with schedule, warm-up, clipping, decay and accumulation.
+
+    dict(name="adam", learning_rate=2e-4, b1=0.5)
+    dict(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, warmup=500,
+         schedule=dict(name="cosine_decay_schedule", decay_steps=20_000))
+
+Two networks that learn at two speeds are two dicts and two calls of `build`. A key that is not listed here is an
+argument of the optimiser, or of the schedule, under its name in optax; there is no list of names to extend. None is as
+good as absent.
+
+    name           a function of `optax` or `optax.contrib` whose first argument is the learning rate
+    learning_rate  the peak: what the schedule starts from, or the constant rate; may be absent where optax has a number
+    schedule       a function of `optax.schedules`; the learning rate is its `peak_value`, `init_value` or `value`
+    warmup         W: update n < W has n/W of the schedule's first rate; the schedule starts at update W
+    clip           largest global norm of a gradient
+    clip_value     largest magnitude of a gradient's entry; comes before `clip`
+    weight_decay   the optimiser's own decay where it has one (adamw, lamb, lion, ...); elsewhere (adam, sgd, rmsprop)
+                   the L2 term of torch.optim: decay times parameter is added to the clipped gradient
+    decay_mask     what decays, by an optimiser's default too: "kernels" (the default: parameters called `kernel` or
+                   `embedding`), "all", or a list of parameters' names
+    multipliers    {"mapping": 0.01}: factor of the updates below a path in the parameters; the longest path wins
+    accumulate     K: one update from the mean gradient of K steps; warm-up and schedule count updates, not steps
+"""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+from jaxtyping import Array, Float, Int, PyTree
+
+from cvjax.core import descend
+from cvjax.errors import UserError, suggest
+
+KERNELS = ("kernel", "embedding")  # what Linen calls the weights of its layers; biases and norms' scales do not decay
+RATES = ("peak_value", "init_value", "value")  # the arguments of a schedule that can be the learning rate
+DECAYS = ("weight_decay", "weight_decay_rate")
+MASKS = ("mask", "weight_decay_mask")
+
+
+def build(config: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Builds an optimiser.
+
+    Args:
+      config: keys as in the module's docstring.
+
+    Returns:
+      The transformation, for `core.descend`.
+
+    Raises:
+      UserError: an unknown name or key, a missing or mistyped value, an optimiser that `descend` cannot step.
+    """
+    name, factory, own, arguments = _read(config)
+    parameters = inspect.signature(factory).parameters
+    arguments[next(iter(parameters))] = _rate(name, factory, own)
+    decay = own.get("weight_decay", 0)
+    own_decay, own_mask = (next((n for n in names if n in parameters), None) for names in (DECAYS, MASKS))
+    mask = _decay_mask(own.get("decay_mask", "kernels"), required=decay > 0)
+    if own_mask:
+        arguments[own_mask] = mask
+    if own_decay and decay:
+        if not own_mask and own.get("decay_mask") != "all":
+            raise UserError(f"optimiser {name!r} decays all parameters or none: say decay_mask='all'.")
+        arguments[own_decay] = decay
+    chain = [optax.clip(own["clip_value"])] if "clip_value" in own else []
+    chain += [optax.clip_by_global_norm(own["clip"])] if "clip" in own else []
+    chain += [optax.add_decayed_weights(decay, mask)] if decay and not own_decay else []
+    chain += [_step_tried(name, _call(f"optimiser {name!r}", factory, arguments))]
+    chain += [_scale_by_path(own["multipliers"])] if "multipliers" in own else []
+    tx = optax.chain(*chain)
+    accumulate = own.get("accumulate", 1)
+    return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx
+
+
+def learning_rate(config: Mapping[str, Any], step: int | Int[Array, ""]) -> Float[Array, ""]:
+    """Computes the learning rate of a step, for the log.
+
+    Args:
+      config: what `build` takes.
+      step: training steps taken before, `state.step`.
+
+    Returns:
+      The rate of the step's update, before `multipliers`.
+
+    Raises:
+      UserError: as `build`.
+    """
+    name, factory, own, _ = _read(config)
+    rate = _rate(name, factory, own)
+    return jnp.asarray(rate(step // own.get("accumulate", 1)) if callable(rate) else rate, jnp.float32)
+
+
+@functools.cache
+def optimisers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Finds every optimiser of optax by name."""
+    functions = _functions(optax.contrib) | _functions(optax)
+    first = {name: next(iter(inspect.signature(function).parameters), "") for name, function in functions.items()}
+    return {n: f for n, f in functions.items() if first[n].endswith("learning_rate") and not n.startswith("scale_by_")}
+
+
+@functools.cache
+def schedules() -> dict[str, Callable[..., optax.Schedule]]:
+    """Finds every schedule of optax by name."""
+    functions = _functions(optax.schedules)
+    return {n: f for n, f in functions.items() if inspect.signature(f).return_annotation == optax.Schedule}
+
+
+def _functions(module: types.ModuleType) -> dict[str, Callable]:
+    return {name: f for name, f in inspect.getmembers(module, inspect.isfunction) if not name.startswith("_")}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+
+
+# What each key of our own has to be; all others are checked against optax's signatures.
+OWN = {
+    "learning_rate": (lambda v: _number(v) and v >= 0, "a number >= 0"),
+    "schedule": (lambda v: isinstance(v, Mapping), "a dict(name=..., ...)"),
+    "warmup": (lambda v: type(v) is int and v >= 0, "a whole number of updates"),
+    "clip": (lambda v: _number(v) and v > 0, "a number > 0"),
+    "clip_value": (lambda v: _number(v) and v > 0, "a number > 0"),
+    "weight_decay": (lambda v: _number(v) and v >= 0, "a number >= 0"),
+    "decay_mask": (lambda v: v in ("kernels", "all") or _names(v), "'kernels', 'all' or a list of names"),
+    "multipliers": (
+        lambda v: isinstance(v, Mapping) and all(_number(m) and m >= 0 for m in v.values()),
+        "a dict of path: number >= 0",
+    ),
+    "accumulate": (lambda v: type(v) is int and v >= 1, "a whole number of steps >= 1"),
+}
+
+
+def _read(config: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any], dict[str, Any]]:
+    """Returns the optimiser's name and function, the values of our own keys, and the arguments for optax."""
+    known = optimisers()
+    name = config.get("name")
+    if name not in known:
+        raise UserError(f"optimiser name={name!r}: optax has no such optimiser. {suggest(name, known)}")
+    values = {key: value for key, value in config.items() if key != "name" and (value is not None or key not in OWN)}
+    own = {key: values.pop(key) for key in OWN if key in values}
+    for key, value in own.items():
+        fits, expected = OWN[key]
+        if not fits(value):
+            raise UserError(f"optimiser {name!r}: {key}={value!r}: expected {expected}.")
+    rate, *others = inspect.signature(known[name]).parameters.values()
+    ours = {rate.name, *DECAYS, *MASKS}
+    parameters = {p.name: p for p in others if p.name not in ours}
+    return name, known[name], own, _arguments(f"optimiser {name!r}", values, parameters, OWN)
+
+
+def _arguments(where: str, values: Mapping, parameters: Mapping[str, inspect.Parameter], extra: Iterable = ()) -> dict:
+    """Checks keyword arguments against a signature before anything is called with them."""
+    for key, value in values.items():
+        if key not in parameters:
+            raise UserError(f"{where} has no argument {key!r}. {suggest(key, [*parameters, *extra])}")
+        expected = _expected(parameters[key], value)
+        if expected:
+            raise UserError(f"{where}: {key}={value!r}: expected {expected}.")
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in values:
+            raise UserError(f"{where} needs a value for {key!r}.")
+    # JSON has no tuples: what was read back from a run's config is what was written.
+    tuples = {k for k, v in values.items() if isinstance(v, list) and isinstance(parameters[k].default, tuple)}
+    return {key: tuple(value) if key in tuples else value for key, value in values.items()}
+
+
+def _expected(parameter: inspect.Parameter, value: Any) -> str:
+    """Says what an argument should have been, or "" where it may be right."""
+    hint = parameter.annotation
+    if typing.get_origin(hint) is typing.Literal:
+        return "" if value in typing.get_args(hint) else f"one of {', '.join(map(repr, typing.get_args(hint)))}"
+    kinds = set(typing.get_args(hint)) if typing.get_origin(hint) in (typing.Union, types.UnionType) else {hint}
+    if value is None or not kinds & {float, int, bool, str}:
+        return ""
+    if float in kinds:  # optax's scalars may be bool as well, which is never meant
+        return "" if _number(value) else "a number"
+    if int in kinds:
+        return "" if type(value) is int else "a whole number"
+    if bool in kinds:
+        return "" if isinstance(value, bool) else "True or False"
+    return ""
+
+
+def _call(where: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return function(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where} refuses its arguments: {error}") from error
+
+
+def _rate(name: str, factory: Callable, own: Mapping[str, Any]) -> float | optax.Schedule:
+    """Puts learning rate, schedule and warm-up together."""
+    rate = own.get("learning_rate")
+    if "schedule" in own:
+        rate = _schedule(own["schedule"], rate)
+    elif rate is None:
+        rate = next(iter(inspect.signature(factory).parameters.values())).default
+        if not _number(rate):  # None would let optax's adadelta climb
+            raise UserError(f"optimiser {name!r} needs a value for 'learning_rate'.")
+    warmup = own.get("warmup", 0)
+    if not warmup:
+        return rate
+    after = rate if callable(rate) else optax.constant_schedule(rate)
+    return optax.join_schedules([optax.linear_schedule(0.0, after(0), warmup), after], [warmup])
+
+
+def _schedule(config: Mapping[str, Any], rate: float | None) -> optax.Schedule:
+    """Builds a schedule whose leading value is the learning rate, unless it gives its own."""
+    known = schedules()
+    values = dict(config)
+    name = values.pop("name", None)
+    if name not in known:
+        raise UserError(f"schedule name={name!r}: optax has no such schedule. {suggest(name, known)}")
+    where = f"schedule {name!r}"
+    parameters = inspect.signature(known[name]).parameters
+    leading = next((n for n in RATES if n in parameters), None)
+    if (
+        "schedules" in values and "schedules" in parameters
+    ):  # join_schedules: each part may start from a rate of its own
+        values["schedules"] = [_schedule(p, None if set(RATES) & p.keys() else rate) for p in values["schedules"]]
+    elif rate is not None and (leading is None or leading in values):
+        raise UserError(f"{where} sets its own rates: leave out learning_rate={rate}.")
+    elif rate is not None:
+        values[leading] = rate
+    if isinstance(values.get("boundaries_and_scales"), Mapping):  # a run's config is JSON, whose keys are strings
+        values["boundaries_and_scales"] = {int(k): v for k, v in values["boundaries_and_scales"].items()}
+    return _call(where, known[name], _arguments(where, values, parameters))
+
+
+def _paths(tree: PyTree) -> PyTree:
+    """Names each leaf by its path, `mapping/dense/kernel`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), tree
+    )
+
+
+def _decay_mask(which: str | Iterable[str], required: bool) -> Callable[[PyTree], PyTree]:
+    """Returns the function params -> tree of bool, true where weight decay applies."""
+    names = KERNELS if which == "kernels" else which
+
+    def mask(params: PyTree) -> PyTree:
+        decays = jax.tree.map(lambda path: which == "all" or path.split("/")[-1] in names, _paths(params))
+        if required and not any(jax.tree.leaves(decays)):
+            known = {path.split("/")[-1] for path in jax.tree.leaves(_paths(params))}
+            raise UserError(f"weight_decay: decay_mask={which!r} selects no parameter. {suggest(which, known)}")
+        return decays
+
+    return mask
+
+
+def _scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies the updates below each path by a factor: the learning rates of the parts of a network."""
+
+    def factor(path: str) -> float:
+        inside = [prefix for prefix in multipliers if f"{path}/".startswith(f"{prefix}/")]
+        return multipliers[max(inside, key=len)] if inside else 1.0
+
+    def init(params: PyTree) -> optax.EmptyState:
+        paths = jax.tree.leaves(_paths(params))
+        for prefix in multipliers:
+            if not any(f"{path}/".startswith(f"{prefix}/") for path in paths):
+                tops = {"/".join(path.split("/")[: prefix.count("/") + 1]) for path in paths}
+                raise UserError(f"multipliers: no parameter is below {prefix!r}. {suggest(prefix, tops)}")
+        return optax.EmptyState()
+
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
+        del params
+        return jax.tree.map(lambda path, update: factor(path) * update, _paths(updates), updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _step_tried(name: str, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Traces one step, so that an optimiser which wants other than what `descend` gives it is refused now."""
+
+    def update(gradients: PyTree, state: PyTree, params: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
+        chex.assert_trees_all_equal_shapes(
+            updates, params
+        )  # dpsgd wants a row an example and would sum over the wrong axis
+        return updates, state
+
+    def step(params: PyTree) -> PyTree:
+        tried = optax.GradientTransformationExtraArgs(tx.init, update)
+        return descend(tried, lambda p: (jnp.sum(p["kernel"] ** 2), None), params, tx.init(params))
+
+    try:
+        jax.eval_shape(step, {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)})
+    except Exception as error:  # whatever optax raises for want of a loss value or an objective
+        raise UserError(f"optimiser {name!r} wants more at a step than descend gives: {error}") from error
+    return tx
