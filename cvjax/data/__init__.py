@@ -1,0 +1,6 @@
+"""Datasets to batches: TFDS by name or a folder of images, in memory or streamed by Grain, the same on every host."""
+
+from cvjax.data.loading import Data, TrainIterator, arrays, load
+from cvjax.data.settings import DEFAULTS, check
+
+__all__ = ["DEFAULTS", "Data", "TrainIterator", "arrays", "check", "load"]

@@ -1,0 +1,126 @@
+"""Batch number `step` of a split as a pure function of the seed: whence resuming, hosts and workers all agree."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+from cvjax.data.pipeline import Pipeline
+from cvjax.data.sources import Source
+from cvjax.errors import UserError
+
+Example = dict[str, np.ndarray]
+ORDER, TRANSFORMS = 0, 1  # streams of random numbers that must not coincide
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]:
+    """Returns the order in which an epoch visits the examples."""
+    order = np.random.default_rng((seed, ORDER, epoch)).permutation(count)
+    order.flags.writeable = False  # it is shared
+    return order
+
+
+def to_float(image: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """Maps 0..255 to [0, 1]."""
+    return image.astype(np.float32) / np.float32(255)
+
+
+def transformed(example: Example, pipeline: Pipeline, seed: int, position: int) -> Example:
+    """Applies the transforms to an example's image.
+
+    Args:
+      example: decoded; the image is uint8, or float32 where leading transforms were applied already.
+      pipeline: the transforms.
+      seed: of the random transforms, with
+      position: the example's place in the endless stream of examples.
+    """
+    image = example["image"]
+    image = to_float(image) if image.dtype == np.uint8 else image
+    generator = np.random.default_rng((seed, TRANSFORMS, position)) if pipeline.random else None
+    return {**example, "image": pipeline(image, generator)}
+
+
+def stacked(examples: Sequence[Example], names: Sequence[str]) -> Example:
+    """Stacks examples into arrays.
+
+    Args:
+      examples: with the same keys.
+      names: what to call each of them in an error.
+
+    Raises:
+      UserError: two of them differ in shape.
+    """
+    for example, name in zip(examples, names, strict=True):
+        for key, value in example.items():
+            expected = examples[0][key].shape
+            if value.shape != expected:
+                raise UserError(disagreement(key, names[0], expected, name, value.shape))
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+def disagreement(key: str, first: str, shape: tuple[int, ...], second: str, other: tuple[int, ...]) -> str:
+    """Says that two examples do not fit into one batch and which transform would mend it."""
+    by, by_other = ("x".join(map(str, dimensions)) for dimensions in (shape, other))
+    if key == "image" and shape[:2] == other[:2]:
+        mend = 'dict(op="grayscale")'
+    else:
+        mend = 'dict(op="resize", size=(64, 64)) or dict(op="random_crop", size=(64, 64))'
+    return (
+        f"a batch needs examples of one shape, but `{key}` of {first} is {by} and that of {second} is {by_other}. "
+        f"Add to data.transforms and data.eval_transforms: {mend}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """A random-access sequence of this process's part of each batch.
+
+    Attributes:
+      source: examples by index.
+      pipeline: transforms still to be applied to an example.
+      seed: of the order and of the random transforms.
+      batch: examples in a batch of all processes together.
+      rows: this process's part of it, [first, last).
+      endless: shuffled anew in each epoch and without end; else one pass in order, with `valid`.
+      arrays: all examples stacked and transformed, where they are in memory and no transform is random.
+    """
+
+    source: Source
+    pipeline: Pipeline
+    seed: int
+    batch: int
+    rows: tuple[int, int]
+    endless: bool
+    arrays: Example | None = None
+    in_memory: bool = False
+
+    def __len__(self) -> int:
+        """Returns the number of steps."""
+        return sys.maxsize if self.endless else -(-len(self.source) // self.batch)
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        """Returns this process's part of a batch."""
+        positions = np.arange(*self.rows) + step * self.batch
+        count = len(self.source)
+        if self.endless:
+            first, last = int(positions[0]) // count, int(positions[-1]) // count
+            orders = [permutation(count, self.seed, epoch) for epoch in range(first, last + 1)]
+            order = np.concatenate(orders) if len(orders) > 1 else orders[0]
+            return self._gather(positions, order[positions - first * count])
+        batch = self._gather(positions, np.minimum(positions, count - 1))
+        return {**batch, "valid": positions < count}
+
+    def _gather(self, positions: np.ndarray, indices: np.ndarray) -> Example:
+        if self.arrays is not None:
+            batch = {key: value[indices] for key, value in self.arrays.items()}
+            return {**batch, "image": to_float(batch["image"])} if batch["image"].dtype == np.uint8 else batch
+        examples = [
+            transformed(self.source[index], self.pipeline, self.seed, position)
+            for index, position in zip(indices.tolist(), positions.tolist(), strict=True)
+        ]
+        return stacked(examples, [self.source.describe(index) for index in indices.tolist()])

@@ -1,0 +1,67 @@
+"""What the builders share: prepared on first use, quietly, without TensorFlow, by several processes at once."""
+
+import contextlib
+import io
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from PIL import Image
+
+
+class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A dataset made from what the dependencies ship. Subclasses have the splits `train` and `test`."""
+
+    def __init__(self, **kwargs: Any):
+        # ArrayRecord is read, and written, without TensorFlow.
+        super().__init__(**{"file_format": "array_record", **kwargs})
+
+    @classmethod
+    def prepared(cls, config: str | None = None, data_dir: str | os.PathLike | None = None) -> "Embedded":
+        """Returns the builder, its examples written below TFDS's folder; the first call writes them.
+
+        Args:
+          config: name of the builder's variant; None: its first.
+          data_dir: TFDS's folder; None: TFDS's own choice.
+
+        Raises:
+          OSError: the folder cannot be written.
+        """
+        builder = cls(config=config, data_dir=data_dir)
+        if builder.data_path.exists():
+            return builder
+        print(f"Preparing the dataset {builder.info.full_name} in {builder.data_dir}", file=sys.stderr, flush=True)
+        try:
+            with _silence():
+                builder.download_and_prepare()
+        except OSError:
+            # TFDS writes to a folder of its own and renames it at the end: another process may have been first.
+            if not builder.data_path.exists():
+                raise
+        return cls(config=config, data_dir=data_dir)
+
+
+@contextlib.contextmanager
+def _silence():
+    """Keeps TFDS from printing; its progress bars cannot be told from the caller's own otherwise."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+def png(image: UInt8[np.ndarray, "height width channels"]) -> io.BytesIO:
+    """Encodes an image. TFDS writes encoded bytes as they are, whereas it encodes arrays with TensorFlow.
+
+    Args:
+      image: uint8, one or three channels.
+    """
+    encoded = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(encoded, format="png")
+    encoded.seek(0)
+    return encoded

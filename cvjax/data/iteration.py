@@ -1,0 +1,98 @@
+"""Iterators over batches: directly where they are gathered from memory, ahead of time by Grain where not."""
+
+import os
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from cvjax.data.batches import Batches
+from cvjax.errors import UserError
+
+THREADS = 8  # batches that are made at the same time, at most, in each process
+
+
+def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Iterates over batches from one on.
+
+    Args:
+      batches: batch by its number.
+      start: the number of the first.
+      workers: processes that make them where they are not made from memory; 0: threads of this one.
+    """
+    if batches.arrays is not None:
+        return map(batches.__getitem__, range(start, len(batches)))
+    return Prefetched(batches, start, 0 if batches.in_memory else workers)
+
+
+class Prefetched(Iterator):
+    """Batches that Grain makes ahead of time, in threads or in processes."""
+
+    def __init__(self, batches: Batches, start: int, workers: int):
+        threads = min(THREADS, os.cpu_count() or 1)
+        # The elements are whole batches, so that dealing them out to workers leaves each batch as it is.
+        stream = grain.MapDataset.range(start, len(batches)).map(batches.__getitem__)
+        stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+        if workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain hands its flags to workers; only absl.app.run parses them
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        self._workers = workers
+        self._stream = iter(stream)
+        self.close = weakref.finalize(self, self._stream.close)  # at the latest when the interpreter ends
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch."""
+        batch = next(self._stream)
+        # What a worker sends lies in memory shared with it, which has to be given back.
+        return {key: np.array(value) for key, value in batch.items()} if self._workers else batch
+
+
+class TrainIterator(Iterator):
+    """An endless iterator over this process's part of each training batch.
+
+    Its state is the number of batches that it has given, whatever was made ahead of time.
+    """
+
+    def __init__(self, batches: Batches, workers: int = 0):
+        self._batches, self._workers = batches, workers
+        self._step, self._stream = 0, None
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch."""
+        if self._stream is None:
+            self._stream = iterate(self._batches, self._step, self._workers)
+        batch = next(self._stream)
+        self._step += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns where it is, as JSON can hold it."""
+        return {"step": self._step, **self._order()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from where an iterator over the same examples was.
+
+        Args:
+          state: as `get_state` returned it.
+
+        Raises:
+          UserError: the state is one of other examples, another batch or another seed.
+        """
+        for key, value in self._order().items():
+            if state.get(key) != value:
+                raise UserError(
+                    f"the training data cannot be continued: {key} was {state.get(key)!r} when the run was stopped and "
+                    f"is {value!r} now"
+                )
+        if isinstance(self._stream, Prefetched):
+            self._stream.close()
+        self._step, self._stream = int(state["step"]), None
+
+    def _order(self) -> dict[str, Any]:
+        """What the order depends on."""
+        batches = self._batches
+        return {"examples": len(batches.source), "batch": batches.batch, "seed": batches.seed}

@@ -1,0 +1,170 @@
+"""A config's `data` made into iterators: in memory where it is small, streamed by Grain where it is not."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from cvjax.data import catalogue, pipeline, settings, sources
+from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
+from cvjax.data.iteration import TrainIterator, iterate
+from cvjax.errors import UserError
+
+MEMORY_LIMIT = 2**30  # bytes of a decoded split that is held in memory when nothing else is said
+SAMPLED = 8  # examples from which the size of a split is estimated
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What `load` makes of a config's `data`.
+
+    Attributes:
+      train: () -> an endless iterator over this process's part of each training batch, a dict of NumPy arrays.
+      evaluate: () -> an iterator over this process's part of one exact pass; the last batch is padded with
+        copies of the last example, and `valid` [batch] says which rows are not.
+      info: `name`, `classes` (their names, or ()), `examples` {split: how many}, `shape` of an image.
+    """
+
+    train: Callable[[], TrainIterator]
+    evaluate: Callable[[], Iterator[dict[str, np.ndarray]]]
+    info: dict[str, Any]
+
+
+def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, process_count: int = 1) -> Data:
+    """Opens a dataset for training and evaluation.
+
+    Every batch is a function of the settings, the seed and its number alone: whether it is streamed, on how many
+    processes, by how many workers and after which interruption makes no difference. Row r of the global batch
+    belongs to process r // (batch // process_count).
+
+    Args:
+      config_data: a config's `data`; what is left out has the value of `DEFAULTS`.
+      seed: of the order and of the random transforms.
+      process_index: which process this is.
+      process_count: how many read together.
+
+    Raises:
+      UserError: the settings are wrong, or an example cannot be decoded.
+    """
+    settings.check(config_data)
+    chosen = settings.complete(config_data)
+    parts = {}
+    for kind in ("train", "eval"):
+        split = chosen[f"{kind}_split"]
+        batch = chosen["batch"] if kind == "train" else chosen["eval_batch"] or chosen["batch"]
+        if batch % process_count:
+            raise UserError(f"a batch of {batch} (data.{kind}) cannot be divided among {process_count} processes")
+        key = "data.transforms" if kind == "train" else "data.eval_transforms"
+        local = batch // process_count
+        parts[kind] = _batches(
+            _readable(sources.open_source(chosen, split), chosen["on_corrupt"]),
+            pipeline.build(chosen[key.removeprefix("data.")], key),
+            chosen["in_memory"],
+            seed=seed,
+            batch=batch,
+            rows=(process_index * local, (process_index + 1) * local),
+            endless=kind == "train",
+        )
+    train, evaluation = parts["train"], parts["eval"]
+    return Data(
+        train=lambda: TrainIterator(train, chosen["workers"]),
+        evaluate=lambda: iterate(evaluation, workers=chosen["workers"]),
+        info={
+            "name": train.source.name,
+            "classes": train.source.classes,
+            "examples": {chosen["train_split"]: len(train.source), chosen["eval_split"]: len(evaluation.source)},
+            "shape": tuple(_first(train)["image"].shape),
+        },
+    )
+
+
+def arrays(name: str, split: str, data_dir: str | None = None) -> dict[str, np.ndarray]:
+    """Returns a whole decoded split, in the dataset's order. It is kept, and cannot be written to.
+
+    Args:
+      name: of the dataset, as `data.name`.
+      split: which split.
+      data_dir: TFDS's folder; None: TFDS's own choice.
+
+    Returns:
+      `image` float32 [examples, height, width, channels] in [0, 1], `label` int32 [examples], and the dataset's other
+      numbers.
+    """
+    return _arrays(catalogue.open_split(name, split, data_dir))
+
+
+@functools.lru_cache(maxsize=4)
+def _arrays(source: sources.Source) -> Example:
+    examples = stacked(_decoded(source), [source.describe(index) for index in range(len(source))])
+    examples["image"] = to_float(examples["image"])
+    for array in examples.values():
+        array.flags.writeable = False
+    return examples
+
+
+@functools.lru_cache(maxsize=4)
+def _decoded(source: sources.Source) -> Sequence[Example]:
+    with futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(source.__getitem__, range(len(source)), chunksize=64))
+
+
+def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: bool | None, **options: Any) -> Batches:
+    """Decides where the examples live. What precedes the first random transform is done once in memory."""
+    once, then = transforms.split()
+    if in_memory is None:
+        in_memory = _estimate(source, once) < MEMORY_LIMIT
+    if not in_memory:
+        return Batches(source=source, pipeline=transforms, **options)
+    examples = _decoded(source)
+    if once.ops:
+        examples = [transformed(example, once, 0, 0) for example in examples]
+    memory = sources.Decoded(source, examples)
+    names = [source.describe(index) for index in range(len(source))]
+    held = None if then.ops else stacked(examples, names)
+    return Batches(source=memory, pipeline=then, arrays=held, in_memory=True, **options)
+
+
+def _estimate(source: sources.Source, once: pipeline.Pipeline) -> float:
+    """Estimates the bytes of a split from a few examples."""
+    chosen = np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).astype(int).tolist()
+    sizes = []
+    for index in chosen:
+        example = source[index]
+        example = transformed(example, once, 0, 0) if once.ops else example
+        sizes.append(sum(value.nbytes for value in example.values()))
+    return float(np.mean(sizes)) * len(source)
+
+
+def _readable(source: sources.Source, on_corrupt: str) -> sources.Source:
+    """Leaves out, where that is wished, what cannot be decoded. It is found now: no epoch has a gap or a double."""
+    if on_corrupt == "raise":
+        return source
+
+    def corrupt(index: int) -> str | None:
+        try:
+            source[index]
+        except sources.CorruptExample as error:
+            return str(error)
+        return None
+
+    with futures.ThreadPoolExecutor() as pool:
+        faults = list(pool.map(corrupt, range(len(source)), chunksize=64))
+    kept = [index for index, fault in enumerate(faults) if fault is None]
+    if not kept:
+        raise UserError(f"none of the {len(faults)} examples of {source.name} can be read: {faults[0]}")
+    if len(kept) == len(faults):
+        return source
+    first = [fault for fault in faults if fault][:3]
+    report = "; ".join(first) + ("; ..." if len(faults) - len(kept) > 3 else "")
+    print(f"Skipping {len(faults) - len(kept)} of {len(faults)} examples: {report}", file=sys.stderr, flush=True)
+    return sources.Subset(source, kept)
+
+
+def _first(batches: Batches) -> Example:
+    if batches.arrays is not None:
+        return {key: value[0] for key, value in batches.arrays.items()}
+    return transformed(batches.source[0], batches.pipeline, batches.seed, 0)

@@ -1,0 +1,101 @@
+"""The keys of `config.data` and their check, which decodes nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cvjax.data import catalogue, pipeline
+from cvjax.errors import UserError, suggest
+
+DEFAULTS = dict(
+    name=None,  # "digits", "photos/128", or any TFDS dataset: "mnist", "coco/2017"; or else
+    folder=None,  # a folder of images: class from the sub-folder, splits from train/, test/, val/
+    data_dir=None,  # TFDS's folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    train_split="train",  # or a slice, for TFDS: "train[:90%]"
+    eval_split="test",
+    batch=64,  # examples in a training batch, over all devices and hosts together
+    eval_batch=None,  # None: as batch
+    transforms=(),  # for training, in order: dict(op="random_crop", size=(64, 64)); see cvjax/data/transforms
+    eval_transforms=(),  # for evaluation and figures
+    workers=0,  # processes that decode a streamed dataset; 0: threads only
+    in_memory=None,  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
+    on_corrupt="raise",  # or "skip": examples that cannot be decoded are left out, counted and named
+)
+TYPES = dict(
+    name=(str, type(None)),
+    folder=(str, Path, type(None)),
+    data_dir=(str, Path, type(None)),
+    train_split=str,
+    eval_split=str,
+    batch=int,
+    eval_batch=(int, type(None)),
+    transforms=(tuple, list),
+    eval_transforms=(tuple, list),
+    workers=int,
+    in_memory=(bool, type(None)),
+    on_corrupt=str,
+)
+
+
+def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills in what a config's `data` leaves out."""
+    return {**DEFAULTS, **config_data}
+
+
+def check(config_data: Mapping[str, Any], devices: int = 1) -> None:
+    """Refuses settings that cannot work. No image is decoded.
+
+    Args:
+      config_data: a config's `data`.
+      devices: how many devices share a batch.
+
+    Raises:
+      UserError: what is wrong, under which key, and what would be right.
+    """
+    for key in config_data:
+        if key not in DEFAULTS:
+            raise UserError(f"config.data has no key {key!r}. {suggest(key, DEFAULTS)}")
+    chosen = complete(config_data)
+    for key, types in TYPES.items():
+        value, accepted = chosen[key], types if isinstance(types, tuple) else (types,)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in accepted)
+            raise UserError(f"data.{key}={value!r} must be {names}, not {type(value).__name__}")
+    _check_ranges(chosen, devices)
+    pipelines = {key: pipeline.build(chosen[key], f"data.{key}") for key in ("transforms", "eval_transforms")}
+    if chosen["folder"] is not None:
+        _check_folder(chosen, pipelines)
+    else:
+        _check_name(chosen, pipelines)
+
+
+def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
+    if (chosen["name"] is None) == (chosen["folder"] is None):
+        given = "both are set" if chosen["name"] else "neither is set"
+        raise UserError(f'set data.name="digits" (or any TFDS name) or data.folder="PATH", one of them: {given}')
+    for key in ("batch", "eval_batch"):
+        size = chosen[key]
+        if size is not None and size < 1:
+            raise UserError(f"data.{key}={size} must be at least 1")
+        if size is not None and size % devices:
+            raise UserError(
+                f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
+                f"{-(-size // devices) * devices}"
+            )
+    if chosen["workers"] < 0:
+        raise UserError(f"data.workers={chosen['workers']} must not be negative; 0 decodes in threads")
+    if chosen["on_corrupt"] not in ("raise", "skip"):
+        raise UserError(f"data.on_corrupt={chosen['on_corrupt']!r}: {suggest(chosen['on_corrupt'], ('raise', 'skip'))}")
+
+
+def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> None:
+    for key in ("train_split", "eval_split"):
+        catalogue.check_split(chosen["name"], chosen[key], chosen["data_dir"], f"data.{key}")
+    shape = catalogue.image_shape(chosen["name"], chosen["data_dir"])
+    if shape is not None:
+        for key, built in pipelines.items():
+            built.dry_run(shape, f"data.{key}", f"an image of {chosen['name']}")
+
+
+def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> None:
+    raise NotImplementedError

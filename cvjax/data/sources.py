@@ -1,0 +1,91 @@
+"""What a dataset is to the rest: decoded examples by their index, each of which can say its name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from cvjax.errors import UserError
+
+
+class CorruptExample(UserError):
+    """An example that cannot be decoded. `data.on_corrupt="skip"` leaves it out."""
+
+
+class Source(Protocol):
+    """One split of a dataset. Examples are dicts of NumPy arrays; `image` is uint8 [height, width, channels].
+
+    Attributes:
+      name: what the dataset is called in messages.
+      classes: names of the values of `label`, or ().
+    """
+
+    name: str
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Decodes an example."""
+
+    def describe(self, index: int) -> str:
+        """Names an example for an error message."""
+
+
+def open_source(settings: Mapping[str, Any], split: str) -> Source:
+    """Opens one split of the dataset that the settings name, preparing it where it is one of our own.
+
+    Args:
+      settings: a complete `config.data`.
+      split: "train", "test", ...; TFDS's slices such as "train[:10%]" too where the dataset is TFDS's.
+
+    Raises:
+      UserError: there is no such dataset, folder or split, or it is empty.
+    """
+    # Imported here: either needs this module.
+    from cvjax.data import catalogue, folder
+
+    if settings["folder"] is not None:
+        return folder.open_split(settings["folder"], split)
+    return catalogue.open_split(settings["name"], split, settings["data_dir"])
+
+
+class Subset:
+    """Some examples of a source, in a given order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self.source, self.indices = source, indices
+        self.name, self.classes = source.name, source.classes
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Decodes an example."""
+        return self.source[self.indices[index]]
+
+    def describe(self, index: int) -> str:
+        """Names an example for an error message."""
+        return self.source.describe(self.indices[index])
+
+
+class Decoded:
+    """A source whose examples are in memory."""
+
+    def __init__(self, source: Source, examples: Sequence[dict[str, np.ndarray]]):
+        self.source, self.examples = source, examples
+        self.name, self.classes = source.name, source.classes
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Decodes an example."""
+        return self.examples[index]
+
+    def describe(self, index: int) -> str:
+        """Names an example for an error message."""
+        return self.source.describe(index)

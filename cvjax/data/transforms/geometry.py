@@ -1,0 +1,133 @@
+"""Transforms that move pixels."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image as PILImage
+
+from cvjax.errors import UserError
+
+Image = Float32[np.ndarray, "height width channels"]
+Resized = Float32[np.ndarray, "new_height new_width channels"]
+Size = int | Sequence[int]
+Method = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
+Border = Literal["constant", "edge", "reflect", "symmetric", "wrap"]
+
+
+def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool = False) -> Resized:
+    """Resamples an image with PIL's kernels, which are stretched when shrinking (antialiased).
+
+    Args:
+      image: float32 [height, width, channels].
+      size: (height, width), or one number for both.
+      method: the kernel; overshoot of "bicubic" and "lanczos" is clipped to the range of the image.
+      shorter: scale the shorter side to `size`, one number, and keep the aspect.
+    """
+    height, width = _pair(size)
+    if shorter:
+        old_height, old_width = image.shape[:2]
+        scale = height / min(old_height, old_width)
+        height, width = round(old_height * scale), round(old_width * scale)
+    if image.shape[:2] == (height, width):
+        return image
+    kernel = PILImage.Resampling[method.upper()]
+    channels = [
+        np.asarray(PILImage.fromarray(np.ascontiguousarray(channel)).resize((width, height), kernel))
+        for channel in np.moveaxis(image, -1, 0)
+    ]
+    return np.clip(np.stack(channels, -1), image.min(), image.max())
+
+
+def crop(image: Image, top: int, left: int, size: Size) -> Resized:
+    """Cuts out a rectangle.
+
+    Args:
+      image: float32 [height, width, channels].
+      top: first row.
+      left: first column.
+      size: (height, width) of the rectangle, or one number for both.
+
+    Raises:
+      UserError: the rectangle does not lie within the image.
+    """
+    height, width = _pair(size)
+    if top < 0 or left < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
+        raise UserError(
+            f"a crop of {height}x{width} at ({top}, {left}) does not lie within an image of "
+            f"{image.shape[0]}x{image.shape[1]}"
+        )
+    return image[top : top + height, left : left + width]
+
+
+def center_crop(image: Image, size: Size) -> Resized:
+    """Cuts out the middle.
+
+    Args:
+      image: float32 [height, width, channels].
+      size: (height, width), or one number for both; not larger than the image.
+    """
+    height, width = _pair(size)
+    return crop(image, (image.shape[0] - height) // 2, (image.shape[1] - width) // 2, (height, width))
+
+
+def pad(image: Image, padding: Size, border: Border = "constant", value: float = 0.0) -> Resized:
+    """Adds a border.
+
+    Args:
+      image: float32 [height, width, channels].
+      padding: pixels on every side; or (vertical, horizontal); or (top, bottom, left, right).
+      border: what it is filled with, as `numpy.pad` calls it.
+      value: the constant, in [0, 1].
+    """
+    sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+    if len(sides) == 2:
+        sides = (sides[0], sides[0], sides[1], sides[1])
+    top, bottom, left, right = sides
+    options = {"constant_values": np.float32(value)} if border == "constant" else {}
+    return np.pad(image, ((top, bottom), (left, right), (0, 0)), border, **options)
+
+
+def random_crop(
+    generator: np.random.Generator, image: Image, size: Size, padding: Size = 0, border: Border = "reflect"
+) -> Resized:
+    """Cuts out a rectangle anywhere, each place as likely.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      size: (height, width) of the rectangle, or one number for both.
+      padding: of the image before, as for `pad`.
+      border: of the padding.
+    """
+    image = pad(image, padding, border) if np.any(padding) else image
+    height, width = _pair(size)
+    if height > image.shape[0] or width > image.shape[1]:
+        raise UserError(f"a crop of {height}x{width} is larger than the image, {image.shape[0]}x{image.shape[1]}")
+    top = int(generator.integers(image.shape[0] - height + 1))
+    left = int(generator.integers(image.shape[1] - width + 1))
+    return crop(image, top, left, (height, width))
+
+
+def flip(
+    generator: np.random.Generator, image: Image, p: float = 0.5, axis: Literal["horizontal", "vertical"] = "horizontal"
+) -> Image:
+    """Mirrors an image with a probability.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      p: the probability.
+      axis: "horizontal" exchanges left and right.
+    """
+    if generator.random() >= p:
+        return image
+    return image[:, ::-1] if axis == "horizontal" else image[::-1]
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise UserError(f"a size must be positive, not {size}")
+    return int(height), int(width)
