@@ -1,0 +1,130 @@
+"""Convolution layers with torch's padding, over the fast convolutions of `cvjax.ops.convolution`.
+
+Padding is given in numbers: `padding=1` is one pixel of zeros on every side, at any stride, and the kernel of a torch
+layer fits after a permutation of its axes (see each layer). Kernels are drawn as Flax draws them.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+from jaxtyping import Array, DTypeLike, Float
+
+from cvjax.ops import convolution
+from cvjax.ops.convolution import Padding, Size
+
+
+class Conv(nn.Module):
+    """Convolution: `Conv(64, 3, padding=1)` keeps a size, `Conv(64, 4, stride=2, padding=1)` halves it.
+
+    Parameters: `kernel` [kh, kw, channels / groups, features], torch's `weight.permute(2, 3, 1, 0)`; `bias` [features].
+
+    Attributes:
+      features: number of output channels.
+      kernel: size of the kernel, one for both axes or (vertical, horizontal).
+      stride: step of the window, likewise.
+      padding: zeros around the image: a number, `(vertical, horizontal)`, each a number or `(before, after)`, or "SAME"
+        or "VALID" as JAX understands them.
+      dilation: step between the kernel's taps.
+      groups: blocks of channels that do not see one another; the number of channels makes it depthwise.
+      use_bias: whether to add a bias.
+      kernel_init: draws the kernel; by default normal of variance 1 / (kh * kw * channels / groups), truncated.
+      bias_init: draws the bias.
+      dtype: of the computation, by default that of the input and the parameters together.
+      param_dtype: of the parameters.
+      precision: as in `jax.lax.conv_general_dilated`.
+    """
+
+    features: int
+    kernel: Size
+    stride: Size = 1
+    padding: Padding = 0
+    dilation: Size = 1
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    bias_init: Callable = nn.initializers.zeros_init()
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = "float32"
+    precision: object = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch rows columns features"]:
+        """Convolves images; see `cvjax.ops.convolution.conv`."""
+        x, kernel, bias = _parameters(self, x)
+        y = convolution.conv(
+            x,
+            kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            precision=self.precision,
+        )
+        return y if bias is None else y + bias
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution of torch's `ConvTranspose2d`, which turns sizes round that `Conv` would make.
+
+    The output has height (rows - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1.
+    `ConvTranspose(64, 4, stride=2, padding=1)` and `ConvTranspose(64, 3, stride=2, padding=1, output_padding=1)` double
+    a size exactly; `ConvTranspose(64, 4)` makes a 4x4 image of a 1x1 latent.
+
+    Parameters: `kernel` [kh, kw, channels / groups, features], torch's `weight.permute(2, 3, 0, 1)` where groups = 1;
+    `bias` [features].
+
+    Attributes:
+      features: number of output channels.
+      kernel: size of the kernel, one for both axes or (vertical, horizontal).
+      stride: step between the stamps of the kernel, likewise.
+      padding: pixels cut off the output on every side: a number, or `(vertical, horizontal)`, each a number or
+        `(before, after)`.
+      output_padding: rows and columns added at the end.
+      dilation: step between the kernel's taps.
+      groups: blocks of channels that do not see one another.
+      use_bias: whether to add a bias.
+      kernel_init: draws the kernel; by default normal of variance 1 / (kh * kw * channels / groups), truncated.
+      bias_init: draws the bias.
+      dtype: of the computation, by default that of the input and the parameters together.
+      param_dtype: of the parameters.
+      precision: as in `jax.lax.conv_general_dilated`.
+    """
+
+    features: int
+    kernel: Size
+    stride: Size = 1
+    padding: Padding = 0
+    output_padding: Size = 0
+    dilation: Size = 1
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    bias_init: Callable = nn.initializers.zeros_init()
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = "float32"
+    precision: object = None
+
+    @nn.compact
+    def __call__(self, y: Float[Array, "*batch rows columns channels"]) -> Float[Array, "*batch height width features"]:
+        """Stamps kernels on a larger image; see `cvjax.ops.convolution.conv_transpose`."""
+        y, kernel, bias = _parameters(self, y)
+        x = convolution.conv_transpose(
+            y,
+            kernel,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            precision=self.precision,
+        )
+        return x if bias is None else x + bias
+
+
+def _parameters(layer: Conv | ConvTranspose, x: Array) -> tuple[Array, Array, Array | None]:
+    """The input, the kernel and the bias (or None) of a layer, in the dtype of the computation."""
+    size = (layer.kernel, layer.kernel) if isinstance(layer.kernel, int) else tuple(layer.kernel)
+    shape = (*size, x.shape[-1] // layer.groups, layer.features)
+    kernel = layer.param("kernel", layer.kernel_init, shape, layer.param_dtype)
+    bias = layer.param("bias", layer.bias_init, (layer.features,), layer.param_dtype) if layer.use_bias else None
+    return nn.dtypes.promote_dtype(x, kernel, bias, dtype=layer.dtype)

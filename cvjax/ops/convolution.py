@@ -1,0 +1,259 @@
+"""Convolutions in two dimensions whose derivatives of every order are fast, on CPU too.
+
+A convolution is one trilinear form T(x, w, y) of an image `x`, a kernel `w` and an output `y`, left open in one place:
+
+    conv(x, w) = ∂T/∂y,    conv_transpose(y, w) = ∂T/∂x,    weight_gradient(x, y) = ∂T/∂w.
+
+So the three maps are closed under differentiation: the transposes of each are the other two. They are JAX primitives
+here, bilinear by declaration, and so keep both modes of differentiation, of every order. JAX by itself differentiates
+`lax.conv_general_dilated` into further ones with holes in their input, whose weight gradient (that of any transposed
+convolution, or the second derivative of any strided one) XLA's CPU backend runs as a naive loop, ten times slower than
+the three maps need. What each platform computes for them is in `cvjax.ops.convolution_lowering`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, DTypeLike, Float
+
+from cvjax.errors import UserError
+from cvjax.ops import convolution_lowering as lowering
+from cvjax.ops.convolution_lowering import Geometry
+
+Size = int | Sequence[int]
+Padding = str | int | Sequence[int | Sequence[int]]
+
+
+def conv(
+    x: Float[Array, "*batch height width channels"],
+    w: Float[Array, "kh kw in features"],
+    *,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Float[Array, "*batch rows columns features"]:
+    """Convolves images (as networks do: without turning the kernel round), like torch's `conv2d`.
+
+    Args:
+      x: images, with any number of leading axes.
+      w: kernel [kh, kw, channels / groups, features]; torch's is `weight.permute(2, 3, 1, 0)`. The features of the
+        first group of channels come first.
+      stride: step of the window, one for both axes or (vertical, horizontal).
+      padding: zeros around the image: `p` on every side, `(vertical, horizontal)`, each a number or `(before, after)`,
+        or JAX's `"SAME"` and `"VALID"`. At stride 2, "SAME" is not torch's `padding=1`.
+      dilation: step between the kernel's taps, one for both axes or (vertical, horizontal).
+      groups: number of blocks of channels that do not see one another; `groups=channels` is a depthwise convolution.
+      precision: as in `jax.lax.conv_general_dilated`.
+      preferred_element_type: dtype of the output and of the sums, by default that of x and w together.
+
+    Returns:
+      rows = floor((height + before + after - dilation * (kh - 1) - 1) / stride) + 1, and columns likewise.
+
+    Raises:
+      UserError: the sizes do not fit together.
+    """
+    *batch, height, width, channels = x.shape
+    stride, dilation = _pair("stride", stride), _pair("dilation", dilation)
+    _check_channels("conv", channels, w.shape, groups)
+    if isinstance(padding, str):
+        reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, w.shape, strict=False))
+        padding = lax.padtype_to_pads((height, width), reach, stride, padding.upper())
+    geometry = Geometry((height, width), w.shape[:2], stride, _pads(padding), dilation, groups)
+    if min(geometry.output) < 1:
+        raise UserError(f"conv: a {height} x {width} image with {geometry} leaves no output.")
+    y = _bind(conv_p, x.reshape(-1, height, width, channels), w, geometry, precision, preferred_element_type)
+    return y.reshape(*batch, *y.shape[1:])
+
+
+def conv_transpose(
+    y: Float[Array, "*batch rows columns channels"],
+    w: Float[Array, "kh kw in features"],
+    *,
+    stride: Size = 1,
+    padding: Size | Padding = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Float[Array, "*batch height width features"]:
+    """The transposed convolution of torch's `conv_transpose2d`: each pixel of y stamps the kernel on the output.
+
+    It is the adjoint of `conv` with the same stride, padding, dilation and groups. `stride=2` doubles a size exactly
+    with a 4x4 kernel and `padding=1`, or a 3x3 kernel and `padding=1, output_padding=1`.
+
+    Args:
+      y: images, with any number of leading axes.
+      w: kernel [kh, kw, channels / groups, features], as in `conv`; torch's is `weight.permute(2, 3, 0, 1)` where
+        groups = 1. (Groups: torch's [channels, features / groups, kh, kw] holds the groups along its first axis, this
+        one along its last.)
+      stride: step between the stamps, one for both axes or (vertical, horizontal).
+      padding: rows and columns cut off the output: `p` on every side, or `(vertical, horizontal)`, each a number or
+        `(before, after)`.
+      output_padding: rows and columns added at the end, one for both axes or (vertical, horizontal).
+      dilation: step between the kernel's taps, one for both axes or (vertical, horizontal).
+      groups: number of blocks of channels that do not see one another.
+      precision: as in `jax.lax.conv_general_dilated`.
+      preferred_element_type: dtype of the output and of the sums, by default that of y and w together.
+
+    Returns:
+      height = (rows - 1) * stride - before - after + dilation * (kh - 1) + output_padding + 1, and width likewise.
+
+    Raises:
+      UserError: the sizes do not fit together.
+    """
+    *batch, rows, columns, channels = y.shape
+    stride, dilation, extra = (
+        _pair("stride", stride),
+        _pair("dilation", dilation),
+        _pair("output_padding", output_padding),
+    )
+    _check_channels("conv_transpose", channels, w.shape, groups)
+    if isinstance(padding, str):
+        raise UserError(
+            f"conv_transpose: padding={padding!r}; give numbers. kernel 4, stride 2, padding 1 doubles a size."
+        )
+    # The convolution of which this is the adjoint: it has the output for its image.
+    pads = tuple((before, after - e) for (before, after), e in zip(_pads(padding), extra, strict=True))
+    axes = zip((rows, columns), stride, pads, dilation, w.shape, strict=False)
+    image = tuple((size - 1) * step - sum(pad) + d * (k - 1) + 1 for size, step, pad, d, k in axes)
+    if min(image) < 1:
+        raise UserError(f"conv_transpose: a {rows} x {columns} image and padding {padding} leave no output.")
+    geometry = Geometry(image, w.shape[:2], stride, pads, dilation, groups)
+    w = lowering.swap_channels(w, groups)
+    x = _bind(conv_transpose_p, y.reshape(-1, rows, columns, channels), w, geometry, precision, preferred_element_type)
+    return x.reshape(*batch, *x.shape[1:])
+
+
+def _pair(name: str, value: Size) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
+        raise UserError(f"A convolution's {name} is a number or (vertical, horizontal), not {value!r}.")
+    return pair
+
+
+def _pads(padding: int | Sequence) -> tuple[tuple[int, int], tuple[int, int]]:
+    axes = (padding, padding) if isinstance(padding, int) else padding
+    return tuple(_pair("padding", axis) for axis in axes)
+
+
+def _check_channels(name: str, channels: int, kernel: tuple[int, ...], groups: int) -> None:
+    if kernel[2] * groups != channels or kernel[3] % groups:
+        raise UserError(
+            f"{name}: {channels} channels in {groups} groups want a kernel [kh, kw, {channels / groups:g}, a multiple "
+            f"of {groups}], not {list(kernel)}."
+        )
+
+
+def _bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry, precision, dtype) -> Array:
+    compute = jnp.promote_types(left.dtype, right.dtype)
+    return primitive.bind(
+        left.astype(compute),
+        right.astype(compute),
+        geometry=geometry,
+        precision=precision,
+        dtype=jnp.dtype(dtype or compute),
+    )
+
+
+# The primitives. An operand is named by its role in T: "x", "w" or "y".
+
+# Where a mapped axis goes in x [batch, height, width, group, in], w [kh, kw, in, group, out] and
+# y [batch, rows, columns, group, out], by the roles that carry it: next to the axis that these, and no other, have.
+MAPPED = {
+    frozenset("xy"): {"x": 0, "y": 0},  # images of their own: more batch
+    frozenset("wy"): {"w": 4, "y": 4},  # kernels of their own for the same image: more output channels
+    frozenset("xw"): {"x": 4, "w": 2},  # more channels to sum over
+    frozenset("xwy"): {"x": 3, "w": 3, "y": 3},  # more groups
+}
+
+
+def _batch(primitive: Primitive, roles: str, operands: Sequence, axes: Sequence, *, geometry: Geometry, **params):
+    """`vmap` of a primitive is the primitive again, the mapped axis laid into one that T already has."""
+    result = roles[2]
+    mapped = {role for role, axis in zip(roles, axes, strict=False) if axis is not None}
+    places = MAPPED[frozenset(mapped | {result})]
+    size = next(a.shape[i] for a, i in zip(operands, axes, strict=True) if i is not None)
+    folded = [
+        _fold(jnp.moveaxis(a, i, 0), places[role], geometry.groups) if role in mapped else a
+        for a, role, i in zip(operands, roles, axes, strict=False)
+    ]
+    groups = geometry.groups * (size if len(places) == 3 else 1)
+    out = primitive.bind(*folded, geometry=dataclasses.replace(geometry, groups=groups), **params)
+    return _unfold(out, places[result], geometry.groups, size), 0
+
+
+def _fold(operand: Array, place: int, groups: int) -> Array:
+    """[mapped, *plain] -> plain, the mapped axis merged into the one at whose `place` it goes."""
+    mapped, *shape = operand.shape
+    split = operand.reshape(mapped, *shape[:3], groups, shape[3] // groups)
+    shape[min(place, 3)] *= mapped
+    return jnp.moveaxis(split, 0, place).reshape(shape)
+
+
+def _unfold(result: Array, place: int, groups: int, mapped: int) -> Array:
+    """The inverse of `_fold`."""
+    shape = list(result.shape)
+    shape[min(place, 3)] //= mapped
+    split = [*shape[:3], groups, shape[3] // groups]
+    split.insert(place, mapped)
+    return jnp.moveaxis(result.reshape(split), place, 0).reshape(mapped, *shape)
+
+
+def _primitive(name: str, plain: Callable, cpu: Callable, roles: str) -> Primitive:
+    """A bilinear primitive computed by `plain`, on CPU by `cpu`. `roles`: of operands and result."""
+    primitive = Primitive(name)
+    statics = ("geometry", "dtype", "precision")
+    # Its type (shape, sharding, ...) is that of the plain form; jit caches what either costs.
+    typed = jax.jit(plain, static_argnames=statics)
+    primitive.def_abstract_eval(lambda *avals, **params: typed.trace(*avals, **params).jaxpr.out_avals[0])
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=statics))
+    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+    batching.primitive_batchers[primitive] = partial(_batch, primitive, roles)
+    return primitive
+
+
+conv_p = _primitive("conv", lowering.plain_conv, lowering.plain_conv, "xwy")
+conv_transpose_p = _primitive("conv_transpose", lowering.plain_conv_transpose, lowering.plain_conv_transpose, "ywx")
+weight_gradient_p = _primitive(
+    "convolution_weight_gradient", lowering.plain_weight_gradient, lowering.plain_weight_gradient, "xyw"
+)
+
+
+def _conv_at_x(y, x, w, **params):
+    return conv_transpose_p.bind(y, w, **params | {"dtype": x.aval.dtype})
+
+
+def _conv_at_w(y, x, w, **params):
+    return weight_gradient_p.bind(x, y, **params | {"dtype": w.aval.dtype})
+
+
+def _conv_transpose_at_y(x, y, w, **params):
+    return conv_p.bind(x, w, **params | {"dtype": y.aval.dtype})
+
+
+def _conv_transpose_at_w(x, y, w, **params):
+    return weight_gradient_p.bind(x, y, **params | {"dtype": w.aval.dtype})
+
+
+def _weight_gradient_at_x(w, x, y, **params):
+    return conv_transpose_p.bind(y, w, **params | {"dtype": x.aval.dtype})
+
+
+def _weight_gradient_at_y(w, x, y, **params):
+    return conv_p.bind(x, w, **params | {"dtype": y.aval.dtype})
+
+
+ad.defbilinear(conv_p, _conv_at_x, _conv_at_w)
+ad.defbilinear(conv_transpose_p, _conv_transpose_at_y, _conv_transpose_at_w)
+ad.defbilinear(weight_gradient_p, _weight_gradient_at_x, _weight_gradient_at_y)
