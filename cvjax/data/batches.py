@@ -30,19 +30,26 @@ def to_float(image: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"
     return image.astype(np.float32) / np.float32(255)
 
 
-def transformed(example: Example, pipeline: Pipeline, seed: int, position: int) -> Example:
-    """Applies the transforms to an example's image.
+def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, position: int = 0) -> Example:
+    """Decodes an example and applies the transforms to its image.
 
     Args:
-      example: decoded; the image is uint8, or float32 where leading transforms were applied already.
+      source: the examples; an image is uint8, or float32 where leading transforms were applied already.
+      index: which of them.
       pipeline: the transforms.
       seed: of the random transforms, with
       position: the example's place in the endless stream of examples.
+
+    Raises:
+      UserError: it cannot be decoded, or a transform refuses it.
     """
-    image = example["image"]
-    image = to_float(image) if image.dtype == np.uint8 else image
+    example = source[index]
+    image = to_float(example["image"]) if example["image"].dtype == np.uint8 else example["image"]
     generator = np.random.default_rng((seed, TRANSFORMS, position)) if pipeline.random else None
-    return {**example, "image": pipeline(image, generator)}
+    try:
+        return {**example, "image": pipeline(image, generator)}
+    except UserError as error:
+        raise UserError(f"{source.describe(index)}: {error}") from error
 
 
 def stacked(examples: Sequence[Example], names: Sequence[str]) -> Example:
@@ -120,7 +127,7 @@ class Batches:
             batch = {key: value[indices] for key, value in self.arrays.items()}
             return {**batch, "image": to_float(batch["image"])} if batch["image"].dtype == np.uint8 else batch
         examples = [
-            transformed(self.source[index], self.pipeline, self.seed, position)
+            transformed(self.source, index, self.pipeline, self.seed, position)
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True)
         ]
         return stacked(examples, [self.source.describe(index) for index in indices.tolist()])

@@ -1,9 +1,174 @@
-"""A user's folder of images."""
+"""A user's folder of images. Class from the sub-folder, split from `train/`, `test/`, `val/`, where there are any.
 
-from cvjax.data.sources import Source
-from cvjax.errors import UserError
+    folder/a.png, folder/b.png              no classes; split by hash
+    folder/cat/1.png, folder/dog/1.png      classes cat, dog; split by hash
+    folder/train/cat/1.png, ...             classes; splits as they are
+
+Split by hash: the tenth of the files whose paths below the folder have the lowest SHA-256 are `test`, the rest `train`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from cvjax.data.sources import CorruptExample
+from cvjax.errors import UserError, suggest
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SPLITS = ("test", "train", "val")
+HELD_OUT = 10  # one in so many files is held out where the folder has no splits
+GREY = ("1", "L", "LA")  # and 16 bits: "I;16", ...
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that exchange width and height
 
 
-def open_split(folder: str, split: str) -> Source:
-    """Opens one split of a folder of images."""
-    raise UserError(f"data.folder={folder!r}: folders are not read yet ({split})")
+@dataclasses.dataclass(frozen=True)
+class FolderSplit:
+    """The images of one split of a folder. `channels` is 1 where all images of the folder are grey, else 3."""
+
+    name: str
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    channels: int
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Decodes an example."""
+        example = {"image": decode(self.files[index], self.channels)}
+        return {**example, "label": np.int32(self.labels[index])} if self.classes else example
+
+    def describe(self, index: int) -> str:
+        """Names an example for an error message."""
+        return str(self.files[index])
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Reads the shape of an image from the file's first bytes."""
+        with _opened(self.files[index]) as image:
+            width, height = image.size
+            # Pillow would decode a PNG to look for an orientation, which cameras do not write there.
+            turned = image.format != "PNG" and image.getexif().get(ORIENTATION) in TURNED
+            return (width, height, self.channels) if turned else (height, width, self.channels)
+
+
+def open_split(folder: str | Path, split: str, key: str = "split") -> FolderSplit:
+    """Opens one split of a folder.
+
+    Args:
+      folder: its path.
+      split: one of its splits.
+      key: the setting to name in a message.
+
+    Raises:
+      UserError: there is no such folder, it holds no images, or the split is missing or empty.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
+        nearest = suggest(root.name, siblings).partition("Known:")[0]
+        raise UserError(f"data.folder={str(folder)!r} is not a folder. {nearest}".rstrip())
+    files = _images(root)
+    if not files:
+        raise UserError(f"data.folder={str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
+    base, by_split = _by_split(root, files)
+    if not by_split.get(split):
+        raise UserError(f"{key}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
+    names = {file: _class_name(file.relative_to(root).parts[base:]) for file in files}
+    classes = sorted({name for name in names.values() if name})
+    for file, name in names.items():
+        if classes and not name:
+            raise UserError(f"{file} has no class: it lies beside the sub-folders {', '.join(classes[:3])}")
+    chosen = tuple(by_split[split])
+    return FolderSplit(
+        name=root.name,
+        files=chosen,
+        labels=tuple(classes.index(names[file]) for file in chosen) if classes else (),
+        classes=tuple(classes),
+        channels=1 if all(map(_is_grey, files)) else 3,
+    )
+
+
+def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channels"]:
+    """Decodes an image file, upright as its EXIF orientation says, what is transparent in white.
+
+    Args:
+      file: its path.
+      channels: 1 (grey) or 3 (RGB).
+
+    Raises:
+      CorruptExample: it cannot be decoded.
+    """
+    with _opened(file) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise ValueError(f"pixels of type {image.mode!r} have no range to map to [0, 1]")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return pixels[..., None] if channels == 1 else pixels
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """Opens an image file; whatever goes wrong with it is said with its name."""
+    try:
+        with Image.open(file) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit and image.width * image.height > limit:
+                raise ValueError(f"{image.width}x{image.height} are more than {limit} pixels; it may be a bomb")
+            yield image
+    except Exception as error:  # a decoder may raise anything on bytes that it was not made for
+        raise CorruptExample(
+            f'{file} cannot be read as an image: {error}. data.on_corrupt="skip" leaves such files out'
+        ) from error
+
+
+def _images(root: Path) -> list[Path]:
+    """Lists the image files below a folder in a fixed order, links followed, hidden files left out."""
+    found = []
+    for parent, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        names = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES))
+        found += [Path(parent) / name for name in names]
+    return found
+
+
+def _by_split(root: Path, files: list[Path]) -> tuple[int, dict[str, list[Path]]]:
+    """Deals the files out to splits. Returns how many leading folders name the split, and the files of each."""
+    parts = [file.relative_to(root).parts for file in files]
+    if all(part[0] in SPLITS and len(part) > 1 for part in parts):
+        by_split = {}
+        for file, part in zip(files, parts, strict=True):
+            by_split.setdefault(part[0], []).append(file)
+        return 1, by_split
+    by_hash = sorted(files, key=lambda file: hashlib.sha256(file.relative_to(root).as_posix().encode()).digest())
+    held_out = set(by_hash[: max(1, len(files) // HELD_OUT)])
+    return 0, {
+        "train": [file for file in files if file not in held_out],
+        "test": [file for file in files if file in held_out],
+    }
+
+
+def _class_name(parts: tuple[str, ...]) -> str | None:
+    return parts[0] if len(parts) > 1 else None
+
+
+def _is_grey(file: Path) -> bool:
+    """Whether an image has one channel. A file that cannot be read does not speak against it."""
+    try:
+        with _opened(file) as image:
+            return image.mode in GREY or image.mode.startswith("I;16")
+    except CorruptExample:
+        return True

@@ -41,14 +41,18 @@ class Prefetched(Iterator):
                 flags.FLAGS.mark_as_parsed()  # Grain hands its flags to workers; only absl.app.run parses them
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
         self._workers = workers
-        self._stream = iter(stream)
-        self.close = weakref.finalize(self, self._stream.close)  # at the latest when the interpreter ends
+        self._streams = [iter(stream)]
+        self.close = weakref.finalize(self, _close, self._streams)  # at the latest when the interpreter ends
 
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns the next batch."""
-        batch = next(self._stream)
+        batch = next(self._streams[0])
         # What a worker sends lies in memory shared with it, which has to be given back.
         return {key: np.array(value) for key, value in batch.items()} if self._workers else batch
+
+
+def _close(streams: list[grain.DatasetIterator]) -> None:
+    streams.pop().close()  # and let go of, while the modules that its destructor wants are still there
 
 
 class TrainIterator(Iterator):

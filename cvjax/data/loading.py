@@ -54,14 +54,13 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
     chosen = settings.complete(config_data)
     parts = {}
     for kind in ("train", "eval"):
-        split = chosen[f"{kind}_split"]
         batch = chosen["batch"] if kind == "train" else chosen["eval_batch"] or chosen["batch"]
         if batch % process_count:
             raise UserError(f"a batch of {batch} (data.{kind}) cannot be divided among {process_count} processes")
         key = "data.transforms" if kind == "train" else "data.eval_transforms"
         local = batch // process_count
         parts[kind] = _batches(
-            _readable(sources.open_source(chosen, split), chosen["on_corrupt"]),
+            _readable(sources.open_source(chosen, f"{kind}_split"), chosen["on_corrupt"]),
             pipeline.build(chosen[key.removeprefix("data.")], key),
             chosen["in_memory"],
             seed=seed,
@@ -119,12 +118,11 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
         in_memory = _estimate(source, once) < MEMORY_LIMIT
     if not in_memory:
         return Batches(source=source, pipeline=transforms, **options)
-    examples = _decoded(source)
+    memory = sources.Decoded(source, _decoded(source))
     if once.ops:
-        examples = [transformed(example, once, 0, 0) for example in examples]
-    memory = sources.Decoded(source, examples)
+        memory = sources.Decoded(source, [transformed(memory, index, once) for index in range(len(memory))])
     names = [source.describe(index) for index in range(len(source))]
-    held = None if then.ops else stacked(examples, names)
+    held = None if then.ops else stacked(memory.examples, names)
     return Batches(source=memory, pipeline=then, arrays=held, in_memory=True, **options)
 
 
@@ -133,8 +131,7 @@ def _estimate(source: sources.Source, once: pipeline.Pipeline) -> float:
     chosen = np.linspace(0, len(source) - 1, min(SAMPLED, len(source))).astype(int).tolist()
     sizes = []
     for index in chosen:
-        example = source[index]
-        example = transformed(example, once, 0, 0) if once.ops else example
+        example = transformed(source, index, once) if once.ops else source[index]
         sizes.append(sum(value.nbytes for value in example.values()))
     return float(np.mean(sizes)) * len(source)
 
@@ -167,4 +164,4 @@ def _readable(source: sources.Source, on_corrupt: str) -> sources.Source:
 def _first(batches: Batches) -> Example:
     if batches.arrays is not None:
         return {key: value[0] for key, value in batches.arrays.items()}
-    return transformed(batches.source[0], batches.pipeline, batches.seed, 0)
+    return transformed(batches.source, 0, batches.pipeline, batches.seed)

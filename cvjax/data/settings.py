@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cvjax.data import catalogue, pipeline
+from cvjax.data import catalogue, folder, pipeline
+from cvjax.data.batches import disagreement
+from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError, suggest
 
 DEFAULTS = dict(
@@ -21,6 +23,8 @@ DEFAULTS = dict(
     in_memory=None,  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
     on_corrupt="raise",  # or "skip": examples that cannot be decoded are left out, counted and named
 )
+HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
+SHAPES = 8  # different shapes of them on which the transforms are tried
 TYPES = dict(
     name=(str, type(None)),
     folder=(str, Path, type(None)),
@@ -98,4 +102,20 @@ def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipe
 
 
 def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> None:
-    raise NotImplementedError
+    for split, key in (("train_split", "transforms"), ("eval_split", "eval_transforms")):
+        source = folder.open_split(chosen["folder"], chosen[split], f"data.{split}")
+        made = {}  # shape after the transforms -> the first file that has it
+        seen = set()
+        for index in range(min(len(source), HEADERS)):
+            try:
+                shape = source.shape(index)
+            except CorruptExample:
+                if chosen["on_corrupt"] == "skip":
+                    continue
+                raise
+            if shape not in seen and len(seen) < SHAPES:
+                seen.add(shape)
+                made.setdefault(pipelines[key].dry_run(shape, f"data.{key}", source.describe(index)), index)
+            if len(made) > 1:
+                (shape, first), (other, second) = made.items()
+                raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))

@@ -33,12 +33,12 @@ class Source(Protocol):
         """Names an example for an error message."""
 
 
-def open_source(settings: Mapping[str, Any], split: str) -> Source:
+def open_source(settings: Mapping[str, Any], key: str) -> Source:
     """Opens one split of the dataset that the settings name, preparing it where it is one of our own.
 
     Args:
       settings: a complete `config.data`.
-      split: "train", "test", ...; TFDS's slices such as "train[:10%]" too where the dataset is TFDS's.
+      key: "train_split" or "eval_split".
 
     Raises:
       UserError: there is no such dataset, folder or split, or it is empty.
@@ -47,8 +47,8 @@ def open_source(settings: Mapping[str, Any], split: str) -> Source:
     from cvjax.data import catalogue, folder
 
     if settings["folder"] is not None:
-        return folder.open_split(settings["folder"], split)
-    return catalogue.open_split(settings["name"], split, settings["data_dir"])
+        return folder.open_split(settings["folder"], settings[key], f"data.{key}")
+    return catalogue.open_split(settings["name"], settings[key], settings["data_dir"], f"data.{key}")
 
 
 class Subset:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image as PILImage
@@ -108,6 +109,71 @@ def random_crop(
     top = int(generator.integers(image.shape[0] - height + 1))
     left = int(generator.integers(image.shape[1] - width + 1))
     return crop(image, top, left, (height, width))
+
+
+def random_resized_crop(
+    generator: np.random.Generator,
+    image: Image,
+    size: Size,
+    scale: Sequence[float] = (0.08, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+    method: Method = "bilinear",
+) -> Resized:
+    """Cuts out a rectangle of random area and aspect, and resizes it.
+
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6. After ten rectangles that do not fit, the
+    largest middle one whose aspect is allowed.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      size: (height, width) that comes out, or one number for both.
+      scale: (least, most) share of the image's area, drawn uniformly.
+      ratio: (least, most) width over height, drawn uniformly in its logarithm.
+      method: as for `resize`.
+    """
+    rows, columns = image.shape[:2]
+    for _ in range(10):
+        area = generator.uniform(*scale) * rows * columns
+        aspect = np.exp(generator.uniform(*np.log(ratio)))
+        height, width = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
+        if 0 < height <= rows and 0 < width <= columns:
+            top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
+            return resize(crop(image, int(top), int(left), (height, width)), size, method)
+    height = min(rows, max(1, round(columns / ratio[0])))
+    width = min(columns, max(1, round(rows * ratio[1])))
+    return resize(center_crop(image, (height, width)), size, method)
+
+
+def random_shift(generator: np.random.Generator, image: Image, pixels: int = 1, border: Border = "edge") -> Image:
+    """Moves an image by whole pixels in both directions.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      pixels: at most so many, each number as likely.
+      border: what comes in at the sides, as for `pad`.
+    """
+    return random_crop(generator, image, image.shape[:2], pixels, border)
+
+
+def rotate(
+    generator: np.random.Generator, image: Image, degrees: float | Sequence[float] = 10.0, value: float = 0.0
+) -> Image:
+    """Turns an image about its middle, counter-clockwise, with bilinear interpolation.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      degrees: (least, most), drawn uniformly; d means (-d, d).
+      value: of what comes in at the corners, in [0, 1].
+    """
+    least, most = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
+    height, width, channels = image.shape
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), generator.uniform(least, most), 1.0)
+    border = (float(value),) * 4
+    turned = cv2.warpAffine(np.ascontiguousarray(image), turn, (width, height), borderValue=border)
+    return turned.reshape(height, width, channels)  # OpenCV drops a single channel
 
 
 def flip(
