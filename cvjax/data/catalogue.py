@@ -65,19 +65,23 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except Exception:  # not prepared, or not a name
         pass
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError as error:
-        known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
-        nearest = suggest(base, known).split("Known:")[0]  # there are some hundreds
+    known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
+    if re.split("[/:]", name)[0] not in known:
+        nearest = suggest(base, known).partition("Known:")[0]  # there are over a thousand
         raise UserError(
             f"data.name={name!r}: there is no such dataset. {nearest}Ours: {', '.join(EMBEDDED)}; "
             "TFDS's: https://www.tensorflow.org/datasets/catalog"
-        ) from error
+        )
+    try:
+        with builders.silenced():
+            return tfds.builder(name, data_dir=data_dir)
     except ImportError as error:
         raise UserError(_unprepared(name, data_dir)) from error
-    except Exception as error:  # an unknown variant or version: TFDS's message says which there are
-        raise UserError(f"data.name={name!r}: {error}") from error
+    except Exception as error:  # an unknown variant or version
+        configs = tfds.builder_cls(base.partition(":")[0]).builder_configs
+        if config and config.partition(":")[0] not in configs:
+            raise UserError(f"data.name={name!r}: {base} has no such variant. {suggest(config, configs)}") from error
+        raise UserError(f"data.name={name!r}: {str(error).splitlines()[0]}") from error
 
 
 def check_split(name: str, split: str, data_dir: str | None, key: str) -> None:
@@ -173,19 +177,18 @@ def _records(builder: tfds.core.DatasetBuilder, name: str, split: str, data_dir:
     try:
         records = builder.as_data_source(split)
         len(records)
-    except NotImplementedError as error:
-        raise UserError(
-            f"{name} lies in {builder.data_dir} in a format without random access. {_unprepared(name, data_dir)}"
-        ) from error
     except Exception as error:
-        raise UserError(_unprepared(name, data_dir)) from error
+        fault = _unprepared(name, data_dir)
+        if builder.data_path.exists():
+            fault = f"{name} lies in {builder.data_dir}, but cannot be read by index. Move it away; then it {fault}"
+        raise UserError(fault) from error
     return records
 
 
 def _unprepared(name: str, data_dir: str | None) -> str:
     where = f" --data_dir={data_dir}" if data_dir else ""
     return (
-        f"data.name={name!r} is not prepared here yet. Once, with TensorFlow: pip install 'cvjax[prepare]' && "
+        f"data.name={name!r} has to be prepared once, which needs TensorFlow: pip install 'cvjax[prepare]' && "
         f"tfds build {name} --file_format=array_record{where}"
     )
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import inspect
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from cvjax.data import transforms
 from cvjax.errors import UserError, suggest
 
-OPS: Mapping[str, Callable] = MappingProxyType({name: getattr(transforms, name) for name in transforms.__all__})
+OPS: Mapping[str, Callable] = types.MappingProxyType({name: getattr(transforms, name) for name in transforms.__all__})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +102,34 @@ def build(entries: Sequence[Mapping[str, Any]], key: str = "data.transforms") ->
         for argument in arguments:
             if argument not in takes:
                 raise UserError(f"{where}: {name} has no argument {argument!r}. {suggest(argument, takes)}")
+            expected = takes[argument].annotation
+            if not _fits(arguments[argument], expected):
+                raise UserError(f"{where}: {argument}={arguments[argument]!r} of {name} is not {_written(expected)}")
         for parameter, spec in takes.items():
             if spec.default is inspect.Parameter.empty and parameter not in arguments:
                 raise UserError(f"{where}: {name} needs the argument {parameter!r}")
         ops.append(Op(name, arguments))
     return Pipeline(tuple(ops))
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a value is of a type as the transforms' signatures write them."""
+    kind, inner = typing.get_origin(expected), typing.get_args(expected)
+    if kind is typing.Literal:
+        return value in inner
+    if kind in (types.UnionType, typing.Union):
+        return any(_fits(value, choice) for choice in inner)
+    if kind is Sequence:
+        return isinstance(value, tuple | list) and all(_fits(item, inner[0]) for item in value)
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+
+
+def _written(expected: Any) -> str:
+    """Writes a type for people."""
+    if typing.get_origin(expected) is typing.Literal:
+        return f"one of {', '.join(typing.get_args(expected))}"
+    return str(getattr(expected, "__name__", expected) if isinstance(expected, type) else expected).replace(
+        "collections.abc.", ""
+    )

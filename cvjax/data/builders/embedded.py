@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return builder
         print(f"Preparing the dataset {builder.info.full_name} in {builder.data_dir}", file=sys.stderr, flush=True)
         try:
-            with _silence():
+            with silenced():
                 builder.download_and_prepare()
         except OSError:
             # TFDS writes to a folder of its own and renames it at the end: another process may have been first.
@@ -45,11 +46,11 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 @contextlib.contextmanager
-def _silence():
-    """Keeps TFDS from printing; its progress bars cannot be told from the caller's own otherwise."""
+def silenced() -> Iterator[None]:
+    """Keeps TFDS from printing and from drawing progress bars."""
     tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         tfds.enable_progress_bar()
