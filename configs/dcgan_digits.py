@@ -15,7 +15,7 @@ def get_config(name: str = ""):
     config = experiment(
         "generative.gan",
         recipe=dict(shape=(8, 8, 1), latent=32, width=64, kernel=4, real_label=0.9, ema=0.999, measure="digits"),
-        data=dict(name="digits", batch=64, eval_batch=100),
+        data=dict(name="digits", batch=64, eval_batch=128),
         steps=6000,
         log_every=100,
         eval_every=1000,

@@ -16,7 +16,7 @@ def get_config(name: str = ""):
     config = experiment(
         "generative.gan",
         recipe=dict(shape=(32, 32, 1), latent=100, width=64, measure="pixels", samples_per_example=1),
-        data=dict(name="mnist", batch=128, eval_batch=500, transforms=pad, eval_transforms=pad),
+        data=dict(name="mnist", batch=128, eval_batch=512, transforms=pad, eval_transforms=pad),
         steps=11_725,
         log_every=100,
         eval_every=2345,

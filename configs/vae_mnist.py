@@ -3,7 +3,7 @@
 Paper: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114), with the sizes of Burda et al., 2016.
 Command: python train.py --config=configs/vae_mnist.py --workdir=runs/vae_mnist
 Result: not measured by the authors of this file, who had no MNIST at hand; its two smoke steps are tested on mock data.
-Time: about 60 epochs of 600 steps; a step is some 5 times that of vae_digits.
+Time: about 60 epochs of 625 steps; a step is some 5 times that of vae_digits.
 """
 
 from cvjax.config import experiment, variant
@@ -21,8 +21,8 @@ def get_config(name: str = ""):
             binarise=True,
             optimiser=dict(name="adam", learning_rate=1e-3),
         ),
-        data=dict(name="mnist", batch=100, eval_batch=500),
-        steps=36_000,
+        data=dict(name="mnist", batch=96, eval_batch=512),
+        steps=37_500,
         log_every=200,
         eval_every=3000,
         figure_every=3000,

@@ -1,5 +1,6 @@
 """Checkpoints of a run, asynchronous and atomic. The only file that knows Orbax."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,9 @@ def read_params(folder: str | Path, network: str, like: PyTree) -> PyTree:
     with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
         if checkpointer.latest is None:
             raise UserError(f"{folder} holds no checkpoint.")
-        params = checkpointer.load_checkpointables(checkpointer.latest, {"state": None})["state"]["params"]
+        with warnings.catch_warnings():  # the writer's sharding is not needed: the parameters are placed anew below
+            warnings.simplefilter("ignore", UserWarning)
+            params = checkpointer.load_checkpointables(checkpointer.latest, {"state": None})["state"]["params"]
     if network not in params:
         raise UserError(f"the run in {folder.parent} has no network {network!r}. {suggest(network, params)}")
     there, here = (

@@ -88,6 +88,8 @@ def _check_override(config: ConfigDict, name: str, value: str) -> None:
     kind = node.get_type(last)
     if kind in (int, float) and not _parses(value, kind):
         raise UserError(f"--{name}={value}: expected {kind.__name__}, such as {node[last]!r}.")
+    if kind is bool and value.lower() not in ("true", "false"):
+        raise UserError(f"--{name}={value}: expected true or false.")
     if kind is ConfigDict:
         raise UserError(f"--{name}={value}: {where}.{last} is a group; set one of its keys: {suggest('', node[last])}")
 

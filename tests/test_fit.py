@@ -55,7 +55,7 @@ def test_a_runs_folder_holds_all_that_is_promised(straight):
     assert description["config"]["system"] == "generative.vae"
     assert description["seed"] == 0 and len(description["devices"]) == 8
     assert {"jax", "flax", "python"} <= description["versions"].keys()
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir() if p.name.isdigit()) == ["3", "4", "6"] or True
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir() if p.name.isdigit()) == ["4", "6"]
     assert (folder / "report.html").stat().st_size > 1000
     assert {p.name for p in (folder / "figures" / "samples").iterdir()} == {"00000003.png", "00000006.png"}
     assert list(folder.rglob("*tfevents*"))
@@ -172,14 +172,13 @@ def test_the_latest_checkpoints_and_the_best_are_kept(tmp_path):
     state = State(step=jnp.int32(0), params={}, opt={}, extra={})
     checkpoints = Checkpoints(tmp_path, keep=2, best=("fid", "<="))
     for step, fid in enumerate([3.0, 1.0, 2.0, 5.0, 4.0]):
-        checkpoints.save(step, state, {}, {"fid": fid})
+        checkpoints.save(step, state, {"next": step}, {"fid": fid})
     checkpoints.wait()
     assert checkpoints.steps == [1, 3, 4]
 
 
 @pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
-def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(straight, tmp_path, number, name):
-    folder, figures = straight
+def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(tmp_path, number, name):
     command = [sys.executable, "train.py", f"--config={SMOKE}", f"--workdir={tmp_path}", "--config.steps=1000000"]
     command += ["--config.eval_every=3", "--config.figure_every=3", "--config.checkpoint_every=2"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -187,7 +186,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(s
         if line.startswith("step 2/"):
             process.send_signal(number)
             break
-    output, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 3, errors
     assert f"{name} stopped the run at step" in errors and "The same command goes on" in errors
     assert "Traceback" not in errors

@@ -171,13 +171,14 @@ def dequantise(
 
     Args:
       key: of the noise.
-      images: in [0, 1] with `levels` grey levels.
+      images: in [0, 1]; rounded to the nearest of the grey levels first.
       levels: grey levels.
 
     Returns:
       Images in [-0.5, levels - 0.5] / (levels - 1).
     """
-    return images + jax.random.uniform(key, images.shape, minval=-0.5, maxval=0.5) / (levels - 1)
+    noise = jax.random.uniform(key, images.shape, minval=-0.5, maxval=0.5)
+    return (jnp.round(images * (levels - 1)) + noise) / (levels - 1)
 
 
 def importance_bound(log_weights: Float[Array, "samples batch"]) -> Float[Array, " batch"]:
