@@ -1,12 +1,17 @@
 """How numbers, tables, parameters and images are shown to a reader."""
 
+import base64
+import functools
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import SupportsFloat
 
 import jax
 import numpy as np
+import PIL.Image
 from jaxtyping import ArrayLike, Float, UInt8
 
 _PADDING = 2  # pixels between the images of a grid
@@ -76,7 +81,7 @@ def grid(images: Float[ArrayLike, "..."]) -> UInt8[np.ndarray, "..."]:
         outside are clipped, NaN is black. Images smaller than 48 pixels are enlarged by a whole factor.
 
     Returns:
-      Grey [height, width] or RGB [height, width, 3] levels; the gaps and the cells left over are white.
+      Levels [height, width, channels + 1], the last of them opacity: gaps and cells left over let the page through.
 
     Raises:
       ValueError: the shape is another.
@@ -89,11 +94,42 @@ def grid(images: Float[ArrayLike, "..."]) -> UInt8[np.ndarray, "..."]:
     levels = np.round(255 * np.clip(np.nan_to_num(images), 0, 1)).astype(np.uint8)
     scale = math.ceil(_LEGIBLE / max(levels.shape[1:3]))
     levels = levels.repeat(scale, 1).repeat(scale, 2)
+    levels = np.concatenate([levels, np.full_like(levels[..., :1], 255)], -1)
+    levels = np.pad(levels, ((0, 0), (0, _PADDING), (0, _PADDING), (0, 0)))
     count, height, width, channels = levels.shape
-    columns = min(count, max(1, round(math.sqrt(count * height / width))))
-    rows = math.ceil(count / columns)
-    cells = np.full((rows * columns, height + _PADDING, width + _PADDING, channels), 255, np.uint8)
-    cells[:count, :height, :width] = levels
-    cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
-    sheet = cells.reshape(rows * (height + _PADDING), columns * (width + _PADDING), channels)[:-_PADDING, :-_PADDING]
-    return sheet[..., 0] if channels == 1 else sheet
+    columns = _columns(count, ideal=math.sqrt(count * height / width))
+    cells = np.zeros((math.ceil(count / columns) * columns, height, width, channels), np.uint8)
+    cells[:count] = levels
+    sheet = cells.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
+    return sheet.reshape(-1, columns * width, channels)[:-_PADDING, :-_PADDING]
+
+
+def _columns(count: int, ideal: float) -> int:
+    """The number nearest to the ideal that leaves no cell empty, if there is one within a factor of two."""
+    even = [n for n in range(1, count + 1) if count % n == 0 and ideal / 2 < n < ideal * 2]
+    return min(even, key=lambda n: (round(abs(math.log(n / ideal)), 6), -n), default=min(count, max(1, round(ideal))))
+
+
+@functools.lru_cache(maxsize=256)  # a page is written many times in a run, and old figures do not change
+def embed_image(path: Path, modified: int, limit: int) -> tuple[str, int, int]:
+    """Makes a data URI of an image file: the file itself if it is small enough, else a WebP that is.
+
+    Args:
+      path: the image.
+      modified: when it was, in ns; an image that changed is read again.
+      limit: bytes, before base64 adds a third. What is larger still with sides of 160 pixels is taken nevertheless.
+
+    Returns:
+      (data URI, width of the file's image, height).
+    """
+    content, kind = path.read_bytes(), "png"
+    with PIL.Image.open(path) as picture:
+        width, height = picture.size
+        for side in (1024, 640, 400, 256, 160):
+            if len(content) <= limit:
+                break
+            smaller, encoded = picture.convert("RGBA"), io.BytesIO()
+            smaller.thumbnail((side, side))
+            smaller.save(encoded, "webp", quality=80)
+            content, kind = encoded.getvalue(), "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}", width, height

@@ -225,7 +225,7 @@ class Record:
         return read_config(self.workdir) if (self.workdir / "config.json").exists() else {}
 
     def _write(self, entries: Mapping[str, Any]) -> None:
-        content = dumps({**self._read(), **entries}, indent=1, ensure_ascii=False, default=_plain)
+        content = dumps({"config": {}, **self._read(), **entries}, indent=1, ensure_ascii=False, default=_plain)
         write_whole(self.workdir / "config.json", content + "\n")
 
     def _progress(self, step: int, values: Mapping[str, float]) -> None:

@@ -1,13 +1,284 @@
-"""The page of a run, report.html."""
+"""The page of a run, report.html: one file without need of a network. `python -m cvjax.report RUN` writes it anew."""
 
+import datetime
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from cvjax.rundir import read_config, read_metrics, write_whole
+import numpy as np
+
+from cvjax.display import embed_image, format_number, format_scaled
+from cvjax.rundir import judge, read_config, read_metrics, write_whole
+
+_POINTS = 600  # of a curve; more than a screen shows
+_FRAMES = 12  # of a figure through training
+_IMAGE_BYTES = 1_200_000  # of all figures together, before base64 adds a third
+_RELATIONS = {"<=": "≤", ">=": "≥", "==": "="}
+_SHOWN_ELSEWHERE = ("config", "parameters", "command", "started", "seed", "devices", "commit")
+_TITLES = {"steps_per_second": "Steps per second", "data_wait": "Share of time waiting for data"}
 
 
 def write(workdir: str | Path, *, running: bool = False) -> Path:
-    """Writes the page."""
-    read_config(workdir), read_metrics(workdir)
-    path = Path(workdir) / "report.html"
-    write_whole(path, "<!doctype html><title>to come</title>")
+    """Writes the page of a run from what lies in its folder.
+
+    Args:
+      workdir: the run's folder.
+      running: whether more steps are on their way; otherwise a run short of its last step has stopped.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: the folder is no run, or cannot be written.
+    """
+    workdir = Path(workdir).absolute()
+    run, rows = read_config(workdir), read_metrics(workdir)
+    rows = [row for row in rows if row["split"] != "verdict"] + [row for row in rows if row["split"] == "verdict"][-1:]
+    expect = run["config"].get("expect") or {}
+    charts = _charts([row for row in rows if row["split"] not in ("verdict", "speed")], expect)
+    speed = _charts([row for row in rows if row["split"] == "speed"], {}, only=tuple(_TITLES))
+    last = max((row["step"] for row in rows), default=0)
+    sections = (
+        _verdict(rows, expect),
+        _section("Figures", _gallery(workdir / "figures")),
+        _section("Curves", _panels(charts, 0, "curves")),
+        _section("Speed", _speed(rows, _panels(speed, len(charts), "curves speed"))),
+        _section("Configuration", _pairs(_flatten({k: v for k, v in run["config"].items() if k != "expect"}))),
+        _section("Parameters", _parameters(run.get("parameters", ()))),
+        _section("Go on, or repeat", _commands(run)),
+        _section("Made with", _pairs(_flatten({k: v for k, v in run.items() if k not in _SHOWN_ELSEWHERE}))),
+    )
+    curves = json.dumps({"last": max(last, 1), "charts": [chart for _, chart in charts + speed]}, allow_nan=False)
+    parts = {
+        "title": escape(workdir.name),
+        "header": _header(workdir, run, last, running),
+        "main": "\n".join(filter(None, sections)),
+        "curves": curves.replace("<", "\\u003c"),  # a name with </script> would end the element
+    }
+    template = resources.files("cvjax").joinpath("report.html").read_text(encoding="utf-8")
+    path = workdir / "report.html"
+    write_whole(path, re.sub(r"<!--(title|header|main|curves)-->", lambda match: parts[match[1]], template))
     return path
+
+
+def _header(workdir: Path, run: Mapping, last: int, running: bool) -> str:
+    config = run["config"]
+    steps, data = config.get("steps", last), config.get("data") or {}
+    state = "done" if last >= steps else "running" if running else "stopped"
+    text = {"done": f"done, {last:,} steps", "running": "running, step", "stopped": "stopped at step"}[state]
+    text += "" if state == "done" else f" {last:,} of {steps:,}"
+    lead = " on ".join(str(part) for part in (config.get("system"), data.get("name") or data.get("folder")) if part)
+    metrics = workdir / "metrics.jsonl"
+    devices = run.get("devices") or []
+    devices = [devices] if isinstance(devices, str) else devices
+    facts = {
+        "Started": "started" in run and _date(datetime.datetime.fromisoformat(run["started"])),
+        "Last written": metrics.exists() and _date(datetime.datetime.fromtimestamp(metrics.stat().st_mtime)),
+        "Batch": data.get("batch"),
+        "Devices": ", ".join(f"{devices.count(kind)} × {kind}" for kind in dict.fromkeys(devices)),
+        "Seed": str(run.get("seed", config.get("seed", ""))),
+        "Commit": str(run.get("commit") or "")[:12],
+    }
+    listed = "".join(f"<div><dt>{k}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items() if v)
+    return (
+        f"<h1>{escape(workdir.name)}</h1>\n"
+        f'<p class="lead"><span class="pill {state}">{text}</span> {escape(lead)}</p>\n<dl class="facts">{listed}</dl>'
+    )
+
+
+def _date(time: datetime.datetime) -> str:
+    return f"{time.day} {time:%b %Y, %H:%M}"
+
+
+def _verdict(rows: Sequence[Mapping], expect: Mapping) -> str:
+    """The final figures beside their bars; until there is a verdict, the latest ones."""
+    values = {}
+    for row in rows:
+        if row["split"] in ("eval", "verdict"):
+            values |= {name: value for name, value in row.items() if name not in ("step", "split")}
+    others = _pairs((name, format_number(value)) for name, value in values.items() if name not in expect)
+    if not expect:
+        return _section("Results", others)
+    verdict = judge(expect, values)
+    final = bool(rows) and rows[-1]["split"] == "verdict"
+    met = sum(good for *_, good in verdict)
+    count = "Every bar is met" if met == len(verdict) else f"{met} of {len(verdict)} bars met"
+    lines = []
+    for name, value, relation, bar, good in verdict:
+        shown = format_number(value) if name in values else "—"
+        mark = '<td class="met">✓ met</td>' if good else '<td class="missed">✗ not met</td>'
+        lines.append(
+            f'<tr><th scope="row">{escape(name)}</th><td class="number value">{shown}</td>'
+            f'<td class="soft">bar {_RELATIONS.get(relation, relation)} {format_number(bar)}</td>{mark}</tr>'
+        )
+    table = f'<div class="panel scroll"><table class="verdict"><tbody>{"".join(lines)}</tbody></table></div>'
+    return _section(count if final else f"So far: {count[0].lower()}{count[1:]}", table + others)
+
+
+def _charts(rows: Iterable[Mapping], expect: Mapping, only: Sequence[str] = ()) -> list[tuple[str, dict]]:
+    """One (title, chart) a group of metrics, the part of their names before the slash; a chart has series and bars."""
+    series: dict[str, dict] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("step", "split") and (not only or name in only):
+                group = series.setdefault(name.split("/")[0], {})
+                group.setdefault((name, row["split"]), []).append((row["step"], value))
+    charts = []
+    for group, curves in series.items():
+        if all(len(points) < 2 for points in curves.values()):
+            continue  # a single evaluation is no curve; it stands among the results
+        names = list(dict.fromkeys(name for name, _ in curves))
+        bars = [
+            {"relation": _RELATIONS.get(relation, relation), "value": bar}
+            for name, (relation, bar) in expect.items()
+            if name in names and math.isfinite(bar)
+        ]
+        lines = []
+        for (name, split), points in curves.items():
+            label, (steps, values) = name.removeprefix(f"{group}/"), _thin(points)
+            lines.append(dict(label=label, split=split, colour=names.index(name), steps=steps, values=values))
+        charts.append((_TITLES.get(group, group), {"series": lines, "bars": bars}))
+    return charts
+
+
+def _thin(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float | None]]:
+    """Keeps the extremes of each stretch of a long curve, so that no spike is lost; what is not finite is None."""
+    if len(points) > _POINTS:
+        kept = {len(points) - 1}
+        for stretch in np.array_split(np.arange(len(points)), _POINTS // 3):
+            finite = [index for index in stretch if math.isfinite(points[index][1])]
+            kept.update(sorted(finite, key=lambda index: points[index][1])[:: max(1, len(finite) - 1)])
+            kept.update([index for index in stretch if index not in finite][:1])
+        points = [points[index] for index in sorted(kept)]
+    values = [float(f"{value:.6g}") if math.isfinite(value) else None for _, value in points]
+    return [step for step, _ in points], values
+
+
+def _panels(charts: Sequence[tuple[str, dict]], first: int, kind: str) -> str:
+    panels = [
+        f'<figure class="chart panel" data-chart="{number}"><div class="top"><h3>{escape(title)}</h3>'
+        '<button type="button" aria-pressed="false" hidden>log</button></div><ul class="legend"></ul></figure>'
+        for number, (title, _) in enumerate(charts, first)
+    ]
+    return f'<div class="{kind}">{"".join(panels)}</div>' if panels else ""
+
+
+def _gallery(folder: Path) -> str:
+    """Per name the latest figure large, and a strip of earlier ones to go back through training."""
+    names: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*.png")):
+        if path.stem.isdigit():
+            names.setdefault(path.parent, []).append(path)
+    if not names:
+        return ""
+    frames = min(_FRAMES, max(2, 4 * _FRAMES // len(names)))
+    share = _IMAGE_BYTES // (len(names) * (frames + 4))  # the latest has four shares
+    figures = []
+    for parent, paths in names.items():
+        name = escape(parent.relative_to(folder).as_posix())
+        picks = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, frames).round().astype(int))]
+        buttons = "".join(
+            f'<button type="button">{_image(name, path, share)}step {int(path.stem):,}</button>' for path in picks
+        )
+        slider = f'<input type="range" min="0" max="{len(picks) - 1}" aria-label="{name} through training">'
+        course = f'<div>{slider}<div class="strip">{buttons}</div></div>' if len(picks) > 1 else ""
+        figures.append(
+            f'<figure class="panel{" course" if course else ""}"><div class="top"><h3>{name}</h3>'
+            f'<output class="soft">step {int(paths[-1].stem):,}</output></div>'
+            f"{_image(name, paths[-1], 4 * share, large=True)}{course}</figure>"
+        )
+    return f'<div class="gallery">{"".join(figures)}</div>'
+
+
+def _image(name: str, path: Path, limit: int, large: bool = False) -> str:
+    source, width, height = embed_image(path, path.stat().st_mtime_ns, limit)
+    size = f' class="large" width="{width}" height="{height}" style="max-width:{2 * width}px"' if large else ""
+    return f'<img src="{source}" alt="{name} at step {int(path.stem):,}"{size}>'
+
+
+def _speed(rows: Iterable[Mapping], charts: str) -> str:
+    """Medians over the run, which a pause does not move; then the course of speed."""
+    shown = {
+        "steps_per_second": ("Steps a second", format_number),
+        "examples_per_second": ("Examples a second", format_number),
+        "flops_per_second": ("Arithmetic", lambda value: format_scaled(value, "FLOP/s") if value else "unknown"),
+        "data_wait": ("Waiting for data", lambda value: f"{format_number(100 * value)} %"),
+        "compile_seconds": ("Compiling", lambda value: f"{format_number(value)} s"),
+    }
+    speeds = [row for row in rows if row["split"] == "speed"]
+    facts = []
+    for name, (title, form) in shown.items():
+        if values := [row[name] for row in speeds if math.isfinite(row.get(name, math.nan))]:
+            facts.append(f'<div><dt>{title}</dt><dd class="figure">{form(statistics.median(values))}</dd></div>')
+    return f'<dl class="facts">{"".join(facts)}</dl>{charts}' if facts else ""
+
+
+def _parameters(rows: Sequence) -> str:
+    if not rows:
+        return ""
+    lines = [
+        f'<tr><td class="mono">{escape(path)}</td><td class="soft">{escape(shapes)}</td>'
+        f'<td class="number">{count:,}</td></tr>'
+        for path, shapes, count in rows
+    ]
+    total = sum(count for *_, count in rows)
+    return (
+        '<div class="panel scroll"><table><thead><tr><th>Module</th><th>Shapes</th><th class="number">Count</th></tr>'
+        f'</thead><tbody>{"".join(lines)}<tr><td>Total</td><td></td><td class="number"><b>{total:,}</b></td></tr>'
+        "</tbody></table></div>"
+    )
+
+
+def _commands(run: Mapping) -> str:
+    if not run.get("command"):
+        return ""
+    checkout = f"git checkout {run['commit']}\n" if run.get("commit") else ""
+    return (
+        "<p>This command goes on from the last checkpoint, with more <code>--config.steps</code> beyond the end:</p>"
+        f"<pre><code>{escape(run['command'])}</code></pre><p>This repeats the run from its first step:</p>"
+        f"<pre><code>{escape(checkout + run['command'])} --workdir=ANOTHER_FOLDER</code></pre>"
+    )
+
+
+def _flatten(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+    pairs = []
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping) and value
+        pairs += _flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", _shown(value))]
+    return pairs
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case {"op": op, **options}:  # a transform
+            return f"{op}({', '.join(f'{name}={_shown(option)}' for name, option in options.items())})"
+        case [_, *_]:
+            return ", ".join(map(_shown, value))
+    return "—" if value in (None, "", [], {}) else str(value)
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    lines = [f'<div><dt>{escape(name)}</dt><dd class="mono">{escape(value)}</dd></div>' for name, value in pairs]
+    return f'<dl class="pairs">{"".join(lines)}</dl>' if lines else ""
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+
+
+if __name__ == "__main__":
+    from cvjax.command import Parser, explained
+
+    def main() -> None:
+        """Writes the page of the run that the command line names."""
+        parser = Parser(prog="python -m cvjax.report", description="Writes report.html of a run anew.")
+        parser.add_argument("run", help="the run's folder")
+        print(write(parser.parse_args().run))
+
+    explained(main)

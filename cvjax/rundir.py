@@ -70,11 +70,14 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     """
     path = Path(workdir) / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        written = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{workdir} is not the folder of a run: it has no readable config.json.") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    if not (isinstance(written, dict) and isinstance(written.get("config"), dict)):
+        raise UserError(f"{workdir} is not the folder of a run: its config.json is none that a run wrote.")
+    return written
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

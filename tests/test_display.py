@@ -1,8 +1,10 @@
 """Numbers, tables and grids as a reader sees them."""
 
+import base64
 import math
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from cvjax import display
@@ -49,26 +51,40 @@ def test_long_nets_are_folded_to_depth_two():
 
 def test_a_grid_keeps_the_order_and_enlarges_small_images():
     images = np.linspace(0, 1, 6)[:, None, None, None] * np.ones((1, 8, 8, 1))
-    sheet = display.grid(images)
-    assert sheet.shape == (3 * 48 + 2 * 2, 2 * 48 + 2)  # 6 images: 3 rows of 2, 8 pixels enlarged to 48, 2 between
-    centres = sheet[24::50, 24::50]
-    np.testing.assert_array_equal(centres.ravel(), np.round(255 * np.linspace(0, 1, 6)))
-    assert (sheet[48:50] == 255).all() and (sheet[:, 48:50] == 255).all()
-    np.testing.assert_array_equal(sheet[:48, :48], sheet[0, 0])
+    levels, opacity = np.moveaxis(display.grid(images), -1, 0)
+    assert levels.shape == (2 * 48 + 2, 3 * 48 + 2 * 2)  # 6 images: 2 rows of 3, 8 pixels enlarged to 48, 2 between
+    np.testing.assert_array_equal(levels[24::50, 24::50].ravel(), np.round(255 * np.linspace(0, 1, 6)))
+    np.testing.assert_array_equal(levels[50:, 100:], levels[50, 100])
+    assert (opacity[48:50] == 0).all() and (opacity[:, 48:50] == 0).all() and (opacity[:48, :48] == 255).all()
 
 
 def test_one_colour_image_has_no_border_and_is_clipped():
     image = np.full((64, 50, 3), [-1.0, 0.5, 7.0], np.float32)
     image[0, 0] = np.nan
     sheet = display.grid(image)
-    assert sheet.shape == (64, 50, 3)
-    assert sheet[1, 1].tolist() == [0, 128, 255] and sheet[0, 0].tolist() == [0, 0, 0]
+    assert sheet.shape == (64, 50, 4)
+    assert sheet[1, 1].tolist() == [0, 128, 255, 255] and sheet[0, 0].tolist() == [0, 0, 0, 255]
 
 
-def test_cells_left_over_are_white():
-    sheet = display.grid(np.zeros((3, 64, 64, 1)))
-    assert sheet.shape == (130, 130)
-    assert (sheet[66:, 66:] == 255).all() and (sheet[:64, 66:] == 0).all()
+@pytest.mark.parametrize(
+    ("count", "height", "rows", "columns"),
+    [(64, 64, 8, 8), (10, 64, 2, 5), (12, 64, 3, 4), (7, 64, 3, 3), (2, 64, 1, 2), (16, 192, 2, 8)],
+)
+def test_grids_are_near_square_and_full_where_they_can_be(count, height, rows, columns):
+    sheet = display.grid(np.ones((count, height, 64, 1)))
+    assert sheet.shape == (rows * (height + 2) - 2, columns * 66 - 2, 2)
+    opacity = sheet[:: height + 2, ::66, 1]  # one corner of each cell
+    assert (opacity.ravel() == [255] * count + [0] * (rows * columns - count)).all()
+
+
+def test_images_that_are_large_are_embedded_smaller(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
+    PIL.Image.fromarray(noise).save(tmp_path / "noise.png")
+    source, width, height = display.embed_image(tmp_path / "noise.png", 0, 10_000)
+    kind, _, content = source.partition(";base64,")
+    assert (kind, width, height) == ("data:image/webp", 200, 300) and len(base64.b64decode(content)) <= 10_000
+    source, *_ = display.embed_image(tmp_path / "noise.png", 0, 1_000_000)
+    assert base64.b64decode(source.partition(",")[2]) == (tmp_path / "noise.png").read_bytes()
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (2, 8, 8, 4), (0, 8, 8, 1), (1, 2, 8, 8, 3)])

@@ -52,7 +52,7 @@ def test_figures_are_files_and_events(tmp_path):
     path = record.figure(7, "samples/ema", images)
     assert path == tmp_path / "figures" / "samples" / "ema" / "00000007.png"
     pixels = np.asarray(PIL.Image.open(path))
-    np.testing.assert_array_equal(pixels[:64, 66:], np.round(255 * images[1]))
+    np.testing.assert_array_equal(pixels[:64, 66:, :3], np.round(255 * images[1]))
     (event,) = EventAccumulator(str(tmp_path)).Reload().Images("samples/ema")
     assert event.step == 7
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(event.encoded_image_string))), pixels)
