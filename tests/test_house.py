@@ -1,0 +1,141 @@
+"""Each rule of house.py catches what it should, and the project keeps them all: new systems need no new test."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import house
+import jax
+import jax.numpy as jnp
+import pytest
+from house import (
+    bare_arrays,
+    foreign_imports,
+    long_code,
+    nameless_names,
+    poor_config,
+    poor_docstrings,
+    uncited,
+    upward_imports,
+    wrong_keys,
+)
+
+from cvjax.core import State, descend
+
+GOOD = '''"""Boxes. Girshick, 2015."""
+from jaxtyping import Array, Float, Key
+from cvjax.errors import UserError
+
+
+def shift(key: Key[Array, ""], boxes: Float[Array, "n 4"], by: float = 1.0) -> Float[Array, "n 4"]:
+    """Moves boxes.
+
+    Args:
+      key: of the noise.
+      boxes: xyxy.
+      by: pixels,
+        on average.
+
+    Returns:
+      Moved boxes.
+    """
+    return boxes
+'''
+
+PLANTED = [
+    (upward_imports, "cvjax/ops/boxes.py", "from cvjax.losses import focal", "floor above"),
+    (upward_imports, "cvjax/ops/boxes.py", "from cvjax import fit", "floor above"),
+    (upward_imports, "cvjax/ops/boxes.py", "from ..nets import resnet", "floor above"),
+    (upward_imports, "cvjax/ops/boxes.py", "def f():\n  import cvjax.generative.gan as gan", "floor above"),
+    (upward_imports, "cvjax/data/x.py", "importlib.import_module('cvjax.config')", "floor above"),
+    (upward_imports, "cvjax/fit.py", "import train", "floor above"),
+    (upward_imports, "cvjax/generative/gan.py", "from cvjax.record import Record", "floor above"),
+    (upward_imports, "cvjax/generative/gan.py", "from cvjax.detection.ssd import decode", "another family"),
+    (upward_imports, "cvjax/tools/x.py", "", "no floor"),
+    (upward_imports, "cvjax/fit.py", "import cvjax.tools", "no floor"),
+    (foreign_imports, "cvjax/ops/boxes.py", "def f():\n  import torch.nn.functional as F", "torch"),
+    (foreign_imports, "cvjax/ops/boxes.py", "from tensorflow import io", "tensorflow"),
+    (poor_docstrings, "cvjax/ops/x.py", "def f(): pass", "first line"),
+    (poor_docstrings, "cvjax/ops/x.py", "class F:\n  def g(self): pass", "F.g"),
+    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("Moves boxes.", "Moves\n    boxes."), "first line"),
+    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("by: pixels", "bye: pixels"), "['key', 'boxes', 'bye']"),
+    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("boxes: xyxy", ""), "['key', 'by']"),
+    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("Returns:", "So:"), "no Returns"),
+    (bare_arrays, "cvjax/ops/x.py", "def f(x): pass", "x has no type"),
+    (bare_arrays, "cvjax/ops/x.py", "def f(x: jax.Array): pass", "x is an array without a shape"),
+    (bare_arrays, "cvjax/ops/x.py", "def f() -> tuple[int, np.ndarray | None]: pass", "the result"),
+    (bare_arrays, "cvjax/nets/x.py", "class N:\n  def __call__(self, x: Array): pass", "N.__call__: x"),
+    (wrong_keys, "cvjax/ops/x.py", "def f(rng: int): pass", "`key`"),
+    (wrong_keys, "cvjax/ops/x.py", "def f(noise: Key[Array, '']): pass", "`key`"),
+    (wrong_keys, "cvjax/ops/x.py", "def f(x: int, key: Key[Array, '']): pass", "first"),
+    (nameless_names, "cvjax/utils.py", "", "utils"),
+    (nameless_names, "cvjax/misc/x.py", "", "misc"),
+    (nameless_names, "cvjax/x.py", "def f():\n  tmp = 1", "tmp"),
+    (nameless_names, "cvjax/x.py", "def load_helper(): pass", "load_helper"),
+    (uncited, "cvjax/losses/x.py", GOOD.replace(" Girshick, 2015.", ""), "cites a source"),
+    (long_code, "cvjax/x.py", "\n" * 401, "401 lines"),
+    (long_code, "cvjax/x.py", "def f():\n" + "  x = 1\n" * 60, "61 lines of its own"),
+    (poor_config, "configs/vae.py", '"""VAE.\n\nPaper: Kingma 2014\nResult: RESULT\nTime: 3 minutes\n"""', "`Result"),
+    (poor_config, "configs/vae.py", '"""VAE.\n\nCommand: python train.py --config=configs/gan.py\n"""', "`Command"),
+    (poor_config, "configs/vae.py", '"""VAE."""', "`Paper"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "path", "text", "words"), PLANTED)
+def test_rule_catches(rule, path, text, words):
+    assert words in "\n".join(rule(path, text))
+
+
+@pytest.mark.parametrize("rule", dict.fromkeys(p[0] for p in PLANTED if p[0] is not poor_config))
+def test_rule_lets_good_code_pass(rule):
+    nested = "def f():\n  '''" + "\n" * 50 + "'''\n" + "  def g():\n    pass\n" * 25
+    assert rule("cvjax/losses/focal.py", GOOD) == []
+    assert rule is not long_code or long_code("cvjax/x.py", nested) == []
+    assert (
+        rule is not upward_imports or rule("cvjax/nets/unet.py", "from cvjax.losses import focal\nimport cvjax") == []
+    )
+    assert rule is not upward_imports or rule("cvjax/fit.py", "from cvjax import __version__, data") == []
+    assert rule is not upward_imports or rule("cvjax/ops/x.py", "if __name__ == '__main__':\n  import cvjax.fit") == []
+    assert rule is not foreign_imports or rule("cvjax/data/x.py", "import tensorflow_datasets") == []
+
+
+# --- the rules hold -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", house.RULES)
+def test_project_keeps(rule):
+    complaints = house.complaints(rule)
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+def test_rules_know_the_families():
+    from cvjax import config
+
+    assert set(config.FAMILIES) == house.FAMILIES
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    names = [pathlib.PurePath(path).name for path in house.sources("tests/**/test_*.py")]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
+def test_nothing_loads_tensorflow_or_torch():
+    modules = [
+        p.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for p in house.sources("cvjax/**/*.py")
+    ]
+    program = f"import importlib, json, sys\nfor name in {modules}: importlib.import_module(name)\n"
+    program += "print(json.dumps(sorted({'tensorflow', 'torch', 'keras'} & set(sys.modules))))"
+    run = subprocess.run([sys.executable, "-c", program], cwd=house.ROOT, capture_output=True, text=True, check=False)
+    assert run.stdout and json.loads(run.stdout.splitlines()[-1]) == [], run.stderr
+
+
+# --- the suite itself ---------------------------------------------------------------------------------------------
+
+
+def test_suite_has_eight_devices_and_checks_shapes():
+    assert len(jax.devices()) == 8
+    with pytest.raises(Exception, match="parameter 'tx'"):
+        descend(None, lambda p: (p, None), 1.0, None)
+    state = State(step=jnp.int32(0), params={}, opt={}, extra={})
+    assert jax.tree.map(lambda leaf: "anything", state).step == "anything"  # as jit, sharding and checkpoints do
