@@ -286,9 +286,8 @@ def _step_tried(name: str, tx: optax.GradientTransformation) -> optax.GradientTr
 
     def update(gradients: PyTree, state: PyTree, params: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
         updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
-        chex.assert_trees_all_equal_shapes(
-            updates, params
-        )  # dpsgd wants a row an example and would sum over the wrong axis
+        # dpsgd wants a row an example, and would sum over the wrong axis without a word.
+        chex.assert_trees_all_equal_shapes(updates, params)
         return updates, state
 
     def step(params: PyTree) -> PyTree:

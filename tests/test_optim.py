@@ -259,6 +259,7 @@ def test_dict_survives_the_json_of_a_run():
         (dict(name="muon", learning_rate=1e-3, preconditioning="aloe"), ["'frobenius'"]),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*seed:DeprecationWarning")
 def test_mistakes_are_explained(config, words):
     with pytest.raises(UserError) as error:
         optim.build(config)
