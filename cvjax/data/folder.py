@@ -76,7 +76,7 @@ def open_split(folder: str | Path, split: str, key: str = "split") -> FolderSpli
         siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
         nearest = suggest(root.name, siblings).partition("Known:")[0]
         raise UserError(f"data.folder={str(folder)!r} is not a folder. {nearest}".rstrip())
-    files = _images(root)
+    files = list_images(root)
     if not files:
         raise UserError(f"data.folder={str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
     base, by_split = _by_split(root, files)
@@ -135,8 +135,12 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _images(root: Path) -> list[Path]:
-    """Lists the image files below a folder in a fixed order, links followed, hidden files left out."""
+def list_images(root: Path) -> list[Path]:
+    """Lists the image files below a folder in a fixed order, links followed, hidden files left out.
+
+    Args:
+      root: the folder.
+    """
     found = []
     for parent, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")

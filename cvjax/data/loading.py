@@ -51,6 +51,8 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
       UserError: the settings are wrong, or an example cannot be decoded.
     """
     settings.check(config_data)
+    if seed < 0:
+        raise UserError(f"seed={seed} must not be negative")
     chosen = settings.complete(config_data)
     parts = {}
     for kind in ("train", "eval"):
@@ -105,8 +107,17 @@ def _arrays(source: sources.Source) -> Example:
     return examples
 
 
-@functools.lru_cache(maxsize=4)
 def _decoded(source: sources.Source) -> Sequence[Example]:
+    """Decodes all examples. Those of a TFDS dataset, whose files do not change, are kept for the next time."""
+    return _kept(source) if isinstance(source, catalogue.CatalogueSplit) else _decode_all(source)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(source: catalogue.CatalogueSplit) -> Sequence[Example]:
+    return _decode_all(source)
+
+
+def _decode_all(source: sources.Source) -> Sequence[Example]:
     with futures.ThreadPoolExecutor() as pool:
         return list(pool.map(source.__getitem__, range(len(source)), chunksize=64))
 

@@ -1,7 +1,7 @@
 """What a dataset is to the rest: decoded examples by their index, each of which can say its name."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,7 @@ class CorruptExample(UserError):
     """An example that cannot be decoded. `data.on_corrupt="skip"` leaves it out."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """One split of a dataset. Examples are dicts of NumPy arrays; `image` is uint8 [height, width, channels].
 
