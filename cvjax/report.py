@@ -163,7 +163,8 @@ def _thin(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float | 
 def _panels(charts: Sequence[tuple[str, dict]], first: int, kind: str) -> str:
     panels = [
         f'<figure class="chart panel" data-chart="{number}"><div class="top"><h3>{escape(title)}</h3>'
-        '<button type="button" aria-pressed="false" hidden>log</button></div><ul class="legend"></ul></figure>'
+        '<span class="at soft"></span><button type="button" aria-pressed="false" hidden>log</button></div>'
+        '<ul class="legend"></ul></figure>'
         for number, (title, _) in enumerate(charts, first)
     ]
     return f'<div class="{kind}">{"".join(panels)}</div>' if panels else ""

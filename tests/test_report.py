@@ -104,7 +104,7 @@ def test_pointer_slider_and_log_scale(page, browse):
         const box = svg.getBoundingClientRect();
         const x = box.left + 46 + (box.width - 56) * .38, y = box.top + 50;  // nearest to step 40 of 100
         svg.dispatchEvent(new PointerEvent("pointermove", {clientX: x, clientY: y}));
-        const told = chart.querySelector(".legend").textContent;
+        const told = chart.querySelector(".legend").textContent + " " + chart.querySelector(".at").textContent;
         const slider = document.querySelector("input[type=range]");
         slider.value = 1;
         slider.dispatchEvent(new Event("input"));
@@ -117,7 +117,7 @@ def test_pointer_slider_and_log_scale(page, browse):
     assert console == []
     found = json.loads(re.search('data-found="([^"]*)"', dom)[1].replace("&quot;", '"'))
     told, logarithmic, alt, top, clicked, value = found
-    assert told == "generator 0.025discriminator 1generator (eval) 0.05at step 40"
+    assert told == "generator 0.025discriminator 1generator (eval) 0.05 at step 40"
     assert logarithmic and alt == "photo at step 40" and top == "4"
     assert clicked == "photo at step 100" and value == "4"
 
@@ -212,7 +212,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     write_whole(tmp_path / "run" / "report.html", "old")
     for run, code in (("run", 0), ("none", 1)):
         monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / run)])
-        monkeypatch.delitem(sys.modules, "cvjax.report")
+        monkeypatch.delitem(sys.modules, "cvjax.report", raising=False)  # or runpy warns
         with pytest.raises(SystemExit) as exit_:
             runpy.run_module("cvjax.report", run_name="__main__")
         assert (exit_.value.code or 0) == code
