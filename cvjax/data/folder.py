@@ -45,7 +45,7 @@ class FolderSplit:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decodes an example."""
         example = {"image": decode(self.files[index], self.channels)}
-        return {**example, "label": np.int32(self.labels[index])} if self.classes else example
+        return {**example, "label": np.asarray(self.labels[index], np.int32)} if self.classes else example
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -55,8 +55,8 @@ class FolderSplit:
         """Reads the shape of an image from the file's first bytes."""
         with _opened(self.files[index]) as image:
             width, height = image.size
-            # Pillow would decode a PNG to look for an orientation, which cameras do not write there.
-            turned = image.format != "PNG" and image.getexif().get(ORIENTATION) in TURNED
+            # Of a TIFF, Pillow gives the size upright; of a PNG, it would decode all to look for an orientation.
+            turned = image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ORIENTATION) in TURNED
             return (width, height, self.channels) if turned else (height, width, self.channels)
 
 

@@ -78,7 +78,7 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
             "name": train.source.name,
             "classes": train.source.classes,
             "examples": {chosen["train_split"]: len(train.source), chosen["eval_split"]: len(evaluation.source)},
-            "shape": tuple(_first(train)["image"].shape),
+            "shape": _shape(train),
         },
     )
 
@@ -172,7 +172,7 @@ def _readable(source: sources.Source, on_corrupt: str) -> sources.Source:
     return sources.Subset(source, kept)
 
 
-def _first(batches: Batches) -> Example:
+def _shape(batches: Batches) -> tuple[int, ...]:
     if batches.arrays is not None:
-        return {key: value[0] for key, value in batches.arrays.items()}
-    return transformed(batches.source, 0, batches.pipeline, batches.seed)
+        return batches.arrays["image"].shape[1:]
+    return transformed(batches.source, 0, batches.pipeline, batches.seed)["image"].shape

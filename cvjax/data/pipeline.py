@@ -1,5 +1,6 @@
 """`data.transforms`, a list of `dict(op=..., ...)`, made into one function of an image."""
 
+import contextlib
 import dataclasses
 import inspect
 import types
@@ -76,7 +77,7 @@ class Pipeline:
         return image.shape
 
 
-def build(entries: Sequence[Mapping[str, Any]], key: str = "data.transforms") -> Pipeline:
+def build(entries: Sequence[Any], key: str = "data.transforms") -> Pipeline:
     """Makes the function that a list of transforms describes.
 
     Args:
@@ -99,12 +100,14 @@ def build(entries: Sequence[Mapping[str, Any]], key: str = "data.transforms") ->
             raise UserError(f"{where}: there is no transform {name!r}. {suggest(name, OPS)}")
         parameters = inspect.signature(OPS[name]).parameters
         takes = {parameter: spec for parameter, spec in parameters.items() if parameter not in ("generator", "image")}
-        for argument in arguments:
+        for argument, value in list(arguments.items()):
             if argument not in takes:
                 raise UserError(f"{where}: {name} has no argument {argument!r}. {suggest(argument, takes)}")
             expected = takes[argument].annotation
-            if not _fits(arguments[argument], expected):
-                raise UserError(f"{where}: {argument}={arguments[argument]!r} of {name} is not {_written(expected)}")
+            try:
+                arguments[argument] = _cast(value, expected)
+            except TypeError:
+                raise UserError(f"{where}: {argument}={value!r} of {name} is not {_written(expected)}") from None
         for parameter, spec in takes.items():
             if spec.default is inspect.Parameter.empty and parameter not in arguments:
                 raise UserError(f"{where}: {name} needs the argument {parameter!r}")
@@ -112,18 +115,26 @@ def build(entries: Sequence[Mapping[str, Any]], key: str = "data.transforms") ->
     return Pipeline(tuple(ops))
 
 
-def _fits(value: Any, expected: Any) -> bool:
-    """Whether a value is of a type as the transforms' signatures write them."""
+def _cast(value: Any, expected: Any) -> Any:
+    """Returns a value as of a type that the transforms' signatures write: 1 is a float too, a list a tuple.
+
+    Raises:
+      TypeError: it is of another type.
+    """
     kind, inner = typing.get_origin(expected), typing.get_args(expected)
-    if kind is typing.Literal:
-        return value in inner
+    if kind is typing.Literal and value in inner:
+        return value
     if kind in (types.UnionType, typing.Union):
-        return any(_fits(value, choice) for choice in inner)
-    if kind is Sequence:
-        return isinstance(value, tuple | list) and all(_fits(item, inner[0]) for item in value)
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+        for choice in inner:
+            with contextlib.suppress(TypeError):
+                return _cast(value, choice)
+    if kind is Sequence and isinstance(value, tuple | list):
+        return tuple(_cast(item, inner[0]) for item in value)
+    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is None and isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
+        return value
+    raise TypeError
 
 
 def _written(expected: Any) -> str:

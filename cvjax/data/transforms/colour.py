@@ -106,7 +106,7 @@ def lighting(generator: np.random.Generator, image: Image, std: float = 0.1) -> 
     return _clipped(_rgb(image, "lighting") + shift.astype(np.float32))
 
 
-def grayscale(image: Image, channels: int = 1) -> Image:
+def grayscale(image: Image, channels: int = 1) -> Float32[np.ndarray, "height width new_channels"]:
     """Makes an image grey, by Rec. 601's luma.
 
     Args:

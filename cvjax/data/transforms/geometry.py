@@ -23,11 +23,13 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
     Args:
       image: float32 [height, width, channels].
       size: (height, width), or one number for both.
-      method: the kernel; overshoot of "bicubic" and "lanczos" is clipped to the range of the image.
+      method: the kernel; overshoot of "bicubic" and "lanczos" is clipped to [0, 1].
       shorter: scale the shorter side to `size`, one number, and keep the aspect.
     """
     height, width = _pair(size)
     if shorter:
+        if not isinstance(size, int):
+            raise UserError(f"size={tuple(size)} must be one number where it is the shorter side's")
         old_height, old_width = image.shape[:2]
         scale = height / min(old_height, old_width)
         height, width = round(old_height * scale), round(old_width * scale)
@@ -38,7 +40,7 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
         np.asarray(PILImage.fromarray(np.ascontiguousarray(channel)).resize((width, height), kernel))
         for channel in np.moveaxis(image, -1, 0)
     ]
-    return np.clip(np.stack(channels, -1), image.min(), image.max())
+    return np.clip(np.stack(channels, -1), min(0, image.min()), max(1, image.max()))
 
 
 def crop(image: Image, top: int, left: int, size: Size) -> Resized:
@@ -82,10 +84,10 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
       border: what it is filled with, as `numpy.pad` calls it.
       value: the constant, in [0, 1].
     """
-    sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
-    if len(sides) == 2:
-        sides = (sides[0], sides[0], sides[1], sides[1])
-    top, bottom, left, right = sides
+    sides = (padding,) if isinstance(padding, int) else tuple(padding)
+    if len(sides) not in (1, 2, 4):
+        raise UserError(f"padding={sides} must be one, two or four numbers")
+    top, bottom, left, right = np.repeat(sides, 4 // len(sides)).tolist()
     options = {"constant_values": np.float32(value)} if border == "constant" else {}
     return np.pad(image, ((top, bottom), (left, right), (0, 0)), border, **options)
 

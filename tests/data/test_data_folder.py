@@ -1,0 +1,194 @@
+"""A user's folder of images, with whatever users put there."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvjax import data
+from cvjax.data import folder
+from cvjax.errors import UserError
+
+
+def write(path, size=(8, 6), color=(10, 20, 30), mode="RGB", **options):
+    """Saves an image of one colour; `size` is (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path, **options)
+    return path
+
+
+def load(path, **settings):
+    return data.load({"folder": str(path), "batch": 4, **settings}, seed=0)
+
+
+def everything(loaded):
+    batches = list(loaded.evaluate())
+    return {key: np.concatenate([batch[key][batch["valid"]] for batch in batches]) for key in batches[0]}
+
+
+def test_classes_are_sub_folders_and_splits_are_as_they_are(tmp_path):
+    for split, count in (("train", 6), ("val", 3)):
+        for index in range(count):
+            write(tmp_path / split / "cat" / "deeper" / f"{index}.png", color=(255, 0, 0))
+            write(tmp_path / split / "dog" / f"{index}.JPG", color=(0, 0, 255))
+    loaded = load(tmp_path, eval_split="val")
+    assert loaded.info["classes"] == ("cat", "dog")
+    assert loaded.info["examples"] == {"train": 12, "val": 6}
+    assert loaded.info["shape"] == (6, 8, 3)
+    rows = everything(loaded)
+    np.testing.assert_array_equal(rows["image"].mean((1, 2)).argmax(-1) == 2, rows["label"] == 1)
+    with pytest.raises(UserError, match=r"eval_split='test'.*Known: train, val"):
+        load(tmp_path)
+
+
+def test_without_splits_a_tenth_is_held_out_by_hash(tmp_path):
+    for index in range(50):
+        write(tmp_path / f"{index}.png", color=(index, 0, 0))
+    loaded = load(tmp_path)
+    assert loaded.info["examples"] == {"train": 45, "test": 5}
+    assert loaded.info["classes"] == ()
+    train, test = (folder.open_split(tmp_path, split) for split in ("train", "test"))
+    assert sorted(path.name for path in (*train.files, *test.files)) == sorted(f"{index}.png" for index in range(50))
+    moved = tmp_path / "moved"
+    for path in list(tmp_path.glob("*.png")):
+        moved.mkdir(exist_ok=True)
+        path.rename(moved / path.name)
+    assert [path.name for path in folder.open_split(moved, "test").files] == [path.name for path in test.files]
+    assert "label" not in next(load(moved).train())
+
+
+def test_hidden_files_and_other_files_are_passed_over(tmp_path):
+    for index in range(10):
+        write(tmp_path / "images" / f"{index}.png")
+    write(tmp_path / ".hidden.png")
+    write(tmp_path / "__MACOSX" / "x.png")
+    (tmp_path / "notes.txt").write_text("notes")
+    assert sum(load(tmp_path).info["examples"].values()) == 10
+
+
+def test_grey_folders_keep_one_channel_and_mixed_ones_become_rgb(tmp_path):
+    for index in range(10):
+        write(tmp_path / "grey" / f"{index}.png", mode="L", color=100)
+        write(tmp_path / "mixed" / f"{index}.png", **({"mode": "L", "color": 100} if index else {}))
+    assert load(tmp_path / "grey").info["shape"] == (6, 8, 1)
+    rows = everything(load(tmp_path / "mixed", eval_split="train"))["image"]
+    assert rows.shape[1:] == (6, 8, 3)
+    np.testing.assert_allclose(np.unique(rows, axis=0)[-1], 100 / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("I;16", 100 * 257, (100,)),
+        ("1", 1, (255,)),
+        ("P", 0, (0, 0, 0)),
+        ("RGBA", (200, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (200, 0, 0, 255), (200, 0, 0)),
+        ("LA", (50, 0), (255,)),
+    ],
+)
+def test_pixels_of_every_kind_come_out_as_they_look(tmp_path, mode, color, expected):
+    path = write(tmp_path / "x.png", mode=mode, color=color)
+    pixels = folder.decode(path, len(expected))
+    assert pixels.shape == (6, 8, len(expected))
+    np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8(expected), pixels.shape))
+
+
+@pytest.mark.parametrize("kind", ["webp", "tiff", "jpg"])
+def test_the_camera_held_sideways_is_put_upright(tmp_path, kind):
+    upright = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    for index in range(10):
+        Image.fromarray(np.rot90(upright)).save(tmp_path / f"{index}.{kind}", exif=exif, lossless=True)
+    source = folder.open_split(tmp_path, "train")
+    assert source.shape(0) == (4, 6, 3)
+    decoded = source[0]["image"]
+    assert decoded.shape == (4, 6, 3)
+    if kind != "jpg":
+        np.testing.assert_array_equal(decoded, upright)
+
+
+def test_images_of_two_sizes_are_named_with_what_would_mend_it(tmp_path):
+    for index in range(10):
+        write(tmp_path / f"{index}.png", size=(8, 6) if index != 7 else (9, 6))
+    settings = {"folder": str(tmp_path), "batch": 2}
+    with pytest.raises(UserError, match=r"0\.png is 6x8x3 .*7\.png is 6x9x3.*resize") as caught:
+        data.check(settings)
+    resize = dict(op="resize", size=(4, 4))
+    assert "resize" in str(caught.value)
+    data.check({**settings, "transforms": [resize], "eval_transforms": [resize]})
+    for in_memory in (True, False):
+        loaded = load(tmp_path, transforms=[resize], eval_transforms=[resize], in_memory=in_memory)
+        assert next(loaded.train())["image"].shape == (4, 4, 4, 3)
+    with pytest.raises(UserError, match=r"data\.transforms\[0\].*10x10.*fails on .*0\.png \(6x8x3\)|larger than"):
+        data.check({**settings, "transforms": [dict(op="random_crop", size=(10, 10))]})
+
+
+def broken(tmp_path):
+    """Makes a folder of ten good images and three that are not."""
+    for index in range(10):
+        write(tmp_path / ("train" if index < 9 else "test") / f"good{index}.png", size=(64, 64), color=(index, 0, 0))
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    whole = tmp_path / "train" / "truncated.png"
+    Image.fromarray(noise).save(whole)
+    whole.write_bytes(whole.read_bytes()[:4000])
+    (tmp_path / "train" / "text.png").write_text("not an image")
+    write(tmp_path / "train" / "bomb.png", size=(100, 80), mode="1", color=0)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_files_that_cannot_be_decoded_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    broken(tmp_path)
+    with pytest.raises(UserError, match=r"(bomb|text)\.png cannot be read as an image"):
+        data.check({"folder": str(tmp_path), "batch": 2})
+    for name, reason in (("bomb", "more than 5000 pixels"), ("text", "cannot identify"), ("truncated", "truncated")):
+        with pytest.raises(UserError, match=rf"{name}\.png cannot be read as an image: .*{reason}.*on_corrupt"):
+            folder.decode(tmp_path / "train" / f"{name}.png", 3)
+    for name in ("bomb", "text"):
+        (tmp_path / "train" / f"{name}.png").unlink()
+    for in_memory in (True, False):
+        with pytest.raises(UserError, match=r"truncated\.png"):
+            loaded = load(tmp_path, in_memory=in_memory)
+            list(itertools.islice(loaded.train(), 4))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_corrupt_files_are_skipped_counted_and_named_when_that_is_wished(tmp_path, monkeypatch, capsys, in_memory):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    loaded = load(broken(tmp_path), on_corrupt="skip", in_memory=in_memory)
+    total = sum(loaded.info["examples"].values())
+    assert total == 10
+    report = capsys.readouterr().err
+    assert "Skipping" in report
+    assert all(f"{name}.png" in report for name in ("bomb", "text", "truncated"))
+    train = loaded.train()
+    count = loaded.info["examples"]["train"]
+    reds = np.concatenate([next(train)["image"][:, 0, 0, 0] for _ in range(count)])[:count]  # an epoch and more
+    assert len(np.unique(reds)) == count
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: root / "nothing", "is not a folder"),
+        (lambda root: root / "imagse", "Did you mean 'images'"),
+        (lambda root: root, "holds no images"),
+    ],
+)
+def test_a_missing_or_empty_folder(tmp_path, make, message):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match=message):
+        data.check({"folder": str(make(tmp_path))})
+
+
+def test_an_image_beside_the_class_folders_has_no_class(tmp_path):
+    for index in range(5):
+        write(tmp_path / "cat" / f"{index}.png")
+    stray = write(tmp_path / "stray.png")
+    with pytest.raises(UserError, match=rf"{stray} has no class"):
+        data.check({"folder": str(tmp_path)})
