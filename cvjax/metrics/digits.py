@@ -7,21 +7,31 @@ divides it by the FID of one Gaussian a class: a model that has the mean and cov
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from cvjax import data
-from cvjax.metrics import density, generative
+from cvjax.metrics import density, generative, impostors
 from cvjax.weights import digit_classifier
 
 LEVELS = 16  # real pixels are multiples of 1 / LEVELS
-CLASSES = 10
 COUNT = 1000  # samples of a control, and the usual number of a model's
 CHUNK = 256  # images a call of the classifier, always padded to that many: one compilation
 DRAWS = 5  # of the Gaussian control, averaged: its FID varies by a few per cent from draw to draw
+
+IMPOSTORS = {
+    "training digits, all": (impostors.real, 1297),
+    "training digits, 500": (impostors.real, 500),
+    "one Gaussian": (impostors.one_gaussian, COUNT),
+    "class means": (impostors.class_means, COUNT),
+    "one exemplar a class": (impostors.exemplars, COUNT),
+    "independent pixels": (impostors.independent_pixels, COUNT),
+    "uniform noise": (impostors.uniform_noise, COUNT),
+    "5 of the 10 classes": (impostors.half_of_the_classes, COUNT),
+}
 
 Images = Float[np.ndarray, "images 8 8 1"]
 
@@ -81,7 +91,7 @@ def evaluate(samples: Images) -> dict[str, float]:
         "fid": fid,
         "fid_over_control": fid / control_fid(len(samples)),
         "inception_score": generative.inception_score(probabilities)[0],
-        "nearest_distance": generative.nearest_distance(quantise(samples), _training_digits()[0], LEVELS),
+        "nearest_distance": generative.nearest_distance(quantise(samples), _training_digits()[0]),
         "smallest_class": float(generative.class_shares(probabilities).min()),
     }
 
@@ -96,8 +106,12 @@ def control_fid(count: int = COUNT) -> float:
     Returns:
       The mean of five draws with fixed seeds.
     """
-    draws = (gaussian_per_class(np.random.default_rng(seed), count) for seed in range(DRAWS))
-    return float(np.mean([generative.fid(features(draw)[0], _test_features()) for draw in draws]))
+    return float(np.mean([generative.fid(features(draw)[0], _test_features()) for draw in _gaussian_draws(count)]))
+
+
+def _gaussian_draws(count: int) -> Iterator[Images]:
+    for seed in range(DRAWS):
+        yield impostors.gaussian_per_class(np.random.default_rng(seed), *_training_digits(), count)
 
 
 def controls() -> dict[str, dict[str, float]]:
@@ -106,9 +120,10 @@ def controls() -> dict[str, dict[str, float]]:
     Returns:
       {control: figures}. The row of the Gaussian a class is the mean over the draws that make `control_fid`.
     """
-    draws = [evaluate(gaussian_per_class(np.random.default_rng(seed), COUNT)) for seed in range(DRAWS)]
-    rows = {name: evaluate(draw(np.random.default_rng(0), COUNT)) for name, draw in CONTROLS.items()}
-    rows["Gaussian per class"] = {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
+    gaussian = [evaluate(draw) for draw in _gaussian_draws(COUNT)]
+    rows = {"Gaussian per class": {name: float(np.mean([row[name] for row in gaussian])) for name in gaussian[0]}}
+    for name, (draw, count) in IMPOSTORS.items():
+        rows[name] = evaluate(draw(np.random.default_rng(0), *_training_digits(), count))
     return rows
 
 
@@ -133,128 +148,3 @@ def _training_digits() -> tuple[Images, Int[np.ndarray, " images"]]:
 @functools.cache
 def _test_features() -> Float[np.ndarray, "images 64"]:
     return features(data.arrays("digits", "test")["image"])[0]
-
-
-def all_training_digits(rng: np.random.Generator, count: int) -> Images:
-    """The 1,297 training digits in random order, whatever the count: the best that there is.
-
-    Args:
-      rng: draws the order.
-      count: not used.
-    """
-    return rng.permutation(_training_digits()[0])
-
-
-def some_training_digits(rng: np.random.Generator, count: int) -> Images:
-    """Half as many training digits as asked for, each once: what small samples alone cost.
-
-    Args:
-      rng: draws them.
-      count: twice their number.
-    """
-    return rng.permutation(_training_digits()[0])[: count // 2]
-
-
-def gaussian_per_class(rng: np.random.Generator, count: int) -> Images:
-    """Samples of a Gaussian of each class's mean and covariance, the classes equally often.
-
-    Args:
-      rng: draws them.
-      count: number of samples.
-    """
-    images, labels = _training_digits()
-    classes = np.arange(count) % CLASSES
-    samples = np.empty((count, *images.shape[1:]), np.float32)
-    for digit in range(CLASSES):
-        samples[classes == digit] = _gaussian(rng, images[labels == digit], np.sum(classes == digit))
-    return rng.permutation(samples)
-
-
-def one_gaussian(rng: np.random.Generator, count: int) -> Images:
-    """Samples of one Gaussian of the mean and covariance of all training digits.
-
-    Args:
-      rng: draws them.
-      count: number of samples.
-    """
-    return _gaussian(rng, _training_digits()[0], count)
-
-
-def _gaussian(rng: np.random.Generator, images: Images, count: int) -> Images:
-    """Samples with the mean and covariance of `images`: random combinations of the images themselves.
-
-    No matrix is factorised: the signs of eigenvectors, and so the samples, would differ between machines.
-    """
-    mean = images.mean(axis=0)
-    weights = rng.normal(size=(count, len(images))) / np.sqrt(len(images) - 1)
-    return quantise(mean + np.tensordot(weights, images - mean, axes=1))
-
-
-def class_means(rng: np.random.Generator, count: int) -> Images:
-    """The ten mean images, repeated: a collapse onto what the classifier is surest of.
-
-    Args:
-      rng: draws the order.
-      count: number of samples.
-    """
-    images, labels = _training_digits()
-    means = np.stack([images[labels == digit].mean(axis=0) for digit in range(CLASSES)])
-    return quantise(means[rng.permutation(np.arange(count) % CLASSES)])
-
-
-def exemplars(rng: np.random.Generator, count: int) -> Images:
-    """One training digit of each class, repeated: a memory of ten images.
-
-    Args:
-      rng: draws the digits and the order.
-      count: number of samples.
-    """
-    images, labels = _training_digits()
-    chosen = [rng.choice(np.flatnonzero(labels == digit)) for digit in range(CLASSES)]
-    return images[np.asarray(chosen)[rng.permutation(np.arange(count) % CLASSES)]]
-
-
-def independent_pixels(rng: np.random.Generator, count: int) -> Images:
-    """Images whose pixels are drawn each from a random training digit.
-
-    Args:
-      rng: draws them.
-      count: number of samples.
-    """
-    images = _training_digits()[0]
-    rows = rng.integers(len(images), size=(count, *images.shape[1:]))
-    return np.take_along_axis(images, rows, axis=0)
-
-
-def uniform_noise(rng: np.random.Generator, count: int) -> Images:
-    """Images of uniform grey levels.
-
-    Args:
-      rng: draws them.
-      count: number of samples.
-    """
-    return rng.integers(LEVELS + 1, size=(count, 8, 8, 1)).astype(np.float32) / LEVELS
-
-
-def half_of_the_classes(rng: np.random.Generator, count: int) -> Images:
-    """Training digits 0 to 4, drawn with replacement: perfect images of half of what there is.
-
-    Args:
-      rng: draws them.
-      count: number of samples.
-    """
-    images, labels = _training_digits()
-    return images[rng.choice(np.flatnonzero(labels < CLASSES // 2), count)]
-
-
-CONTROLS: dict[str, Callable[[np.random.Generator, int], Images]] = {
-    "training digits, all": all_training_digits,
-    "training digits, 500": some_training_digits,
-    "Gaussian per class": gaussian_per_class,
-    "one Gaussian": one_gaussian,
-    "class means": class_means,
-    "one exemplar a class": exemplars,
-    "independent pixels": independent_pixels,
-    "uniform noise": uniform_noise,
-    "5 of the 10 classes": half_of_the_classes,
-}

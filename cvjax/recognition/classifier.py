@@ -1,8 +1,8 @@
 """A small convolutional classifier of digits.
 
-LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proceedings of the IEEE, 1998. Convolutions, subsampling by averages and dense layers as in LeNet, with ReLU; trained by cross-entropy on digits that
-are moved, turned and zoomed at random. Its weights after the last step are the frozen judge of generated digits
-(`cvjax.weights.digit_classifier`).
+Convolutions, subsampling by averages and dense layers as in LeNet (LeCun et al., Gradient-Based Learning Applied to
+Document Recognition, 1998), with ReLU. Trained by cross-entropy on digits that are moved, turned and zoomed at random.
+Its weights after the last step are the frozen judge of generated digits (`cvjax.weights.digit_classifier`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Recipe, State, descend
@@ -163,13 +163,13 @@ def recipe(
 
 
 def frame(
-    images: Float[Array, "batch height width channels"], wrong: Array, magnify: int = 4
+    images: Float[Array, "batch height width channels"], wrong: Bool[Array, " batch"], magnify: int = 4
 ) -> Float[Array, "batch framed_height framed_width 3"]:
     """Magnifies images and frames them, red where the classifier is wrong, dark grey elsewhere.
 
     Args:
       images: in [0, 1], one channel or three.
-      wrong: bool [batch].
+      wrong: whether the classifier is.
       magnify: pixels a side for each pixel; the frame is half as wide.
 
     Returns:

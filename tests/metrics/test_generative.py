@@ -99,3 +99,13 @@ def test_nearest_neighbours_equals_brute_force_across_chunks():
 def test_class_shares_counts_classes_that_nobody_chose():
     probabilities = np.array([[0.6, 0.4, 0.0], [0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.5, 0.4, 0.1]])
     np.testing.assert_allclose(generative.class_shares(probabilities), [0.75, 0.25, 0.0])
+
+
+def test_pixel_measures_see_blocks_not_detail():
+    rng = np.random.default_rng(10)
+    samples, reference = rng.random((200, 16, 16, 2), np.float32), 0.7 * rng.random((150, 16, 16, 2), np.float32)
+    blocks = [np.stack([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]).mean(axis=0) for x in (samples, reference)]
+    expected = generative.fid(*(x.reshape(len(x), -1) for x in blocks))
+    np.testing.assert_allclose(generative.pixel_measures(samples, reference)["fid"], expected, rtol=1e-4)
+    swapped = samples.reshape(200, 8, 2, 16, 2)[:, :, ::-1].reshape(samples.shape)  # rows within each block
+    np.testing.assert_allclose(generative.pixel_measures(swapped, reference)["fid"], expected, rtol=1e-4)

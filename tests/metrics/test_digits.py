@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from cvjax import data
+from cvjax.metrics import digits, generative, impostors
+
+# Of an independent implementation with another classifier: FID over that of one Gaussian a class, distance to the
+# nearest training digit. FIDs of two classifiers agree in magnitude only, distances to how samples are drawn.
+PUBLISHED = {
+    "Gaussian per class": (1.0, 19),
+    "training digits, all": (0.20, 0),
+    "training digits, 500": (0.41, 0),
+    "one Gaussian": (10.8, 26),
+    "class means": (4.0, 16),
+    "one exemplar a class": (7.0, 0),
+    "independent pixels": (25, 34),
+    "uniform noise": (40, 57),
+    "5 of the 10 classes": (17, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def controls():
+    return digits.controls()
+
+
+def test_controls_agree_with_published_ones_in_magnitude(controls):
+    assert controls.keys() == PUBLISHED.keys()
+    for name, (fid, distance) in PUBLISHED.items():
+        assert 0.4 * fid < controls[name]["fid_over_control"] < 1.6 * fid, name
+        assert controls[name]["nearest_distance"] == pytest.approx(distance, abs=0.7), name
+
+
+def test_fid_orders_the_controls(controls):
+    order = [
+        "training digits, all",
+        "training digits, 500",
+        "Gaussian per class",
+        "class means",
+        "one Gaussian",
+        "5 of the 10 classes",
+        "independent pixels",
+        "uniform noise",
+    ]
+    fids = [controls[name]["fid"] for name in order]
+    assert fids == sorted(fids)
+
+
+def test_inception_score_alone_passes_a_collapsed_model(controls):
+    real, exemplars, means = (controls[n] for n in ("training digits, all", "one exemplar a class", "class means"))
+    assert exemplars["inception_score"] > real["inception_score"]
+    assert means["inception_score"] > controls["training digits, 500"]["inception_score"]
+    for collapsed in (exemplars, means):
+        assert collapsed["fid"] > 20 * real["fid"]
+        assert collapsed["fid_over_control"] > 2
+
+
+def test_what_each_other_measure_catches(controls):
+    assert controls["one exemplar a class"]["nearest_distance"] == 0
+    assert controls["5 of the 10 classes"]["smallest_class"] == 0
+    assert controls["Gaussian per class"]["smallest_class"] >= 0.05
+    assert controls["Gaussian per class"]["fid_over_control"] == pytest.approx(1.0, rel=1e-12)
+
+
+def test_control_fid_is_the_same_each_time_and_grows_with_fewer_samples():
+    first = digits.control_fid(300)
+    digits.control_fid.cache_clear()
+    assert digits.control_fid(300) == first > digits.control_fid()
+
+
+def test_evaluate_treats_unquantised_images_as_their_grey_levels():
+    rng = np.random.default_rng(0)
+    levels = rng.integers(17, size=(50, 8, 8, 1)).astype(np.float32) / 16
+    blurred = levels + rng.uniform(-0.03, 0.03, levels.shape).astype(np.float32)  # less than half a level
+    assert digits.evaluate(blurred) == digits.evaluate(levels)
+
+
+def test_features_do_not_depend_on_how_images_are_chunked():
+    images = data.arrays("digits", "test")["image"][: digits.CHUNK + 40]
+    found, probabilities = digits.features(images)
+    alone, _ = digits.features(images[-3:])
+    assert found.shape == (digits.CHUNK + 40, 64) and found.dtype == np.float64
+    np.testing.assert_allclose(alone, found[-3:], atol=1e-5)  # float32 sums
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_real_digits_have_17_levels():
+    images = data.arrays("digits", "train")["image"]
+    assert np.abs(digits.quantise(images) - images).max() < 1 / 255
+    assert len(np.unique(digits.quantise(images))) == 17
+
+
+def test_gaussian_per_class_has_each_class_s_mean_and_covariance():
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(60, 2, 2, 1)).astype(np.float32)
+    images[:30] += 3
+    labels = np.repeat([0, 1], 30)
+    samples = impostors.gaussian_per_class(np.random.default_rng(2), images, labels, 40_000).reshape(-1, 4)
+    near = samples.mean(axis=1) > 1.5  # the classes are three standard deviations apart, of means of four pixels
+    for chosen, group in ((near, images[:30]), (~near, images[30:])):
+        group = group.reshape(30, 4)
+        assert chosen.mean() == pytest.approx(0.5, abs=0.01)
+        np.testing.assert_allclose(samples[chosen].mean(axis=0), group.mean(axis=0), atol=0.05)
+        np.testing.assert_allclose(np.cov(samples[chosen].T), np.cov(group.T), atol=0.1)
+
+
+def test_fid_sees_what_a_gaussian_lacks(controls):
+    found, _ = digits.features(data.arrays("digits", "test")["image"])
+    assert generative.fid(found, found) < 1e-9
+    assert controls["Gaussian per class"]["fid"] > 4 * controls["training digits, 500"]["fid"]

@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from cvjax import data
+from cvjax.errors import UserError
+from cvjax.recognition import classifier
+
+KEY = jax.random.key(0)
+
+
+def digit_batch(count=64):
+    train = data.arrays("digits", "train")
+    return {"image": jnp.asarray(train["image"][:count]), "label": jnp.asarray(train["label"][:count])}
+
+
+def test_cross_entropy_of_smoothed_labels_equals_its_definition():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(5, 4)).astype(np.float32), np.array([0, 3, 1, 1, 2])
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    targets = np.eye(4)[labels] * 0.8 + 0.2 / 4
+    expected = -(targets * log_probabilities).sum(axis=1)
+    found = classifier.cross_entropy(jnp.asarray(logits), jnp.asarray(labels), 0.2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_jitter_of_nothing_changes_nothing_and_a_draw_equals_scipy():
+    images = jax.random.uniform(KEY, (4, 8, 6, 2))
+    np.testing.assert_allclose(classifier.jitter(KEY, images, 0.0, 0.0, 0.0), images, atol=1e-5)
+    found = classifier.jitter(KEY, images, 1.5, 0.4, 0.2)
+    shift_key, angle_key, zoom_key = jax.random.split(KEY, 3)
+    moves = jax.random.uniform(shift_key, (4, 2, 1, 1), minval=-1.5, maxval=1.5)
+    angles = np.asarray(jax.random.uniform(angle_key, (4,), minval=-0.4, maxval=0.4), np.float64)
+    scales = np.asarray(jax.random.uniform(zoom_key, (4,), minval=0.8, maxval=1.2), np.float64)
+    centre = np.array([3.5, 2.5])
+    for index in range(4):
+        c, s = np.cos(angles[index]), np.sin(angles[index])
+        turn = scales[index] * np.array([[c, -s], [s, c]])
+        offset = centre - turn @ centre + np.asarray(moves)[index, :, 0, 0]
+        for channel in range(2):
+            image = np.asarray(images)[index, :, :, channel]
+            expected = scipy.ndimage.affine_transform(image, turn, offset, order=1, mode="grid-constant")
+            np.testing.assert_allclose(found[index, :, :, channel], expected, atol=1e-5)
+
+
+def test_a_few_steps_learn_a_batch():
+    recipe = classifier.recipe(width=8, dropout=0.0, optimiser={"name": "adam", "learning_rate": 1e-2})
+    batch = digit_batch()
+    state = jax.jit(recipe.init)(KEY, batch)
+    train_step = jax.jit(recipe.train_step)
+    for _ in range(60):
+        state, metrics = train_step(state, batch, jax.random.fold_in(KEY, state.step))
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
+    figures = recipe.score(iter([(jax.device_get(batch), outputs)]))
+    assert metrics["loss/cross_entropy"] < 1.5 and int(state.step) == 60
+    assert figures["accuracy"] > 0.8 and figures["nll"] < 1.0
+    predicted = recipe.predict(state, {"image": batch["image"]})
+    assert np.mean(predicted["label"] == batch["label"]) == pytest.approx(figures["accuracy"])
+
+
+def test_score_counts_rows_of_all_batches():
+    recipe = classifier.recipe()
+    logits = np.eye(10, dtype=np.float32)
+    rows = [
+        ({"label": np.arange(10)}, {"logits": logits, "nll": np.full(10, 1.0)}),
+        ({"label": np.array([5, 1])}, {"logits": logits[:2], "nll": np.full(2, 4.0)}),
+    ]
+    assert recipe.score(iter(rows)) == pytest.approx({"accuracy": 11 / 12, "nll": 1.5})
+
+
+def test_figures_frame_the_wrong_digits_in_red_hardest_first():
+    recipe = classifier.recipe(width=8)
+    batch = digit_batch(70)
+    state = recipe.init(KEY, batch)
+    shown = recipe.visualise(state, batch, KEY)
+    logits = np.asarray(recipe.eval_step(state, batch, KEY)["logits"])
+    assert shown["hardest"].shape == (64, 36, 36, 3) and shown["augmented"].shape == (64, 8, 8, 1)
+    red = np.asarray(shown["hardest"][:, 0, 0, 0] == 1.0)
+    wrong = np.count_nonzero(logits.argmax(axis=1) != batch["label"])
+    assert red[0] and 0 <= wrong - red.sum() <= 6  # an untrained net is mostly wrong; 6 of 70 are not shown
+    assert all(image.min() >= 0 and image.max() <= 1 for image in shown.values())
+
+
+def test_frame_keeps_the_image_inside():
+    images = jax.random.uniform(KEY, (2, 8, 8, 1))
+    framed = classifier.frame(images, jnp.array([True, False]))
+    np.testing.assert_array_equal(framed[:, 2:-2:4, 2:-2:4], jnp.broadcast_to(images, (2, 8, 8, 3)))
+    np.testing.assert_allclose(framed[:, 0, 0], [[1.0, 0.2, 0.2], [0.25, 0.25, 0.25]])
+
+
+def test_shapes_that_do_not_fit_are_explained():
+    with pytest.raises(UserError, match="divisible by 4"):
+        classifier.recipe(shape=(10, 8, 1))
+    with pytest.raises(UserError, match=r"\(8, 8, 1\).*config.recipe.shape=\(28, 28, 1\)"):
+        classifier.recipe(shape=(28, 28, 1)).init(KEY, digit_batch(2))
