@@ -19,28 +19,43 @@ _LEGIBLE = 48  # pixels; images of a grid whose sides are all shorter are enlarg
 _FOLD = 40  # rows; a longer table of parameters is folded
 
 
-def format_number(value: SupportsFloat) -> str:
-    """Writes a number with as many digits as are worth reading: 0.0123, 1.21, 12,345, 3.1e-05."""
+def format_number(value: SupportsFloat, digits: int = 3) -> str:
+    """Writes a number with as many digits as are worth reading: 0.0123, 1.21, 12.35, 12,345, 3.1e-05.
+
+    Args:
+      value: the number.
+      digits: significant ones below 10; above it there is one more, and the integer part is always whole.
+    """
     value = float(value)
     if not math.isfinite(value):
         return {"nan": "NaN", "inf": "∞", "-inf": "-∞"}[str(value)]
     size = abs(value)
     if size >= 1e7 or 0 < size < 1e-3:
-        return re.sub(r"\.?0*e", "e", f"{value:.2e}")
+        return re.sub(r"\.?0*e", "e", f"{value:.{digits - 1}e}")
     if size >= 1000 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.4g}" if size >= 10 else f"{value:.3g}"
+    return f"{value:.{digits + (size >= 10)}g}"
 
 
 def format_scaled(value: SupportsFloat, unit: str) -> str:
-    """Writes a quantity with the prefix of its size: 1.23 TFLOP/s."""
+    """Writes a quantity with the prefix of its size: 1.23 TFLOP/s.
+
+    Args:
+      value: the quantity.
+      unit: its unit without a prefix.
+    """
     value = float(value)
     power = min(max(int(math.log10(abs(value)) // 3), 0), 5) if value and math.isfinite(value) else 0
     return f"{format_number(value / 1000**power)} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"
 
 
 def format_columns(lines: Sequence[Sequence[str]], align: str) -> str:
-    """Writes lines of cells as a table of plain text; `align` has one of < and > for each column."""
+    """Writes lines of cells as a table of plain text.
+
+    Args:
+      lines: the cells, as many in each line.
+      align: one of < and > for each column.
+    """
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(line, align, widths, strict=True)) for line in lines]
     return "\n".join(line.rstrip() for line in table)

@@ -180,7 +180,7 @@ class Record:
             lines = [("figure", "value", "", "bar", "")]
             for name, value, relation, bar, met in verdict:
                 mark = "✓ met" if met else "✗ missed"
-                lines.append((name, format_number(value), relation, format_number(bar), mark))
+                lines.append((name, format_number(value, 4), relation, format_number(bar), mark))
             self.say(format_columns(lines, align="<><><"))
         return verdict
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import re
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -102,7 +103,7 @@ def _verdict(rows: Sequence[Mapping], expect: Mapping) -> str:
     for row in rows:
         if row["split"] in ("eval", "verdict"):
             values |= {name: value for name, value in row.items() if name not in ("step", "split")}
-    others = _pairs((name, format_number(value)) for name, value in values.items() if name not in expect)
+    others = _pairs((name, format_number(value, 4)) for name, value in values.items() if name not in expect)
     if not expect:
         return _section("Results", others)
     verdict = judge(expect, values)
@@ -111,7 +112,7 @@ def _verdict(rows: Sequence[Mapping], expect: Mapping) -> str:
     count = "Every bar is met" if met == len(verdict) else f"{met} of {len(verdict)} bars met"
     lines = []
     for name, value, relation, bar, good in verdict:
-        shown = format_number(value) if name in values else "—"
+        shown = format_number(value, 4) if name in values else "—"
         mark = '<td class="met">✓ met</td>' if good else '<td class="missed">✗ not met</td>'
         lines.append(
             f'<tr><th scope="row">{escape(name)}</th><td class="number value">{shown}</td>'
@@ -240,10 +241,11 @@ def _commands(run: Mapping) -> str:
     if not run.get("command"):
         return ""
     checkout = f"git checkout {run['commit']}\n" if run.get("commit") else ""
+    again = shlex.join(word for word in shlex.split(run["command"]) if not word.startswith("--workdir="))
     return (
         "<p>This command goes on from the last checkpoint, with more <code>--config.steps</code> beyond the end:</p>"
         f"<pre><code>{escape(run['command'])}</code></pre><p>This repeats the run from its first step:</p>"
-        f"<pre><code>{escape(checkout + run['command'])} --workdir=ANOTHER_FOLDER</code></pre>"
+        f"<pre><code>{escape(checkout + again)} --workdir=ANOTHER_FOLDER</code></pre>"
     )
 
 

@@ -125,7 +125,7 @@ def test_verdict_prints_each_figure_beside_its_bar(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [
         ["figure", "value", "bar"],
-        ["fid", "0.832", "<=", "0.9", "✓", "met"],
+        ["fid", "0.8321", "<=", "0.9", "✓", "met"],
         ["smallest_class", "NaN", ">=", "0.05", "✗", "missed"],
         ["gone", "NaN", ">", "0", "✗", "missed"],
     ]
