@@ -71,6 +71,8 @@ def test_killed_and_resumed_run_has_each_row_once(tmp_path):
         file.write('{"step": 9, "spl')  # killed while writing
     resumed = Record(tmp_path, steps=12)
     resumed.rewind(6)
+    resumed.verdict({"loss/total": 0.1})  # the run had ended, and now has more steps
+    resumed.rewind(6)
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert len(list((tmp_path / "figures" / "samples").glob("*.png"))) == 6
     train(resumed, range(7, 13))

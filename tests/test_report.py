@@ -30,9 +30,9 @@ CONFIG = {
 def make_run(folder, last=100):
     """A run with two groups of losses, two figures of evaluation, two names of pictures and its speed."""
     record = Record(folder, steps=100, expect=CONFIG["expect"])
-    record.start(
-        CONFIG, {"seed": 3, "commit": "abcdef0123456789", "devices": ["cpu", "cpu"], "versions": {"jax": "1.2"}}
-    )
+    command = "python train.py --config=x.py --workdir=runs/x"
+    facts = {"seed": 3, "commit": "abcdef0123456789", "devices": ["cpu", "cpu"], "versions": {"jax": "1.2"}}
+    record.start(CONFIG, {**facts, "command": command})
     record.parameters({"generator": {"Dense_0": {"kernel": np.zeros((32, 64)), "bias": np.zeros(64)}}})
     for step in range(10, last + 1, 10):
         record.scalars(step, "train", {"loss/generator": 1 / step, "loss/discriminator": math.nan if step == 30 else 1})
@@ -152,7 +152,7 @@ def test_what_the_page_says(page):
     assert re.search(r"smallest_class\s+0\.04\s+bar ≥ 0\.05\s+✗ not met", text)
     assert re.search(r"Steps a second\s+20\s", text) and "2.5 TFLOP/s" in text and "1.5 %" in text
     assert re.search(r"Total\s+2,112", text)
-    assert "git checkout abcdef0123456789" in text and "--workdir=ANOTHER_FOLDER" in text
+    assert "git checkout abcdef0123456789\npython train.py --config=x.py --workdir=ANOTHER_FOLDER" in text
 
 
 def test_running_stopped_and_resumed(tmp_path):
