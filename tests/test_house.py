@@ -120,6 +120,11 @@ def test_every_test_file_has_a_name_of_its_own():
     assert {name for name in names if names.count(name) > 1} == set()
 
 
+def test_every_folder_is_a_package():
+    folders = {pathlib.PurePath(path).parent for path in house.sources("cvjax/**/*.py")}
+    assert [f for f in folders if not (house.ROOT / f / "__init__.py").exists()] == []
+
+
 def test_nothing_loads_tensorflow_or_torch():
     modules = [
         p.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for p in house.sources("cvjax/**/*.py")

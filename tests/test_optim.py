@@ -256,7 +256,7 @@ def test_dict_survives_the_json_of_a_run():
         (dict(name="adadelta"), ["'adadelta'", "'learning_rate'"]),
         (dict(name="sophia", learning_rate=1e-3), ["'sophia'", "descend"]),
         (dict(name="dpsgd", learning_rate=1e-3, l2_norm_clip=1.0, noise_multiplier=0.1, seed=0), ["descend"]),
-        (dict(name="muon", learning_rate=1e-3, preconditioning="aloe"), ["'frobenius'"]),
+        (dict(name="muon", learning_rate=1e-3, preconditioning="aloe"), ["preconditioning"]),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*seed:DeprecationWarning")

@@ -1,0 +1,70 @@
+"""Every config, found by its file: it is whole, has a bar, takes two finite steps, and resumes as if never stopped."""
+
+import contextlib
+import importlib.util
+import json
+import math
+
+import house
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from cvjax import config, fit, runs
+from cvjax.data import catalogue
+from cvjax.errors import UserError
+
+CONFIGS = list(house.sources("configs/*.py"))
+
+
+def examples_of(experiment):
+    """Random examples in the place of a dataset that would have to be downloaded."""
+    name = (experiment.data.name or "").split("/")[0]
+    downloaded = name and name not in catalogue.EMBEDDED
+    return tfds.testing.mock_data(num_examples=64) if downloaded else contextlib.nullcontext()
+
+
+def smoke(path, steps):
+    """The smoke variant of a config, for so many steps."""
+    experiment = config.load(f"{path}:smoke")
+    with experiment.unlocked():
+        experiment.steps = steps
+        experiment.update(log_every=1, checkpoint_every=0, eval_every=0, figure_every=0)
+    return experiment
+
+
+def metrics(run):
+    """Rows of numbers of a run, without those that time it."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["split"] in ("train", "eval")]
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_config_is_whole(path):
+    full, small = config.load(path), config.load(f"{path}:smoke")
+    assert full.expect and small.system == full.system
+    assert 2 <= small.steps <= 20 < full.steps
+    with pytest.raises(UserError, match=r"smok.*'smoke'"):
+        config.load(f"{path}:smok")
+    spec = importlib.util.spec_from_file_location("config", path)  # as ml_collections' flag does, without a variant
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.get_config().to_json_best_effort() == full.to_json_best_effort()
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_config_takes_two_finite_steps_and_resumes_exactly(path, tmp_path):
+    with examples_of(config.load(path)):
+        straight = fit.fit(smoke(path, 2), tmp_path / "straight")
+        fit.fit(smoke(path, 1), tmp_path / "stopped")
+        resumed = fit.fit(smoke(path, 2), tmp_path / "stopped")
+        one, two = (jax.tree.map(np.asarray, runs.load(tmp_path / run)[2]) for run in ("straight", "stopped"))
+    rows = metrics(tmp_path / "straight")
+    assert [row["step"] for row in rows if row["split"] == "train"] == [1, 2]
+    assert all(math.isfinite(value) for row in rows for name, value in row.items() if name != "split")
+    assert resumed == straight
+    jax.tree.map(np.testing.assert_array_equal, two, one)
+    ends = [{row["split"]: row for row in metrics(tmp_path / run)} for run in ("straight", "stopped")]
+    assert ends[0] == ends[1]
+    assert (tmp_path / "straight" / "report.html").exists() and list((tmp_path / "straight" / "figures").iterdir())
