@@ -52,21 +52,23 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
         raise UserError(f"{source.describe(index)}: {error}") from error
 
 
-def stacked(examples: Sequence[Example], names: Sequence[str]) -> Example:
+def stacked(examples: Sequence[Example], source: Source, indices: Sequence[int]) -> Example:
     """Stacks examples into arrays.
 
     Args:
       examples: with the same keys.
-      names: what to call each of them in an error.
+      source: where they come from, and
+      indices: which they are there, to name them.
 
     Raises:
       UserError: two of them differ in shape.
     """
-    for example, name in zip(examples, names, strict=True):
+    for example, index in zip(examples, indices, strict=True):
         for key, value in example.items():
             expected = examples[0][key].shape
             if value.shape != expected:
-                raise UserError(disagreement(key, names[0], expected, name, value.shape))
+                first, second = source.describe(indices[0]), source.describe(index)
+                raise UserError(disagreement(key, first, expected, second, value.shape))
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
@@ -130,4 +132,4 @@ class Batches:
             transformed(self.source, index, self.pipeline, self.seed, position)
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True)
         ]
-        return stacked(examples, [self.source.describe(index) for index in indices.tolist()])
+        return stacked(examples, self.source, indices.tolist())

@@ -100,7 +100,7 @@ def arrays(name: str, split: str, data_dir: str | None = None) -> dict[str, np.n
 
 @functools.lru_cache(maxsize=4)
 def _arrays(source: sources.Source) -> Example:
-    examples = stacked(_decoded(source), [source.describe(index) for index in range(len(source))])
+    examples = stacked(_decoded(source), source, range(len(source)))
     examples["image"] = to_float(examples["image"])
     for array in examples.values():
         array.flags.writeable = False
@@ -132,8 +132,7 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
     memory = sources.Decoded(source, _decoded(source))
     if once.ops:
         memory = sources.Decoded(source, [transformed(memory, index, once) for index in range(len(memory))])
-    names = [source.describe(index) for index in range(len(source))]
-    held = None if then.ops else stacked(memory.examples, names)
+    held = None if then.ops else stacked(memory.examples, source, range(len(source)))
     return Batches(source=memory, pipeline=then, arrays=held, in_memory=True, **options)
 
 

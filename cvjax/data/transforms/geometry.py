@@ -14,7 +14,14 @@ Image = Float32[np.ndarray, "height width channels"]
 Resized = Float32[np.ndarray, "new_height new_width channels"]
 Size = int | Sequence[int]
 Method = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
-Border = Literal["constant", "edge", "reflect", "symmetric", "wrap"]
+Border = Literal["constant", "edge", "reflect", "symmetric", "wrap"]  # as in `numpy.pad`, which is 30 times slower
+BORDERS = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+    "wrap": cv2.BORDER_WRAP,
+}
 
 
 def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool = False) -> Resized:
@@ -88,8 +95,9 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
     if len(sides) not in (1, 2, 4):
         raise UserError(f"padding={sides} must be one, two or four numbers")
     top, bottom, left, right = np.repeat(sides, 4 // len(sides)).tolist()
-    options = {"constant_values": np.float32(value)} if border == "constant" else {}
-    return np.pad(image, ((top, bottom), (left, right), (0, 0)), border, **options)
+    value = (float(value),) * 4
+    padded = cv2.copyMakeBorder(np.ascontiguousarray(image), top, bottom, left, right, BORDERS[border], value=value)
+    return padded.reshape(*padded.shape[:2], -1)  # OpenCV drops a single channel
 
 
 def random_crop(
@@ -175,7 +183,7 @@ def rotate(
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), generator.uniform(least, most), 1.0)
     border = (float(value),) * 4
     turned = cv2.warpAffine(np.ascontiguousarray(image), turn, (width, height), borderValue=border)
-    return turned.reshape(height, width, channels)  # OpenCV drops a single channel
+    return turned.reshape(height, width, channels)
 
 
 def flip(

@@ -66,6 +66,14 @@ def test_pad_puts_the_right_number_on_each_side():
         transforms.pad(IMAGE, (1, 2, 3))
 
 
+@pytest.mark.parametrize("border", ["constant", "edge", "reflect", "symmetric", "wrap"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_borders_are_numpys(border, channels):
+    image = IMAGE[..., :channels]
+    expected = np.pad(image, ((7, 7), (9, 9), (0, 0)), border)
+    np.testing.assert_array_equal(transforms.pad(image, (7, 9), border), expected)
+
+
 def test_random_crops_are_everywhere_and_equally_often():
     image = np.arange(20, dtype=np.float32).reshape(4, 5, 1)
     generator = rng()
