@@ -25,7 +25,7 @@ FLOORS = (
     {"errors", "cvjax"},
 )
 ARITHMETIC = {"ops", *PARTS, *FAMILIES}  # where arrays go in and out, signatures say their shapes
-CITED = {"losses", "metrics", *FAMILIES}  # whose modules follow a paper
+CITED = {"losses", *FAMILIES}  # whose modules follow a paper
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "misc", "data2", "tmp"}
 
 
