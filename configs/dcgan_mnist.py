@@ -12,7 +12,7 @@ from cvjax.config import experiment, variant
 
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
-    pad = ({"op": "pad", "size": (32, 32)},)
+    pad = ({"op": "pad", "padding": 2},)
     config = experiment(
         "generative.gan",
         recipe=dict(shape=(32, 32, 1), latent=100, width=64, measure="pixels", samples_per_example=1),

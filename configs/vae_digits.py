@@ -20,6 +20,7 @@ def get_config(name: str = ""):
             dropout=0.5,
             likelihood="categorical",
             levels=17,
+            measure="digits",
             optimiser=dict(name="adam", learning_rate=1e-3),
         ),
         data=dict(name="digits", batch=64, eval_batch=128),

@@ -18,10 +18,9 @@ from PIL import Image
 
 from cvjax import command, runs
 from cvjax.core import Recipe, State
-from cvjax.data import images as image_files
-from cvjax.data import transforms
+from cvjax.data import folder, pipeline, transforms
+from cvjax.display import grid
 from cvjax.errors import UserError
-from cvjax.record import grid
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
@@ -61,14 +60,14 @@ class Predictor:
 
     def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int):
         """Prepares the transforms that the run evaluated with; `description` is the run's config.json."""
-        self.transforms = transforms.compose(description["config"]["data"]["eval_transforms"])
+        self.transforms = pipeline.build(description["config"]["data"]["eval_transforms"])
         self.shape = tuple(description["batch"]["image"][0][1:])
         self.batch = batch
         self.predict = jax.jit(lambda images: recipe.predict(state, {"image": images}))
 
     def prepare(self, image: Float[np.ndarray, "height width channels"]) -> Float[np.ndarray, "h w c"]:
         """Brings an image to the shape that the system was trained on."""
-        image = self.transforms(image)
+        image = self.transforms(image, np.random.default_rng(0))
         height, width, channels = self.shape
         if channels == 1 and image.shape[2] == 3:
             image = transforms.grayscale(image, channels=1)
@@ -120,9 +119,14 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path) -> None:
     Raises:
       UserError: nothing to read, or an image that cannot be.
     """
-    files = image_files.find(source) if source.is_dir() else [source]
+    if not source.exists():
+        raise UserError(f"--input={source}: there is no such file or folder.")
+    files = folder.list_images(source) if source.is_dir() else [source]
+    if not files:
+        raise UserError(f"--input={source} holds no images ({', '.join(folder.SUFFIXES)}).")
     predictions = {}
-    for file, outputs in zip(files, predictor([image_files.read(file) for file in files]), strict=True):
+    images = [folder.decode(file, channels=3).astype(np.float32) / 255 for file in files]
+    for file, outputs in zip(files, predictor(images), strict=True):
         name = file.relative_to(source).with_suffix("") if source.is_dir() else Path(file.stem)
         for kind, value in outputs.items():
             if value.ndim == 3 and value.shape[-1] in (1, 3):

@@ -17,12 +17,12 @@ import cvjax
 from cvjax import data
 from cvjax.core import Recipe
 from cvjax.errors import UserError, suggest
+from cvjax.rundir import RELATIONS
 
 # What may differ when a run is continued: it changes when things are looked at, never the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "figure_every", "checkpoint_every", "expect")
 FAMILIES = ("generative", "translation", "detection", "segmentation", "recognition", "faces", "multimodal")
 FAMILIES += ("interpret", "attacks")
-RELATIONS = ("<=", ">=", "<", ">", "==")
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool)  # of config.data, where None
 
 DEFAULTS = dict(

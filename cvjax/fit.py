@@ -43,8 +43,8 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """
     mesh = sharding.make_mesh(config.mesh)
     experiments.check(config, mesh.size)
-    workdir = runs.open_workdir(config, Path(workdir))
     recipe = experiments.build(config)
+    workdir = runs.open_workdir(config, Path(workdir))
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     examples = data.load(experiments.as_dict(config.data), seed=config.seed, **processes)
     with _Signals() as signals:
@@ -73,8 +73,8 @@ class Run:
             )
         self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
         facts = runs.facts(config, mesh, self.batch)
-        self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
+        self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         self.state = self._first_state()
         self.step = int(self.state.step)
         self.record.parameters(self.state.params)
@@ -131,6 +131,8 @@ class Run:
             return
         values = {name: float(value) for name, value in metrics.items()}
         broken = [name for name, value in values.items() if not np.isfinite(value)]
+        if due and not broken:
+            self.record.scalars(step, "speed", self.clock.speed(step, self.config.data.batch, self.compiled))
         if due or broken:
             self.record.scalars(step, "train", values)
         if broken:
@@ -139,8 +141,6 @@ class Run:
                 f"step {step}: {', '.join(f'{name} is {values[name]}' for name in broken)}. The last finite checkpoint "
                 f"is step {self.checkpoints.latest} in {self.workdir}; a lower learning rate or clipping may be right."
             )
-        if due:
-            self.record.scalars(step, "speed", self.clock.speed(step, self.config.data.batch, self.compiled))
 
     def _pause_due(self) -> bool:
         every = (self.config.eval_every, self.config.figure_every, self.config.checkpoint_every)

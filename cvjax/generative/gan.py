@@ -41,24 +41,26 @@ class Generator(nn.Module):
     """DCGAN's generator: a projection to 4 x 4, then transposed convolutions that double the size.
 
     Attributes:
-      shape: height, width, channels of the image; height and width are 4 times the same power of two.
+      shape: height, width, channels of the image; height and width are the same, `base` times a power of two.
       width: channels before the last layer; each earlier layer has twice as many (128 at 64 px is the paper's).
       kernel: of the transposed convolutions.
+      base: height and width of the projection; 4 is the paper's, smaller gives small images more layers.
     """
 
     shape: tuple[int, int, int]
     width: int = 128
     kernel: int = 5
+    base: int = 4
 
     @nn.compact
     def __call__(
         self, latent: Float[Array, "batch latent"], train: bool = False
     ) -> Float[Array, "batch height width channels"]:
         """Returns images in [0, 1]; the paper's tanh gives 2 * image - 1."""
-        doublings = count_doublings(self.shape)
+        doublings = count_doublings(self.shape, self.base)
         features = self.width * 2 ** (doublings - 1)
-        x = nn.Dense(4 * 4 * features, use_bias=False, kernel_init=WEIGHTS)(latent)
-        x = nn.relu(batch_norm(train)(x.reshape(-1, 4, 4, features)))
+        x = nn.Dense(self.base**2 * features, use_bias=False, kernel_init=WEIGHTS)(latent)
+        x = nn.relu(batch_norm(train)(x.reshape(-1, self.base, self.base, features)))
         padding = (self.kernel - 1) // 2
         double = dict(kernel=self.kernel, stride=2, padding=padding, output_padding=self.kernel % 2)
         for level in range(doublings - 1)[::-1]:
@@ -75,11 +77,13 @@ class Discriminator(nn.Module):
       shape: as the generator's.
       width: channels of the first layer; each later layer has twice as many.
       kernel: of the convolutions.
+      base: height and width of the last layer, as the generator's.
     """
 
     shape: tuple[int, int, int]
     width: int = 128
     kernel: int = 5
+    base: int = 4
 
     @nn.compact
     def __call__(
@@ -87,7 +91,7 @@ class Discriminator(nn.Module):
     ) -> Float[Array, " batch"]:
         """Returns one logit an image, high where it looks real."""
         x = 2 * images - 1
-        for level in range(count_doublings(self.shape)):
+        for level in range(count_doublings(self.shape, self.base)):
             halve = dict(kernel=self.kernel, stride=2, padding=(self.kernel - 1) // 2, kernel_init=WEIGHTS)
             x = Conv(self.width * 2**level, **halve, use_bias=level == 0)(x)
             if level > 0:  # no normalisation on the input
@@ -96,19 +100,21 @@ class Discriminator(nn.Module):
         return nn.Dense(1, kernel_init=WEIGHTS)(x.reshape(len(x), -1))[:, 0]
 
 
-def count_doublings(shape: tuple[int, ...]) -> int:
-    """Counts how many times 4 x 4 is doubled to a size.
+def count_doublings(shape: tuple[int, ...], base: int = 4) -> int:
+    """Counts how many times the first layer's size is doubled.
 
     Args:
       shape: height, width, channels.
+      base: height and width of the first layer.
 
     Raises:
-      UserError: not square, or not 8, 16, 32, ...
+      UserError: not square, or not 2, 4, 8, ... times the base.
     """
     height, width = shape[:2]
-    doublings = round(math.log2(max(height, 1) / 4))
-    if height != width or doublings < 1 or 4 * 2**doublings != height:
-        raise UserError(f"config.recipe.shape={tuple(shape)}: DCGAN makes squares of 8, 16, 32, ...: pad or resize.")
+    doublings = round(math.log2(height / base)) if height > base > 0 else 0
+    if height != width or doublings < 1 or base * 2**doublings != height:
+        sizes = ", ".join(str(base * 2**n) for n in range(1, 4))
+        raise UserError(f"config.recipe.shape={tuple(shape)}: base={base} makes squares of {sizes}, ...: pad or resize.")
     return doublings
 
 
@@ -176,6 +182,7 @@ def recipe(
     latent: int = 100,
     width: int = 128,
     kernel: int = 5,
+    base: int = 4,
     real_label: float = 1.0,
     ema: float = 0.999,
     measure: Literal["digits", "pixels"] = "pixels",
@@ -190,6 +197,7 @@ def recipe(
       latent: dimensions of z, uniform in [-1, 1] as in the paper.
       width: channels of the layers nearest the image, in both networks.
       kernel: of all convolutions.
+      base: height and width of the smallest layer, in both networks; the images are 2, 4, 8, ... times as large.
       real_label: target of real images in the discriminator's loss.
       ema: share of the averaged generator that each step keeps.
       measure: "digits": FID and more by the frozen digit classifier (8 x 8 grey images);
@@ -204,11 +212,11 @@ def recipe(
     Raises:
       UserError: sizes that DCGAN cannot make.
     """
-    count_doublings(shape)
+    count_doublings(shape, base)
     if measure == "digits" and tuple(shape) != (8, 8, 1):
         raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {tuple(shape)}.')
-    generator = Generator(tuple(shape), width, kernel)
-    discriminator = Discriminator(tuple(shape), width, kernel)
+    generator = Generator(tuple(shape), width, kernel, base)
+    discriminator = Discriminator(tuple(shape), width, kernel, base)
     generator_tx, discriminator_tx = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
 
     def draw_latent(key, count):

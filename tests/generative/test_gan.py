@@ -105,14 +105,14 @@ def randomise_statistics(state):
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).uniform(size=(BATCH, *SHAPE)).astype(np.float32)
+    return jax.random.uniform(jax.random.key(7), (BATCH, *SHAPE))
 
 
 @pytest.mark.parity
 def test_losses_are_torchs(torch):
-    real, fake = np.random.default_rng(1).normal(size=(2, 9)).astype(np.float32) * 3
+    real, fake = 3 * jax.random.normal(jax.random.key(1), (2, 9))
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    r, f = torch.tensor(real), torch.tensor(fake)
+    r, f = torch.tensor(np.asarray(real)), torch.tensor(np.asarray(fake))
     expected = entropy(r, torch.full_like(r, 0.9)) + entropy(f, torch.zeros_like(f))
     np.testing.assert_allclose(gan.discriminator_loss(real, fake, 0.9), expected, rtol=1e-6)
     np.testing.assert_allclose(gan.generator_loss(fake), entropy(f, torch.ones_like(f)), rtol=1e-6)
@@ -122,18 +122,18 @@ def test_losses_are_torchs(torch):
 @pytest.mark.parametrize("kernel", [4, 5])
 def test_networks_are_torchs(torch, images, kernel):
     recipe = gan.recipe(shape=SHAPE, latent=LATENT, width=WIDTH, kernel=kernel)
-    state = randomise_statistics(recipe.init(jax.random.key(0), {"image": jnp.asarray(images)}))
+    state = randomise_statistics(recipe.init(jax.random.key(0), {"image": images}))
     generator, discriminator = torch_networks(torch, kernel)
     carry_across(torch, state, generator, discriminator)
-    z = np.random.default_rng(2).uniform(-1, 1, size=(BATCH, LATENT)).astype(np.float32)
+    z = jax.random.uniform(jax.random.key(2), (BATCH, LATENT), minval=-1.0)
     variables = {
         name: {"params": state.params[name], "batch_stats": state.extra["batch_stats"][name]} for name in state.params
     }
     ours = gan.Generator(SHAPE, WIDTH, kernel).apply(variables["generator"], z)
-    theirs = generator.eval()(torch.tensor(z)).detach().numpy().transpose(0, 2, 3, 1)
+    theirs = generator.eval()(torch.tensor(np.asarray(z))).detach().numpy().transpose(0, 2, 3, 1)
     np.testing.assert_allclose(2 * ours - 1, theirs, atol=1e-5)  # float32, three layers
     ours = gan.Discriminator(SHAPE, WIDTH, kernel).apply(variables["discriminator"], images)
-    theirs = discriminator.eval()(torch.tensor(2 * images - 1).permute(0, 3, 1, 2)).detach().numpy()
+    theirs = discriminator.eval()(torch.tensor(np.asarray(2 * images - 1)).permute(0, 3, 1, 2)).detach().numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -141,13 +141,13 @@ def test_networks_are_torchs(torch, images, kernel):
 def test_three_training_steps_are_torchs(torch, images):
     """Same weights, same z: after three steps of both networks, losses and weights agree, BN statistics too."""
     recipe = make_recipe(real_label=0.9)
-    batch = {"image": jnp.asarray(images)}
+    batch = {"image": images}
     state = recipe.init(jax.random.key(0), batch)
     generator, discriminator = torch_networks(torch)
     carry_across(torch, state, generator, discriminator)
     g_adam, d_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (generator, discriminator))
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    real = torch.tensor(2 * images - 1).permute(0, 3, 1, 2)
+    real = torch.tensor(np.asarray(2 * images - 1)).permute(0, 3, 1, 2)
     step = jax.jit(recipe.train_step)
     for index in range(3):
         key = jax.random.key(index)
@@ -184,7 +184,7 @@ def without_tracking(network, inputs):
 
 
 def test_no_normalisation_on_the_generators_output_and_the_discriminators_input(images):
-    params = make_recipe().init(jax.random.key(0), {"image": jnp.asarray(images)}).params
+    params = make_recipe().init(jax.random.key(0), {"image": images}).params
     widths = [layer["scale"].shape[0] for name, layer in params["generator"].items() if "BatchNorm" in name]
     assert sorted(widths) == [WIDTH, 2 * WIDTH]
     widths = [layer["scale"].shape[0] for name, layer in params["discriminator"].items() if "BatchNorm" in name]
@@ -205,7 +205,7 @@ def test_initial_weights_are_the_papers():
 
 
 def test_real_and_generated_images_are_batches_of_their_own_for_the_discriminator(images):
-    recipe, batch, key = make_recipe(), {"image": jnp.asarray(images)}, jax.random.key(3)
+    recipe, batch, key = make_recipe(), {"image": images}, jax.random.key(3)
     state = recipe.init(jax.random.key(0), batch)
     z = jax.random.uniform(key, (BATCH, LATENT), minval=-1.0, maxval=1.0)
     variables = {
@@ -230,7 +230,7 @@ def second_convolution(layers, images):
 
 
 def test_samples_are_of_the_averaged_generator(images):
-    recipe, batch = make_recipe(ema=0.75), {"image": jnp.asarray(images)}
+    recipe, batch = make_recipe(ema=0.75), {"image": images}
     state = recipe.init(jax.random.key(0), batch)
     average, step = state.params["generator"], jax.jit(recipe.train_step)
     for index in range(3):

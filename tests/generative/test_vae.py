@@ -15,37 +15,38 @@ from cvjax.generative import vae
 
 @pytest.fixture(scope="module")
 def images():
-    return data.arrays("digits", "test")["image"][:16]
+    return jnp.asarray(data.arrays("digits", "test")["image"][:16])
 
 
 def test_kl_is_that_of_torch_distributions():
     torch = pytest.importorskip("torch")
-    mean, log_variance = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
-    posterior = torch.distributions.Normal(torch.tensor(mean), torch.tensor(np.exp(log_variance / 2)))
+    mean, log_variance = jax.random.normal(jax.random.key(0), (2, 5, 3))
+    deviation = np.exp(log_variance / 2)
+    posterior = torch.distributions.Normal(torch.tensor(np.asarray(mean)), torch.tensor(deviation))
     prior = torch.distributions.Normal(0.0, 1.0)
     expected = torch.distributions.kl_divergence(posterior, prior).numpy()
     np.testing.assert_allclose(vae.gaussian_kl(mean, log_variance), expected, rtol=1e-5, atol=1e-6)  # float32
 
 
 def test_bernoulli_likelihood_is_scipys(images):
-    binary = np.round(images)
-    logits = np.random.default_rng(1).normal(size=(*images.shape, 1)).astype(np.float32)
+    binary = jnp.round(images)
+    logits = jax.random.normal(jax.random.key(1), (*images.shape, 1))
     expected = scipy.stats.bernoulli.logpmf(binary, scipy.special.expit(logits[..., 0])).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(vae.log_likelihood("bernoulli", logits, binary, 2), expected, rtol=1e-5)
 
 
 def test_categorical_likelihood_is_brute_force(images):
-    logits = np.random.default_rng(2).normal(size=(*images.shape, 17)).astype(np.float32)
+    logits = jax.random.normal(jax.random.key(2), (*images.shape, 17))
     levels = np.rint(images * 16).astype(int)
     expected = np.zeros(len(images))
     for index in np.ndindex(images.shape):
-        pixel = logits[index].astype(np.float64)
+        pixel = np.asarray(logits[index], np.float64)
         expected[index[0]] += pixel[levels[index]] - np.log(np.exp(pixel).sum())
     np.testing.assert_allclose(vae.log_likelihood("categorical", logits, images, 17), expected, rtol=1e-5)
 
 
 def test_gaussian_likelihood_is_scipys_with_a_grey_level_one_unit_wide(images):
-    outputs = np.random.default_rng(3).normal(size=(*images.shape, 2)).astype(np.float32)
+    outputs = jax.random.normal(jax.random.key(3), (*images.shape, 2))
     deviation = np.exp(outputs[..., 1] / 2)
     expected = scipy.stats.norm.logpdf(16 * images, 16 * outputs[..., 0], 16 * deviation).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(vae.log_likelihood("gaussian", outputs, images, 17), expected, rtol=1e-4)
@@ -92,7 +93,7 @@ def test_expected_image_is_in_range(likelihood, outputs):
 def test_training_lowers_the_bound_and_figures_are_consistent(images, options):
     fast = dict(name="adam", learning_rate=1e-2)
     recipe = vae.recipe(shape=(8, 8, 1), importance_samples=10, optimiser=fast, **options)
-    batch = {"image": jnp.asarray(images)}
+    batch = {"image": images}
     state = jax.jit(recipe.init)(jax.random.key(0), batch)
     step, losses = jax.jit(recipe.train_step), []
     for index in range(40):
@@ -114,7 +115,7 @@ def test_training_lowers_the_bound_and_figures_are_consistent(images, options):
 
 def test_loss_sums_over_pixels_and_latents_and_averages_over_the_batch(images):
     recipe = vae.recipe(shape=(8, 8, 1), latent=3, hidden=(16,), likelihood="categorical", levels=17)
-    batch, key = {"image": jnp.asarray(images)}, jax.random.key(5)
+    batch, key = {"image": images}, jax.random.key(5)
     state = recipe.init(jax.random.key(0), batch)
     mean, log_variance = vae.Encoder(3, (16,)).apply({"params": state.params["encoder"]}, images)
     noise = jax.random.normal(jax.random.split(key, 4)[1], mean.shape)
