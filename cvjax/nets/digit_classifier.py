@@ -10,7 +10,7 @@ from cvjax.nets.layers import Conv
 class DigitClassifier(nn.Module):
     """Four 3x3 convolutions in two stages, each stage halved by average pooling, then two dense layers.
 
-    With its defaults it has 81,898 parameters.
+    With its defaults it has 82,090 parameters.
 
     Attributes:
       classes: number of logits.

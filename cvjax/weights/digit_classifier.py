@@ -17,6 +17,7 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -60,7 +61,7 @@ def export(run: str | Path, file: str | Path = FILE) -> dict[str, Any]:
     """
     run = Path(run)
     description = read_config(run)
-    like = NET.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))["params"]
+    like = jax.eval_shape(NET.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
     params = checkpoint.read_params(run / "checkpoints", "classifier", like)
     figures = [row for row in read_metrics(run) if row["split"] == "eval"][-1]
     about = {

@@ -6,22 +6,26 @@ import pytest
 from cvjax.nets.digit_classifier import DigitClassifier
 
 
-def initialised(**attributes):
+def randomised(**attributes):
+    """A net, random parameters (biases too) and images; initialising it would compile for seconds."""
     net = DigitClassifier(**attributes)
     images = jax.random.uniform(jax.random.key(1), (3, 8, 8, 1))
-    return net, net.init(jax.random.key(0), images)["params"], images
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.05 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    return net, params, images
 
 
 def test_size_and_shapes():
-    net, params, images = initialised()
+    net, params, images = randomised()
     logits, activations = net.apply({"params": params}, images)
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 81_898
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 82_090
     assert (logits.shape, activations["features"].shape) == ((3, 10), (3, 64))
     assert activations["features"].min() == 0  # after the ReLU
 
 
 def test_logits_are_linear_in_the_features_and_dropout_is_for_training():
-    net, params, images = initialised(dropout=0.5)
+    net, params, images = randomised(dropout=0.5)
     logits, activations = net.apply({"params": params}, images)
     linear = activations["features"] @ params["logits"]["kernel"] + params["logits"]["bias"]
     np.testing.assert_allclose(logits, linear, atol=1e-5)
@@ -32,7 +36,7 @@ def test_logits_are_linear_in_the_features_and_dropout_is_for_training():
 @pytest.mark.parity
 def test_forward_equals_torch():
     torch = pytest.importorskip("torch")
-    net, params, images = initialised()
+    net, params, images = randomised()
 
     def conv(x, name):
         kernel = torch.from_numpy(np.array(params[name]["kernel"])).permute(3, 2, 0, 1)
@@ -43,6 +47,7 @@ def test_forward_equals_torch():
     x = 2 * torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) - 1
     for stage in (1, 2):
         x = torch.nn.functional.avg_pool2d(conv(conv(x, f"conv_{stage}_1"), f"conv_{stage}_2"), 2)
-    x = x.permute(0, 2, 3, 1).reshape(3, -1) @ torch.from_numpy(np.array(params["features"]["kernel"]))
+    kernel, bias = (torch.from_numpy(np.array(params["features"][name])) for name in ("kernel", "bias"))
+    x = torch.relu(x.permute(0, 2, 3, 1).reshape(3, -1) @ kernel + bias)
     _, activations = net.apply({"params": params}, images)
-    np.testing.assert_allclose(activations["features"], torch.relu(x).numpy(), atol=1e-5)  # biases start at 0
+    np.testing.assert_allclose(activations["features"], x.numpy(), atol=1e-5)

@@ -11,6 +11,13 @@ from cvjax.recognition import classifier
 KEY = jax.random.key(0)
 
 
+@pytest.fixture(scope="module")
+def system():
+    """A recipe of a tiny net and its first state."""
+    recipe = classifier.recipe(width=4, dropout=0.0, optimiser={"name": "adam", "learning_rate": 1e-2})
+    return recipe, jax.jit(recipe.init)(KEY, digit_batch(2))
+
+
 def digit_batch(count=64):
     train = data.arrays("digits", "train")
     return {"image": jnp.asarray(train["image"][:count]), "label": jnp.asarray(train["label"][:count])}
@@ -45,17 +52,15 @@ def test_jitter_of_nothing_changes_nothing_and_a_draw_equals_scipy():
             np.testing.assert_allclose(found[index, :, :, channel], expected, atol=1e-5)
 
 
-def test_a_few_steps_learn_a_batch():
-    recipe = classifier.recipe(width=8, dropout=0.0, optimiser={"name": "adam", "learning_rate": 1e-2})
-    batch = digit_batch()
-    state = jax.jit(recipe.init)(KEY, batch)
+def test_a_few_steps_learn_a_batch(system):
+    (recipe, state), batch = system, digit_batch()
     train_step = jax.jit(recipe.train_step)
     for _ in range(60):
-        state, metrics = train_step(state, batch, jax.random.fold_in(KEY, state.step))
+        state, _ = train_step(state, batch, jax.random.fold_in(KEY, state.step))
     outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
     figures = recipe.score(iter([(jax.device_get(batch), outputs)]))
-    assert metrics["loss/cross_entropy"] < 1.5 and int(state.step) == 60
-    assert figures["accuracy"] > 0.8 and figures["nll"] < 1.0
+    assert int(state.step) == 60
+    assert figures["accuracy"] > 0.6 and figures["nll"] < 1.2  # .1 and 2.3 by chance
     predicted = recipe.predict(state, {"image": batch["image"]})
     assert np.mean(predicted["label"] == batch["label"]) == pytest.approx(figures["accuracy"])
 
@@ -70,12 +75,10 @@ def test_score_counts_rows_of_all_batches():
     assert recipe.score(iter(rows)) == pytest.approx({"accuracy": 11 / 12, "nll": 1.5})
 
 
-def test_figures_frame_the_wrong_digits_in_red_hardest_first():
-    recipe = classifier.recipe(width=8)
-    batch = digit_batch(70)
-    state = recipe.init(KEY, batch)
+def test_figures_frame_the_wrong_digits_in_red_hardest_first(system):
+    (recipe, state), batch = system, digit_batch(70)
     shown = recipe.visualise(state, batch, KEY)
-    logits = np.asarray(recipe.eval_step(state, batch, KEY)["logits"])
+    logits = np.asarray(jax.jit(recipe.eval_step)(state, batch, KEY)["logits"])
     assert shown["hardest"].shape == (64, 36, 36, 3) and shown["augmented"].shape == (64, 8, 8, 1)
     red = np.asarray(shown["hardest"][:, 0, 0, 0] == 1.0)
     wrong = np.count_nonzero(logits.argmax(axis=1) != batch["label"])

@@ -2,10 +2,13 @@ import hashlib
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cvjax import data
+from cvjax.checkpoint import Checkpoints
+from cvjax.core import State
 from cvjax.errors import UserError
 from cvjax.weights import digit_classifier
 
@@ -21,7 +24,7 @@ def test_weights_are_the_frozen_ones():
 
 def test_weights_classify_the_test_digits_as_their_metadata_says():
     test = data.arrays("digits", "test")
-    logits, _ = digit_classifier.NET.apply({"params": digit_classifier.load()}, test["image"])
+    logits, _ = digit_classifier.NET.apply({"params": digit_classifier.load()}, jnp.asarray(test["image"]))
     accuracy = np.mean(np.argmax(logits, axis=1) == test["label"])
     about = digit_classifier.metadata()
     assert accuracy == pytest.approx(about["test_accuracy"]) and accuracy >= 0.99
@@ -35,3 +38,24 @@ def test_export_refuses_what_is_no_finished_run(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"config": {}}))
     with pytest.raises(UserError, match="checkpoints"):
         digit_classifier.export(tmp_path)
+
+
+def test_export_writes_the_last_weights_of_a_run_and_where_they_come_from(tmp_path):
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf) + 1, digit_classifier.load())
+    state = State(step=jnp.int32(7), params={"classifier": params}, opt={}, extra={})
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(7, state, {})
+    checkpoints.close()
+    names = ("config", "command", "commit", "versions", "devices")
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 3, **{name: name for name in names}}))
+    rows = [
+        {"step": 5, "split": "eval", "accuracy": 0.5, "nll": 1.0},
+        {"step": 7, "split": "eval", "accuracy": 0.9, "nll": 0.1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    digit_classifier.export(tmp_path, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as arrays:
+        about = json.loads(str(arrays["metadata"]))
+        np.testing.assert_array_equal(arrays["conv_1_2/kernel"], params["conv_1_2"]["kernel"])
+        assert len(arrays.files) == 1 + len(jax.tree.leaves(params))
+    assert (about["seed"], about["step"], about["test_accuracy"], about["command"]) == (3, 7, 0.9, "command")
