@@ -180,7 +180,7 @@ def _records(builder: tfds.core.DatasetBuilder, name: str, split: str, data_dir:
     except Exception as error:
         fault = _unprepared(name, data_dir)
         if builder.data_path.exists():
-            fault = f"{name} lies in {builder.data_dir}, but cannot be read by index. Move it away; then it {fault}"
+            fault += f". Move {builder.data_dir} away first: it holds the dataset in a format without random access"
         raise UserError(fault) from error
     return records
 

@@ -7,7 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from cvjax import data
-from cvjax.data import catalogue, loading
+from cvjax.data import builders, catalogue, loading
+from cvjax.data.builders import embedded
 from cvjax.errors import UserError
 
 
@@ -55,6 +56,56 @@ def test_images_of_any_size_need_a_transform(mocked):
         data.load(settings, seed=0)
     loaded = data.load({**settings, "transforms": resize, "eval_transforms": resize}, seed=0)
     assert next(loaded.train())["image"].shape == (4, 16, 16, 3)
+
+
+class Coco(builders.Embedded, skip_registration=True):
+    """What a prepared `coco/2017` looks like on disk; TFDS's own code for it cannot run without TensorFlow."""
+
+    name = "coco"
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="2017", version=tfds.core.Version("1.1.0"))]  # noqa: RUF012
+
+    def _info(self):
+        box = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(num_classes=80)}
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "image/id": np.int64,
+            "objects": tfds.features.Sequence(box),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(12), "validation": self._generate_examples(5)}
+
+    def _generate_examples(self, count):
+        for key in range(count):
+            boxes = [{"bbox": tfds.features.BBox(0.1, 0.1, 0.5, 0.5), "label": 3}] * key
+            image = embedded.png(np.full((20 + key, 30, 3), key, np.uint8))
+            yield key, {"image": image, "image/id": 1000 + key, "objects": boxes}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_prepared_dataset_is_read_from_its_files_alone(tmp_path, in_memory):
+    Coco.prepared("2017", tmp_path)
+    resize = [dict(op="resize", size=(16, 16))]
+    settings = {"name": "coco/2017", "data_dir": str(tmp_path), "batch": 5, "in_memory": in_memory}
+    settings |= {"eval_split": "validation", "transforms": resize, "eval_transforms": resize}
+    data.check(settings)
+    loaded = data.load(settings, seed=0)
+    assert loaded.info["examples"] == {"train": 12, "validation": 5}
+    batch = next(loaded.evaluate())
+    assert set(batch) == {"image", "image/id", "valid"}
+    np.testing.assert_array_equal(np.round(batch["image"][:, 0, 0, 0] * 255) + 1000, batch["image/id"])
+    with pytest.raises(UserError, match=r"data.eval_split='test'.*Known: train, validation"):
+        data.check({**settings, "eval_split": "test"})
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_dataset_in_a_format_without_random_access_says_what_to_do(tmp_path):
+    folder = Coco.prepared("2017", tmp_path).data_path
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(UserError, match=rf"tfds build coco/2017.*Move {folder} away first"):
+        data.check({"name": "coco/2017", "data_dir": str(tmp_path), "eval_split": "validation"})
 
 
 def test_an_example_that_cannot_be_decoded_is_named_or_skipped(capsys):

@@ -80,7 +80,7 @@ def test_grey_folders_keep_one_channel_and_mixed_ones_become_rgb(tmp_path):
 @pytest.mark.parametrize(
     ("mode", "color", "expected"),
     [
-        ("I;16", 100 * 257, (100,)),
+        ("I;16", 100 * 256 + 7, (100,)),
         ("1", 1, (255,)),
         ("P", 0, (0, 0, 0)),
         ("RGBA", (200, 0, 0, 0), (255, 255, 255)),
