@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, Int, Shaped
 
 from cvjax.data.pipeline import Pipeline
 from cvjax.data.sources import Source
@@ -25,9 +25,9 @@ def permutation(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]:
     return order
 
 
-def to_float(image: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """Maps 0..255 to [0, 1]."""
-    return image.astype(np.float32) / np.float32(255)
+def to_float(image: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """Maps grey levels, 0..255 or 0..65535, to [0, 1]. What is float already stays as it is."""
+    return image if image.dtype.kind == "f" else image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 
 def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, position: int = 0) -> Example:
@@ -44,10 +44,9 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
       UserError: it cannot be decoded, or a transform refuses it.
     """
     example = source[index]
-    image = to_float(example["image"]) if example["image"].dtype == np.uint8 else example["image"]
     generator = np.random.default_rng((seed, TRANSFORMS, position)) if pipeline.random else None
     try:
-        return {**example, "image": pipeline(image, generator)}
+        return {**example, "image": pipeline(to_float(example["image"]), generator)}
     except UserError as error:
         raise UserError(f"{source.describe(index)}: {error}") from error
 
@@ -96,6 +95,7 @@ class Batches:
       batch: examples in a batch of all processes together.
       rows: this process's part of it, [first, last).
       endless: shuffled anew in each epoch and without end; else one pass in order, with `valid`.
+      in_memory: whether the examples are decoded already.
       arrays: all examples stacked and transformed, where they are in memory and no transform is random.
     """
 
@@ -105,8 +105,8 @@ class Batches:
     batch: int
     rows: tuple[int, int]
     endless: bool
-    arrays: Example | None = None
     in_memory: bool = False
+    arrays: Example | None = None
 
     def __len__(self) -> int:
         """Returns the number of steps."""
@@ -127,7 +127,7 @@ class Batches:
     def _gather(self, positions: np.ndarray, indices: np.ndarray) -> Example:
         if self.arrays is not None:
             batch = {key: value[indices] for key, value in self.arrays.items()}
-            return {**batch, "image": to_float(batch["image"])} if batch["image"].dtype == np.uint8 else batch
+            return {**batch, "image": to_float(batch["image"])}
         examples = [
             transformed(self.source, index, self.pipeline, self.seed, position)
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True)

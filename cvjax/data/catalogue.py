@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,6 @@ from tensorflow_datasets.core import read_only_builder
 from cvjax.data import builders
 from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError, suggest
-
-EMBEDDED = {"digits": builders.Digits, "photos": builders.Photos}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class CatalogueSplit:
         return f"example {index} of {self.name} ({self.split})"
 
 
-def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
+def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
     """Finds a dataset's builder. Nothing is prepared.
 
     Args:
@@ -55,21 +54,21 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
       UserError: TFDS does not know the name, or needs TensorFlow to tell about it.
     """
     base, _, config = name.partition("/")
-    if base in EMBEDDED:
-        configs = EMBEDDED[base].builder_configs
+    if base in builders.EMBEDDED:
+        configs = builders.EMBEDDED[base].builder_configs
         if config and config not in configs:
             raise UserError(f"data.name={name!r}: {base} has no variant {config!r}. {suggest(config, configs)}")
-        return EMBEDDED[base](config=config or None, data_dir=data_dir)
+        return builders.EMBEDDED[base](config=config or None, data_dir=data_dir)
     try:
         # The files tell all without the builder's code, which may need TensorFlow.
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except Exception:  # not prepared, or not a name
         pass
-    known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
+    known = [*builders.EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
     if re.split("[/:]", name)[0] not in known:
         nearest = suggest(base, known).partition("Known:")[0]  # there are over a thousand
         raise UserError(
-            f"data.name={name!r}: there is no such dataset. {nearest}Ours: {', '.join(EMBEDDED)}; "
+            f"data.name={name!r}: there is no such dataset. {nearest}Ours: {', '.join(builders.EMBEDDED)}; "
             "TFDS's: https://www.tensorflow.org/datasets/catalog"
         )
     try:
@@ -84,7 +83,7 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
         raise UserError(f"data.name={name!r}: {str(error).splitlines()[0]}") from error
 
 
-def check_split(name: str, split: str, data_dir: str | None, key: str) -> None:
+def check_split(name: str, split: str, data_dir: str | Path | None, key: str) -> None:
     """Refuses a dataset or split that cannot be read. Our own builders are not prepared for it.
 
     Args:
@@ -106,7 +105,7 @@ def check_split(name: str, split: str, data_dir: str | None, key: str) -> None:
         _records(builder, name, split, data_dir, key)
 
 
-def open_split(name: str, split: str, data_dir: str | None = None, key: str = "split") -> CatalogueSplit:
+def open_split(name: str, split: str, data_dir: str | Path | None = None, key: str = "split") -> CatalogueSplit:
     """Opens one split of a dataset; one of our own is prepared first where need be.
 
     Args:
@@ -142,7 +141,7 @@ def open_split(name: str, split: str, data_dir: str | None = None, key: str = "s
     )
 
 
-def image_shape(name: str, data_dir: str | None = None) -> tuple[int, int, int] | None:
+def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int, int] | None:
     """Returns the shape that a dataset declares for its images, None where they may differ."""
     shape = find_builder(name, data_dir).info.features["image"].shape
     return None if None in shape else tuple(shape)
@@ -162,7 +161,7 @@ def _static(features: tfds.features.FeaturesDict) -> list[str]:
     return names
 
 
-def _records(builder: tfds.core.DatasetBuilder, name: str, split: str, data_dir: str | None, key: str) -> Any:
+def _records(builder: tfds.core.DatasetBuilder, name: str, split: str, data_dir: str | Path | None, key: str) -> Any:
     """Returns TFDS's random access to a split's examples."""
     splits = builder.info.splits
     if splits:  # else the dataset is not prepared, or is mocked
@@ -185,7 +184,7 @@ def _records(builder: tfds.core.DatasetBuilder, name: str, split: str, data_dir:
     return records
 
 
-def _unprepared(name: str, data_dir: str | None) -> str:
+def _unprepared(name: str, data_dir: str | Path | None) -> str:
     where = f" --data_dir={data_dir}" if data_dir else ""
     return (
         f"data.name={name!r} has to be prepared once, which needs TensorFlow: pip install 'cvjax[prepare]' && "
@@ -196,8 +195,5 @@ def _unprepared(name: str, data_dir: str | None) -> str:
 def _narrow(value: Any) -> np.ndarray:
     """Makes 64-bit numbers 32-bit, as JAX would."""
     value = np.asarray(value)
-    return (
-        value.astype({"i": np.int32, "u": np.uint32, "f": np.float32}[value.dtype.kind])
-        if (value.dtype.kind in "iuf" and value.dtype.itemsize == 8)
-        else value
-    )
+    narrow = {np.int64: np.int32, np.uint64: np.uint32, np.float64: np.float32}.get(value.dtype.type)
+    return value.astype(narrow) if narrow else value

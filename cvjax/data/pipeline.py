@@ -18,15 +18,11 @@ OPS: Mapping[str, Callable] = types.MappingProxyType({name: getattr(transforms, 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """A transform with its arguments."""
+    """A transform with its arguments. A random one takes a generator first."""
 
     name: str
     arguments: dict[str, Any]
-
-    @property
-    def random(self) -> bool:
-        """Whether it takes a generator."""
-        return next(iter(inspect.signature(OPS[self.name]).parameters)) == "generator"
+    random: bool
 
     def __str__(self) -> str:
         """Writes it as a call."""
@@ -111,7 +107,7 @@ def build(entries: Sequence[Any], key: str = "data.transforms") -> Pipeline:
         for parameter, spec in takes.items():
             if spec.default is inspect.Parameter.empty and parameter not in arguments:
                 raise UserError(f"{where}: {name} needs the argument {parameter!r}")
-        ops.append(Op(name, arguments))
+        ops.append(Op(name, arguments, random="generator" in parameters))
     return Pipeline(tuple(ops))
 
 
@@ -141,6 +137,4 @@ def _written(expected: Any) -> str:
     """Writes a type for people."""
     if typing.get_origin(expected) is typing.Literal:
         return f"one of {', '.join(typing.get_args(expected))}"
-    return str(getattr(expected, "__name__", expected) if isinstance(expected, type) else expected).replace(
-        "collections.abc.", ""
-    )
+    return expected.__name__ if isinstance(expected, type) else str(expected).replace("collections.abc.", "")

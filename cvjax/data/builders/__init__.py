@@ -1,7 +1,18 @@
 """TFDS builders over images that ship with the dependencies: nothing is downloaded, TensorFlow is not needed."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from cvjax.data.builders.digits import Digits
 from cvjax.data.builders.embedded import Embedded, silenced
 from cvjax.data.builders.photos import Photos
 
-__all__ = ["Digits", "Embedded", "Photos", "silenced"]
+__all__ = ["EMBEDDED", "Digits", "Embedded", "Photos", "names", "silenced"]
+
+EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType({builder.name: builder for builder in (Digits, Photos)})
+
+
+def names() -> list[str]:
+    """Lists what `data.name` may be without a download: each builder, and each of its variants."""
+    variants = [f"{base}/{config}" for base, builder in EMBEDDED.items() for config in builder.builder_configs]
+    return [*EMBEDDED, *variants]

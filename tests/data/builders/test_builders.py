@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn import datasets
 
 from cvjax import data
+from cvjax.data import builders
 from cvjax.data.builders import Digits, Photos, photos
 from cvjax.errors import UserError
 
@@ -65,6 +66,12 @@ def test_a_variant_sets_the_size_of_the_crops():
     assert next(loaded.train())["image"].shape == (4, 128, 128, 3)
     with pytest.raises(UserError, match="'64'"):
         data.load({"name": "photos/65"}, seed=0)
+
+
+def test_names_are_what_loads_without_a_download():
+    assert builders.names() == ["digits", "photos", "photos/64", "photos/32", "photos/128"]
+    for name in builders.names():
+        data.check({"name": name})
 
 
 def test_two_processes_prepare_at_once_say_one_line_and_need_no_tensorflow(tmp_path):
