@@ -1,7 +1,5 @@
 """Mistakes in `config.data`: each ends in one message that names the key and what would be right."""
 
-import time
-
 import pytest
 
 from cvjax import data
@@ -73,9 +71,7 @@ def test_what_is_right_passes():
 
 
 def test_checking_prepares_and_decodes_nothing(tmp_path):
-    start = time.perf_counter()
     data.check({"name": "digits", "data_dir": str(tmp_path)})
-    assert time.perf_counter() - start < 1  # 0.01 s on an idle core; preparing takes 0.3 s and more
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="Did you mean 'train'"):
         data.check({"name": "digits", "data_dir": str(tmp_path), "train_split": "trian"})
