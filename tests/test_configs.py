@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from cvjax import config, fit, runs
-from cvjax.data import catalogue
+from cvjax.data import builders
 from cvjax.errors import UserError
 
 CONFIGS = list(house.sources("configs/*.py"))
@@ -21,7 +21,7 @@ CONFIGS = list(house.sources("configs/*.py"))
 def examples_of(experiment):
     """Random examples in the place of a dataset that would have to be downloaded."""
     name = (experiment.data.name or "").split("/")[0]
-    downloaded = name and name not in catalogue.EMBEDDED
+    downloaded = name and name not in builders.EMBEDDED
     return tfds.testing.mock_data(num_examples=64) if downloaded else contextlib.nullcontext()
 
 
