@@ -6,7 +6,7 @@ its weights after the last step to `cvjax/weights/digit_classifier.npz`. No chec
 Paper: LeCun, Bottou, Bengio & Haffner, Gradient-Based Learning Applied to Document Recognition, 1998 (LeNet).
 Command: python train.py --config=configs/classifier_digits.py --workdir=runs/classifier_digits
 Result: accuracy 0.998 on the 500 test digits (seeds 0, 1, 2, 7: 0.998, 1.000, 0.998, 0.996).
-Time: half a minute on two CPU cores.
+Time: 0.5 minutes on two CPU cores.
 """
 
 from cvjax.config import experiment, variant

@@ -22,17 +22,6 @@ COUNT = 1000  # samples of a control, and the usual number of a model's
 CHUNK = 256  # images a call of the classifier, always padded to that many: one compilation
 DRAWS = 5  # of the Gaussian control, averaged: its FID varies by a few per cent from draw to draw
 
-IMPOSTORS = {
-    "training digits, all": (impostors.real, 1297),
-    "training digits, 500": (impostors.real, 500),
-    "one Gaussian": (impostors.one_gaussian, COUNT),
-    "class means": (impostors.class_means, COUNT),
-    "one exemplar a class": (impostors.exemplars, COUNT),
-    "independent pixels": (impostors.independent_pixels, COUNT),
-    "uniform noise": (impostors.uniform_noise, COUNT),
-    "5 of the 10 classes": (impostors.half_of_the_classes, COUNT),
-}
-
 Images = Float[np.ndarray, "images 8 8 1"]
 
 
@@ -111,19 +100,24 @@ def control_fid(count: int = COUNT) -> float:
 
 def _gaussian_draws(count: int) -> Iterator[Images]:
     for seed in range(DRAWS):
-        yield impostors.gaussian_per_class(np.random.default_rng(seed), *_training_digits(), count)
+        yield impostors.draw("Gaussian per class", seed, *_training_digits(), count)
 
 
 def controls() -> dict[str, dict[str, float]]:
     """Measures real digits and impostors as `evaluate` measures a model's samples.
 
     Returns:
-      {control: figures}. The row of the Gaussian a class is the mean over the draws that make `control_fid`.
+      {control: figures}: all 1,297 and 500 of the training digits, and 1,000 samples of each impostor. The row of the
+      Gaussian a class is the mean over the draws that make `control_fid`.
     """
-    gaussian = [evaluate(draw) for draw in _gaussian_draws(COUNT)]
-    rows = {"Gaussian per class": {name: float(np.mean([row[name] for row in gaussian])) for name in gaussian[0]}}
-    for name, (draw, count) in IMPOSTORS.items():
-        rows[name] = evaluate(draw(np.random.default_rng(0), *_training_digits(), count))
+    images, labels = _training_digits()
+    rows = {}
+    for count in (len(images), len(_test_features())):
+        rows[f"{count} training digits"] = evaluate(impostors.draw("training images", 0, images, labels, count))
+    for name in impostors.NAMES[1:]:
+        rows[name] = evaluate(impostors.draw(name, 0, images, labels, COUNT))
+    draws = [evaluate(samples) for samples in _gaussian_draws(COUNT)]
+    rows["Gaussian per class"] = {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]}
     return rows
 
 

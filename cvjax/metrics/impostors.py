@@ -1,62 +1,99 @@
-"""Impostors: samples by models too simple or too broken to count, which show what a measure of generation sees.
+"""Impostors: samples by models too simple or too broken to count, which show what a measure of generation sees."""
 
-All have one signature, (rng, images, labels, count) -> samples: training images [n, height, width, channels] in [0, 1],
-their classes [n], and how many samples to draw. Gaussian samples leave [0, 1]; whoever measures them clips.
-"""
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-Images = Float[np.ndarray, "_ height width channels"]
-Labels = Int[np.ndarray, " _"]
+from cvjax.errors import UserError, suggest
 
 
-def real(rng: np.random.Generator, images: Images, labels: Labels, count: int) -> Images:
-    """Draws training images, each at most once and as many as there are: the best that a copy can do."""
+def draw(
+    name: str,
+    seed: int,
+    images: Float[np.ndarray, "examples height width channels"],
+    labels: Int[np.ndarray, " examples"],
+    count: int,
+) -> Float[np.ndarray, "count height width channels"]:
+    """Draws the samples of an impostor, in random order.
+
+    Args:
+      name: one of `NAMES`.
+      seed: of the draw; the same samples come each time.
+      images: training images in [0, 1].
+      labels: their classes, 0 .. classes - 1.
+      count: number of samples. There are no more real ones than training images.
+
+    Returns:
+      float32 images. Gaussian samples leave [0, 1]; whoever measures them clips.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    if name not in _IMPOSTORS:
+        raise UserError(f"there is no impostor {name!r}. {suggest(name, _IMPOSTORS)}")
+    return _IMPOSTORS[name](np.random.default_rng(seed), images, labels, count).astype(np.float32)
+
+
+def _training_images(rng, images, labels, count):
+    """Training images, each once: the best that a copy can do."""
     return rng.permutation(images)[:count]
 
 
-def gaussian_per_class(rng: np.random.Generator, images: Images, labels: Labels, count: int) -> Images:
-    """Draws from a Gaussian of each class's mean and covariance, the classes equally often."""
-    classes = np.arange(count) % (labels.max() + 1)
-    samples = np.empty((count, *images.shape[1:]), np.float32)
-    for index in range(labels.max() + 1):
-        samples[classes == index] = one_gaussian(rng, images[labels == index], labels, np.sum(classes == index))
-    return rng.permutation(samples)
+def _gaussian_per_class(rng, images, labels, count):
+    """Gaussians of each class's mean and covariance, the classes equally often."""
+    groups = [images[labels == index] for index in range(labels.max() + 1)]
+    sizes = [len(part) for part in np.array_split(np.arange(count), len(groups))]
+    return rng.permutation(np.concatenate([_gaussian(rng, *pair) for pair in zip(groups, sizes, strict=True)]))
 
 
-def one_gaussian(rng: np.random.Generator, images: Images, labels: Labels, count: int | np.integer) -> Images:
-    """Draws from the Gaussian of the images' mean and covariance."""
-    # Random combinations of the images have their covariance. An eigendecomposition would choose signs, and so samples,
-    # differently on different machines.
+def _one_gaussian(rng, images, labels, count):
+    """A Gaussian of all images' mean and covariance."""
+    return _gaussian(rng, images, count)
+
+
+def _gaussian(rng, images, count):
+    # Random combinations of images have the covariance of the images. An eigendecomposition would choose signs, and so
+    # samples, differently on different machines.
     mean = images.mean(axis=0)
-    weights = rng.normal(size=(count, len(images))) / np.sqrt(len(images) - 1)
-    return (mean + np.tensordot(weights, images - mean, axes=1)).astype(np.float32)
+    return mean + np.tensordot(rng.normal(size=(count, len(images))), images - mean, axes=1) / np.sqrt(len(images) - 1)
 
 
-def class_means(rng: np.random.Generator, images: Images, labels: Labels, count: int) -> Images:
-    """Repeats the mean image of each class."""
+def _class_means(rng, images, labels, count):
+    """The mean image of each class, repeated."""
     means = np.stack([images[labels == index].mean(axis=0) for index in range(labels.max() + 1)])
     return means[rng.permutation(np.arange(count) % len(means))]
 
 
-def exemplars(rng: np.random.Generator, images: Images, labels: Labels, count: int) -> Images:
-    """Repeats one training image of each class: a memory, and a collapse of all variety within a class."""
+def _exemplars(rng, images, labels, count):
+    """One training image of each class, repeated: a memory, and a collapse of all variety within a class."""
     chosen = np.array([rng.choice(np.flatnonzero(labels == index)) for index in range(labels.max() + 1)])
     return images[chosen[rng.permutation(np.arange(count) % len(chosen))]]
 
 
-def independent_pixels(rng: np.random.Generator, images: Images, labels: Labels, count: int) -> Images:
-    """Draws each pixel from a training image of its own: right histograms everywhere and no structure."""
-    rows = rng.integers(len(images), size=(count, *images.shape[1:]))
-    return np.take_along_axis(images, rows, axis=0)
+def _independent_pixels(rng, images, labels, count):
+    """Each pixel from a training image of its own: right histograms everywhere and no structure."""
+    return np.take_along_axis(images, rng.integers(len(images), size=(count, *images.shape[1:])), axis=0)
 
 
-def uniform_noise(rng: np.random.Generator, images: Images, labels: Labels, count: int) -> Images:
-    """Draws every pixel uniformly from [0, 1]."""
-    return rng.random((count, *images.shape[1:]), np.float32)
+def _uniform_noise(rng, images, labels, count):
+    """Every pixel uniform in [0, 1]."""
+    return rng.random((count, *images.shape[1:]))
 
 
-def half_of_the_classes(rng: np.random.Generator, images: Images, labels: Labels, count: int) -> Images:
-    """Draws training images of the first half of the classes, with replacement: perfect, and blind to the rest."""
+def _half_of_the_classes(rng, images, labels, count):
+    """Training images of the first half of the classes, with replacement: perfect, and blind to the rest."""
     return images[rng.choice(np.flatnonzero(labels < (labels.max() + 1) // 2), count)]
+
+
+_IMPOSTORS: dict[str, Callable] = {
+    "training images": _training_images,
+    "Gaussian per class": _gaussian_per_class,
+    "one Gaussian": _one_gaussian,
+    "class means": _class_means,
+    "one exemplar a class": _exemplars,
+    "independent pixels": _independent_pixels,
+    "uniform noise": _uniform_noise,
+    "half of the classes": _half_of_the_classes,
+}
+NAMES = tuple(_IMPOSTORS)

@@ -2,20 +2,21 @@ import numpy as np
 import pytest
 
 from cvjax import data
+from cvjax.errors import UserError
 from cvjax.metrics import digits, generative, impostors
 
 # Of an independent implementation with another classifier: FID over that of one Gaussian a class, distance to the
 # nearest training digit. FIDs of two classifiers agree in magnitude only, distances to how samples are drawn.
 PUBLISHED = {
     "Gaussian per class": (1.0, 19),
-    "training digits, all": (0.20, 0),
-    "training digits, 500": (0.41, 0),
+    "1297 training digits": (0.20, 0),
+    "500 training digits": (0.41, 0),
     "one Gaussian": (10.8, 26),
     "class means": (4.0, 16),
     "one exemplar a class": (7.0, 0),
     "independent pixels": (25, 34),
     "uniform noise": (40, 57),
-    "5 of the 10 classes": (17, 0),
+    "half of the classes": (17, 0),
 }
 
 
@@ -33,12 +34,12 @@ def test_controls_agree_with_published_ones_in_magnitude(controls):
 
 def test_fid_orders_the_controls(controls):
     order = [
-        "training digits, all",
-        "training digits, 500",
+        "1297 training digits",
+        "500 training digits",
         "Gaussian per class",
         "class means",
         "one Gaussian",
-        "5 of the 10 classes",
+        "half of the classes",
         "independent pixels",
         "uniform noise",
     ]
@@ -47,9 +48,9 @@ def test_fid_orders_the_controls(controls):
 
 
 def test_inception_score_alone_passes_a_collapsed_model(controls):
-    real, exemplars, means = (controls[n] for n in ("training digits, all", "one exemplar a class", "class means"))
+    real, exemplars, means = (controls[n] for n in ("1297 training digits", "one exemplar a class", "class means"))
     assert exemplars["inception_score"] > real["inception_score"]
-    assert means["inception_score"] > controls["training digits, 500"]["inception_score"]
+    assert means["inception_score"] > controls["500 training digits"]["inception_score"]
     for collapsed in (exemplars, means):
         assert collapsed["fid"] > 20 * real["fid"]
         assert collapsed["fid_over_control"] > 2
@@ -57,7 +58,7 @@ def test_inception_score_alone_passes_a_collapsed_model(controls):
 
 def test_what_each_other_measure_catches(controls):
     assert controls["one exemplar a class"]["nearest_distance"] == 0
-    assert controls["5 of the 10 classes"]["smallest_class"] == 0
+    assert controls["half of the classes"]["smallest_class"] == 0
     assert controls["Gaussian per class"]["smallest_class"] >= 0.05
     assert controls["Gaussian per class"]["fid_over_control"] == pytest.approx(1.0, rel=1e-12)
 
@@ -95,7 +96,7 @@ def test_gaussian_per_class_has_each_class_s_mean_and_covariance():
     images = rng.normal(size=(60, 2, 2, 1)).astype(np.float32)
     images[:30] += 3
     labels = np.repeat([0, 1], 30)
-    samples = impostors.gaussian_per_class(np.random.default_rng(2), images, labels, 40_000).reshape(-1, 4)
+    samples = impostors.draw("Gaussian per class", 2, images, labels, 40_000).reshape(-1, 4)
     near = samples.mean(axis=1) > 1.5  # the classes are three standard deviations apart, of means of four pixels
     for chosen, group in ((near, images[:30]), (~near, images[30:])):
         group = group.reshape(30, 4)
@@ -107,4 +108,9 @@ def test_gaussian_per_class_has_each_class_s_mean_and_covariance():
 def test_fid_sees_what_a_gaussian_lacks(controls):
     found, _ = digits.features(data.arrays("digits", "test")["image"])
     assert generative.fid(found, found) < 1e-9
-    assert controls["Gaussian per class"]["fid"] > 4 * controls["training digits, 500"]["fid"]
+    assert controls["Gaussian per class"]["fid"] > 4 * controls["500 training digits"]["fid"]
+
+
+def test_a_misspelt_impostor_is_explained():
+    with pytest.raises(UserError, match=r"Did you mean 'class means'\?"):
+        impostors.draw("class mean", 0, np.zeros((2, 2, 2, 1), np.float32), np.array([0, 1]), 3)

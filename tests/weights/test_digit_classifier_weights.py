@@ -44,10 +44,16 @@ def test_export_writes_the_last_weights_of_a_run_and_where_they_come_from(tmp_pa
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf) + 1, digit_classifier.load())
     state = State(step=jnp.int32(7), params={"classifier": params}, opt={}, extra={})
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(7, state, {})
+    checkpoints.save(7, state, {"position": 0})
     checkpoints.close()
-    names = ("config", "command", "commit", "versions", "devices")
-    (tmp_path / "config.json").write_text(json.dumps({"seed": 3, **{name: name for name in names}}))
+    description = {
+        "config": {"steps": 7},
+        "command": "as typed",
+        "commit": "c0ffee",
+        "versions": {},
+        "devices": ["cpu"],
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"seed": 3, **description}))
     rows = [
         {"step": 5, "split": "eval", "accuracy": 0.5, "nll": 1.0},
         {"step": 7, "split": "eval", "accuracy": 0.9, "nll": 0.1},
@@ -58,4 +64,4 @@ def test_export_writes_the_last_weights_of_a_run_and_where_they_come_from(tmp_pa
         about = json.loads(str(arrays["metadata"]))
         np.testing.assert_array_equal(arrays["conv_1_2/kernel"], params["conv_1_2"]["kernel"])
         assert len(arrays.files) == 1 + len(jax.tree.leaves(params))
-    assert (about["seed"], about["step"], about["test_accuracy"], about["command"]) == (3, 7, 0.9, "command")
+    assert (about["seed"], about["step"], about["test_accuracy"], about["command"]) == (3, 7, 0.9, "as typed")
