@@ -15,6 +15,7 @@ from cvjax.data.iteration import TrainIterator, iterate
 from cvjax.errors import UserError
 
 MEMORY_LIMIT = 2**30  # bytes of a decoded split that is held in memory when nothing else is said
+KEPT = 10_000  # examples at most of a split that stays decoded for whoever asks next
 SAMPLED = 8  # examples from which the size of a split is estimated
 
 
@@ -108,18 +109,20 @@ def _arrays(source: sources.Source) -> Example:
 
 
 def _decoded(source: sources.Source) -> Sequence[Example]:
-    """Decodes all examples. Those of a TFDS dataset, whose files do not change, are kept for the next time."""
-    return _kept(source) if isinstance(source, catalogue.CatalogueSplit) else _decode_all(source)
+    """Decodes all examples. Those of a small TFDS dataset, whose files do not change, are kept for the next time."""
+    small = isinstance(source, catalogue.CatalogueSplit) and len(source) <= KEPT
+    return _kept(source) if small else _all(source.__getitem__, source)
 
 
 @functools.lru_cache(maxsize=4)
 def _kept(source: catalogue.CatalogueSplit) -> Sequence[Example]:
-    return _decode_all(source)
+    return _all(source.__getitem__, source)
 
 
-def _decode_all(source: sources.Source) -> Sequence[Example]:
+def _all(function: Callable[[int], Any], source: sources.Source) -> list[Any]:
+    """Calls a function of the index of every example, in threads: decoders let go of Python's lock."""
     with futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(source.__getitem__, range(len(source)), chunksize=64))
+        return list(pool.map(function, range(len(source))))
 
 
 def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: bool | None, **options: Any) -> Batches:
@@ -129,11 +132,10 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
         in_memory = _estimate(source, once) < MEMORY_LIMIT
     if not in_memory:
         return Batches(source=source, pipeline=transforms, **options)
-    memory = sources.Decoded(source, _decoded(source))
-    if once.ops:
-        memory = sources.Decoded(source, [transformed(memory, index, once) for index in range(len(memory))])
-    held = None if then.ops else stacked(memory.examples, source, range(len(source)))
-    return Batches(source=memory, pipeline=then, arrays=held, in_memory=True, **options)
+    # Transformed one by one: photographs of any size may be many times larger than what becomes of them.
+    examples = _all(lambda index: transformed(source, index, once), source) if once.ops else _decoded(source)
+    held = None if then.ops else stacked(examples, source, range(len(source)))
+    return Batches(source=sources.Decoded(source, examples), pipeline=then, arrays=held, in_memory=True, **options)
 
 
 def _estimate(source: sources.Source, once: pipeline.Pipeline) -> float:
@@ -158,8 +160,7 @@ def _readable(source: sources.Source, on_corrupt: str) -> sources.Source:
             return str(error)
         return None
 
-    with futures.ThreadPoolExecutor() as pool:
-        faults = list(pool.map(corrupt, range(len(source)), chunksize=64))
+    faults = _all(corrupt, source)
     kept = [index for index, fault in enumerate(faults) if fault is None]
     if not kept:
         raise UserError(f"none of the {len(faults)} examples of {source.name} can be read: {faults[0]}")
