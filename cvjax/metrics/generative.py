@@ -131,32 +131,6 @@ def nearest_distance(
     return float(nearest_neighbours(samples, reference, scale)[0].mean())
 
 
-def pixel_measures(
-    samples: Float[np.ndarray, "samples height width channels"],
-    reference: Float[np.ndarray, "references height width channels"],
-    size: int = 8,
-) -> dict[str, float]:
-    """Fréchet distance of the pixels of images averaged down to `size` x `size`: for images that have no classifier.
-
-    It sees composition, brightness and colour, not detail, and it does not compare with a FID by network features.
-
-    Args:
-      samples: images in [0, 1]; height and width multiples of `size`.
-      reference: held-out images of the same shape.
-      size: height and width after averaging.
-
-    Returns:
-      {"fid": the distance}, in squared units of [0, 1].
-    """
-
-    def pooled(images: np.ndarray) -> np.ndarray:
-        count, height, width, channels = images.shape
-        blocks = images.reshape(count, size, height // size, size, width // size, channels)
-        return blocks.mean(axis=(2, 4), dtype=np.float64).reshape(count, -1)
-
-    return {"fid": fid(pooled(samples), pooled(reference))}
-
-
 def class_shares(probabilities: Float[np.ndarray, "samples classes"]) -> Float[np.ndarray, " classes"]:
     """Share of the samples that the classifier takes for each class; a share near 0 is a dropped mode.
 
