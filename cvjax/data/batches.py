@@ -19,7 +19,13 @@ ORDER, TRANSFORMS = 0, 1  # streams of random numbers that must not coincide
 
 @functools.lru_cache(maxsize=4)
 def permutation(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]:
-    """Returns the order in which an epoch visits the examples."""
+    """Returns the order in which an epoch visits the examples.
+
+    Args:
+      count: how many examples there are.
+      seed: of the run.
+      epoch: which epoch.
+    """
     order = np.random.default_rng((seed, ORDER, epoch)).permutation(count)
     order.flags.writeable = False  # it is shared
     return order
@@ -71,15 +77,23 @@ def stacked(examples: Sequence[Example], source: Source, indices: Sequence[int])
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
-def disagreement(key: str, first: str, shape: tuple[int, ...], second: str, other: tuple[int, ...]) -> str:
-    """Says that two examples do not fit into one batch and which transform would mend it."""
+def disagreement(feature: str, first: str, shape: tuple[int, ...], second: str, other: tuple[int, ...]) -> str:
+    """Says that two examples do not fit into one batch and which transform would mend it.
+
+    Args:
+      feature: in which they differ.
+      first: name of one example, and
+      shape: the shape of its feature.
+      second: name of the other, and
+      other: the shape of its feature.
+    """
     by, by_other = ("x".join(map(str, dimensions)) for dimensions in (shape, other))
-    if key == "image" and shape[:2] == other[:2]:
+    if feature == "image" and shape[:2] == other[:2]:
         mend = 'dict(op="grayscale")'
     else:
         mend = 'dict(op="resize", size=(64, 64)) or dict(op="random_crop", size=(64, 64))'
     return (
-        f"a batch needs examples of one shape, but `{key}` of {first} is {by} and that of {second} is {by_other}. "
+        f"a batch needs examples of one shape, but `{feature}` of {first} is {by} and that of {second} is {by_other}. "
         f"Add to data.transforms and data.eval_transforms: {mend}"
     )
 

@@ -83,14 +83,14 @@ def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.Dat
         raise UserError(f"data.name={name!r}: {str(error).splitlines()[0]}") from error
 
 
-def check_split(name: str, split: str, data_dir: str | Path | None, key: str) -> None:
+def check_split(name: str, split: str, data_dir: str | Path | None, setting: str) -> None:
     """Refuses a dataset or split that cannot be read. Our own builders are not prepared for it.
 
     Args:
       name: the dataset.
       split: its split.
       data_dir: TFDS's folder; None: TFDS's own choice.
-      key: the setting to name in the message.
+      setting: the setting to name in the message.
 
     Raises:
       UserError: what is wrong and what would be right.
@@ -100,19 +100,19 @@ def check_split(name: str, split: str, data_dir: str | Path | None, key: str) ->
         bases = [re.match(r"\s*\w*", part).group().strip() for part in split.split("+")]
         for base in bases:
             if base not in ("train", "test"):
-                raise UserError(f"{key}={split!r}: {name} has no such split. {suggest(base, ('train', 'test'))}")
+                raise UserError(f"{setting}={split!r}: {name} has no such split. {suggest(base, ('train', 'test'))}")
     else:
-        _records(builder, name, split, data_dir, key)
+        _records(builder, name, split, data_dir, setting)
 
 
-def open_split(name: str, split: str, data_dir: str | Path | None = None, key: str = "split") -> CatalogueSplit:
+def open_split(name: str, split: str, data_dir: str | Path | None = None, setting: str = "split") -> CatalogueSplit:
     """Opens one split of a dataset; one of our own is prepared first where need be.
 
     Args:
       name: as for `find_builder`.
       split: "train", "test", ... or a slice such as "train[:10%]".
       data_dir: TFDS's folder; None: TFDS's own choice.
-      key: the setting to name in a message.
+      setting: the setting to name in a message.
 
     Raises:
       UserError: what is wrong and what would be right.
@@ -127,7 +127,7 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None, key: s
                 f"{name} cannot be prepared in {builder.data_dir}: {error}. Set data.data_dir or the "
                 "environment's TFDS_DATA_DIR to a folder that can be written."
             ) from error
-    records = _records(builder, name, split, data_dir, key)
+    records = _records(builder, name, split, data_dir, setting)
     features = builder.info.features
     label = dict(features.items()).get("label")
     return CatalogueSplit(
@@ -142,7 +142,12 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None, key: s
 
 
 def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int, int] | None:
-    """Returns the shape that a dataset declares for its images, None where they may differ."""
+    """Returns the shape that a dataset declares for its images, None where they may differ.
+
+    Args:
+      name: as for `find_builder`.
+      data_dir: TFDS's folder; None: TFDS's own choice.
+    """
     shape = find_builder(name, data_dir).info.features["image"].shape
     return None if None in shape else tuple(shape)
 
@@ -161,16 +166,18 @@ def _static(features: tfds.features.FeaturesDict) -> list[str]:
     return names
 
 
-def _records(builder: tfds.core.DatasetBuilder, name: str, split: str, data_dir: str | Path | None, key: str) -> Any:
+def _records(
+    builder: tfds.core.DatasetBuilder, name: str, split: str, data_dir: str | Path | None, setting: str
+) -> Any:
     """Returns TFDS's random access to a split's examples."""
     splits = builder.info.splits
     if splits:  # else the dataset is not prepared, or is mocked
         try:
             empty = splits[split].num_examples == 0
         except Exception as error:  # TFDS has an error for each way to misspell one
-            raise UserError(f"{key}={split!r}: {name} has no such split. {suggest(split, splits)}") from error
+            raise UserError(f"{setting}={split!r}: {name} has no such split. {suggest(split, splits)}") from error
         if empty:
-            raise UserError(f"{key}={split!r}: there are no examples in it")
+            raise UserError(f"{setting}={split!r}: there are no examples in it")
     if "image" not in builder.info.features:
         raise UserError(f"data.name={name!r} has no feature `image`, only {', '.join(sorted(builder.info.features))}")
     try:

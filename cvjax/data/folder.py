@@ -60,13 +60,13 @@ class FolderSplit:
             return (width, height, self.channels) if turned else (height, width, self.channels)
 
 
-def open_split(folder: str | Path, split: str, key: str = "split") -> FolderSplit:
+def open_split(folder: str | Path, split: str, setting: str = "split") -> FolderSplit:
     """Opens one split of a folder.
 
     Args:
       folder: its path.
       split: one of its splits.
-      key: the setting to name in a message.
+      setting: the setting to name in a message.
 
     Raises:
       UserError: there is no such folder, it holds no images, or the split is missing or empty.
@@ -81,7 +81,7 @@ def open_split(folder: str | Path, split: str, key: str = "split") -> FolderSpli
         raise UserError(f"data.folder={str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
     base, by_split = _by_split(root, files)
     if not by_split.get(split):
-        raise UserError(f"{key}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
+        raise UserError(f"{setting}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
     names = {file: _class_name(file.relative_to(root).parts[base:]) for file in files}
     classes = sorted({name for name in names.values() if name})
     for file, name in names.items():

@@ -52,12 +52,12 @@ class Pipeline:
             image = OPS[op.name](*leading, image, **op.arguments)
         return image
 
-    def dry_run(self, shape: tuple[int, int, int], key: str, example: str) -> tuple[int, ...]:
+    def dry_run(self, shape: tuple[int, int, int], setting: str, example: str) -> tuple[int, ...]:
         """Runs on a black image and returns the shape that comes out.
 
         Args:
           shape: [height, width, channels] of the image.
-          key: the setting to name in a message.
+          setting: the setting to name in a message.
           example: what has this shape, to name in a message.
 
         Raises:
@@ -69,25 +69,25 @@ class Pipeline:
                 image = Pipeline((op,))(image, generator)
             except Exception as error:  # whatever a wrong type or value comes to
                 size = "x".join(map(str, image.shape))
-                raise UserError(f"{key}[{place}]: {op} fails on {example} ({size}): {error}") from error
+                raise UserError(f"{setting}[{place}]: {op} fails on {example} ({size}): {error}") from error
         return image.shape
 
 
-def build(entries: Sequence[Any], key: str = "data.transforms") -> Pipeline:
+def build(entries: Sequence[Any], setting: str = "data.transforms") -> Pipeline:
     """Makes the function that a list of transforms describes.
 
     Args:
       entries: `dict(op=NAME, ...)` each; the other keys are the arguments of the function of that name.
-      key: the setting to name in a message.
+      setting: the setting to name in a message.
 
     Raises:
       UserError: an unknown transform, or an argument that it does not take or lacks.
     """
     if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
-        raise UserError(f'{key} must be a list of dict(op="resize", size=(64, 64)), not {entries!r}')
+        raise UserError(f'{setting} must be a list of dict(op="resize", size=(64, 64)), not {entries!r}')
     ops = []
     for place, entry in enumerate(entries):
-        where = f"{key}[{place}]"
+        where = f"{setting}[{place}]"
         if not hasattr(entry, "keys") or "op" not in entry:
             raise UserError(f'{where} must be a dict such as dict(op="resize", size=(64, 64)), not {entry!r}')
         arguments = dict(entry)

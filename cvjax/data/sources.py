@@ -34,12 +34,12 @@ class Source(Protocol):
         """Names an example for an error message."""
 
 
-def open_source(settings: Mapping[str, Any], key: str) -> Source:
+def open_source(settings: Mapping[str, Any], setting: str) -> Source:
     """Opens one split of the dataset that the settings name, preparing it where it is one of our own.
 
     Args:
       settings: a complete `config.data`.
-      key: "train_split" or "eval_split".
+      setting: "train_split" or "eval_split".
 
     Raises:
       UserError: there is no such dataset, folder or split, or it is empty.
@@ -48,8 +48,8 @@ def open_source(settings: Mapping[str, Any], key: str) -> Source:
     from cvjax.data import catalogue, folder
 
     if settings["folder"] is not None:
-        return folder.open_split(settings["folder"], settings[key], f"data.{key}")
-    return catalogue.open_split(settings["name"], settings[key], settings["data_dir"], f"data.{key}")
+        return folder.open_split(settings["folder"], settings[setting], f"data.{setting}")
+    return catalogue.open_split(settings["name"], settings[setting], settings["data_dir"], f"data.{setting}")
 
 
 class Subset:
