@@ -30,7 +30,7 @@ def get_config(name: str = ""):
                 schedule=dict(name="cosine_decay_schedule", decay_steps=1900),  # to 0: the last weights are the result
             ),
         ),
-        data=dict(name="digits", batch=128, eval_batch=100),
+        data=dict(name="digits", batch=128),
         steps=2000,
         log_every=100,
         eval_every=500,
