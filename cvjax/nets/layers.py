@@ -127,4 +127,4 @@ def _parameters(layer: Conv | ConvTranspose, x: Array) -> tuple[Array, Array, Ar
     shape = (*size, x.shape[-1] // layer.groups, layer.features)
     kernel = layer.param("kernel", layer.kernel_init, shape, layer.param_dtype)
     bias = layer.param("bias", layer.bias_init, (layer.features,), layer.param_dtype) if layer.use_bias else None
-    return nn.dtypes.promote_dtype(x, kernel, bias, dtype=layer.dtype)
+    return tuple(nn.dtypes.promote_dtype(x, kernel, bias, dtype=layer.dtype))

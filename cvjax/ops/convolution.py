@@ -8,7 +8,7 @@ So the three maps are closed under differentiation: the transposes of each are t
 here, bilinear by declaration, and so keep both modes of differentiation, of every order. JAX by itself differentiates
 `lax.conv_general_dilated` into further ones with holes in their input, whose weight gradient (that of any transposed
 convolution, or the second derivative of any strided one) XLA's CPU backend runs as a naive loop, ten times slower than
-the three maps need. What each platform computes for them is in `cvjax.ops.convolution_lowering`.
+the three maps need. What each platform computes for them is in `cvjax.ops.convolution_plain` and `convolution_cpu`.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, DTypeLike, Float
 
 from cvjax.errors import UserError
-from cvjax.ops import convolution_lowering as lowering
-from cvjax.ops.convolution_lowering import Geometry
+from cvjax.ops import convolution_cpu, convolution_plain
+from cvjax.ops.convolution_plain import Geometry, swap_channels
 
 Size = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]
@@ -129,7 +129,7 @@ def conv_transpose(
     if min(image) < 1:
         raise UserError(f"conv_transpose: a {rows} x {columns} image and padding {padding} leave no output.")
     geometry = Geometry(image, w.shape[:2], stride, pads, dilation, groups)
-    w = lowering.swap_channels(w, groups)
+    w = swap_channels(w, groups)
     x = _bind(conv_transpose_p, y.reshape(-1, rows, columns, channels), w, geometry, precision, preferred_element_type)
     return x.reshape(*batch, *x.shape[1:])
 
@@ -223,10 +223,10 @@ def _primitive(name: str, plain: Callable, cpu: Callable, roles: str) -> Primiti
     return primitive
 
 
-conv_p = _primitive("conv", lowering.plain_conv, lowering.plain_conv, "xwy")
-conv_transpose_p = _primitive("conv_transpose", lowering.plain_conv_transpose, lowering.plain_conv_transpose, "ywx")
+conv_p = _primitive("conv", convolution_plain.conv, convolution_cpu.conv, "xwy")
+conv_transpose_p = _primitive("conv_transpose", convolution_plain.conv_transpose, convolution_cpu.conv_transpose, "ywx")
 weight_gradient_p = _primitive(
-    "convolution_weight_gradient", lowering.plain_weight_gradient, lowering.plain_weight_gradient, "xyw"
+    "weight_gradient", convolution_plain.weight_gradient, convolution_cpu.weight_gradient, "xyw"
 )
 
 

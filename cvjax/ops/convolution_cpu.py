@@ -1,0 +1,228 @@
+"""The three maps of `cvjax.ops.convolution` in forms that XLA's CPU backend runs fast.
+
+Its own convolution is fast for one group and dimensions in the order NHWC, HWIO, NHWC. All else is brought to that
+here, or to matrix products, or to elementwise sums: above all the weight gradient, which otherwise runs as a loop a
+hundred times slower wherever XLA does not reorder its dimensions, as inside `jax.lax.scan`.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, DTypeLike, Float
+
+from cvjax.ops import convolution_plain as plain
+from cvjax.ops.convolution_plain import Geometry
+
+# Groups that have one channel on one side and no more than this on the other are summed elementwise, tap by tap.
+THIN = 4
+# So many terms of a sum are unrolled by LLVM, which then vectorises over channels: measured, 16 take twice as long.
+UNROLLED = 8
+
+
+def conv(
+    x: Float[Array, "batch height width channels"],
+    w: Float[Array, "kh kw in features"],
+    *,
+    geometry: Geometry,
+    dtype: DTypeLike,
+    precision: lax.PrecisionLike,
+) -> Float[Array, "batch rows columns features"]:
+    """The convolution of images by a kernel.
+
+    Args:
+      x: images.
+      w: kernel.
+      geometry: how they meet.
+      dtype: of the result.
+      precision: as in `jax.lax.conv_general_dilated`.
+
+    Returns:
+      y, in [batch, *geometry.output, features].
+    """
+    groups, inputs, outputs = geometry.groups, w.shape[2], w.shape[3] // geometry.groups
+    if _thin(inputs, outputs, groups):
+        x = _pad(_spread(x, outputs, dtype), geometry.exact_padding)
+        return _gather(_correlate(x, _pairs(w, groups), geometry), inputs, dtype)
+    return _in_groups(plain.conv)(x, w, geometry=geometry, dtype=dtype, precision=precision)
+
+
+def conv_transpose(
+    y: Float[Array, "batch rows columns features"],
+    w: Float[Array, "kh kw in features"],
+    *,
+    geometry: Geometry,
+    dtype: DTypeLike,
+    precision: lax.PrecisionLike,
+) -> Float[Array, "batch height width channels"]:
+    """The adjoint of x -> conv(x, w), at y.
+
+    Args:
+      y: outputs of the convolution.
+      w: kernel.
+      geometry: how the convolution's images and kernels meet.
+      dtype: of the result.
+      precision: as in `jax.lax.conv_general_dilated`.
+
+    Returns:
+      x, in [batch, *geometry.image, channels].
+    """
+    groups, inputs, outputs = geometry.groups, w.shape[2], w.shape[3] // geometry.groups
+    if _thin(inputs, outputs, groups):
+        # A convolution of y with holes by the kernel turned round.
+        y = _pad(_spread(y, inputs, dtype), geometry.adjoint_padding, geometry.stride)
+        unpadded = dataclasses.replace(geometry, image=y.shape[1:3], stride=(1, 1), padding=((0, 0), (0, 0)))
+        return _gather(_correlate(y, jnp.flip(_pairs(w, groups), (0, 1)), unpadded), outputs, dtype)
+    return _in_groups(plain.conv_transpose)(y, w, geometry=geometry, dtype=dtype, precision=precision)
+
+
+def weight_gradient(
+    x: Float[Array, "batch height width channels"],
+    y: Float[Array, "batch rows columns features"],
+    *,
+    geometry: Geometry,
+    dtype: DTypeLike,
+    precision: lax.PrecisionLike,
+) -> Float[Array, "kh kw in features"]:
+    """The adjoint of w -> conv(x, w), at y.
+
+    Args:
+      x: images.
+      y: outputs of the convolution.
+      geometry: how the convolution's images and kernels meet.
+      dtype: of the result.
+      precision: as in `jax.lax.conv_general_dilated`.
+
+    Returns:
+      w, in [*geometry.kernel, channels / groups, features].
+    """
+    groups, inputs, outputs = geometry.groups, x.shape[3] // geometry.groups, y.shape[3] // geometry.groups
+    if _thin(inputs, outputs, groups):
+        w = _thin_weight_gradient(_spread(x, outputs, dtype), _spread(y, inputs, dtype), geometry)
+        # [kh, kw, pairs], the groups first among the pairs, is a kernel with in and out exchanged if those come first.
+        return (
+            w.reshape(*geometry.kernel, groups, inputs, outputs)
+            .swapaxes(2, 3)
+            .reshape(*geometry.kernel, inputs, -1)
+            .astype(dtype)
+        )
+    form = _pointwise_weight_gradient if geometry.kernel == (1, 1) else _dense_weight_gradient
+    return _in_groups(form)(x, y, geometry=geometry, dtype=dtype, precision=precision)
+
+
+# One group.
+
+
+def _dense_weight_gradient(x: Array, y: Array, *, geometry: Geometry, **params) -> Array:
+    """A convolution of x by y in which batch and channels, stride and dilation change places."""
+    swapped = Geometry(
+        image=geometry.image,
+        kernel=geometry.output,
+        stride=geometry.dilation,
+        padding=geometry.exact_padding,
+        dilation=geometry.stride,
+        groups=1,
+    )
+    w = plain.conv(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), geometry=swapped, **params)
+    return w.transpose(1, 2, 0, 3)
+
+
+def _pointwise_weight_gradient(x: Array, y: Array, *, geometry: Geometry, dtype: DTypeLike, precision) -> Array:
+    """One matrix product, where a convolution takes three times as long."""
+    (x,) = _taps(_pad(x, geometry.exact_padding), geometry)
+    multiply = jnp.promote_types(x.dtype, y.dtype)
+    x, y = x.astype(multiply), y.astype(multiply)
+    add = jnp.promote_types(multiply, dtype)
+    w = jnp.einsum("bhwi,bhwo->io", x, y, precision=precision, preferred_element_type=add)
+    return w[None, None].astype(dtype)
+
+
+# Many groups.
+
+
+def _in_groups(form: Callable) -> Callable:
+    """Maps a form for one group over the groups: a loop, about as fast as its unrolling and compiled once."""
+
+    @functools.wraps(form)
+    def grouped(left: Array, right: Array, *, geometry: Geometry, **params) -> Array:
+        one = dataclasses.replace(geometry, groups=1)
+        if geometry == one:
+            return form(left, right, geometry=geometry, **params)
+        split = [jnp.moveaxis(a.reshape(*a.shape[:3], geometry.groups, -1), 3, 0) for a in (left, right)]
+        result = lax.map(lambda pair: form(*pair, geometry=one, **params), split)
+        return jnp.moveaxis(result, 0, 3).reshape(*result.shape[1:4], -1)
+
+    return grouped
+
+
+# Thin groups, such as those of a depthwise convolution: every pair of channels that meet is a channel of its own here.
+
+
+def _thin(inputs: int, outputs: int, groups: int) -> bool:
+    return groups > 1 and min(inputs, outputs) == 1 and max(inputs, outputs) <= THIN
+
+
+def _pairs(w: Array, groups: int) -> Array:
+    """Kernel [kh, kw, in, groups * out] -> [kh, kw, groups * in * out]."""
+    kh, kw, inputs, features = w.shape
+    return w.reshape(kh, kw, inputs, groups, features // groups).swapaxes(2, 3).reshape(kh, kw, -1)
+
+
+def _correlate(x: Array, w: Array, geometry: Geometry) -> Array:
+    """Sum over taps of the padded image by the kernel [kh, kw, pairs]."""
+    return functools.reduce(
+        jnp.add, (tap * v for tap, v in zip(_taps(x, geometry), w.reshape(-1, w.shape[-1]), strict=True))
+    )
+
+
+def _thin_weight_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
+    """For each tap, the sum over batch, rows and columns of that part of the image by y: first over a few rows."""
+    rows = geometry.output[0]
+    blocks = -(-rows // UNROLLED)
+    height = -(-rows // blocks)
+    surplus = blocks * height - rows
+    (before, after), columns = geometry.exact_padding
+    x = _pad(x, ((before, after + surplus * geometry.stride[0]), columns))
+    y = _pad(y, ((0, surplus), (0, 0)))
+    blocked = (y.shape[0], blocks, height, *y.shape[2:])
+    products = [(tap * y).reshape(blocked) for tap in _taps(x, geometry, surplus)]
+    # A few taps a reduction: XLA does not vectorise one of a single operand, and one of very many spills registers.
+    parts = -(-len(products) // UNROLLED)
+    cuts = [len(products) * i // parts for i in range(parts + 1)]
+    sums = [total for i, j in itertools.pairwise(cuts) for total in _sum_rows(products[i:j])]
+    return jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(*geometry.kernel, -1)
+
+
+def _sum_rows(products: list[Array]) -> list[Array]:
+    def add(left: list[Array], right: list[Array]) -> list[Array]:
+        return [a + b for a, b in zip(left, right, strict=True)]
+
+    return lax.reduce(products, [jnp.zeros((), p.dtype) for p in products], add, (2,))
+
+
+def _taps(padded: Array, geometry: Geometry, surplus: int = 0) -> Iterator[Array]:
+    """The part of a padded image that each tap of the kernel sees, row by row, with `surplus` rows of output more."""
+    (down, right), (height, width) = geometry.stride, geometry.span
+    for i, j in itertools.product(*map(range, geometry.kernel)):
+        top, left = i * geometry.dilation[0], j * geometry.dilation[1]
+        yield padded[:, top : top + height + surplus * down + 1 : down, left : left + width + 1 : right]
+
+
+def _pad(a: Array, padding: tuple[plain.Pair, plain.Pair], stride: plain.Pair = (1, 1)) -> Array:
+    """Pads the two middle axes with zeros, and leaves `stride - 1` zeros between their elements."""
+    middle = [(before, after, step - 1) for (before, after), step in zip(padding, stride, strict=True)]
+    return lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), *middle, (0, 0, 0)])
+
+
+def _spread(a: Array, times: int, dtype: DTypeLike) -> Array:
+    """Each channel `times` times in a row, in at least single precision."""
+    a = a.astype(jnp.promote_types(jnp.promote_types(a.dtype, dtype), jnp.float32))
+    return jnp.repeat(a, times, axis=-1) if times > 1 else a
+
+
+def _gather(a: Array, times: int, dtype: DTypeLike) -> Array:
+    """The adjoint of `_spread`."""
+    return a.reshape(*a.shape[:-1], -1, times).sum(-1).astype(dtype) if times > 1 else a.astype(dtype)
