@@ -28,7 +28,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):
 for name, value in {
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": str(shared / "compiled"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # beside its steps, a run compiles some seventy small functions
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     "TFDS_DATA_DIR": str(shared / "datasets"),  # each dataset is prepared once a run
     "MPLBACKEND": "Agg",

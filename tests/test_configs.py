@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import math
+import shutil
 
 import house
 import jax
@@ -25,19 +26,17 @@ def examples_of(experiment):
     return tfds.testing.mock_data(num_examples=64) if downloaded else contextlib.nullcontext()
 
 
-def smoke(path, steps):
-    """The smoke variant of a config, for so many steps."""
+def smoke(path):
+    """The smoke variant of a config for two steps, each of them saved."""
     experiment = config.load(f"{path}:smoke")
-    with experiment.unlocked():
-        experiment.steps = steps
-        experiment.update(log_every=1, checkpoint_every=0, eval_every=0, figure_every=0)
+    experiment.update(steps=2, log_every=1, checkpoint_every=1, checkpoint_keep=2, eval_every=0, figure_every=0)
     return experiment
 
 
 def metrics(run):
-    """Rows of numbers of a run, without those that time it."""
+    """The last row of each kind of a run, without those that time it."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["split"] in ("train", "eval")]
+    return {row["split"]: row for row in rows if row["split"] in ("train", "eval")}
 
 
 @pytest.mark.parametrize("path", CONFIGS)
@@ -56,15 +55,15 @@ def test_config_is_whole(path):
 @pytest.mark.parametrize("path", CONFIGS)
 def test_config_takes_two_finite_steps_and_resumes_exactly(path, tmp_path):
     with examples_of(config.load(path)):
-        straight = fit.fit(smoke(path, 2), tmp_path / "straight")
-        fit.fit(smoke(path, 1), tmp_path / "stopped")
-        resumed = fit.fit(smoke(path, 2), tmp_path / "stopped")
-        one, two = (jax.tree.map(np.asarray, runs.load(tmp_path / run)[2]) for run in ("straight", "stopped"))
+        straight = fit.fit(smoke(path), tmp_path / "straight")
+        shutil.copytree(tmp_path / "straight", tmp_path / "killed")
+        shutil.rmtree(tmp_path / "killed" / "checkpoints" / "2")  # as if it had died after step 1
+        resumed = fit.fit(smoke(path), tmp_path / "killed")
+        one, two = (jax.tree.map(np.asarray, runs.load(tmp_path / run)[2]) for run in ("straight", "killed"))
     rows = metrics(tmp_path / "straight")
-    assert [row["step"] for row in rows if row["split"] == "train"] == [1, 2]
-    assert all(math.isfinite(value) for row in rows for name, value in row.items() if name != "split")
+    assert {split: row["step"] for split, row in rows.items()} == {"train": 2, "eval": 2}
+    assert all(math.isfinite(value) for row in rows.values() for name, value in row.items() if name != "split")
     assert resumed == straight
+    assert metrics(tmp_path / "killed") == rows
     jax.tree.map(np.testing.assert_array_equal, two, one)
-    ends = [{row["split"]: row for row in metrics(tmp_path / run)} for run in ("straight", "stopped")]
-    assert ends[0] == ends[1]
     assert (tmp_path / "straight" / "report.html").exists() and list((tmp_path / "straight" / "figures").iterdir())
