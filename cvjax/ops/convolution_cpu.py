@@ -8,6 +8,7 @@ hundred times slower wherever XLA does not reorder its dimensions, as inside `ja
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
@@ -19,6 +20,9 @@ from cvjax.ops.convolution_plain import Geometry
 
 # Groups that have one channel on one side and no more than this on the other are summed elementwise, tap by tap.
 THIN = 4
+# Strided transposed convolutions of no more phases (at stride 2, four), with no fewer channels of output, are computed
+# phase by phase.
+PHASES, NARROW = 9, 8
 # So many terms of a sum are unrolled by LLVM, which then vectorises over channels: measured, 16 take twice as long.
 UNROLLED = 8
 
@@ -76,7 +80,7 @@ def conv_transpose(
         y = _pad(_spread(y, inputs, dtype), geometry.adjoint_padding, geometry.stride)
         unpadded = dataclasses.replace(geometry, image=y.shape[1:3], stride=(1, 1), padding=((0, 0), (0, 0)))
         return _gather(_correlate(y, jnp.flip(_pairs(w, groups), (0, 1)), unpadded), outputs, dtype)
-    return _in_groups(plain.conv_transpose)(y, w, geometry=geometry, dtype=dtype, precision=precision)
+    return _in_groups(_dense_conv_transpose)(y, w, geometry=geometry, dtype=dtype, precision=precision)
 
 
 def weight_gradient(
@@ -116,6 +120,58 @@ def weight_gradient(
 # One group.
 
 
+def _dense_conv_transpose(y: Array, w: Array, *, geometry: Geometry, **params) -> Array:
+    """Spares the products with the zeros between the pixels of y: at stride 2, three in four."""
+    phases = math.prod(geometry.stride)
+    if phases == 1 or geometry.dilation != (1, 1):
+        return plain.conv_transpose(y, w, geometry=geometry, **params)
+    if all(k <= s for k, s in zip(geometry.kernel, geometry.stride, strict=True)):
+        return _stamp(y, w, geometry=geometry, **params)
+    if phases > PHASES or w.shape[2] < NARROW:
+        return plain.conv_transpose(y, w, geometry=geometry, **params)
+    parts = [list(_phases(geometry, axis)) for axis in (0, 1)]
+    x = jnp.zeros((y.shape[0], *geometry.image, w.shape[2]), params["dtype"])
+    return sum((_one_phase(y, w, *part, **params) for part in itertools.product(*parts)), x)
+
+
+def _phases(geometry: Geometry, axis: int) -> Iterator[tuple[slice, int, plain.Pair, tuple[int, int, int]]]:
+    """Along one axis, each set of pixels of x at a distance of the stride, which the same taps of the kernel reach.
+
+    Yields the taps, the number of the pixels, the padding of the convolution whose adjoint (at stride 1) these pixels
+    are, and how `lax.pad` puts them into place.
+    """
+    size, kernel, rows = geometry.image[axis], geometry.kernel[axis], geometry.output[axis]
+    step, before = geometry.stride[axis], geometry.padding[axis][0]
+    for residue in range(min(step, kernel)):
+        taps = len(range(residue, kernel, step))
+        # Tap residue + step * m of output i reaches pixel residue + step * (i + m) - before.
+        first = -((residue - before) // step)
+        count = (before + size - 1 - residue) // step - first + 1
+        start = residue + step * first - before
+        if count > 0:
+            place = (start, size - start - step * (count - 1) - 1, step - 1)
+            yield slice(residue, None, step), count, (first, rows - count - first + taps - 1), place
+
+
+def _one_phase(y: Array, w: Array, vertical: tuple, horizontal: tuple, **params) -> Array:
+    (rows, height, *_), (columns, width, *_) = vertical, horizontal
+    w = w[rows, columns]
+    geometry = Geometry((height, width), w.shape[:2], (1, 1), (vertical[2], horizontal[2]), (1, 1), 1)
+    x = plain.conv_transpose(y, w, geometry=geometry, **params)
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), vertical[3], horizontal[3], (0, 0, 0)])
+
+
+def _stamp(y: Array, w: Array, *, geometry: Geometry, dtype: DTypeLike, precision) -> Array:
+    """Kernels no larger than the stride do not overlap: one matrix product, and the stamps are laid side by side."""
+    stamps = _einsum("bhwo,rcio->bhrwci", y, w, dtype=dtype, precision=precision)
+    batch, rows, kh, columns, kw, channels = stamps.shape
+    (down, right), none = geometry.stride, (0, 0, 0)
+    stamps = lax.pad(stamps, jnp.zeros((), dtype), [none, none, (0, down - kh, 0), none, (0, right - kw, 0), none])
+    x = stamps.reshape(batch, rows * down, columns * right, channels)
+    axes = zip(geometry.image, x.shape[1:3], geometry.padding, strict=True)
+    return _pad(x, tuple((-before, size - (whole - before)) for size, whole, (before, _) in axes))
+
+
 def _dense_weight_gradient(x: Array, y: Array, *, geometry: Geometry, **params) -> Array:
     """A convolution of x by y in which batch and channels, stride and dilation change places."""
     swapped = Geometry(
@@ -133,11 +189,14 @@ def _dense_weight_gradient(x: Array, y: Array, *, geometry: Geometry, **params) 
 def _pointwise_weight_gradient(x: Array, y: Array, *, geometry: Geometry, dtype: DTypeLike, precision) -> Array:
     """One matrix product, where a convolution takes three times as long."""
     (x,) = _taps(_pad(x, geometry.exact_padding), geometry)
-    multiply = jnp.promote_types(x.dtype, y.dtype)
-    x, y = x.astype(multiply), y.astype(multiply)
-    add = jnp.promote_types(multiply, dtype)
-    w = jnp.einsum("bhwi,bhwo->io", x, y, precision=precision, preferred_element_type=add)
-    return w[None, None].astype(dtype)
+    return _einsum("bhwi,bhwo->io", x, y, dtype=dtype, precision=precision)[None, None]
+
+
+def _einsum(subscripts: str, left: Array, right: Array, *, dtype: DTypeLike, precision) -> Array:
+    """Multiplied in the wider dtype of the two, summed in `dtype` if that is wider."""
+    multiply = jnp.promote_types(left.dtype, right.dtype)
+    left, right, add = left.astype(multiply), right.astype(multiply), jnp.promote_types(multiply, dtype)
+    return jnp.einsum(subscripts, left, right, precision=precision, preferred_element_type=add).astype(dtype)
 
 
 # Many groups.

@@ -14,7 +14,9 @@ Pair = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """How images [batch, *image, groups * in] and kernels [*kernel, in, groups * out] meet; pairs are (vertical, horizontal).
+    """How images [batch, *image, groups * in] and kernels [*kernel, in, groups * out] meet.
+
+    All pairs are (vertical, horizontal).
 
     Attributes:
       image: size of an image.
