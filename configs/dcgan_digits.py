@@ -14,13 +14,13 @@ def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
         "generative.gan",
-        recipe=dict(shape=(8, 8, 1), latent=32, width=64, kernel=4, real_label=0.9, ema=0.999, measure="digits"),
+        recipe=dict(shape=(8, 8, 1), latent=32, width=64, kernel=4, base=2, real_label=0.9, measure="digits"),
         data=dict(name="digits", batch=64, eval_batch=128),
-        steps=6000,
+        steps=12_000,
         log_every=100,
-        eval_every=1000,
-        figure_every=500,
-        checkpoint_every=1000,
+        eval_every=2000,
+        figure_every=1000,
+        checkpoint_every=2000,
         expect={
             "fid_over_control": ("<=", 0.9),
             "fid_over_raw": ("<", 1.0),

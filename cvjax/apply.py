@@ -39,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (arguments.input is None) == (arguments.count is None):
         raise UserError("give either --input=FILE|FOLDER|VIDEO or --count=N.")
     for name in ("count", "batch"):
-        if (getattr(arguments, name) or 1) < 1:
-            raise UserError(f"--{name}={getattr(arguments, name)}: must be at least 1.")
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1.")
     description, recipe, state = runs.load(arguments.run, arguments.step)
     if arguments.count is not None:
         draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output)

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import json
 import pkgutil
+import traceback
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -123,18 +124,18 @@ def recipe_parameters(system: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(find_system(system).recipe).parameters
 
 
-def build(config: ConfigDict) -> Recipe:
+def build(config: ConfigDict | Mapping) -> Recipe:
     """Makes the recipe of an experiment.
 
     Args:
-      config: the experiment, or the same as plain dicts.
+      config: the experiment, or the same as plain dicts; lists, as JSON has them, count as tuples.
 
     Raises:
       UserError: an unknown system, or an argument that its recipe refuses.
     """
-    values = as_dict(config)
-    _check_recipe(values["system"], values["recipe"])
-    return find_system(values["system"]).recipe(**values["recipe"])
+    system, arguments = config["system"], as_dict(config)["recipe"]
+    _check_recipe(system, arguments)
+    return find_system(system).recipe(**_with_tuples(arguments))
 
 
 def check(config: ConfigDict, devices: int = 1) -> None:
@@ -167,7 +168,7 @@ def check(config: ConfigDict, devices: int = 1) -> None:
     data.check(values["data"], devices)
 
 
-def as_dict(config: ConfigDict) -> dict[str, Any]:
+def as_dict(config: ConfigDict | Mapping) -> dict[str, Any]:
     """Returns the config as plain dicts, with absent placeholders as None."""
     return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
@@ -213,7 +214,9 @@ def load(path: str) -> ConfigDict:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:
-        raise UserError(f"{path} does not give a config: {type(error).__name__}: {error}") from error
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        where = f"{file}, line {lines[-1]}" if lines else file
+        raise UserError(f"{where} does not give a config: {type(error).__name__}: {error}") from error
 
 
 def _check_names(values: Mapping, known: Mapping, where: str) -> None:
@@ -254,6 +257,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind in (bool, str, type(None)):
         return isinstance(value, kind)
     return True
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       UserError: a mistake in the config, or a misfortune that the message explains.
       Stopped: SIGTERM or SIGINT came; there is a checkpoint.
     """
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = sharding.make_mesh(config.mesh.to_dict())
     experiments.check(config, mesh.size)
     recipe = experiments.build(config)
     workdir = runs.open_workdir(config, Path(workdir))

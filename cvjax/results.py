@@ -11,11 +11,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cvjax import command, config, record
+from cvjax import command, config, display, rundir
 from cvjax.data import builders
 from cvjax.errors import UserError
 from cvjax.fit import fit
-from cvjax.rundir import read_config, write_whole
 
 HEADER = """# Results
 
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def embedded_configs() -> list[str]:
     """Lists the configs whose data ships with cvjax's dependencies, so that they run on any machine."""
     paths = sorted(Path("configs").glob("*.py"))
-    return [str(path) for path in paths if config.load(str(path)).data.name in builders.names()]
+    return [str(path) for path in paths if config.load(str(path)).data.name in builders.EMBEDDED]
 
 
 def make_row(
@@ -74,10 +73,10 @@ def make_row(
     Returns:
       One text for each of `COLUMNS`.
     """
-    facts = read_config(workdir)
-    verdict = record.judge(config.as_dict(experiment)["expect"], figures)
+    facts = rundir.read_config(workdir)
+    verdict = rundir.judge(config.as_dict(experiment)["expect"], figures)
     cells = [
-        f"{figure} {record.format_number(value)} {relation} {bar:g}" for figure, value, relation, bar, _ in verdict
+        f"{figure} {display.format_number(value)} {relation} {bar:g}" for figure, value, relation, bar, _ in verdict
     ]
     devices = facts["devices"]
     return {
@@ -114,12 +113,12 @@ def write_results(
         names = sorted({name for scores in controls.values() for name in scores} & figures.keys())
         lines = {f"**{row['config']}** (seed {row['seed']})": figures, **controls}
         body = [
-            [title, *(record.format_number(scores[n]) if n in scores else "" for n in names)]
+            [title, *(display.format_number(scores[n]) if n in scores else "" for n in names)]
             for title, scores in lines.items()
         ]
         title = f"## Controls of {row['config']}\n\nWhat simple or broken competitors score by the same code.\n\n"
         text = _replace(text, f"controls {row['config']}", title + _table(["", *names], body))
-    write_whole(path, text)
+    rundir.write_whole(path, text)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -114,7 +114,9 @@ def count_doublings(shape: tuple[int, ...], base: int = 4) -> int:
     doublings = round(math.log2(height / base)) if height > base > 0 else 0
     if height != width or doublings < 1 or base * 2**doublings != height:
         sizes = ", ".join(str(base * 2**n) for n in range(1, 4))
-        raise UserError(f"config.recipe.shape={tuple(shape)}: base={base} makes squares of {sizes}, ...: pad or resize.")
+        raise UserError(
+            f"config.recipe.shape={tuple(shape)}: base={base} makes squares of {sizes}, ...: pad or resize."
+        )
     return doublings
 
 
@@ -199,7 +201,7 @@ def recipe(
       kernel: of all convolutions.
       base: height and width of the smallest layer, in both networks; the images are 2, 4, 8, ... times as large.
       real_label: target of real images in the discriminator's loss.
-      ema: share of the averaged generator that each step keeps.
+      ema: share of the averaged generator that each step keeps; (1 + step) / (10 + step) where that is less.
       measure: "digits": FID and more by the frozen digit classifier (8 x 8 grey images);
         "pixels": Fréchet distance of images averaged down to 8 x 8, for any images.
       samples_per_example: how many samples are drawn for each image of the evaluation split.
@@ -235,7 +237,7 @@ def recipe(
         opt = {"generator": generator_tx.init(g["params"]), "discriminator": discriminator_tx.init(d["params"])}
         extra = {
             "batch_stats": {"generator": g.get("batch_stats", {}), "discriminator": d.get("batch_stats", {})},
-            "ema": {"generator": jax.tree.map(jnp.copy, g["params"])},
+            "ema": {"generator": jax.tree.map(jnp.copy, dict(g))},
         }
         params = {"generator": g["params"], "discriminator": d["params"]}
         return State(step=jnp.int32(0), params=params, opt=opt, extra=extra)
@@ -262,7 +264,9 @@ def recipe(
         g_params, g_opt, g_value, g_stats = descend(
             generator_tx, g_loss, state.params["generator"], state.opt["generator"]
         )
-        average = optax.incremental_update(g_params, state.extra["ema"]["generator"], 1 - ema)
+        latest = {"params": g_params, "batch_stats": g_stats}  # statistics belong to parameters: averaged alike
+        decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))  # a short memory while all changes fast
+        average = optax.incremental_update(latest, state.extra["ema"]["generator"], 1 - decay)
         state = State(
             step=state.step + 1,
             params={"generator": g_params, "discriminator": d_params},
@@ -276,18 +280,17 @@ def recipe(
             "probability/fake": jax.nn.sigmoid(fake_logits).mean(),
         }
 
-    def generate(params, state, z):
-        stats = state.extra["batch_stats"]["generator"]
-        return generator.apply({"params": params, "batch_stats": stats}, z)
+    def generate_both(state, z):
+        """Draws the same latents by the averaged generator and by the raw one."""
+        raw = {"params": state.params["generator"], "batch_stats": state.extra["batch_stats"]["generator"]}
+        return generator.apply(state.extra["ema"]["generator"], z), generator.apply(raw, z)
 
     def eval_step(state, batch, key):
         rows = len(batch["image"])
         z = draw_latent(key, rows * samples_per_example)
         split = (rows, samples_per_example, *shape)
-        return {
-            "samples": generate(state.extra["ema"]["generator"], state, z).reshape(split),
-            "raw_samples": generate(state.params["generator"], state, z).reshape(split),
-        }
+        averaged, raw = generate_both(state, z)
+        return {"samples": averaged.reshape(split), "raw_samples": raw.reshape(split)}
 
     def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         rows = list(rows)
@@ -300,19 +303,14 @@ def recipe(
         figures, raw_fid = judge(samples), judge(raw)["fid"]
         return {**figures, "raw_fid": raw_fid, "fid_over_raw": figures["fid"] / raw_fid}
 
-    generate_both = jax.jit(
-        lambda state, z: (
-            generate(state.extra["ema"]["generator"], state, z),
-            generate(state.params["generator"], state, z),
-        )
-    )
+    draw_both = jax.jit(generate_both)
 
     def visualise(state, batch, key):
-        averaged, raw = generate_both(state, draw_latent(key, 64))
+        averaged, raw = draw_both(state, draw_latent(key, 64))
         return {"samples": averaged, "raw_samples": raw, "real": batch["image"][:64]}
 
     def sample(state, key, count):
-        return {"image": generate_both(state, draw_latent(key, count))[0]}
+        return {"image": draw_both(state, draw_latent(key, count))[0]}
 
     controls = digits.controls if measure == "digits" else None
     return Recipe(init, train_step, eval_step, score, visualise, sample=sample, controls=controls)

@@ -308,13 +308,13 @@ def recipe(
     def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         rows = [outputs for _, outputs in rows]
         bounds, divergence, mean = (np.concatenate([r[name] for r in rows]) for name in ("bits", "divergence", "mean"))
-        elbo, iwae = bounds.mean(axis=0)
+        elbo, iwae = bounds.mean(axis=0, dtype=np.float64)
         return {
-            "bits_per_dim": elbo,
-            "iwae_bits_per_dim": iwae,
-            "iwae_gain": elbo - iwae,
-            "kl": divergence.sum(axis=1).mean(),
-            "active_units": (mean.var(axis=0) > 0.01).sum(),
+            "bits_per_dim": float(elbo),
+            "iwae_bits_per_dim": float(iwae),
+            "iwae_gain": float(elbo - iwae),
+            "kl": float(divergence.sum(axis=1).mean()),
+            "active_units": float((mean.var(axis=0) > 0.01).sum()),
         }
 
     @jax.jit

@@ -130,8 +130,8 @@ def test_loss_sums_over_pixels_and_latents_and_averages_over_the_batch(images):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UserError, match="likelihood='poisson'"):
-        vae.recipe(shape=(8, 8, 1), likelihood="poisson")
+    with pytest.raises(UserError, match="levels=1"):
+        vae.recipe(shape=(8, 8, 1), levels=1)
     with pytest.raises(UserError, match=r"shape=\(9, 9, 1\)"):
         vae.recipe(shape=(9, 9, 1), convolutional=True)
     with pytest.raises(UserError, match=r"the images are \(8, 8, 1\)"):
