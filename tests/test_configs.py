@@ -1,4 +1,4 @@
-"""Every config, found by its file: it is whole, has a bar, takes two finite steps, and resumes as if never stopped."""
+"""Every config, found by its file: it is whole, has a bar, takes finite steps, and resumes as if never stopped."""
 
 import contextlib
 import importlib.util
@@ -27,9 +27,9 @@ def examples_of(experiment):
 
 
 def smoke(path):
-    """The smoke variant of a config for two steps, each of them saved."""
+    """The smoke variant of a config for three steps, each of them saved."""
     experiment = config.load(f"{path}:smoke")
-    experiment.update(steps=2, log_every=1, checkpoint_every=1, checkpoint_keep=2, eval_every=0, figure_every=0)
+    experiment.update(steps=3, log_every=1, checkpoint_every=1, checkpoint_keep=3, eval_every=0, figure_every=0)
     return experiment
 
 
@@ -43,7 +43,7 @@ def metrics(run):
 def test_config_is_whole(path):
     full, small = config.load(path), config.load(f"{path}:smoke")
     assert full.expect and small.system == full.system
-    assert 2 <= small.steps <= 20 < full.steps
+    assert 3 <= small.steps <= 20 < full.steps
     with pytest.raises(UserError, match=r"smok.*'smoke'"):
         config.load(f"{path}:smok")
     spec = importlib.util.spec_from_file_location("config", path)  # as ml_collections' flag does, without a variant
@@ -53,15 +53,15 @@ def test_config_is_whole(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS)
-def test_config_takes_two_finite_steps_and_resumes_exactly(path, tmp_path):
+def test_config_takes_finite_steps_and_resumes_exactly(path, tmp_path):
     with examples_of(config.load(path)):
         straight = fit.fit(smoke(path), tmp_path / "straight")
         shutil.copytree(tmp_path / "straight", tmp_path / "killed")
-        shutil.rmtree(tmp_path / "killed" / "checkpoints" / "2")  # as if it had died after step 1
+        shutil.rmtree(tmp_path / "killed" / "checkpoints" / "3")  # as if it had died after step 2
         resumed = fit.fit(smoke(path), tmp_path / "killed")
         one, two = (jax.tree.map(np.asarray, runs.load(tmp_path / run)[2]) for run in ("straight", "killed"))
     rows = metrics(tmp_path / "straight")
-    assert {split: row["step"] for split, row in rows.items()} == {"train": 2, "eval": 2}
+    assert {split: row["step"] for split, row in rows.items()} == {"train": 3, "eval": 3}
     assert all(math.isfinite(value) for row in rows.values() for name, value in row.items() if name != "split")
     assert resumed == straight
     assert metrics(tmp_path / "killed") == rows
