@@ -173,7 +173,12 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path) -> None:
 
 
 def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
-    """Writes an image in [0, 1] as a PNG."""
+    """Writes an image as a PNG, its folder made where it is missing.
+
+    Args:
+      path: the file.
+      image: in [0, 1], 1 or 3 channels.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(_to_bytes(image)).save(path)
 

@@ -44,6 +44,13 @@ def initialise_from(source: str, state: State) -> State:
 def open_workdir(config: ConfigDict, workdir: Path) -> Path:
     """Makes the run's folder, or checks that the run in it is of the same config.
 
+    Args:
+      config: the experiment.
+      workdir: the folder.
+
+    Returns:
+      The folder.
+
     Raises:
       UserError: not writable, or a run with another config; the message lists what differs.
     """
@@ -65,7 +72,16 @@ def open_workdir(config: ConfigDict, workdir: Path) -> Path:
 
 
 def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns what a run's config.json says beside the config: all that is needed to repeat the run."""
+    """Describes a run beside its config: all that is needed to repeat it, for config.json.
+
+    Args:
+      config: the experiment.
+      mesh: the devices.
+      batch: this process's rows of a batch.
+
+    Returns:
+      Seed, commit, versions, devices, processes, mesh, and the shape and type of the global batch's arrays.
+    """
     packages = ("cvjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     commit = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False

@@ -69,7 +69,7 @@ def test_by_default_all_configs_run_whose_data_ships(monkeypatch):
 
 def test_mistakes_are_named(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match="configs/vae_digit.py"):
+    with pytest.raises(UserError, match=r"configs/vae_digit\.py"):
         results.main(["configs/vae_digit.py"])
     with pytest.raises(UserError, match="--seed"):
         results.main(["--seed=seven"])

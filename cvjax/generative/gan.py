@@ -14,26 +14,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from cvjax.nets.layers import Conv, ConvTranspose
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from cvjax import optim
 from cvjax.core import Recipe, State, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits, generative
+from cvjax.nets.layers import Conv, ConvTranspose
 
 # --- nets ---------------------------------------------------------------------------------------------------------
 
 WEIGHTS = nn.initializers.normal(0.02)  # "all weights were initialized from a zero-centered Normal" (section 4)
 
 
-def scale_around_one(key, shape, dtype=jnp.float32):
-    """Initialises the scale of batch normalisation from N(1, 0.02), as the authors' code does."""
+def scale_around_one(
+    key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
+    """Draws the scale of batch normalisation from N(1, 0.02), as the authors' code does.
+
+    Args:
+      key: of the draw.
+      shape: of the scale.
+      dtype: of the scale.
+
+    Returns:
+      The initial scale.
+    """
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 def batch_norm(train: bool, name: str | None = None) -> nn.BatchNorm:
-    """Makes a batch normalisation with the momentum (0.9 kept) and epsilon of the reference implementations."""
+    """Makes a batch normalisation with the momentum (0.9 kept) and epsilon of the reference implementations.
+
+    Args:
+      train: normalise by the batch's statistics, and update the running ones.
+      name: of the module.
+
+    Returns:
+      The module.
+    """
     return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, scale_init=scale_around_one, name=name)
 
 
@@ -106,6 +125,9 @@ def count_doublings(shape: tuple[int, ...], base: int = 4) -> int:
     Args:
       shape: height, width, channels.
       base: height and width of the first layer.
+
+    Returns:
+      log2(height / base).
 
     Raises:
       UserError: not square, or not 2, 4, 8, ... times the base.
@@ -209,7 +231,8 @@ def recipe(
       discriminator_optimiser: likewise; two time scales are two learning rates.
 
     Returns:
-      The recipe. Its figures are those of `measure`, and `fid_over_raw`: FID of the averaged generator over the raw one's.
+      The recipe. Its figures are those of `measure`, and `fid_over_raw`: FID of the averaged generator over that of the
+      raw one.
 
     Raises:
       UserError: sizes that DCGAN cannot make.

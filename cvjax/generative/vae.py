@@ -13,13 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cvjax.nets.layers import Conv, ConvTranspose
 from jaxtyping import Array, Float, Key
 
 from cvjax import optim
 from cvjax.core import Recipe, State, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits
+from cvjax.nets.layers import Conv, ConvTranspose
 
 Likelihood = Literal["bernoulli", "categorical", "gaussian"]
 
