@@ -22,7 +22,7 @@ FLOORS = (
     FAMILIES,
     PARTS,
     {"ops", "data", "core", "optim", "checkpoint", "rundir"},  # the last two: a run's folder, which weights read
-    {"errors", "cvjax"},
+    {"errors", "signature", "cvjax"},
 )
 ARITHMETIC = {"ops", *PARTS, *FAMILIES}  # where arrays go in and out, signatures say their shapes
 CITED = {"losses", *FAMILIES}  # whose modules follow a paper
