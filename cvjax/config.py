@@ -8,7 +8,7 @@ import pkgutil
 import traceback
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cvjax import data
 from cvjax.core import Recipe
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import RELATIONS
+from cvjax.signature import cast, written
 
 # What may differ when a run is continued: it changes when things are looked at, never the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "figure_every", "checkpoint_every", "expect")
@@ -133,9 +134,8 @@ def build(config: ConfigDict | Mapping) -> Recipe:
     Raises:
       UserError: an unknown system, or an argument that its recipe refuses.
     """
-    system, arguments = config["system"], as_dict(config)["recipe"]
-    _check_recipe(system, arguments)
-    return find_system(system).recipe(**_with_tuples(arguments))
+    values = as_dict(config)
+    return find_system(values["system"]).recipe(**_recipe_arguments(values["system"], values["recipe"]))
 
 
 def check(config: ConfigDict, devices: int = 1) -> None:
@@ -151,8 +151,7 @@ def check(config: ConfigDict, devices: int = 1) -> None:
     values = as_dict(config)
     _check_names(values, DEFAULTS, "config")
     for key, default in DEFAULTS.items():
-        if not _fits(values[key], type(default)):
-            raise UserError(f"config.{key}={values[key]!r}: expected {type(default).__name__}, such as {default!r}.")
+        _cast(f"config.{key}", values[key], type(default))
     for key in ("steps", "checkpoint_keep"):
         if values[key] < 1:
             raise UserError(f"config.{key}={values[key]}: must be at least 1.")
@@ -164,7 +163,7 @@ def check(config: ConfigDict, devices: int = 1) -> None:
     for name, bar in values["expect"].items():
         if not (isinstance(bar, (tuple, list)) and len(bar) == 2 and bar[0] in RELATIONS):
             raise UserError(f'config.expect.{name}={bar!r}: expected (relation, bar), such as ("<=", 0.9).')
-    _check_recipe(values["system"], values["recipe"])
+    _recipe_arguments(values["system"], values["recipe"])
     data.check(values["data"], devices)
 
 
@@ -225,44 +224,22 @@ def _check_names(values: Mapping, known: Mapping, where: str) -> None:
             raise UserError(f"{where}.{name}: there is no such key. {suggest(name, known)}")
 
 
-def _check_recipe(system: str, values: Mapping) -> None:
+def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
+    """Checks the keyword arguments of a recipe against its signature; lists come back as tuples."""
     recipe = find_system(system).recipe
     parameters, hints = inspect.signature(recipe).parameters, typing.get_type_hints(recipe)
     _check_names(values, parameters, "config.recipe")
-    for name, value in values.items():
-        if name in hints and not _fits(value, hints[name]):
-            wanted = str(hints[name]) if typing.get_args(hints[name]) else hints[name].__name__
-            raise UserError(f"config.recipe.{name}={value!r}: expected {wanted.replace('typing.', '')}.")
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
     if missing:
         raise UserError(f"config.recipe.{missing[0]} is missing: {system} cannot do without it.")
+    return {name: _cast(f"config.recipe.{name}", value, hints.get(name, Any)) for name, value in values.items()}
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Tells whether a value is of an annotated type; hints beyond plain Python ones are not judged."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    kind = origin or hint
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind in (tuple, Sequence, list):
-        return isinstance(value, (tuple, list))
-    if kind in (dict, Mapping):
-        return isinstance(value, (Mapping, ConfigDict))
-    if kind in (bool, str, type(None)):
-        return isinstance(value, kind)
-    return True
-
-
-def _with_tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _with_tuples(inner) for key, inner in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, (list, tuple)) else value
+def _cast(where: str, value: Any, annotation: Any) -> Any:
+    try:
+        return cast(value, annotation)
+    except TypeError:
+        raise UserError(f"{where}={value!r}: expected {written(annotation)}.") from None
 
 
 def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_the_command_trains_from_scratch_and_says_that_a_bar_was_missed(tmp_path
     assert cells["system"] == "generative.vae" and cells["data"] == "digits" and cells["steps"] == "4"
     assert int(cells["parameters"].replace(",", "")) == 19_952
     assert "bits_per_dim" in cells["figure and bar"] and "<= 2.2" in cells["figure and bar"]
-    assert "two-neighbour" in output.read_text().lower()
+    assert "two neighbours" in output.read_text().lower()
 
 
 def test_by_default_all_configs_run_whose_data_ships(monkeypatch):
@@ -79,7 +79,7 @@ def test_mistakes_are_named(monkeypatch):
 
 def test_a_missed_bar_and_a_missing_figure_are_not_met(tmp_path):
     experiment = config.load(str(ROOT / "configs/vae_digits.py"))
-    (tmp_path / "config.json").write_text('{"devices": ["cpu"], "parameters": [["a", "b", 5], ["c", "d", 1000]]}')
+    (tmp_path / "config.json").write_text('{"config": {}, "devices": ["cpu"], "parameters": [["a", "b", 5], ["c", "d", 1000]]}')
     good = {"bits_per_dim": 2.1, "iwae_gain": 0.1, "active_units": 8.0}
     assert results.make_row("x", experiment, good, tmp_path, 1.0)["met"] == "yes"
     assert results.make_row("x", experiment, good, tmp_path, 1.0)["parameters"] == "1,005"

@@ -1,10 +1,8 @@
 """`data.transforms`, a list of `dict(op=..., ...)`, made into one function of an image."""
 
-import contextlib
 import dataclasses
 import inspect
 import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from cvjax.data import transforms
 from cvjax.errors import UserError, suggest
+from cvjax.signature import cast, written
 
 OPS: Mapping[str, Callable] = types.MappingProxyType({name: getattr(transforms, name) for name in transforms.__all__})
 
@@ -101,40 +100,11 @@ def build(entries: Sequence[Any], setting: str = "data.transforms") -> Pipeline:
                 raise UserError(f"{where}: {name} has no argument {argument!r}. {suggest(argument, takes)}")
             expected = takes[argument].annotation
             try:
-                arguments[argument] = _cast(value, expected)
+                arguments[argument] = cast(value, expected)
             except TypeError:
-                raise UserError(f"{where}: {argument}={value!r} of {name} is not {_written(expected)}") from None
+                raise UserError(f"{where}: {argument}={value!r} of {name} is not {written(expected)}") from None
         for parameter, spec in takes.items():
             if spec.default is inspect.Parameter.empty and parameter not in arguments:
                 raise UserError(f"{where}: {name} needs the argument {parameter!r}")
         ops.append(Op(name, arguments, random="generator" in parameters))
     return Pipeline(tuple(ops))
-
-
-def _cast(value: Any, expected: Any) -> Any:
-    """Returns a value as of a type that the transforms' signatures write: 1 is a float too, a list a tuple.
-
-    Raises:
-      TypeError: it is of another type.
-    """
-    kind, inner = typing.get_origin(expected), typing.get_args(expected)
-    if kind is typing.Literal and value in inner:
-        return value
-    if kind in (types.UnionType, typing.Union):
-        for choice in inner:
-            with contextlib.suppress(TypeError):
-                return _cast(value, choice)
-    if kind is Sequence and isinstance(value, tuple | list):
-        return tuple(_cast(item, inner[0]) for item in value)
-    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is None and isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
-        return value
-    raise TypeError
-
-
-def _written(expected: Any) -> str:
-    """Writes a type for people."""
-    if typing.get_origin(expected) is typing.Literal:
-        return f"one of {', '.join(typing.get_args(expected))}"
-    return expected.__name__ if isinstance(expected, type) else str(expected).replace("collections.abc.", "")

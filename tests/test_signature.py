@@ -1,0 +1,48 @@
+"""What may be given for which annotation, and what becomes of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import pytest
+
+from cvjax.signature import cast, written
+
+
+@pytest.mark.parametrize(
+    "annotation, right, wrong",
+    [
+        (int, [3, -1], [2.5, "3", True, None, (3,)]),
+        (float, [2.5, 3], ["fast", False, None]),
+        (bool, [True], [1, "true"]),
+        (str, ["a"], [1, None]),
+        (int | None, [3, None], ["3", 2.5]),
+        (Literal["a", "b"], ["a"], ["c", 1]),
+        (tuple[int, int], [(1, 2), [1, 2]], [(1,), (1, 2, 3), (1, 2.5), 1, "12"]),
+        (tuple[int, ...], [(), (1,), [1, 2, 3]], [("1",), 1]),
+        (Sequence[float], [(1.0, 2), []], ["ab", ("a",)]),
+        (float | Sequence[float], [0.5, [0.1, 0.2]], ["a"]),
+        (Mapping[str, Any], [{}, {"a": 1}], [[], "a", None]),
+        (Callable, [print], []),
+    ],
+    ids=str,
+)
+def test_values_fit_their_annotations(annotation, right, wrong):
+    for value in right:
+        assert cast(value, annotation) == (tuple(value) if isinstance(value, list) else value)
+    for value in wrong:
+        with pytest.raises(TypeError):
+            cast(value, annotation)
+
+
+def test_what_json_made_of_a_config_becomes_what_it_was():
+    given = {"shape": [8, 8, 1], "nested": {"sizes": [[1, 2], [3]]}, "rate": 1}
+    assert cast(given, dict[str, Any]) == {"shape": (8, 8, 1), "nested": {"sizes": ((1, 2), (3,))}, "rate": 1}
+    assert isinstance(cast(1, float), float) and isinstance(cast([1], tuple[float, ...])[0], float)
+
+
+def test_types_are_written_for_people():
+    assert written(int) == "int"
+    assert written(Literal["a", "b"]) == "one of a, b"
+    assert written(int | None) == "int | None"
+    assert written(Sequence[float]) == "Sequence[float]"
+    assert written(tuple[int, ...]) == "tuple[int, ...]"
