@@ -73,5 +73,6 @@ def descend(
       (new params, new opt_state, loss before the step, aux).
     """
     (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    updates, opt_state = tx.update(gradients, opt_state, params)
+    line_search = dict(value=loss, grad=gradients, value_fn=lambda p: loss_fn(p)[0])  # for optimisers that take one
+    updates, opt_state = optax.with_extra_args_support(tx).update(gradients, opt_state, params, **line_search)
     return optax.apply_updates(params, updates), opt_state, loss, aux

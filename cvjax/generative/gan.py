@@ -6,7 +6,7 @@ are drawn from an exponential moving average of the generator.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -28,7 +28,7 @@ WEIGHTS = nn.initializers.normal(0.02)  # "all weights were initialized from a z
 
 
 def scale_around_one(
-    key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+    key: Key[Array, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "..."]:
     """Draws the scale of batch normalisation from N(1, 0.02), as the authors' code does.
 

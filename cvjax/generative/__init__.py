@@ -1,0 +1,1 @@
+"""Systems that generate: one file each."""
