@@ -124,7 +124,8 @@ class ConvTranspose(nn.Module):
 def _parameters(layer: Conv | ConvTranspose, x: Array) -> tuple[Array, Array, Array | None]:
     """The input, the kernel and the bias (or None) of a layer, in the dtype of the computation."""
     size = (layer.kernel, layer.kernel) if isinstance(layer.kernel, int) else tuple(layer.kernel)
-    shape = (*size, x.shape[-1] // layer.groups, layer.features)
+    # Groups that do not fit are reported by the convolution: until then, any shape will do.
+    shape = (*size, max(x.shape[-1] // max(layer.groups, 1), 1), layer.features)
     kernel = layer.param("kernel", layer.kernel_init, shape, layer.param_dtype)
     bias = layer.param("bias", layer.bias_init, (layer.features,), layer.param_dtype) if layer.use_bias else None
     return tuple(nn.dtypes.promote_dtype(x, kernel, bias, dtype=layer.dtype))

@@ -12,6 +12,7 @@ the three maps need. What each platform computes for them is in `cvjax.ops.convo
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -22,7 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, DTypeLike, Float
 
-from cvjax.errors import UserError
+from cvjax.errors import UserError, suggest
 from cvjax.ops import convolution_cpu, convolution_plain
 from cvjax.ops.convolution_plain import Geometry, swap_channels
 
@@ -62,15 +63,17 @@ def conv(
       UserError: the sizes do not fit together.
     """
     *batch, height, width, channels = x.shape
-    stride, dilation = _pair("stride", stride), _pair("dilation", dilation)
+    stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     _check_channels("conv", channels, w.shape, groups)
     if isinstance(padding, str):
+        if padding.upper() not in ("SAME", "VALID"):
+            raise UserError(f"conv: padding={padding!r} is unknown. {suggest(padding, ['SAME', 'VALID'])}")
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, w.shape, strict=False))
         padding = lax.padtype_to_pads((height, width), reach, stride, padding.upper())
     geometry = Geometry((height, width), w.shape[:2], stride, _pads(padding), dilation, groups)
     if min(geometry.output) < 1:
-        raise UserError(f"conv: a {height} x {width} image with {geometry} leaves no output.")
-    y = _bind(conv_p, x.reshape(-1, height, width, channels), w, geometry, precision, preferred_element_type)
+        raise UserError(f"conv: a {height} x {width} image is too small for {geometry}.")
+    y = _bind(conv_p, _one_batch(x), w, geometry, precision, preferred_element_type)
     return y.reshape(*batch, *y.shape[1:])
 
 
@@ -79,7 +82,7 @@ def conv_transpose(
     w: Float[Array, "kh kw in features"],
     *,
     stride: Size = 1,
-    padding: Size | Padding = 0,
+    padding: Padding = 0,
     output_padding: Size = 0,
     dilation: Size = 1,
     groups: int = 1,
@@ -112,15 +115,12 @@ def conv_transpose(
       UserError: the sizes do not fit together.
     """
     *batch, rows, columns, channels = y.shape
-    stride, dilation, extra = (
-        _pair("stride", stride),
-        _pair("dilation", dilation),
-        _pair("output_padding", output_padding),
-    )
+    stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    extra = _pair("output_padding", output_padding, 0)
     _check_channels("conv_transpose", channels, w.shape, groups)
     if isinstance(padding, str):
         raise UserError(
-            f"conv_transpose: padding={padding!r}; give numbers. kernel 4, stride 2, padding 1 doubles a size."
+            f"conv_transpose: padding is given in numbers, not {padding!r}: 1 for a 4x4 kernel at stride 2."
         )
     # The convolution of which this is the adjoint: it has the output for its image.
     pads = tuple((before, after - e) for (before, after), e in zip(_pads(padding), extra, strict=True))
@@ -130,28 +130,35 @@ def conv_transpose(
         raise UserError(f"conv_transpose: a {rows} x {columns} image and padding {padding} leave no output.")
     geometry = Geometry(image, w.shape[:2], stride, pads, dilation, groups)
     w = swap_channels(w, groups)
-    x = _bind(conv_transpose_p, y.reshape(-1, rows, columns, channels), w, geometry, precision, preferred_element_type)
+    x = _bind(conv_transpose_p, _one_batch(y), w, geometry, precision, preferred_element_type)
     return x.reshape(*batch, *x.shape[1:])
 
 
-def _pair(name: str, value: Size) -> tuple[int, int]:
+def _one_batch(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
+
+
+def _pair(name: str, value: Size, least: int | None = None) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(size, int) for size in pair):
-        raise UserError(f"A convolution's {name} is a number or (vertical, horizontal), not {value!r}.")
+    if len(pair) != 2 or any(not isinstance(v, int) or (least is not None and v < least) for v in pair):
+        bound = "" if least is None else f" of at least {least}"
+        raise UserError(f"convolution: {name} is a number{bound} or two, (vertical, horizontal), not {value!r}.")
     return pair
 
 
 def _pads(padding: int | Sequence) -> tuple[tuple[int, int], tuple[int, int]]:
-    axes = (padding, padding) if isinstance(padding, int) else padding
+    axes = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    if len(axes) != 2:
+        raise UserError(f"convolution: padding is a number or (vertical, horizontal), not {padding!r}.")
     return tuple(_pair("padding", axis) for axis in axes)
 
 
 def _check_channels(name: str, channels: int, kernel: tuple[int, ...], groups: int) -> None:
-    if kernel[2] * groups != channels or kernel[3] % groups:
-        raise UserError(
-            f"{name}: {channels} channels in {groups} groups want a kernel [kh, kw, {channels / groups:g}, a multiple "
-            f"of {groups}], not {list(kernel)}."
-        )
+    if groups < 1 or channels % groups or kernel[3] % groups:
+        raise UserError(f"{name}: {groups} groups do not divide {channels} channels into {kernel[3]} features.")
+    if kernel[2] * groups != channels:
+        wanted = f"[kh, kw, {channels // groups}, features]"
+        raise UserError(f"{name}: {channels} channels in {groups} groups want a kernel {wanted}, not {list(kernel)}.")
 
 
 def _bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry, precision, dtype) -> Array:
@@ -209,51 +216,31 @@ def _unfold(result: Array, place: int, groups: int, mapped: int) -> Array:
     return jnp.moveaxis(result.reshape(split), place, 0).reshape(mapped, *shape)
 
 
-def _primitive(name: str, plain: Callable, cpu: Callable, roles: str) -> Primitive:
-    """A bilinear primitive computed by `plain`, on CPU by `cpu`. `roles`: of operands and result."""
+def _primitive(name: str, roles: str, plain: Callable, cpu: Callable) -> Primitive:
+    """A bilinear map that is computed by `plain`, on CPU by `cpu`."""
     primitive = Primitive(name)
     statics = ("geometry", "dtype", "precision")
-    # Its type (shape, sharding, ...) is that of the plain form; jit caches what either costs.
+    # Its type (shape, sharding, ...) is that of the plain form; jit remembers what either costs.
     typed = jax.jit(plain, static_argnames=statics)
     primitive.def_abstract_eval(lambda *avals, **params: typed.trace(*avals, **params).jaxpr.out_avals[0])
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=statics))
     mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
     mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
     batching.primitive_batchers[primitive] = partial(_batch, primitive, roles)
+    ad.defbilinear(primitive, partial(_transpose, roles[0], roles), partial(_transpose, roles[1], roles))
     return primitive
 
 
-conv_p = _primitive("conv", convolution_plain.conv, convolution_cpu.conv, "xwy")
-conv_transpose_p = _primitive("conv_transpose", convolution_plain.conv_transpose, convolution_cpu.conv_transpose, "ywx")
+def _transpose(missing: str, roles: str, cotangent: Array, *operands, **params) -> Array:
+    """The cotangent of an operand (given as a placeholder of its type): the map that leaves its role open in T."""
+    known = dict(zip(roles, (*operands, cotangent), strict=True))
+    primitive, (left, right, _) = next((p, r) for p, r in ROLES.items() if r[2] == missing)
+    return primitive.bind(known[left], known[right], **params | {"dtype": known[missing].aval.dtype})
+
+
+conv_p = _primitive("conv", "xwy", convolution_plain.conv, convolution_cpu.conv)
+conv_transpose_p = _primitive("conv_transpose", "ywx", convolution_plain.conv_transpose, convolution_cpu.conv_transpose)
 weight_gradient_p = _primitive(
-    "weight_gradient", convolution_plain.weight_gradient, convolution_cpu.weight_gradient, "xyw"
+    "weight_gradient", "xyw", convolution_plain.weight_gradient, convolution_cpu.weight_gradient
 )
-
-
-def _conv_at_x(y, x, w, **params):
-    return conv_transpose_p.bind(y, w, **params | {"dtype": x.aval.dtype})
-
-
-def _conv_at_w(y, x, w, **params):
-    return weight_gradient_p.bind(x, y, **params | {"dtype": w.aval.dtype})
-
-
-def _conv_transpose_at_y(x, y, w, **params):
-    return conv_p.bind(x, w, **params | {"dtype": y.aval.dtype})
-
-
-def _conv_transpose_at_w(x, y, w, **params):
-    return weight_gradient_p.bind(x, y, **params | {"dtype": w.aval.dtype})
-
-
-def _weight_gradient_at_x(w, x, y, **params):
-    return conv_transpose_p.bind(y, w, **params | {"dtype": x.aval.dtype})
-
-
-def _weight_gradient_at_y(w, x, y, **params):
-    return conv_p.bind(x, w, **params | {"dtype": y.aval.dtype})
-
-
-ad.defbilinear(conv_p, _conv_at_x, _conv_at_w)
-ad.defbilinear(conv_transpose_p, _conv_transpose_at_y, _conv_transpose_at_w)
-ad.defbilinear(weight_gradient_p, _weight_gradient_at_x, _weight_gradient_at_y)
+ROLES = {conv_p: "xwy", conv_transpose_p: "ywx", weight_gradient_p: "xyw"}
