@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -123,7 +124,7 @@ class Run:
                 batch = next(self.iterator)
         return batch
 
-    def _look(self, step: int, metrics: Mapping[str, jax.Array], always: bool = False) -> None:
+    def _look(self, step: int, metrics: Mapping[str, Any], always: bool = False) -> None:
         """Waits for a step to be done; on due steps fetches, checks and records its metrics."""
         jax.block_until_ready(metrics)
         due = _due(step, self.config.log_every)

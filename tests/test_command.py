@@ -1,6 +1,6 @@
 """Mistakes on the real command line: exit code 1, one message that names what, where and what would be right."""
 
-import concurrent.futures
+import json
 import os
 import subprocess
 import sys
@@ -24,7 +24,7 @@ MISTAKES = {
         ["--config=configs/vae_digit.py"],
         ["configs/vae_digit.py", "Did you mean 'configs/vae_digits.py'?"],
     ),
-    "not a config": (["--config=README.md"], ["README.md", "does not give a config"]),
+    "not a config": (["--config=README.md"], ["README.md", "not a Python file"]),
     "unknown variant": (["--config=configs/vae_digits.py:smok"], ["no variant 'smok'", "Did you mean 'smoke'?"]),
     "misspelt flag": ([VAE, "--wrkdir=x"], ["wrkdir", "workdir"]),
     "misspelt key": ([VAE, "--config.step=3"], ["--config.step=3", "Did you mean 'steps'?"]),
@@ -60,30 +60,71 @@ FILES = {
 }
 
 
+# Imports once, then runs each command line, as it would be run, in a process of its own.
+RUNNER = """
+import json, os, runpy, sys, traceback, warnings
+import cvjax.command, cvjax.fit
+warnings.simplefilter("ignore")  # JAX is imported but not initialised: a fork is safe
+for arguments, log in json.loads(sys.stdin.read()):
+    if os.fork() == 0:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(2, 1)
+        sys.argv, code = ["train.py", *arguments], 0
+        try:
+            runpy.run_path("train.py", run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 70
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """What each mistake led to: all are made at once, two at a time."""
-
-    def make(item):
-        name, (arguments, _) = item
-        folder = tmp_path_factory.mktemp("run")
+    """What each mistake led to: exit code, what was said, and the run's folder."""
+    folders, jobs = {}, []
+    for name, (arguments, _) in MISTAKES.items():
+        folders[name] = folder = tmp_path_factory.mktemp("run")
         if isinstance(arguments, str):
             system, rest = FILES[arguments]
             (folder / "broken.py").write_text(BROKEN_CONFIG.format(system=system, rest=rest))
             arguments = [f"--config={folder / 'broken.py'}"]
-        command = [sys.executable, "train.py", *arguments, f"--workdir={folder / 'run'}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=dict(os.environ))
-        return name, (done, folder / "run")
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return dict(pool.map(make, MISTAKES.items()))
+        jobs.append(([*arguments, f"--workdir={folder / 'run'}"], str(folder / "log")))
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    run = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        cwd=ROOT,
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert run.returncode == 0, run.stderr
+    codes = map(int, run.stdout.split())
+    return {
+        name: (code, (folder / "log").read_text(), folder / "run")
+        for (name, folder), code in zip(folders.items(), codes, strict=True)
+    }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_explained(outcomes, name):
-    done, workdir = outcomes[name]
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+    code, said, workdir = outcomes[name]
+    assert code == 1, said
+    assert said.startswith("error: ") and "Traceback" not in said
     for words in MISTAKES[name][1]:
-        assert words in done.stderr
+        assert words in said
     assert not (workdir / "config.json").exists()  # nothing was begun
+
+
+def test_a_mistake_in_a_process_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "train.py", VAE, "--config.step=3"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: --config.step=3") and "Did you mean 'steps'?" in done.stderr

@@ -1,5 +1,6 @@
 """RESULTS.md: rows come from runs, a row replaces its predecessor, and a missed bar is exit code 1."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,8 @@ def test_mistakes_are_named(monkeypatch):
 
 def test_a_missed_bar_and_a_missing_figure_are_not_met(tmp_path):
     experiment = config.load(str(ROOT / "configs/vae_digits.py"))
-    (tmp_path / "config.json").write_text('{"config": {}, "devices": ["cpu"], "parameters": [["a", "b", 5], ["c", "d", 1000]]}')
+    facts = {"config": {}, "devices": ["cpu"], "parameters": [["a", "b", 5], ["c", "d", 1000]]}
+    (tmp_path / "config.json").write_text(json.dumps(facts))
     good = {"bits_per_dim": 2.1, "iwae_gain": 0.1, "active_units": 8.0}
     assert results.make_row("x", experiment, good, tmp_path, 1.0)["met"] == "yes"
     assert results.make_row("x", experiment, good, tmp_path, 1.0)["parameters"] == "1,005"

@@ -1,1 +1,0 @@
-"""Systems that generate: one file each."""

@@ -116,16 +116,16 @@ def test_training_lowers_the_bound_and_figures_are_consistent(images, options):
 def test_loss_sums_over_pixels_and_latents_and_averages_over_the_batch(images):
     recipe = vae.recipe(shape=(8, 8, 1), latent=3, hidden=(16,), likelihood="categorical", levels=17)
     batch, key = {"image": images}, jax.random.key(5)
-    state = recipe.init(jax.random.key(0), batch)
-    mean, log_variance = vae.Encoder(3, (16,)).apply({"params": state.params["encoder"]}, images)
+    state = jax.jit(recipe.init)(jax.random.key(0), batch)
+    mean, log_variance = jax.jit(vae.Encoder(3, (16,)).apply)({"params": state.params["encoder"]}, images)
     noise = jax.random.normal(jax.random.split(key, 4)[1], mean.shape)
     decoder = vae.Decoder((8, 8, 1), 17, (16,))
-    logits = decoder.apply({"params": state.params["decoder"]}, mean + np.exp(log_variance / 2) * noise)
+    logits = jax.jit(decoder.apply)({"params": state.params["decoder"]}, mean + np.exp(log_variance / 2) * noise)
     chosen = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.rint(images * 16).astype(int)[..., None], -1)
     divergence = scipy.stats.norm.entropy(0, np.exp(log_variance / 2))  # KL = cross-entropy - entropy
     cross = 0.5 * (math.log(2 * math.pi) + np.exp(log_variance) + mean**2)
     expected = (-chosen.sum() + (cross - divergence).sum()) / len(images)
-    _, metrics = recipe.train_step(state, batch, key)
+    _, metrics = jax.jit(recipe.train_step)(state, batch, key)
     np.testing.assert_allclose(metrics["loss/total"], expected, rtol=1e-5)
 
 
