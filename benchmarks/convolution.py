@@ -57,10 +57,13 @@ BATCH, LATENT, WIDTH = 32, 100, 64
 
 
 class Generator(nn.Module):
+    """Images of 64 pixels from latent vectors."""
+
     convs: Convs
 
     @nn.compact
     def __call__(self, z):
+        """Applies the network."""
         x = z[:, None, None]
         for i, factor in enumerate([8, 4, 2, 1]):
             stride, padding = (2, 1) if i else (1, 0)
@@ -70,10 +73,13 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
+    """Logits of images being real."""
+
     convs: Convs
 
     @nn.compact
     def __call__(self, x):
+        """Applies the network."""
         for i, factor in enumerate([1, 2, 4, 8]):
             x = self.convs[0](factor * WIDTH, 4, stride=2, padding=1)(x)
             x = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)(x) if i else x
@@ -163,10 +169,13 @@ CRITIC = [(3, 32), (32, 64), (64, 128), (128, 256)]
 
 
 class Critic(nn.Module):
+    """Scores of images."""
+
     convs: Convs
 
     @nn.compact
     def __call__(self, x):
+        """Applies the network."""
         for _, features in CRITIC:
             x = nn.leaky_relu(self.convs[0](features, 4, stride=2, padding=1)(x), 0.2)
         return x.mean((1, 2, 3))

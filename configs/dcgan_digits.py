@@ -15,7 +15,17 @@ def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
         "generative.gan",
-        recipe=dict(shape=(8, 8, 1), latent=32, width=64, kernel=4, base=2, real_label=0.9, measure="digits"),
+        recipe=dict(
+            shape=(8, 8, 1),
+            latent=32,
+            width=64,
+            kernel=4,
+            base=2,
+            real_label=0.9,
+            measure="digits",
+            # Twice the paper's rate, which left seed 1 at .91 of the control after as many steps.
+            generator_optimiser=dict(name="adam", learning_rate=4e-4, b1=0.5),
+        ),
         data=dict(name="digits", batch=64, eval_batch=128),
         steps=12_000,
         log_every=100,
