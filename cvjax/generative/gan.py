@@ -27,9 +27,7 @@ from cvjax.nets.layers import Conv, ConvTranspose
 WEIGHTS = nn.initializers.normal(0.02)  # "all weights were initialized from a zero-centered Normal" (section 4)
 
 
-def scale_around_one(
-    key: Key[Array, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32
-) -> Float[Array, "..."]:
+def scale_around_one(key: Key[Array, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Float[Array, "..."]:
     """Draws the scale of batch normalisation from N(1, 0.02), as the authors' code does.
 
     Args:
