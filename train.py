@@ -9,22 +9,17 @@ from pathlib import Path
 from absl import flags
 
 from cvjax import command
-from cvjax.fit import Stopped, fit
+from cvjax.fit import fit
 
 CONFIG = command.define_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<name of the config> by default")
 
 
-def main() -> int:
-    """Reads the flags, fits, and returns the exit code: 0 done, 1 a mistake, 3 stopped by a signal."""
+def main() -> None:
+    """Reads the flags and fits. The exit code is 0 when done, 1 after a mistake, 3 when a signal stopped the run."""
     command.parse_flags(sys.argv)
     workdir = WORKDIR.value or Path("runs") / command.name_of(flags.FLAGS["config"].config_filename)
-    try:
-        fit(CONFIG.value, workdir)
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        return 3
-    return 0
+    fit(CONFIG.value, Path(workdir).expanduser())
 
 
 if __name__ == "__main__":

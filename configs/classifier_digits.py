@@ -36,6 +36,7 @@ def get_config(name: str = ""):
         eval_every=500,
         figure_every=500,
         checkpoint_every=500,
+        checkpoint_best="accuracy",
         expect={"accuracy": (">=", 0.99)},
     )
     smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1}

@@ -32,6 +32,7 @@ def get_config(name: str = ""):
         eval_every=2000,
         figure_every=1000,
         checkpoint_every=2000,
+        checkpoint_best="fid_over_control",
         expect={
             "fid_over_control": ("<=", 0.9),
             "fid_over_raw": ("<", 1.0),

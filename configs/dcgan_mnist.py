@@ -22,6 +22,7 @@ def get_config(name: str = ""):
         eval_every=2345,
         figure_every=469,
         checkpoint_every=2345,
+        checkpoint_best="fid_over_noise",
         expect={"fid_over_noise": ("<=", 0.05)},
     )
     smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "data.eval_batch": 16, "log_every": 1}

@@ -29,6 +29,7 @@ def get_config(name: str = ""):
         eval_every=500,
         figure_every=500,
         checkpoint_every=500,
+        checkpoint_best="bits_per_dim",
         expect={"bits_per_dim": ("<=", 2.20), "iwae_gain": (">", 0.0), "active_units": (">=", 5)},
     )
     smoke = {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "recipe.importance_samples": 2, "log_every": 1}

@@ -27,6 +27,7 @@ def get_config(name: str = ""):
         eval_every=3000,
         figure_every=3000,
         checkpoint_every=3000,
+        checkpoint_best="bits_per_dim",
         # 90 nats over 784 binary pixels.
         expect={"bits_per_dim": ("<=", 0.17), "iwae_gain": (">", 0.0), "active_units": (">=", 15)},
     )

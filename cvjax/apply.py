@@ -4,9 +4,10 @@ python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    wh
 python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          samples of a system that generates
 """
 
+import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cvjax.core import Recipe, State
 from cvjax.data import folder, pipeline, transforms
 from cvjax.display import grid
 from cvjax.errors import UserError
+from cvjax.rundir import write_whole
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="which checkpoint; the latest by default")
     parser.add_argument("--batch", type=int, default=16, help="images at a time")
     arguments = parser.parse_args(argv)
+    for name in ("run", "input", "output"):
+        setattr(arguments, name, getattr(arguments, name) and getattr(arguments, name).expanduser())
     if (arguments.input is None) == (arguments.count is None):
         raise UserError("give either --input=FILE|FOLDER|VIDEO or --count=N.")
     for name in ("count", "batch"):
@@ -57,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Predictor:
-    """A recipe's `predict` for single images of any size, in batches of one shape."""
+    """A recipe's `predict` for images of any size, in batches of one shape."""
 
     def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int):
         """Prepares the transforms that the run evaluated with; `description` is the run's config.json."""
         self.transforms = pipeline.build(description["config"]["data"]["eval_transforms"])
         self.shape = tuple(description["batch"]["image"][0][1:])
         self.batch = batch
-        self.predict = jax.jit(lambda images: recipe.predict(state, {"image": images}))
+        self.state, self.predict = state, jax.jit(recipe.predict)
 
     def prepare(self, image: Float[np.ndarray, "height width channels"]) -> Float[np.ndarray, "h w c"]:
         """Brings an image to the shape that the system was trained on."""
@@ -76,12 +80,12 @@ class Predictor:
             image = np.repeat(image, 3, axis=2)
         return image if image.shape[:2] == (height, width) else transforms.resize(image, size=(height, width))
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the outputs of each image."""
-        for start in range(0, len(images), self.batch):
-            rows = np.stack([self.prepare(image) for image in images[start : start + self.batch]])
+    def __call__(self, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the outputs of each image; no more than a batch of images is held at a time."""
+        for chunk in _chunks(images, self.batch):
+            rows = np.stack([self.prepare(image) for image in chunk])
             padded = np.concatenate([rows, np.repeat(rows[-1:], self.batch - len(rows), axis=0)])
-            outputs = jax.device_get(self.predict(padded))
+            outputs = jax.device_get(self.predict(self.state, {"image": padded}))
             for row in range(len(rows)):
                 yield {name: value[row] for name, value in outputs.items()}
 
@@ -123,20 +127,35 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path) -> None:
     if not source.exists():
         raise UserError(f"--input={source}: there is no such file or folder.")
     files = folder.list_images(source) if source.is_dir() else [source]
+    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise UserError(f"--output={output} is where the input lies: its images would be overwritten.")
     if not files:
         raise UserError(f"--input={source} holds no images ({', '.join(folder.SUFFIXES)}).")
     predictions = {}
-    images = [folder.decode(file, channels=3).astype(np.float32) / 255 for file in files]
-    for file, outputs in zip(files, predictor(images), strict=True):
-        name = file.relative_to(source).with_suffix("") if source.is_dir() else Path(file.stem)
+    names = name_outputs([file.relative_to(source) if source.is_dir() else Path(file.name) for file in files])
+    images = (folder.decode(file, channels=3).astype(np.float32) / 255 for file in files)
+    for name, outputs in zip(names, predictor(images), strict=True):
         for kind, value in outputs.items():
             if value.ndim == 3 and value.shape[-1] in (1, 3):
                 save_image(output / (f"{name}.png" if kind == "image" else f"{name}_{kind}.png"), value)
             else:
-                predictions.setdefault(str(name), {})[kind] = value.tolist()
+                predictions.setdefault(name, {})[kind] = value.tolist()
     if predictions:
-        (output / "predictions.json").write_text(json.dumps(predictions, indent=1))
+        write_whole(output / "predictions.json", json.dumps(predictions, indent=1))
     print(f"{len(files)} images in {output}")
+
+
+def name_outputs(files: Sequence[Path]) -> list[str]:
+    """Names what is written for each file: its path without suffix, or with it where two would be the same.
+
+    Args:
+      files: relative paths of the inputs.
+
+    Returns:
+      One name a file, without suffix.
+    """
+    short = [str(file.with_suffix("")) for file in files]
+    return [name if short.count(name) == 1 else str(file) for name, file in zip(short, files, strict=True)]
 
 
 def apply_to_video(predictor: Predictor, source: Path, output: Path) -> None:
@@ -150,21 +169,25 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path) -> None:
     Raises:
       UserError: a video that cannot be read, or a system whose outputs are no images.
     """
+    codes = {".mp4": "mp4v", ".avi": "MJPG"}
+    if output.suffix.lower() not in codes:
+        raise UserError(f"--output={output}: a video is written to a file called .mp4 or .avi.")
     capture = cv2.VideoCapture(str(source))
     if not capture.isOpened():
         raise UserError(f"--input={source} cannot be read as a video.")
     output.parent.mkdir(parents=True, exist_ok=True)
     writer, count, start = None, 0, time.monotonic()
-    for frames in _batches(capture, predictor.batch):
-        for outputs in predictor(frames):
-            if "image" not in outputs:
-                raise UserError("this system makes no images of a video's frames; apply it to images.")
-            frame = cv2.cvtColor(_to_bytes(outputs["image"]), cv2.COLOR_RGB2BGR)
-            if writer is None:
-                code = cv2.VideoWriter_fourcc(*("mp4v" if output.suffix == ".mp4" else "MJPG"))
-                writer = cv2.VideoWriter(str(output), code, capture.get(cv2.CAP_PROP_FPS) or 25, frame.shape[1::-1])
-            writer.write(frame)
-            count += 1
+    for outputs in predictor(_frames(capture)):
+        if "image" not in outputs:
+            raise UserError("this system makes no images of a video's frames; apply it to images.")
+        frame = cv2.cvtColor(_to_bytes(outputs["image"]), cv2.COLOR_RGB2BGR)
+        if writer is None:
+            code = cv2.VideoWriter_fourcc(*codes[output.suffix.lower()])
+            writer = cv2.VideoWriter(str(output), code, capture.get(cv2.CAP_PROP_FPS) or 25, frame.shape[1::-1])
+            if not writer.isOpened():
+                raise UserError(f"--output={output}: OpenCV cannot write this video here.")
+        writer.write(frame)
+        count += 1
     capture.release()
     if writer is None:
         raise UserError(f"--input={source} has no frames.")
@@ -189,17 +212,17 @@ def _to_bytes(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def _batches(capture: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]:
-    frames = []
-    while True:
+def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    there, frame = capture.read()
+    while there:
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
         there, frame = capture.read()
-        if there:
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32) / 255)
-        if frames and (not there or len(frames) == size):
-            yield frames
-            frames = []
-        if not there:
-            return
+
+
+def _chunks(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Checkpoints of a run, asynchronous and atomic. The only file that knows Orbax."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 2, best: tuple[str, str] | None = None):
-        """Opens the checkpoints in a folder, making it where there is none.
+        """Opens the checkpoints in a folder to train with, making it where there is none.
+
+        Half-written checkpoints of a run that died are removed, so nobody else may be writing.
 
         Args:
           folder: where they are.
@@ -34,10 +37,11 @@ class Checkpoints:
             sign = -1 if relation in ("<=", "<") else 1
             policies.append(
                 ocp.training.preservation_policies.BestN(
-                    get_metric_fn=lambda metrics: sign * metrics[name], n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=lambda figures: sign * figures.get(name, -sign * math.inf),
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
                 )
             )
-        self._best = best
         self._orbax = ocp.training.Checkpointer(
             Path(folder).absolute(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -66,8 +70,8 @@ class Checkpoints:
         """
         if step in self.steps:
             return
-        metrics = {self._best[0]: figures[self._best[0]]} if self._best and figures else None
-        self._orbax.save_checkpointables_async(step, {"state": state, "data": dict(data)}, metrics=metrics)
+        finite = {name: value for name, value in (figures or {}).items() if math.isfinite(value)}
+        self._orbax.save_checkpointables_async(step, {"state": state, "data": dict(data)}, metrics=finite or None)
 
     def restore(self, state: PyTree, step: int | None = None) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint.
@@ -82,14 +86,7 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it holds another state than the one asked for.
         """
-        step = self.latest if step is None else step
-        if step not in self.steps:
-            raise UserError(f"{self._orbax.directory} has no checkpoint {step}; it has {self.steps or 'none'}.")
-        try:
-            restored = self._orbax.load_checkpointables(step, {"state": state, "data": None})
-        except (ValueError, KeyError) as error:
-            raise UserError(f"checkpoint {step} in {self._orbax.directory} holds another state: {error}") from error
-        return restored["state"], restored["data"]
+        return _restore(self._orbax, state, step)
 
     def wait(self) -> None:
         """Waits until what is being written is whole on disk."""
@@ -98,6 +95,33 @@ class Checkpoints:
     def close(self) -> None:
         """Finishes writing and lets go of the folder."""
         self._orbax.close()
+
+
+def exists(folder: str | Path) -> bool:
+    """Tells whether a folder holds a whole checkpoint.
+
+    Args:
+      folder: a run's checkpoints; it need not exist.
+    """
+    return Path(folder).is_dir() and any(path.name.isdigit() for path in Path(folder).iterdir())
+
+
+def read_state(folder: str | Path, state: PyTree, step: int | None = None) -> State:
+    """Reads a checkpoint, of a run that may be training still.
+
+    Args:
+      folder: the run's checkpoints.
+      state: as in `Checkpoints.restore`.
+      step: which one, the latest by default.
+
+    Returns:
+      The state.
+
+    Raises:
+      UserError: as `Checkpoints.restore`.
+    """
+    with _reader(folder) as checkpointer:
+        return _restore(checkpointer, state, step)[0]
 
 
 def read_params(folder: str | Path, network: str, like: PyTree) -> PyTree:
@@ -115,9 +139,7 @@ def read_params(folder: str | Path, network: str, like: PyTree) -> PyTree:
       UserError: there is no such checkpoint or network, or its parameters have another structure or other shapes.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"there is no folder of checkpoints {folder}.")
-    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+    with _reader(folder) as checkpointer:
         if checkpointer.latest is None:
             raise UserError(f"{folder} holds no checkpoint.")
         with warnings.catch_warnings():  # the writer's sharding is not needed: the parameters are placed anew below
@@ -135,6 +157,24 @@ def read_params(folder: str | Path, network: str, like: PyTree) -> PyTree:
     if differing:
         raise UserError(f"{network} in {folder.parent} has other parameters:\n  " + "\n  ".join(differing))
     return jax.tree.map(lambda new, old: jax.device_put(new.astype(old.dtype), old.sharding), params[network], like)
+
+
+def _reader(folder: str | Path) -> ocp.training.Checkpointer:
+    if not Path(folder).is_dir():
+        raise UserError(f"there is no folder of checkpoints {folder}.")
+    return ocp.training.Checkpointer(Path(folder).absolute())
+
+
+def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int | None) -> tuple[State, dict[str, Any]]:
+    steps = [checkpoint.step for checkpoint in checkpointer.checkpoints]
+    step = max(steps, default=None) if step is None else step
+    if step not in steps:
+        raise UserError(f"{checkpointer.directory} has no checkpoint {step}; it has {steps or 'none'}.")
+    try:
+        restored = checkpointer.load_checkpointables(step, {"state": state, "data": None})
+    except (ValueError, KeyError) as error:
+        raise UserError(f"checkpoint {step} in {checkpointer.directory} holds another state: {error}") from error
+    return restored["state"], restored["data"]
 
 
 def abstract(state: PyTree, shardings: PyTree) -> PyTree:

@@ -9,17 +9,20 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cvjax.config import load
-from cvjax.errors import UserError, suggest
+from cvjax.errors import Stopped, UserError, suggest
 
 
 def explained(main: Callable[[], int | None]) -> None:
-    """Runs a program's main; a `UserError` becomes its message on stderr and exit code 1.
+    """Runs a program's main; a `UserError` becomes its message on stderr and exit code 1, `Stopped` exit code 3.
 
     Args:
       main: returns the exit code, None for 0.
     """
     try:
         sys.exit(main())
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(3)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -62,20 +65,33 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     if not paths:
         known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
         raise UserError(f"which experiment? Give --config=FILE, one of: {known or 'no file in configs/ here'}.")
-    config = load(paths[-1])
+    config, absent, kept = load(paths[-1]), [], list(argv)
     for argument in argv[1:]:
         name, separator, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name.startswith("config."):
             if not separator:
                 raise UserError(f"{argument}: expected --{name}=VALUE.")
-            _check_override(config, name, value)
+            group, last = _check_override(config, name, value)
+            if value == "None":
+                absent.append((group, last))
+                kept.remove(argument)
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(kept)
     except flags.Error as error:
         raise UserError(str(error)) from None
+    if rest[1:]:
+        raise UserError(f"{rest[1]!r} is no flag: did you mean --{rest[1]}?")
+    for group, last in absent:  # a flag's parser would take the word for a string
+        node = flags.FLAGS["config"].value
+        for key in group:
+            node = node[key]
+        with node.ignore_type():
+            node[last] = None
+    return rest
 
 
-def _check_override(config: ConfigDict, name: str, value: str) -> None:
+def _check_override(config: ConfigDict, name: str, value: str) -> tuple[list[str], str]:
+    """Checks `--name=value` against the config; returns the key as (groups, last)."""
     *parents, last = name.split(".")[1:]
     node, where = config, "config"
     for key in parents:
@@ -86,12 +102,15 @@ def _check_override(config: ConfigDict, name: str, value: str) -> None:
     if last not in node:
         raise UserError(f"--{name}={value}: {where} has no key {last!r}. {suggest(last, node.keys())}")
     kind = node.get_type(last)
+    if value == "None" and kind is not ConfigDict:
+        return parents, last
     if kind in (int, float) and not _parses(value, kind):
         raise UserError(f"--{name}={value}: expected {kind.__name__}, such as {node[last]!r}.")
     if kind is bool and value.lower() not in ("true", "false"):
         raise UserError(f"--{name}={value}: expected true or false.")
     if kind is ConfigDict:
         raise UserError(f"--{name}={value}: {where}.{last} is a group; set one of its keys: {suggest('', node[last])}")
+    return parents, last
 
 
 def _parses(value: str, kind: type) -> bool:

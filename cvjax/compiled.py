@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from jaxtyping import PyTree
@@ -23,7 +23,23 @@ class Compiled:
     flops: float
 
 
-def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, tuple], seed: int) -> Compiled:
+def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence]) -> PyTree:
+    """Finds the shapes, types and shardings of a recipe's state, without computing anything.
+
+    Args:
+      recipe: the system.
+      mesh: the devices.
+      batch: {name: (shape, dtype)} of the global batch.
+
+    Returns:
+      A state of `jax.ShapeDtypeStruct`.
+    """
+    specs = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in batch.items()}
+    shapes = jax.eval_shape(recipe.init, jax.random.key(0), specs)
+    return checkpoint.abstract(shapes, sharding.state_sharding(mesh, shapes))
+
+
+def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence], seed: int) -> Compiled:
     """Compiles a recipe's train step ahead of time, and prepares the others.
 
     Args:
@@ -38,9 +54,8 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     init_key, train_key, eval_key = jax.random.split(jax.random.key(seed), 3)
     rows = sharding.batch_sharding(mesh)
     specs = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows) for name, (shape, dtype) in batch.items()}
-    shapes = jax.eval_shape(recipe.init, init_key, specs)
-    shardings = sharding.state_sharding(mesh, shapes)
-    abstract_state = checkpoint.abstract(shapes, shardings)
+    abstract_state = describe_state(recipe, mesh, batch)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
 
     def init() -> State:
         zeros = {name: jax.numpy.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}

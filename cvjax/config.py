@@ -18,7 +18,7 @@ import cvjax
 from cvjax import data
 from cvjax.core import Recipe
 from cvjax.errors import UserError, suggest
-from cvjax.rundir import RELATIONS
+from cvjax.rundir import judge
 from cvjax.signature import cast, written
 
 # What may differ when a run is continued: it changes when things are looked at, never the numbers.
@@ -37,7 +37,8 @@ DEFAULTS = dict(
     eval_every=0,  # steps between two evaluations; there is always one at the end
     figure_every=0,  # steps between two sets of figures; there is always one at the end
     checkpoint_every=1000,  # steps between two checkpoints; there is always one at the end
-    checkpoint_keep=2,  # how many of the latest are kept, beside the best by the first figure of `expect`
+    checkpoint_keep=2,  # how many of the latest are kept
+    checkpoint_best="",  # the figure of `expect` by which the best is kept beside them; "": none
     mesh=dict(data=-1, fsdp=1),  # devices along each axis; -1: all that are left
     init_from="",  # "RUN/NETWORK": that network's parameters start from another run's
     profile=(),  # (first, last) step of a JAX profile written below the run's folder
@@ -71,7 +72,7 @@ def experiment(system: str, **values: Any) -> ConfigDict:
         overlay = isinstance(default, Mapping) and key != "expect"
         merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
     merged["recipe"] = {k: v for k, v in merged["recipe"].items() if v is not inspect.Parameter.empty}
-    return ConfigDict(_placeholders(merged, recipe_parameters(system)))
+    return ConfigDict(_placeholders(merged, recipe_parameters(system))).lock()
 
 
 def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> ConfigDict:
@@ -160,9 +161,10 @@ def check(config: ConfigDict, devices: int = 1) -> None:
             raise UserError(f"config.{key}={values[key]}: must not be negative.")
     if values["profile"] and not (len(values["profile"]) == 2 and 0 < values["profile"][0] <= values["profile"][1]):
         raise UserError(f"config.profile={values['profile']}: expected (first, last) step, such as (10, 15).")
-    for name, bar in values["expect"].items():
-        if not (isinstance(bar, (tuple, list)) and len(bar) == 2 and bar[0] in RELATIONS):
-            raise UserError(f'config.expect.{name}={bar!r}: expected (relation, bar), such as ("<=", 0.9).')
+    judge(values["expect"], {})
+    if values["checkpoint_best"] and values["checkpoint_best"] not in values["expect"]:
+        best = values["checkpoint_best"]
+        raise UserError(f"config.checkpoint_best={best!r}: no such figure in expect. {suggest(best, values['expect'])}")
     _recipe_arguments(values["system"], values["recipe"])
     data.check(values["data"], devices)
 

@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class Stopped(Exception):
+    """A signal stopped a run after a checkpoint; the message says where. The programs exit with code 3."""
+
+
 def suggest(name: object, choices: Iterable[str]) -> str:
     """Names what would be right in place of a wrong name, as the end of an error message.
 

@@ -14,18 +14,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from cvjax import checkpoint, data, runs, sharding
 from cvjax import config as experiments
-from cvjax.compiled import Compiled, compile_recipe
+from cvjax.compiled import Compiled, compile_recipe, describe_state
 from cvjax.core import Recipe, State
-from cvjax.errors import UserError
+from cvjax.errors import Stopped, UserError
 from cvjax.record import Record
-
-
-class Stopped(Exception):
-    """A signal stopped the run after a checkpoint; the message says how to go on."""
+from cvjax.rundir import read_metrics
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -65,55 +63,65 @@ class Run:
         self.examples, self.signals = examples, signals
         self.iterator = examples.train()
         self.batch = next(self.iterator)
+        facts = runs.facts(config, mesh, self.batch)
+        wanted = describe_state(recipe, mesh, facts["batch"])
+        self.borrowed = runs.read_network(config.init_from, wanted.params)
         expect = experiments.as_dict(config)["expect"]
-        best = next(((name, bar[0]) for name, bar in expect.items()), None)
+        best = (config.checkpoint_best, expect[config.checkpoint_best][0]) if config.checkpoint_best else None
         self.checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=config.checkpoint_keep, best=best)
         if (self.checkpoints.latest or 0) > config.steps:
             raise UserError(
                 f"{workdir} is at step {self.checkpoints.latest} already, past config.steps={config.steps}."
             )
         self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
-        facts = runs.facts(config, mesh, self.batch)
         self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         self.state = self._first_state()
         self.step = int(self.state.step)
         self.record.parameters(self.state.params)
-        self.clock = _Clock(self.step)
+        self.clock, self.profiling = _Clock(self.step), False
 
     def train(self) -> dict[str, float]:
         """Takes the remaining steps; returns the last evaluation's figures."""
         config, pending = self.config, None
         figures = None
+        self._profile()
         while self.step < config.steps:
-            self._profile()
             placed = sharding.place_batch(self._next_batch(), self.mesh)
             self.state, metrics = self.compiled.train_step(self.state, placed)
             self.step += 1
             if pending:
                 self._look(*pending)
             pending = (self.step, metrics)
+            self._profile()
             if self._pause_due():
                 self._look(*pending, always=True)
                 pending, figures = None, self._pause()
         if figures is None:  # the run was complete before it was started
-            figures = self._pause()
+            figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
+            if not any(row["split"] == "eval" and row["step"] == self.step for row in read_metrics(self.workdir)):
+                self.record.scalars(self.step, "eval", figures)
         self._finish(figures)
         return figures
 
     def close(self) -> None:
         """Writes what is unwritten."""
+        if self.profiling:
+            jax.profiler.stop_trace()
         self.checkpoints.close()
         self.record.close()
 
     def _first_state(self) -> State:
         if self.checkpoints.latest is None:
             self.record.rewind(0)
-            return runs.initialise_from(self.config.init_from, self.compiled.init())
+            state = self.compiled.init()
+            return state.replace(params={**state.params, **self.borrowed})
         state, position = self.checkpoints.restore(self.compiled.abstract_state)
         self.iterator.set_state(position)
         self.batch = None
-        self.record.rewind(int(state.step))
+        # A run that was not stopped here would have evaluated here only if it was due.
+        undue = () if _due(int(state.step), self.config.eval_every) else ("eval",)
+        self.record.rewind(int(state.step), without=undue)
         self.record.say(f"continuing from step {int(state.step)}")
         return state
 
@@ -137,11 +145,16 @@ class Run:
         if due or broken:
             self.record.scalars(step, "train", values)
         if broken:
-            self.checkpoints.wait()
-            raise UserError(
-                f"step {step}: {', '.join(f'{name} is {values[name]}' for name in broken)}. The last finite checkpoint "
-                f"is step {self.checkpoints.latest} in {self.workdir}; a lower learning rate or clipping may be right."
-            )
+            self._give_up(", ".join(f"{name} is {values[name]}" for name in broken), step)
+
+    def _give_up(self, reason: str, step: int | None = None) -> None:
+        self.checkpoints.wait()
+        latest = self.checkpoints.latest
+        kept = "There is no checkpoint yet" if latest is None else f"The last finite checkpoint is step {latest}"
+        raise UserError(
+            f"step {step or self.step}: {reason}. {kept} in {self.workdir}; a lower learning rate, or clip=1.0 in the "
+            f"optimiser's dict, may be right."
+        )
 
     def _pause_due(self) -> bool:
         every = (self.config.eval_every, self.config.figure_every, self.config.checkpoint_every)
@@ -159,12 +172,14 @@ class Run:
             if last or _due(self.step, config.figure_every):
                 self._draw()
             if last or self.signals.caught or _due(self.step, config.checkpoint_every):
+                if not _finite(self.state.params):
+                    self._give_up("the parameters are not finite")
                 self.checkpoints.save(self.step, self.state, self.iterator.get_state(), figures)
             if self.signals.caught and not last:
                 self.checkpoints.wait()
                 raise Stopped(
                     f"{self.signals.caught} stopped the run at step {self.step} of {config.steps}; it is saved in "
-                    f"{self.workdir}. The same command goes on from there."
+                    f"{self.workdir}. train.py with the same config and workdir goes on from there."
                 )
             self.record.report()
         return figures
@@ -177,12 +192,15 @@ class Run:
             self.record.figure(self.step, name, grid)
 
     def _profile(self) -> None:
+        """Starts the profile before its first step, and ends it after its last one or the run's."""
         first, last = self.config.profile or (0, 0)
-        if first and self.step + 1 == first:
-            jax.profiler.start_trace(str(self.workdir / "profile"))
-        if first and self.step == last:
+        if self.profiling and (self.step >= last or self.step == self.config.steps):
             jax.block_until_ready(self.state)
             jax.profiler.stop_trace()
+            self.profiling = False
+        elif first <= self.step + 1 <= last and self.step < self.config.steps and not self.profiling:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+            self.profiling = True
 
     def _finish(self, figures: Mapping[str, float]) -> None:
         self.checkpoints.wait()
@@ -214,6 +232,11 @@ def evaluate(
             yield {k: v[valid] for k, v in inputs.items()}, {k: v[valid] for k, v in outputs.items()}
 
     return {name: float(value) for name, value in recipe.score(rows()).items()}
+
+
+@jax.jit
+def _finite(params: PyTree) -> jax.Array:
+    return jax.numpy.all(jax.numpy.stack([jax.numpy.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
 
 
 def _due(step: int, interval: int) -> bool:

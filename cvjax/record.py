@@ -87,16 +87,18 @@ class Record:
         lines = [(path, shapes, f"{count:,}") for path, shapes, count in [*rows, ("parameters", "", total)]]
         self.say(format_columns(lines, align="<<>"))
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, without: Sequence[str] = ()) -> None:
         """Forgets what was recorded after a step, so that a run that was killed and resumed has each row once.
 
         Args:
           step: that of the checkpoint from which the run continues. Rows and figures of later steps go, and every
             verdict with them, for the run has not ended after all.
+          without: splits whose rows at that very step go as well.
         """
         if not self.active:
             return
         rows = [row for row in read_metrics(self.workdir) if row["step"] <= step and row["split"] != "verdict"]
+        rows = [row for row in rows if row["step"] < step or row["split"] not in without]
         self._metrics.close()
         write_whole(self.workdir / "metrics.jsonl", "".join(map(metrics_line, rows)))
         with explain_writing(self.workdir / "figures"):

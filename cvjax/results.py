@@ -36,10 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.seed < 0:
         raise UserError(f"--seed={arguments.seed}: must not be negative.")
-    met = True
-    for path in arguments.configs or embedded_configs():
-        experiment = config.load(path)
+    experiments = {path: config.load(path) for path in arguments.configs or embedded_configs()}
+    for experiment in experiments.values():  # a mistake in the last is said before the first is trained
         experiment.seed = arguments.seed
+        config.check(experiment)
+    met = True
+    for path, experiment in experiments.items():
         name = command.name_of(path)
         workdir = arguments.workdir / f"{name}-seed{arguments.seed}"
         shutil.rmtree(workdir, ignore_errors=True)
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def embedded_configs() -> list[str]:
     """Lists the configs whose data ships with cvjax's dependencies, so that they run on any machine."""
     paths = sorted(Path("configs").glob("*.py"))
-    return [str(path) for path in paths if config.load(str(path)).data.name in builders.EMBEDDED]
+    return [str(path) for path in paths if (config.load(str(path)).data.name or "").split("/")[0] in builders.EMBEDDED]
 
 
 def make_row(

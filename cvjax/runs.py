@@ -10,35 +10,38 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from cvjax import checkpoint, sharding
 from cvjax import config as experiments
+from cvjax.compiled import describe_state
 from cvjax.core import Recipe, State
-from cvjax.errors import UserError
+from cvjax.errors import UserError, suggest
 from cvjax.rundir import read_config
 
 
-def initialise_from(source: str, state: State) -> State:
-    """Lets one network start from another run's parameters.
+def read_network(source: str, params: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Reads the parameters of the one network that is to start from another run's.
 
     Args:
-      source: "RUN/NETWORK", or "" to leave the state as it is.
-      state: the freshly initialised state.
+      source: "RUN/NETWORK", or "" for none.
+      params: the parameters to be replaced, or their shapes, by network.
+
+    Returns:
+      {network: parameters}, or {}. What a recipe derives from parameters at the start, such as averages, is not in it.
 
     Raises:
       UserError: no such run or network here or there, or parameters of other shapes.
     """
     if not source:
-        return state
+        return {}
     run, _, network = source.rpartition("/")
-    if network not in state.params:
+    if network not in params:
         raise UserError(
-            f"config.init_from={source!r}: this system has no network {network!r}, but {list(state.params)}."
+            f"config.init_from={source!r}: this system has no network {network!r}. {suggest(network, params)}"
         )
-    target = state.params[network]
-    params = checkpoint.read_params(Path(run) / "checkpoints", network, target)
-    return state.replace(params={**state.params, network: params})
+    return {network: checkpoint.read_params(Path(run).expanduser() / "checkpoints", network, params[network])}
 
 
 def open_workdir(config: ConfigDict, workdir: Path) -> Path:
@@ -63,7 +66,7 @@ def open_workdir(config: ConfigDict, workdir: Path) -> Path:
     file = workdir / "config.json"
     if file.exists():
         differing = experiments.difference(json.loads(file.read_text())["config"], experiments.as_dict(config))
-        if differing:
+        if differing and checkpoint.exists(workdir / "checkpoints"):
             raise UserError(
                 f"{workdir} holds a run with another config:\n  " + "\n  ".join(differing) + "\n"
                 f"Give another --workdir, or the same config; only {', '.join(experiments.FREE_ON_RESUME)} may change."
@@ -120,9 +123,6 @@ def load(run: str | Path, step: int | None = None) -> tuple[dict[str, Any], Reci
     run = Path(run)
     description = read_config(run)
     recipe = experiments.build(description["config"])
-    batch = {k: jax.ShapeDtypeStruct(shape, dtype) for k, (shape, dtype) in description["batch"].items()}
-    shapes = jax.eval_shape(recipe.init, jax.random.key(0), batch)
     mesh = sharding.make_mesh({"data": 1}, jax.local_devices()[:1])
-    wanted = checkpoint.abstract(shapes, sharding.state_sharding(mesh, shapes))
-    state, _ = checkpoint.Checkpoints(run / "checkpoints").restore(wanted, step)
-    return description, recipe, state
+    wanted = describe_state(recipe, mesh, description["batch"])
+    return description, recipe, checkpoint.read_state(run / "checkpoints", wanted, step)

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,6 +44,26 @@ def test_a_folder_of_images_of_any_size(vae, pictures, tmp_path):
     np.testing.assert_allclose(ours, expected, atol=1.1 / 255)  # a PNG's rounding
 
 
+def test_names_stay_apart_and_inputs_are_not_overwritten(vae, pictures, tmp_path):
+    Image.new("L", (8, 8)).save(pictures / "grey.jpg")
+    apply.main([f"--run={vae}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
+    assert {path.name for path in (tmp_path / "out").glob("grey*")} == {"grey.jpg.png", "grey.png.png"}
+    with pytest.raises(UserError, match="overwritten"):
+        apply.main([f"--run={vae}", f"--input={pictures}", f"--output={pictures / 'below' / '..'}"])
+
+
+def test_outputs_that_are_no_images_go_to_json(pictures, tmp_path):
+    run = tmp_path / "classifier"
+    fit.fit(config.load("configs/classifier_digits.py:smoke"), run)
+    apply.main([f"--run={run}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert sorted(written) == ["below/third", "colour", "grey"]
+    _, recipe, state = runs.load(run)
+    image = np.asarray(Image.open(pictures / "below/third.png"), np.float32)[None, ..., None] / 255
+    for name, value in recipe.predict(state, {"image": jnp.asarray(image)}).items():
+        np.testing.assert_allclose(written["below/third"][name], value[0], rtol=1e-4, atol=1e-5)
+
+
 def test_one_image(vae, pictures, tmp_path):
     apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={tmp_path / 'one'}"])
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["colour.png"]
@@ -80,7 +101,7 @@ def test_samples_depend_on_the_seed_alone(vae, tmp_path):
         (["--run={run}", "--count=3", "--step=77"], "no checkpoint 77"),
         (["--run={run}", "--input={empty}"], "holds no images"),
         (["--run={run}", "--input={empty}/x.png"], "no such file"),
-        (["--run={run}", "--input={empty}/x.mp4"], "cannot be read as a video"),
+        (["--run={run}", "--input={empty}/x.mp4"], "called .mp4 or .avi"),
     ],
 )
 def test_mistakes_are_named(vae, tmp_path, arguments, words):

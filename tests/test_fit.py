@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,21 +74,22 @@ def test_a_run_continued_at_any_step_equals_one_that_was_not_stopped(straight, t
         continued = fit.fit(smoke(steps=steps, eval_every=3, figure_every=3, checkpoint_every=2), tmp_path)
     assert continued == figures
     assert same(params_of(folder), params_of(tmp_path))
-    mine, theirs = rows_of(tmp_path, "train"), rows_of(folder, "train")
-    assert mine == theirs
+    assert rows_of(tmp_path, "train", "eval") == rows_of(folder, "train", "eval")
 
 
 def test_a_finished_run_started_again_only_evaluates(straight, capsys):
     folder, figures = straight
     assert fit.fit(smoke(steps=6, eval_every=3, figure_every=3, checkpoint_every=2), folder) == figures
-    assert len(rows_of(folder, "train")) == 6
+    assert [row["step"] for row in rows_of(folder, "train", "eval")] == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
-def test_only_the_intervals_and_the_bars_may_change_on_resuming(straight):
+def test_only_the_intervals_and_the_bars_may_change_on_resuming(straight, tmp_path):
     folder, _ = straight
+    copy = shutil.copytree(folder, tmp_path / "copy")
     with pytest.raises(UserError, match=r"data\.batch: 16 in the run, 32 asked for") as error:
         fit.fit(smoke(steps=8, **{"data.batch": 32}), folder)
     assert "seed" not in str(error.value)
+    fit.fit(smoke(steps=7, log_every=2, expect={"bits_per_dim": (">", 9.0), "kl": ("<=", 99.0)}), copy)
     with pytest.raises(UserError, match="at step 6 already"):
         fit.fit(smoke(steps=5), folder)
 
@@ -171,10 +173,34 @@ def test_a_checkpoint_is_of_its_step_though_the_state_is_donated_at_once(tmp_pat
 def test_the_latest_checkpoints_and_the_best_are_kept(tmp_path):
     state = State(step=jnp.int32(0), params={}, opt={}, extra={})
     checkpoints = Checkpoints(tmp_path, keep=2, best=("fid", "<="))
-    for step, fid in enumerate([3.0, 1.0, 2.0, 5.0, 4.0]):
-        checkpoints.save(step, state, {"next": step}, {"fid": fid})
+    for step, fid in enumerate([3.0, 1.0, float("nan"), 2.0, 5.0, 4.0]):
+        checkpoints.save(step, state, {"next": step}, {"fid": fid, "kl": -fid})
+    checkpoints.save(6, state, {"next": 6}, {"another": 0.0})
+    checkpoints.save(7, state, {"next": 7}, None)
     checkpoints.wait()
-    assert checkpoints.steps == [1, 3, 4]
+    assert checkpoints.steps == [1, 6, 7]
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, keep=1, best=("kl", ">="))  # another bar on resuming
+    checkpoints.save(8, state, {"next": 8}, {"kl": -3.0})
+    checkpoints.wait()
+    assert checkpoints.steps == [1, 8]
+
+
+def test_the_best_by_the_configs_figure_is_kept(tmp_path):
+    experiment = smoke(steps=8, eval_every=2, checkpoint_every=2, checkpoint_keep=1, checkpoint_best="bits_per_dim")
+    fit.fit(experiment, tmp_path)
+    figures = {row["step"]: row["bits_per_dim"] for row in rows_of(tmp_path, "eval")}
+    assert Checkpoints(tmp_path / "checkpoints").steps == sorted({min(figures, key=figures.get), 8})
+    with pytest.raises(UserError, match="checkpoint_best='bits': no such figure"):
+        fit.fit(smoke(checkpoint_best="bits"), tmp_path / "other")
+
+
+def test_a_run_can_be_read_while_it_saves(tmp_path, straight):
+    folder = shutil.copytree(straight[0], tmp_path / "run")
+    under_way = folder / "checkpoints" / "9.orbax-checkpoint-tmp"
+    under_way.mkdir()
+    runs.load(folder)
+    assert under_way.exists()
 
 
 @pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
@@ -188,7 +214,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(t
             break
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 3, errors
-    assert f"{name} stopped the run at step" in errors and "The same command goes on" in errors
+    assert f"{name} stopped the run at step" in errors and "with the same config and workdir goes on" in errors
     assert "Traceback" not in errors
     stopped = Checkpoints(tmp_path / "checkpoints").latest
     assert stopped >= 2
@@ -216,6 +242,25 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_finite_checkpoint(tmp_pa
     assert Checkpoints(tmp_path / "checkpoints").latest == 4
 
 
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    original = config.build
+
+    def broken(experiment):
+        recipe = original(experiment)
+
+        def train_step(state, batch, key):  # the loss, taken before the update, is finite
+            state, metrics = recipe.train_step(state, batch, key)
+            spoilt = jax.tree.map(lambda p: jnp.where(state.step >= 2, jnp.nan, p), state.params)
+            return state.replace(params=spoilt), metrics
+
+        return Recipe(**{**vars(recipe), "train_step": train_step})
+
+    monkeypatch.setattr(config, "build", broken)
+    with pytest.raises(UserError, match=r"step 2: the parameters are not finite\. There is no checkpoint yet"):
+        fit.fit(smoke(steps=2), tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").latest is None
+
+
 def test_a_network_starts_from_another_run(straight, tmp_path):
     folder, _ = straight
     fit.fit(smoke(steps=1, init_from=f"{folder}/encoder", seed=5), tmp_path / "b")
@@ -224,13 +269,17 @@ def test_a_network_starts_from_another_run(straight, tmp_path):
     assert distance(trained["encoder"], fresh["encoder"]) < 2e-3 < distance(trained["decoder"], fresh["decoder"])
     with pytest.raises(UserError, match="no network 'generator'"):
         fit.fit(smoke(init_from=f"{folder}/generator"), tmp_path / "c")
+    with pytest.raises(UserError, match="no folder of checkpoints nowhere"):
+        fit.fit(smoke(init_from="nowhere/encoder"), tmp_path / "c")
+    assert not (tmp_path / "c" / "config.json").exists()  # nothing stands in the way of the right command
     with pytest.raises(UserError, match=r"mean.*\(16, 8\) there"):
         fit.fit(smoke(init_from=f"{folder}/encoder", **{"recipe.latent": 4}), tmp_path / "d")
 
 
 def test_a_profile_is_written(tmp_path):
-    fit.fit(smoke(steps=4, profile=(2, 3)), tmp_path)
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    for steps in (1, 3, 5):  # stopped before, at the end of, and past the profiled steps
+        fit.fit(smoke(steps=steps, profile=(2, 3)), tmp_path)
+        assert bool(list((tmp_path / "profile").rglob("*.xplane.pb"))) == (steps > 1)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
