@@ -8,16 +8,21 @@ from pathlib import Path
 
 from absl import flags
 
-from cvjax import command
+from cvjax import command, sharding
 from cvjax.fit import fit
 
 CONFIG = command.define_flag()
+COORDINATOR = flags.DEFINE_string("coordinator", None, "several hosts: HOST:PORT of process 0, or auto")
+PROCESS_COUNT = flags.DEFINE_integer("process_count", None, "several hosts: how many processes")
+PROCESS_INDEX = flags.DEFINE_integer("process_index", None, "several hosts: which one this is, from 0")
 WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<name of the config> by default")
 
 
 def main() -> None:
     """Reads the flags and fits. The exit code is 0 when done, 1 after a mistake, 3 when a signal stopped the run."""
     command.parse_flags(sys.argv)
+    if COORDINATOR.value:
+        sharding.join_hosts(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value)
     workdir = WORKDIR.value or Path("runs") / command.name_of(flags.FLAGS["config"].config_filename)
     fit(CONFIG.value, Path(workdir).expanduser())
 

@@ -1,8 +1,10 @@
 """A recipe compiled for a mesh and a shape of batch."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import jax
 from jaxtyping import PyTree
@@ -21,6 +23,13 @@ class Compiled:
     abstract_state: PyTree
     seconds: float
     flops: float
+
+
+def enable_cache() -> None:
+    """Keeps compiled programs for the next run in the user's cache folder, unless JAX was told of another one."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvjax" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence]) -> PyTree:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from cvjax import checkpoint, data, runs, sharding
 from cvjax import config as experiments
-from cvjax.compiled import Compiled, compile_recipe, describe_state
+from cvjax.compiled import Compiled, compile_recipe, describe_state, enable_cache
 from cvjax.core import Recipe, State
 from cvjax.errors import Stopped, UserError
 from cvjax.record import Record
@@ -40,6 +40,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       UserError: a mistake in the config, or a misfortune that the message explains.
       Stopped: SIGTERM or SIGINT came; there is a checkpoint.
     """
+    enable_cache()
     mesh = sharding.make_mesh(config.mesh.to_dict())
     experiments.check(config, mesh.size)
     recipe = experiments.build(config)
@@ -52,6 +53,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             return run.train()
         finally:
             run.close()
+
+
+SIGNAL_EVERY = 10  # steps between two agreements of several processes on whether to stop
 
 
 class Run:
@@ -79,7 +83,7 @@ class Run:
         self.state = self._first_state()
         self.step = int(self.state.step)
         self.record.parameters(self.state.params)
-        self.clock, self.profiling = _Clock(self.step), False
+        self.clock, self.profiling, self.stopping = _Clock(self.step), False, False
 
     def train(self) -> dict[str, float]:
         """Takes the remaining steps; returns the last evaluation's figures."""
@@ -158,8 +162,9 @@ class Run:
 
     def _pause_due(self) -> bool:
         every = (self.config.eval_every, self.config.figure_every, self.config.checkpoint_every)
-        stop = self.step == self.config.steps or self.signals.caught
-        return bool(stop) or any(_due(self.step, interval) for interval in every)
+        if self.step % SIGNAL_EVERY == 0 or jax.process_count() == 1:  # processes stop at the same step
+            self.stopping = sharding.any_process(bool(self.signals.caught))
+        return self.stopping or self.step == self.config.steps or any(_due(self.step, interval) for interval in every)
 
     def _pause(self) -> dict[str, float] | None:
         """Evaluates, draws and saves, each where it is due; stops where a signal came."""
@@ -171,14 +176,14 @@ class Run:
                 self.record.scalars(self.step, "eval", figures)
             if last or _due(self.step, config.figure_every):
                 self._draw()
-            if last or self.signals.caught or _due(self.step, config.checkpoint_every):
+            if last or self.stopping or _due(self.step, config.checkpoint_every):
                 if not _finite(self.state.params):
                     self._give_up("the parameters are not finite")
                 self.checkpoints.save(self.step, self.state, self.iterator.get_state(), figures)
-            if self.signals.caught and not last:
+            if self.stopping and not last:
                 self.checkpoints.wait()
                 raise Stopped(
-                    f"{self.signals.caught} stopped the run at step {self.step} of {config.steps}; it is saved in "
+                    f"{self.signals.caught or 'another process'} stopped the run at step {self.step} of {config.steps}; it is saved in "
                     f"{self.workdir}. train.py with the same config and workdir goes on from there."
                 )
             self.record.report()

@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -59,8 +60,8 @@ def open_workdir(config: ConfigDict, workdir: Path) -> Path:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / ".writable").touch()
-        (workdir / ".writable").unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written to: {error.strerror}.") from None
     file = workdir / "config.json"

@@ -19,6 +19,44 @@ AXES = ("data", "fsdp")
 LARGE = 2**14  # elements from which an array is worth splitting over fsdp
 
 
+def join_hosts(coordinator: str, count: int | None = None, index: int | None = None) -> None:
+    """Joins the processes of a run on several hosts; to be called before anything touches a device.
+
+    Args:
+      coordinator: address HOST:PORT of process 0, or "auto" where the cluster tells (TPU pods, Slurm).
+      count: number of processes.
+      index: which one this is, from 0.
+
+    Raises:
+      UserError: the processes do not find one another.
+    """
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # for processes without accelerators
+    known = (
+        {} if coordinator == "auto" else dict(coordinator_address=coordinator, num_processes=count, process_id=index)
+    )
+    if None in known.values() or (count is not None and not 0 <= (index or 0) < count):
+        raise UserError(
+            f"--coordinator={coordinator} --process_count={count} --process_index={index}: expected 0 <= index < count."
+        )
+    try:
+        jax.distributed.initialize(**known)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--coordinator={coordinator}: the processes do not find one another: {error}") from error
+
+
+def any_process(flag: bool) -> bool:
+    """Tells whether a flag is up on any process. All processes have to call it at the same point.
+
+    Args:
+      flag: this process's.
+    """
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
 def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
     """Arranges devices in a mesh.
 

@@ -37,6 +37,7 @@ MISTAKES = {
     "None where a value is due": ([VAE, "--config.steps=None"], ["config.steps=None", "expected int"]),
     "init_from nowhere": ([VAE, "--config.init_from=nowhere/encoder"], ["no folder of checkpoints nowhere"]),
     "best by no figure": ([VAE, "--config.checkpoint_best=fid"], ["config.checkpoint_best='fid'", "bits_per_dim"]),
+    "half a cluster": ([VAE, "--coordinator=127.0.0.1:1", "--process_count=2"], ["--coordinator", "--process_index"]),
     "no value": ([VAE, "--config.steps"], ["--config.steps", "expected --config.steps=VALUE"]),
     "a whole group": ([VAE, "--config.data=digits"], ["config.data is a group", "name"]),
     "out of range": ([VAE, "--config.steps=0"], ["config.steps=0", "at least 1"]),
