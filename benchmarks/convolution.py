@@ -8,7 +8,6 @@ the table and writes the section `convolution` of BENCHMARKS.md (with --only, pr
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -30,6 +29,7 @@ ONLY = flags.DEFINE_string("only", "", "Run the rows whose name contains this, a
 THREADS = len(os.sched_getaffinity(0))
 Convs = tuple[Callable, Callable]
 Contestant = Callable[[], object]
+Contestants = dict[str, Callable[[], Contestant]]
 
 
 # The layers of two libraries, by one signature: (features, kernel, stride, padding).
@@ -44,7 +44,8 @@ def flax_layers() -> Convs:
         pads = ((padding, padding),) * 2
         return nn.Conv(features, (kernel,) * 2, stride, pads, feature_group_count=groups, use_bias=False)
 
-    def conv_transpose(features, kernel, stride=1, padding=0):
+    def conv_transpose(features, kernel, stride=1, padding=0, groups=1):
+        assert groups == 1  # Flax has no other
         pads = ((kernel - 1 - padding,) * 2,) * 2
         return nn.ConvTranspose(features, (kernel,) * 2, (stride,) * 2, pads, use_bias=False)
 
@@ -87,7 +88,8 @@ class Discriminator(nn.Module):
         return self.convs[0](1, 4)(x).ravel()
 
 
-def dcgan_in_jax(convs: Convs) -> Contestant:
+def dcgan_in_jax(layers_of: Callable) -> Contestant:
+    convs = layers_of()
     nets = {"generator": Generator(convs), "discriminator": Discriminator(convs)}
     tx = optax.adam(2e-4, b1=0.5)
     real, z = _normal(0, (BATCH, 64, 64, 3)), _normal(1, (BATCH, LATENT))
@@ -136,6 +138,7 @@ def dcgan_in_jax(convs: Convs) -> Contestant:
 
 
 def dcgan_in_torch() -> Contestant:
+    torch.set_num_threads(THREADS)
     blocks = [tnn.ConvTranspose2d(LATENT, 8 * WIDTH, 4, bias=False), tnn.BatchNorm2d(8 * WIDTH), tnn.ReLU()]
     for factor in [4, 2, 1]:
         conv = tnn.ConvTranspose2d(2 * factor * WIDTH, factor * WIDTH, 4, 2, 1, bias=False)
@@ -181,8 +184,8 @@ class Critic(nn.Module):
         return x.mean((1, 2, 3))
 
 
-def penalty_in_jax(convs: Convs) -> Contestant:
-    critic, x = Critic(convs), _normal(0, (BATCH, 64, 64, 3))
+def penalty_in_jax(layers_of: Callable) -> Contestant:
+    critic, x = Critic(layers_of()), _normal(0, (BATCH, 64, 64, 3))
     variables = critic.init(jax.random.key(1), x)
 
     @jax.jit
@@ -195,6 +198,7 @@ def penalty_in_jax(convs: Convs) -> Contestant:
 
 
 def penalty_in_torch() -> Contestant:
+    torch.set_num_threads(THREADS)
     blocks = [block for a, b in CRITIC for block in (tnn.Conv2d(a, b, 4, 2, 1, bias=False), tnn.LeakyReLU(0.2))]
     critic, x = tnn.Sequential(*blocks), _torch(0, (BATCH, 3, 64, 64)).requires_grad_()
 
@@ -209,22 +213,25 @@ def penalty_in_torch() -> Contestant:
 # (c), (d) One layer: its output, or its gradients with respect to image and kernel.
 
 
-def layer_in_jax(layer: nn.Module, shape: tuple[int, ...], gradients: bool) -> Contestant:
-    x = _normal(0, shape)
+def layer_in_jax(layers_of: Callable, transposed, features, shape, kernel, stride, groups, gradients) -> Contestant:
+    make = layers_of()[transposed]
+    layer = make(features, kernel, stride=stride, padding=kernel // 2 - (kernel == 4), groups=groups)
+    batch, channels, *size = shape
+    x = _normal(0, (batch, *size, channels))
     variables = layer.init(jax.random.key(1), x)
     y = _normal(2, jax.eval_shape(layer.apply, variables, x).shape)
-
-    @jax.jit
-    def gradient(variables, x, y):
-        return jax.vjp(layer.apply, variables, x)[1](y)
-
+    forward = jax.jit(layer.apply)
+    gradient = jax.jit(lambda variables, x, y: jax.vjp(layer.apply, variables, x)[1](y))
     if gradients:
         return lambda: jax.block_until_ready(gradient(variables, x, y))
-    forward = jax.jit(layer.apply)
     return lambda: jax.block_until_ready(forward(variables, x))
 
 
-def layer_in_torch(layer: tnn.Module, shape: tuple[int, ...], gradients: bool) -> Contestant:
+def layer_in_torch(transposed, features, shape, kernel, stride, groups, gradients) -> Contestant:
+    torch.set_num_threads(THREADS)
+    make = tnn.ConvTranspose2d if transposed else tnn.Conv2d
+    padding = kernel // 2 - (kernel == 4)
+    layer = make(shape[1], features, kernel, stride, padding, groups=groups, bias=False)
     x = _torch(0, shape).requires_grad_()
     y = torch.randn_like(layer(x))
 
@@ -243,80 +250,64 @@ def _torch(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def rows() -> dict[str, tuple[float | None, Contestant, Contestant, Contestant]]:
-    """Name -> (bar on our time by torch's, contestants: ours, torch, Flax); the contestants are made on demand."""
-    ours, flax = our_layers(), flax_layers()
-    narrow, wide = (32, 128, 16, 16), (32, 64, 32, 32)
+def rows() -> dict[str, tuple[float | None, Contestants]]:
+    """Name -> (bar on our time by torch's, who competes)."""
+    narrow, wide, thin = (32, 128, 16, 16), (32, 64, 32, 32), (8, 128, 32, 32)
 
-    def nhwc(shape):
-        return shape[0], *shape[2:], shape[1]
-
-    def depthwise(gradients):
-        return (
-            partial(layer_in_jax, ours[0](128, 3, padding=1, groups=128), nhwc((8, 128, 32, 32)), gradients),
-            lambda: layer_in_torch(tnn.Conv2d(128, 128, 3, 1, 1, groups=128, bias=False), (8, 128, 32, 32), gradients),
-            partial(layer_in_jax, flax[0](128, 3, padding=1, groups=128), nhwc((8, 128, 32, 32)), gradients),
-        )
-
-    def dense(index, features, shape, kernel, stride, gradients):
-        make = [tnn.Conv2d, tnn.ConvTranspose2d][index]
-        return (
-            partial(layer_in_jax, ours[index](features, kernel, stride=stride, padding=1), nhwc(shape), gradients),
-            lambda: layer_in_torch(make(shape[1], features, kernel, stride, 1, bias=False), shape, gradients),
-            partial(layer_in_jax, flax[index](features, kernel, stride=stride, padding=1), nhwc(shape), gradients),
-        )
+    def layer(transposed, features, shape, kernel, stride, groups, gradients):
+        settings = (transposed, features, shape, kernel, stride, groups, gradients)
+        return contestants(layer_in_jax, layer_in_torch, *settings)
 
     return {
-        f"DCGAN 64 px, training step, batch {BATCH}": (
-            2.0,
-            partial(dcgan_in_jax, ours),
-            dcgan_in_torch,
-            partial(dcgan_in_jax, flax),
-        ),
-        "gradient penalty through four 4x4 stride 2": (
-            2.0,
-            partial(penalty_in_jax, ours),
-            penalty_in_torch,
-            partial(penalty_in_jax, flax),
-        ),
-        "depthwise 3x3, 128 channels, forward": (2.0, *depthwise(False)),
-        "depthwise 3x3, 128 channels, gradients": (5.0, *depthwise(True)),
-        "transposed 4x4 stride 2, forward": (None, *dense(1, 64, narrow, 4, 2, False)),
-        "transposed 4x4 stride 2, gradients": (None, *dense(1, 64, narrow, 4, 2, True)),
-        "3x3 stride 1, 64 channels, forward": (None, *dense(0, 64, wide, 3, 1, False)),
-        "3x3 stride 1, 64 channels, gradients": (None, *dense(0, 64, wide, 3, 1, True)),
+        f"DCGAN 64 px, training step, batch {BATCH}": (2.0, contestants(dcgan_in_jax, dcgan_in_torch)),
+        "gradient penalty through four 4x4 stride 2": (2.0, contestants(penalty_in_jax, penalty_in_torch)),
+        "depthwise 3x3, 128 channels, forward": (2.0, layer(False, 128, thin, 3, 1, 128, False)),
+        "depthwise 3x3, 128 channels, gradients": (5.0, layer(False, 128, thin, 3, 1, 128, True)),
+        "depthwise 7x7, 128 channels, gradients": (None, layer(False, 128, thin, 7, 1, 128, True)),
+        "transposed 4x4 stride 2, forward": (None, layer(True, 64, narrow, 4, 2, 1, False)),
+        "transposed 4x4 stride 2, gradients": (None, layer(True, 64, narrow, 4, 2, 1, True)),
+        "3x3 stride 2, gradients": (None, layer(False, 128, wide, 3, 2, 1, True)),
+        "3x3 in 8 groups, 64 channels, gradients": (None, layer(False, 64, wide, 3, 1, 8, True)),
+        "3x3, 64 channels, forward": (None, layer(False, 64, wide, 3, 1, 1, False)),
+        "3x3, 64 channels, gradients": (None, layer(False, 64, wide, 3, 1, 1, True)),
+        "1x1, 64 channels, gradients": (None, layer(False, 64, wide, 1, 1, 1, True)),
+    }
+
+
+def contestants(in_jax: Callable, in_torch: Callable, *settings) -> Contestants:
+    return {
+        "ours": partial(in_jax, our_layers, *settings),
+        "torch": partial(in_torch, *settings),
+        "flax": partial(in_jax, flax_layers, *settings),
     }
 
 
 def main(argv: list[str]) -> None:
     del argv
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(0)
     lines = ["| work | bar | ours / torch | ours, ms | torch, ms | Flax's own, ms | Flax / ours |", "|" + "---|" * 7]
     print("\n".join(lines))
     missed = []
-    for name, (bar, *makers) in rows().items():
+    for name, (bar, makers) in rows().items():
         if ONLY.value not in name:
             continue
-        contestants = dict(zip(["ours", "torch", "flax"], [make() for make in makers], strict=True))
-        times = report.interleave(contestants, ROUNDS.value, time.perf_counter)
-        ours, theirs, flax = (float(np.median(times[c])) for c in contestants)
-        to_torch, to_flax = report.ratio(times["ours"], times["torch"]), report.ratio(times["flax"], times["ours"])
-        missed += [name] if bar and to_torch > bar else []
-        lines.append(
-            f"| {name} | {f'<= {bar:g}' if bar else ''} | {to_torch:.2f} | {ours:.1f} | {theirs:.1f} | {flax:.1f} | "
-            f"{to_flax:.1f} |"
-        )
+        times = report.interleave(makers, ROUNDS.value)
+        ours, theirs, flax = (f"{np.median(times[who]):.1f}" for who in makers)
+        low, middle, high = report.ratio(times["ours"], times["torch"])
+        to_flax = report.ratio(times["flax"], times["ours"])[1]
+        missed += [name] if bar and middle > bar else []
+        ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| {name} | {bar or ''} | {ratio} | {ours} | {theirs} | {flax} | {to_flax:.1f} |")
         print(lines[-1], flush=True)
     if not ONLY.value:
-        report.write_section("convolution", "\n".join([*HEADER.splitlines(), *lines]))
+        report.write_section("convolution", "\n".join([HEADER, *lines]))
     if missed:
         sys.exit(f"Over the bar: {'; '.join(missed)}")
 
 
 HEADER = f"""## Convolutions on CPU
 
-`python -m benchmarks.convolution`: float32, {THREADS} threads each, medians of rounds in which all are timed in turn.
+`python -m benchmarks.convolution`: float32, {THREADS} threads each, no bias; torch in its default layout. Times are
+medians over rounds in which all are timed in turn; ratios are medians of the rounds' ratios, with their quartiles.
 {report.machine(["jax", "flax", "torch"])}.
 """
 

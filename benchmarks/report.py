@@ -1,8 +1,11 @@
 """The sections of BENCHMARKS.md, each written by the benchmark whose name it bears and kept by all others."""
 
+import multiprocessing
+import multiprocessing.connection
 import pathlib
 import platform
 import re
+import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 
@@ -10,33 +13,60 @@ import numpy as np
 
 PATH = pathlib.Path(__file__).resolve().parent.parent / "BENCHMARKS.md"
 TITLE = "# Benchmarks\n\nWritten by the commands named below, never by hand.\n"
+SLOT = 0.1
 
 
-def interleave(contestants: dict[str, Callable[[], object]], rounds: int, now: Callable[[], float]) -> dict[str, list]:
+def interleave(makers: dict[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
     """Times contestants in turn, so that whatever else the machine does slows all of them alike.
 
+    Each has a process of its own, which sleeps while the others run: the threads of two libraries in one process wait
+    for one another's cores.
+
     Args:
-      contestants: name -> a function that returns when its work is done. Each is called once untimed.
-      rounds: how often each is timed.
-      now: the clock, in seconds.
+      makers: name -> a function, picklable, that prepares a contestant: a function that returns when its work is done.
+      rounds: how often each is timed, for at least `SLOT` seconds.
 
     Returns:
-      name -> its `rounds` times in milliseconds.
+      name -> its `rounds` times of one call, in milliseconds.
     """
-    for work in contestants.values():
-        work()
-    times = {name: [] for name in contestants}
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for name, make in makers.items():
+        pipes[name], end = context.Pipe()
+        processes.append(context.Process(target=_contestant, args=(make, end), daemon=True))
+        processes[-1].start()
+        pipes[name].recv()  # prepared
+    times = {name: [] for name in makers}
     for _ in range(rounds):
-        for name, work in contestants.items():
-            start = now()
-            work()
-            times[name].append(1e3 * (now() - start))
+        for name, pipe in pipes.items():
+            time.sleep(0.05)  # the last one's threads go to sleep
+            pipe.send("go")
+            times[name].append(pipe.recv())
+    for process in processes:
+        process.terminate()
+        process.join()
     return times
 
 
-def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
-    """The median, over the rounds, of one contestant's time by another's in the same round."""
-    return float(np.median(np.divide(times, reference)))
+def _contestant(make: Callable, pipe: multiprocessing.connection.Connection) -> None:
+    work = make()
+    work()
+    while pipe.send(_milliseconds(work)) is None:
+        pipe.recv()
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    work()  # wakes the threads
+    start, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - start < SLOT:
+        work()
+        calls += 1
+    return 1e3 * (time.perf_counter() - start) / calls
+
+
+def ratio(times: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
+    """Quartiles (25, 50 and 75 %), over the rounds, of one contestant's time by another's in the same round."""
+    return tuple(np.quantile(np.divide(times, reference), (0.25, 0.5, 0.75)).tolist())
 
 
 def machine(packages: Sequence[str]) -> str:

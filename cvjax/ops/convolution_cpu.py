@@ -18,8 +18,9 @@ from jaxtyping import Array, DTypeLike, Float
 from cvjax.ops import convolution_plain as plain
 from cvjax.ops.convolution_plain import Geometry
 
-# Groups that have one channel on one side and no more than this on the other are summed elementwise, tap by tap.
-THIN = 4
+# Groups that have one channel on one side and no more than this on the other are summed elementwise, tap by tap, if the
+# kernel has no more taps than this: each adds to the time of compilation.
+THIN, TAPS = 4, 64
 # Strided transposed convolutions of no more phases (at stride 2, four), with no fewer channels of output, are computed
 # phase by phase.
 PHASES, NARROW = 9, 8
@@ -48,7 +49,7 @@ def conv(
       y, in [batch, *geometry.output, features].
     """
     groups, inputs, outputs = geometry.groups, w.shape[2], w.shape[3] // geometry.groups
-    if _thin(inputs, outputs, groups):
+    if _thin(inputs, outputs, geometry):
         x = _pad(_spread(x, outputs, dtype), geometry.exact_padding)
         return _gather(_correlate(x, _pairs(w, groups), geometry), inputs, dtype)
     return _in_groups(plain.conv)(x, w, geometry=geometry, dtype=dtype, precision=precision)
@@ -75,7 +76,7 @@ def conv_transpose(
       x, in [batch, *geometry.image, channels].
     """
     groups, inputs, outputs = geometry.groups, w.shape[2], w.shape[3] // geometry.groups
-    if _thin(inputs, outputs, groups):
+    if _thin(inputs, outputs, geometry):
         # A convolution of y with holes by the kernel turned round.
         y = _pad(_spread(y, inputs, dtype), geometry.adjoint_padding, geometry.stride)
         unpadded = dataclasses.replace(geometry, image=y.shape[1:3], stride=(1, 1), padding=((0, 0), (0, 0)))
@@ -104,7 +105,7 @@ def weight_gradient(
       w, in [*geometry.kernel, channels / groups, features].
     """
     groups, inputs, outputs = geometry.groups, x.shape[3] // geometry.groups, y.shape[3] // geometry.groups
-    if _thin(inputs, outputs, groups):
+    if _thin(inputs, outputs, geometry):
         w = _thin_weight_gradient(_spread(x, outputs, dtype), _spread(y, inputs, dtype), geometry)
         # [kh, kw, pairs], the groups first among the pairs, is a kernel with in and out exchanged if those come first.
         return (
@@ -220,8 +221,9 @@ def _in_groups(form: Callable) -> Callable:
 # Thin groups, such as those of a depthwise convolution: every pair of channels that meet is a channel of its own here.
 
 
-def _thin(inputs: int, outputs: int, groups: int) -> bool:
-    return groups > 1 and min(inputs, outputs) == 1 and max(inputs, outputs) <= THIN
+def _thin(inputs: int, outputs: int, geometry: Geometry) -> bool:
+    few = min(inputs, outputs) == 1 and max(inputs, outputs) <= THIN
+    return few and geometry.groups > 1 and math.prod(geometry.kernel) <= TAPS
 
 
 def _pairs(w: Array, groups: int) -> Array:

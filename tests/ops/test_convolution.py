@@ -41,6 +41,7 @@ CASES = {
     "depthwise": ((10, 7), (3, 3), 1, 1, 1, (5, 5, 5)),  # more rows than one block
     "depthwise stride 2": ((21, 6), (3, 5), 2, (1, 2), 1, (4, 4, 4)),
     "depthwise dilated": ((8, 9), (3, 3), (1, 2), ((3, 1), (-1, 4)), (2, 1), (4, 4, 4)),
+    "depthwise with many taps": ((9, 10), (9, 8), 1, 4, 1, (2, 2, 2)),
     "depthwise times 3": ((6, 7), (3, 2), (2, 1), 1, 1, (4, 12, 4)),
     "depthwise times 8": ((5, 6), (3, 3), 1, 1, 1, (2, 16, 2)),
     "depthwise sums": ((5, 6), (3, 3), 2, 1, 1, (8, 4, 4)),  # two channels to one

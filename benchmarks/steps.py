@@ -1,0 +1,253 @@
+"""Training steps: a recipe's own beside the same networks, losses and Adam in torch, in one run.
+
+    python -m benchmarks.steps
+
+Needs the extra `parity`. Both take real batches, placed beforehand, and draw their own noise; each is timed in turn in
+each round, and a ratio is the median over the rounds. Writes the section `steps` of BENCHMARKS.md, and exits 1 if a bar
+is missed. Where JAX and torch both see a GPU, torch's networks are compiled and run in bfloat16, ours with bfloat16
+products, and our share of the chip's peak is added; that path is written down but untested.
+"""
+
+import itertools
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from benchmarks import report
+from cvjax import config as experiments
+from cvjax import data
+from cvjax.generative import gan
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
+ROUNDS = 15
+THREADS = len(os.sched_getaffinity(0))
+PLACED = 8  # batches that are taken in turn
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}  # dense bfloat16 (T4: float16) FLOP/s
+PAPER = {"recipe.shape": (64, 64, 3), "recipe.width": 128, "data.name": "photos/64", "data.batch": 32}
+PAPER |= {"data.transforms": (), "data.eval_transforms": ()}
+# name: (bar on our time by torch's, config, what it changes, rounds)
+CASES = {
+    "VAE, configs/vae_digits.py": (1.0, "vae_digits", {}, ROUNDS),
+    "DCGAN, configs/dcgan_digits.py": (1.5, "dcgan_digits", {}, ROUNDS),
+    "DCGAN of the paper, 64 px, batch 32": (1.5, "dcgan_mnist", PAPER, 5),
+}
+GPU_BAR = 1.0
+
+
+def experiment(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment of configs/ as plain dicts, some keys changed."""
+    config = experiments.load(f"{CONFIGS / name}.py")
+    config.update_from_flattened_dict(changes)
+    return experiments.as_dict(config)
+
+
+def batches(config: Mapping[str, Any]) -> list[np.ndarray]:
+    """The first images that a run of the experiment would see."""
+    stream = data.load(config["data"], seed=config["seed"]).train()
+    return [batch["image"] for batch in itertools.islice(stream, PLACED)]
+
+
+# Ours.
+
+
+def ours(config: Mapping[str, Any]) -> Callable[[], None]:
+    """A function that takes one training step of the recipe, jitted, its state donated."""
+    if jax.default_backend() == "gpu":
+        jax.config.update("jax_default_matmul_precision", "bfloat16")
+    step, state, placed = _our_step(config)
+    turn = itertools.cycle(placed)
+
+    def work():
+        nonlocal state
+        state, _ = jax.block_until_ready(step(state, next(turn)))
+
+    return work
+
+
+def flops(config: Mapping[str, Any]) -> float:
+    """What a training step of ours computes, as XLA counts it."""
+    step, state, placed = _our_step(config)
+    return step.lower(state, placed[0]).compile().cost_analysis()["flops"]
+
+
+def _our_step(config: Mapping[str, Any]) -> tuple[Callable, Any, list[dict[str, jax.Array]]]:
+    recipe, key = experiments.build(config), jax.random.key(config["seed"])
+    placed = [{"image": jax.device_put(images)} for images in batches(config)]
+    step = jax.jit(
+        lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
+    )
+    return step, jax.jit(recipe.init)(key, placed[0]), placed
+
+
+# The same in torch: its default layout, Adam in its fused form.
+
+
+class Vae(nn.Module):
+    """The dense autoencoder with a categorical likelihood, `cvjax.generative.vae`."""
+
+    def __init__(self, shape, latent, hidden, dropout, levels):
+        super().__init__()
+        size, (width,) = int(np.prod(shape)), hidden
+        self.levels = levels
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(size, width), nn.Tanh(), nn.Dropout(dropout))
+        self.mean, self.log_variance = nn.Linear(width, latent), nn.Linear(width, latent)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, width), nn.Tanh(), nn.Dropout(dropout), nn.Linear(width, size * levels)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the loss: the negative bound in nats, the mean over the batch."""
+        hidden = self.encoder(2 * images - 1)
+        mean, log_variance = self.mean(hidden), self.log_variance(hidden)
+        z = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+        grey = torch.round(images * (self.levels - 1)).long().flatten()
+        nats = F.cross_entropy(self.decoder(z).view(-1, self.levels), grey, reduction="sum")
+        divergence = 0.5 * (torch.exp(log_variance) + mean**2 - 1 - log_variance).sum()
+        return (nats + divergence) / len(images)
+
+
+def torch_networks(config: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The networks of an experiment, by the names of its state's parameters."""
+    recipe = {key: config["recipe"][key] for key in ("shape", "latent")}
+    if config["system"] == "generative.vae":
+        return {"vae": Vae(**recipe, **{key: config["recipe"][key] for key in ("hidden", "dropout", "levels")})}
+    (height, _, channels), latent = recipe["shape"], recipe["latent"]
+    width, kernel, base = (config["recipe"][key] for key in ("width", "kernel", "base"))
+    levels = gan.count_doublings((height, height, channels), base)
+    widths = [width * 2**level for level in range(levels)]
+    window = dict(kernel_size=kernel, stride=2, padding=(kernel - 1) // 2)
+    up = [nn.Linear(latent, base**2 * widths[-1], bias=False), nn.Unflatten(1, (widths[-1], base, base))]
+    up += [nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+    for narrow, wide in reversed(list(itertools.pairwise(widths))):
+        double = nn.ConvTranspose2d(wide, narrow, **window, output_padding=kernel % 2, bias=False)
+        up += [double, nn.BatchNorm2d(narrow), nn.ReLU()]
+    up += [nn.ConvTranspose2d(width, channels, **window, output_padding=kernel % 2), nn.Tanh()]
+    down = [nn.Conv2d(channels, width, **window), nn.LeakyReLU(0.2)]
+    for narrow, wide in itertools.pairwise(widths):
+        down += [nn.Conv2d(narrow, wide, **window, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+    down += [nn.Flatten(), nn.Linear(base**2 * widths[-1], 1), nn.Flatten(0)]
+    return {"generator": nn.Sequential(*up), "discriminator": nn.Sequential(*down)}
+
+
+def theirs(config: Mapping[str, Any], device: str = "cpu") -> Callable[[], None]:
+    """A function that takes one training step in torch."""
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(config["seed"])
+    nets = {name: net.to(device) for name, net in torch_networks(config).items()}
+    placed = [torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device) for images in batches(config)]
+    step = _torch_vae(config, nets["vae"]) if "vae" in nets else _torch_gan(config, **nets)
+    turn = itertools.cycle(placed)
+    if device == "cpu":
+        return lambda: step(next(turn))
+    for net in nets.values():
+        net.compile()
+
+    def work():
+        with torch.autocast(device, torch.bfloat16):
+            step(next(turn))
+        torch.cuda.synchronize()
+
+    return work
+
+
+def _torch_vae(config: Mapping[str, Any], vae: nn.Module) -> Callable[[torch.Tensor], None]:
+    adam = _adam(vae, config["recipe"]["optimiser"])
+
+    def step(images):
+        adam.zero_grad()
+        vae(images).backward()
+        adam.step()
+
+    return step
+
+
+def _torch_gan(
+    config: Mapping[str, Any], generator: nn.Module, discriminator: nn.Module
+) -> Callable[[torch.Tensor], None]:
+    recipe = config["recipe"]
+    adam_g = _adam(generator, recipe["generator_optimiser"])
+    adam_d = _adam(discriminator, recipe["discriminator_optimiser"])
+    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema"]), use_buffers=True)
+
+    def cross_entropy(logits, label):
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+    def step(images):
+        z = torch.empty(len(images), recipe["latent"], device=images.device).uniform_(-1, 1)
+        fake = generator(z)  # one forward pass for both updates, as in ours
+        adam_d.zero_grad()
+        on_real, on_fake = discriminator(2 * images - 1), discriminator(fake.detach())
+        (cross_entropy(on_real, recipe["real_label"]) + cross_entropy(on_fake, 0.0)).backward()
+        adam_d.step()
+        adam_g.zero_grad()
+        # Without `inputs` the discriminator's gradients, which nobody wants, would be computed as well.
+        cross_entropy(discriminator(fake), 1.0).backward(inputs=list(generator.parameters()))
+        adam_g.step()
+        average.update_parameters(generator)
+
+    return step
+
+
+def _adam(net: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    betas = (options.get("b1", 0.9), options.get("b2", 0.999))
+    return torch.optim.Adam(net.parameters(), options["learning_rate"], betas, fused=True)
+
+
+# The table.
+
+
+def compare(config: Mapping[str, Any], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
+    """Times of one step, in milliseconds, of `ours` and of `torch`, round by round."""
+    makers = {"ours": partial(ours, config), "torch": partial(theirs, config, device)}
+    return report.interleave(makers, rounds)
+
+
+def row(name: str, bar: float, times: Mapping[str, list[float]], rate: float | None = None) -> tuple[str, bool]:
+    """A line of the table, and whether the bar is met; `rate` is the step's work by the chip's peak, in seconds."""
+    low, middle, high = report.ratio(times["ours"], times["torch"])
+    ours, theirs = (np.median(times[who]) for who in ("ours", "torch"))
+    share = "" if rate is None else f" {1e3 * rate / ours:.0%} |"
+    line = f"| {name} | <= {bar} | {middle:.2f} ({low:.2f} to {high:.2f}) | {ours:.2f} | {theirs:.2f} |{share}"
+    return line, middle <= bar
+
+
+def main() -> None:
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # three processes and two libraries share the GPU's memory
+    gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
+    lines = ["| training step | bar | ours / torch | ours, ms | torch, ms |" + " share of peak |" * gpu]
+    lines.append("|" + "---|" * (5 + gpu))
+    peak = next((peak for name, peak in PEAKS.items() if name in jax.devices()[0].device_kind), None)
+    missed = []
+    for name, (bar, file, changes, rounds) in CASES.items():
+        config = experiment(file, changes)
+        times = compare(config, rounds, "cuda" if gpu else "cpu")
+        rate = (flops(config) / peak if peak else np.nan) if gpu else None
+        line, met = row(name, GPU_BAR if gpu else bar, times, rate)
+        lines.append(line)
+        print(line, flush=True)
+        missed += [] if met else [name]
+    where = torch.cuda.get_device_name() if gpu else f"CPU, {THREADS} threads each"
+    how = "torch compiled, bfloat16" if gpu else "float32; torch in its default layout, Adam fused"
+    header = f"""## Training steps beside torch's
+
+`python -m benchmarks.steps`: {where}, {how}. The same networks, losses, averages and Adam; times are medians over
+rounds in which both are timed in turn, ratios medians of the rounds' ratios, with their quartiles.
+{report.machine(["jax", "flax", "torch"])}.
+"""
+    report.write_section("steps", "\n".join([header, *lines]))
+    if missed:
+        sys.exit(f"Over the bar: {'; '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()
