@@ -182,9 +182,10 @@ class Run:
                 self.checkpoints.save(self.step, self.state, self.iterator.get_state(), figures)
             if self.stopping and not last:
                 self.checkpoints.wait()
+                by = self.signals.caught or "another process"
                 raise Stopped(
-                    f"{self.signals.caught or 'another process'} stopped the run at step {self.step} of {config.steps}; it is saved in "
-                    f"{self.workdir}. train.py with the same config and workdir goes on from there."
+                    f"{by} stopped the run at step {self.step} of {config.steps}; it is saved in {self.workdir}. "
+                    "train.py with the same config and workdir goes on from there."
                 )
             self.record.report()
         return figures

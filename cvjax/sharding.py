@@ -31,12 +31,12 @@ def join_hosts(coordinator: str, count: int | None = None, index: int | None = N
       UserError: the processes do not find one another.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # for processes without accelerators
-    known = (
-        {} if coordinator == "auto" else dict(coordinator_address=coordinator, num_processes=count, process_id=index)
-    )
-    if None in known.values() or (count is not None and not 0 <= (index or 0) < count):
+    known = dict(coordinator_address=coordinator, num_processes=count, process_id=index)
+    if coordinator == "auto":
+        known = {}
+    elif count is None or index is None or not 0 <= index < count:
         raise UserError(
-            f"--coordinator={coordinator} --process_count={count} --process_index={index}: expected 0 <= index < count."
+            f"--coordinator={coordinator}: wants --process_count=N, 0 <= --process_index < N; given: {count}, {index}."
         )
     try:
         jax.distributed.initialize(**known)

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 VAE = "--config=configs/vae_digits.py:smoke"
@@ -133,3 +137,24 @@ def test_a_mistake_in_a_process_of_its_own():
     )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: --config.step=3") and "Did you mean 'steps'?" in done.stderr
+
+
+def test_the_readmes_command_trains_on_a_folder_of_images(tmp_path):
+    text = (ROOT / "README.md").read_text().split("**Your own images**")[1]
+    command = re.search(r"    python train\.py.*?\n\n", text, re.DOTALL).group(0).replace("\\\n", " ").strip()
+    pictures = tmp_path / "pictures"
+    for index in range(24):
+        (pictures / f"class{index % 2}").mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(index).integers(0, 255, (40, 50 + index, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(pictures / f"class{index % 2}" / f"{index}.jpg")
+    for old, new in {
+        "vae_mnist.py": "vae_mnist.py:smoke",
+        "=pictures": f"={pictures}",
+        "runs/mine": str(tmp_path / "run"),
+    }.items():
+        assert old in command
+        command = command.replace(old, new)
+    arguments = [sys.executable, *shlex.split(command)[1:]]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["batch"]["image"][0] == [16, 64, 64, 3]
