@@ -1,13 +1,15 @@
 """The contract that every system meets: a `Recipe` of pure functions over a `State`, and `descend`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax
 import jax
 import optax
 from jaxtyping import Array, Int, PyTree
+
+from cvjax.errors import UserError
 
 
 @flax.struct.dataclass
@@ -76,3 +78,20 @@ def descend(
     line_search = dict(value=loss, grad=gradients, value_fn=lambda p: loss_fn(p)[0])  # for optimisers that take one
     updates, opt_state = optax.with_extra_args_support(tx).update(gradients, opt_state, params, **line_search)
     return optax.apply_updates(params, updates), opt_state, loss, aux
+
+
+def check_images(batch: Mapping[str, Any], shape: Sequence[int]) -> None:
+    """Refuses a batch whose images are not what a recipe was made for; called by `init`, before anything compiles.
+
+    Args:
+      batch: `batch["image"]` is [batch, height, width, channels].
+      shape: height, width, channels that the recipe's networks were built for.
+
+    Raises:
+      UserError: they differ.
+    """
+    if batch["image"].shape[1:] != tuple(shape):
+        raise UserError(
+            f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}: set it, or resize them "
+            "by data.transforms and data.eval_transforms."
+        )

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, DTypeLike, Float, Key
 
 from cvjax import optim
-from cvjax.core import Recipe, State, descend
+from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits, generative
 from cvjax.nets.layers import Conv, ConvTranspose
@@ -250,8 +250,7 @@ def recipe(
         return outputs, new["batch_stats"]
 
     def init(key, batch):
-        if batch["image"].shape[1:] != tuple(shape):
-            raise UserError(f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}.")
+        check_images(batch, shape)
         keys = jax.random.split(key)
         g = generator.init(keys[0], jnp.zeros((1, latent)))
         d = discriminator.init(keys[1], jnp.zeros((1, *shape)))

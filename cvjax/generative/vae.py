@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cvjax import optim
-from cvjax.core import Recipe, State, descend
+from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits
 from cvjax.nets.layers import Conv, ConvTranspose
@@ -254,8 +254,7 @@ def recipe(
         return dequantise(key, images, levels) if likelihood == "gaussian" else images
 
     def init(key, batch):
-        if batch["image"].shape[1:] != tuple(shape):
-            raise UserError(f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}.")
+        check_images(batch, shape)
         encoder_key, decoder_key = jax.random.split(key)
         params = {
             "encoder": encoder.init(encoder_key, batch["image"])["params"],

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
-from cvjax.core import Recipe, State, descend
+from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
 
@@ -118,8 +118,7 @@ def recipe(
         return net.apply({"params": state.params["classifier"]}, images)
 
     def init(key, batch):
-        if batch["image"].shape[1:] != tuple(shape):
-            raise UserError(f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}.")
+        check_images(batch, shape)
         params = net.init(key, batch["image"])["params"]
         return State(step=jnp.int32(0), params={"classifier": params}, opt={"classifier": tx.init(params)}, extra={})
 
