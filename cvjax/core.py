@@ -92,6 +92,6 @@ def check_images(batch: Mapping[str, Any], shape: Sequence[int]) -> None:
     """
     if batch["image"].shape[1:] != tuple(shape):
         raise UserError(
-            f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}: set it, or resize them "
-            "by data.transforms and data.eval_transforms."
+            f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}: set it, or resize "
+            "them by data.transforms and data.eval_transforms."
         )
