@@ -1,36 +1,72 @@
-"""Checkpoints of a run, asynchronous and atomic. The only file that knows Orbax."""
+"""Checkpoints of a run, asynchronous, atomic and verified. The only file that knows Orbax."""
 
+import contextlib
+import errno
+import json
+import logging
 import math
+import shutil
 import warnings
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.experimental import v1 as ocp
 
 from cvjax.core import State
 from cvjax.errors import UserError, suggest
+from cvjax.rundir import write_whole
+
+# Tensorstore checks its indices but not the arrays: a flipped byte in a weight would be restored as if it were right.
+CHECKSUMS = "checksums.json"
+
+# What Orbax logs with its traceback, it raises too, and the message that is made of that is enough.
+for _logger in ("absl", "asyncio"):
+    logging.getLogger(_logger).addFilter(lambda record: not record.exc_info)
 
 
 class Checkpoints:
     """The checkpoints of one run: the latest few, and the best by a figure.
 
     A checkpoint appears under its step's number only when it is whole; a run that dies while writing one leaves the
-    one before.
+    one before. The checksums of its files are written into it as soon as it is whole.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 2, best: tuple[str, str] | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep: int = 2,
+        best: tuple[str, str] | None = None,
+        say: Callable[[str], None] = print,
+    ):
         """Opens the checkpoints in a folder to train with, making it where there is none.
 
-        Half-written checkpoints of a run that died are removed, so nobody else may be writing.
+        Half-written checkpoints of a run that died are removed, so nobody else may be writing. One whose files are
+        not what was written is moved aside, to `<step>.broken`, so that the run falls back to the one before.
 
         Args:
           folder: where they are.
           keep: how many of the latest stay.
           best: (figure, relation) of the one that stays beside them, such as ("fid", "<=").
+          say: is told of each checkpoint that is moved aside, in a line.
+
+        Raises:
+          UserError: there are checkpoints and all of them are broken.
         """
+        self._folder, self._say = Path(folder).absolute(), say
+        if jax.process_index() == 0:
+            _set_aside(
+                self._folder,
+                {step: fault for step in _steps(self._folder) if (fault := _fault(self._folder / f"{step}"))},
+                say,
+            )
+        multihost_utils.sync_global_devices("the broken checkpoints are moved aside")
         policies = [ocp.training.preservation_policies.LatestN(keep)]
         if best:
             name, relation = best
@@ -42,12 +78,13 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        self._orbax = ocp.training.Checkpointer(
-            Path(folder).absolute(),
+        self._orbax = _open(
+            self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=ocp.training.preservation_policies.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
         )
+        self._sealer, self._sealing = ThreadPoolExecutor(1, "checksums"), None
 
     @property
     def steps(self) -> list[int]:
@@ -67,14 +104,24 @@ class Checkpoints:
           state: the state after that many steps.
           data: the training iterator's state, as JSON holds it.
           figures: evaluation figures at that step, by which the best is kept.
+
+        Raises:
+          UserError: this checkpoint, or the one before, cannot be written.
         """
+        self.wait()
         if step in self.steps:
             return
         finite = {name: value for name, value in (figures or {}).items() if math.isfinite(value)}
-        self._orbax.save_checkpointables_async(step, {"state": state, "data": dict(data)}, metrics=finite or None)
+        tree = {"state": state, "data": dict(data)}
+        with _explained(self._folder, step):
+            response = self._orbax.save_checkpointables_async(step, tree, metrics=finite or None)
+        self._sealing = step, self._sealer.submit(_seal, self._folder / f"{step}", response.result)
 
     def restore(self, state: PyTree, step: int | None = None) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint.
+
+        The latest may have been written by a run that died before its checksums were; if it cannot be read, it is
+        moved aside like a broken one.
 
         Args:
           state: the wanted tree of `jax.ShapeDtypeStruct` with shardings; another mesh than the writer's is fine.
@@ -86,15 +133,42 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it holds another state than the one asked for.
         """
-        return _restore(self._orbax, state, step)
+        latest = self.latest if step is None else None
+        if latest is None or (self._folder / f"{latest}" / CHECKSUMS).exists() or len(self.steps) == 1:
+            return _restore(self._orbax, state, step)
+        try:
+            return _restore(self._orbax, state, latest)
+        except UserError as error:
+            restored = _restore(self._orbax, state, self.steps[-2])
+            if jax.process_index() == 0:
+                _set_aside(self._folder, {latest: str(error)}, self._say)
+            multihost_utils.sync_global_devices("the unreadable checkpoint is moved aside")
+            self._orbax.reload()
+            return restored
 
     def wait(self) -> None:
-        """Waits until what is being written is whole on disk."""
-        self._orbax.wait()
+        """Waits until what is being written is whole on disk.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        if self._sealing:
+            (step, sealing), self._sealing = self._sealing, None
+            with _explained(self._folder, step):
+                sealing.result()
 
     def close(self) -> None:
-        """Finishes writing and lets go of the folder."""
-        self._orbax.close()
+        """Finishes writing and lets go of the folder.
+
+        Raises:
+          UserError: what was being written cannot be.
+        """
+        try:
+            self.wait()
+        finally:
+            self._sealer.shutdown()
+            with contextlib.suppress(Exception):  # what went wrong has been raised by `wait`
+                self._orbax.close()
 
 
 def exists(folder: str | Path) -> bool:
@@ -120,7 +194,7 @@ def read_state(folder: str | Path, state: PyTree, step: int | None = None) -> St
     Raises:
       UserError: as `Checkpoints.restore`.
     """
-    with _reader(folder) as checkpointer:
+    with _reader(folder, step) as checkpointer:
         return _restore(checkpointer, state, step)[0]
 
 
@@ -159,10 +233,100 @@ def read_params(folder: str | Path, network: str, like: PyTree) -> PyTree:
     return jax.tree.map(lambda new, old: jax.device_put(new.astype(old.dtype), old.sharding), params[network], like)
 
 
-def _reader(folder: str | Path) -> ocp.training.Checkpointer:
-    if not Path(folder).is_dir():
+def _steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, ascending, known before anything in them is trusted."""
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+
+def _seal(path: Path, finish: Callable[[], bool]) -> None:
+    """Waits for a checkpoint to be whole, and writes its checksums. Runs beside the training."""
+    if finish() and jax.process_index() == 0:
+        write_whole(
+            path / CHECKSUMS, json.dumps({str(file.relative_to(path)): _checksum(file) for file in _files(path)})
+        )
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.name != CHECKSUMS)
+
+
+def _checksum(file: Path) -> list[int]:
+    """[size in bytes, CRC-32]."""
+    size, crc = 0, 0
+    with open(file, "rb") as opened:
+        while piece := opened.read(1 << 22):
+            size, crc = size + len(piece), zlib.crc32(piece, crc)
+    return [size, crc]
+
+
+def _fault(path: Path) -> str:
+    """Compares a checkpoint's files with their checksums, and says what is wrong; one without checksums passes."""
+    try:
+        written = json.loads((path / CHECKSUMS).read_bytes())
+        for name, (size, crc) in written.items():
+            here = _checksum(path / name)
+            if here != [size, crc]:
+                return f"{name} has " + (
+                    f"{here[0]} of {size} bytes" if here[0] != size else "other bytes than written"
+                )
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        unsealed = isinstance(error, FileNotFoundError) and not (path / CHECKSUMS).exists()
+        return "" if unsealed else f"{getattr(error, 'filename', None) or CHECKSUMS} cannot be read"
+    return ""
+
+
+def _set_aside(folder: Path, faults: Mapping[int, str], say: Callable[[str], None]) -> None:
+    """Renames broken checkpoints to <step>.broken, and says so, provided that a sound one is left."""
+    for step, fault in sorted(faults.items(), reverse=True):
+        sound = [s for s in _steps(folder) if s not in faults]
+        if not sound:
+            raise UserError(
+                f"no checkpoint in {folder} is sound: that of step {step} is broken ({fault}), and there is none "
+                f"before it. Give another --workdir, or delete this folder to start anew."
+            )
+        aside = folder / f"{step}.broken"
+        shutil.rmtree(aside, ignore_errors=True)
+        (folder / f"{step}").rename(aside)
+        say(f"checkpoint {step} is broken ({fault}) and was moved to {aside}; going on from step {max(sound)}")
+
+
+@contextlib.contextmanager
+def _explained(folder: Path, step: int) -> Iterator[None]:
+    """Turns what goes wrong while a checkpoint is written into a UserError, in place of what Orbax logs of it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+        reason = "the disk is full" if full else str(error).split("\n")[0][:300]
+        before = [s for s in _steps(folder) if s != step]
+        kept = f"The checkpoint of step {before[-1]} is whole" if before else "There is no other checkpoint"
+        raise UserError(
+            f"the checkpoint of step {step} cannot be written to {folder}: {reason}. {kept}; make room there, and the "
+            f"same command goes on."
+        ) from error
+
+
+def _reader(folder: str | Path, step: int | None = None) -> ocp.training.Checkpointer:
+    folder = Path(folder)
+    if not folder.is_dir():
         raise UserError(f"there is no folder of checkpoints {folder}.")
-    return ocp.training.Checkpointer(Path(folder).absolute())
+    steps = _steps(folder)
+    step = max(steps, default=None) if step is None else step
+    if step in steps and (fault := _fault(folder / f"{step}")) and (folder / f"{step}").exists():
+        raise UserError(
+            f"checkpoint {step} in {folder} is broken: {fault}. It has {steps}; train.py with the run's config goes on "
+            f"from a sound one."
+        )
+    return _open(Path(folder).absolute())
+
+
+def _open(folder: Path, **options: Any) -> ocp.training.Checkpointer:
+    try:
+        return ocp.training.Checkpointer(folder, **options)
+    except ValueError as error:  # of figures, which Orbax reads at once
+        raise UserError(f"{folder} holds a checkpoint that is broken: {error}.") from error
 
 
 def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int | None) -> tuple[State, dict[str, Any]]:

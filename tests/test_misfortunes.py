@@ -1,0 +1,182 @@
+"""Misfortunes on the real command line: kills, broken checkpoints, a full disk. Nothing is lost and each is explained."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cvjax import runs
+from cvjax.checkpoint import Checkpoints
+from cvjax.record import read_metrics
+
+ROOT = Path(__file__).parent.parent
+STEPS = 16
+TEMPORARY = "*.orbax-checkpoint-tmp*"
+
+
+def command(workdir, steps=STEPS, every=4):
+    intervals = dict(log_every=1, eval_every=4, figure_every=0, checkpoint_every=every, steps=steps)
+    flags = [f"--config.{name}={value}" for name, value in intervals.items()]
+    return [sys.executable, "train.py", "--config=configs/vae_digits.py:smoke", f"--workdir={workdir}", *flags]
+
+
+def train(workdir, **options):
+    return subprocess.run(command(workdir, **options), cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def assert_same(run, straight):
+    """Parameters, and all else of the state, bit for bit; each row of training and evaluation once and the same."""
+    ours, theirs = (jax.tree.leaves(jax.tree.map(np.asarray, runs.load(folder)[2])) for folder in (run, straight))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(ours, theirs, strict=True))
+    ours, theirs = (
+        [row for row in read_metrics(folder) if row["split"] in ("train", "eval")] for folder in (run, straight)
+    )
+    assert ours == theirs
+
+
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("straight")
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    assert Checkpoints(folder / "checkpoints").steps[-2:] == [STEPS - 4, STEPS]
+    assert not list(folder.rglob("*.broken"))
+    return folder
+
+
+def kill_at_step(process, step, delay):
+    """Kills some time after a step is reported."""
+    for line in process.stdout:
+        if line.startswith("step ") and int(line.split("/")[0].removeprefix("step ")) >= step:
+            break
+    time.sleep(delay)
+    process.kill()
+
+
+def kill_while_saving(process, checkpoints):
+    """Kills at a moment when a checkpoint is half written, and makes sure that it was one."""
+    while process.poll() is None:
+        if list(checkpoints.glob(TEMPORARY)):
+            process.send_signal(signal.SIGSTOP)
+            if list(checkpoints.glob(TEMPORARY)) and (checkpoints / "2").exists():
+                process.kill()
+                return
+            process.send_signal(signal.SIGCONT)
+        time.sleep(0.001)
+
+
+def test_a_run_killed_again_and_again_equals_one_that_was_not(straight, tmp_path):
+    checkpoints, moment = tmp_path / "checkpoints", random.Random()
+    for kill in range(4):
+        process = subprocess.Popen(
+            command(tmp_path, every=1), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        if kill == 0:
+            kill_while_saving(process, checkpoints)
+        else:
+            kill_at_step(process, 4 * kill + moment.randrange(-1, 2), moment.uniform(0, 0.1))
+        process.stdout.read()
+        assert process.wait() == -signal.SIGKILL
+        if kill == 0:
+            assert list(checkpoints.glob(TEMPORARY))
+    done = train(tmp_path, every=1)
+    assert done.returncode == 0, done.stderr
+    assert "continuing from step" in done.stdout
+    assert not list(checkpoints.glob(TEMPORARY))
+    assert_same(tmp_path, straight)
+
+
+def cut(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil, fault", [(cut, "bytes"), (flip, "other bytes than written")])
+def test_a_broken_checkpoint_falls_back_to_the_one_before(straight, tmp_path, spoil, fault):
+    run = shutil.copytree(straight, tmp_path / "run")
+    newest = run / "checkpoints" / f"{STEPS}"
+    spoil(largest(newest))
+    done = train(run)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if "is broken" in line)
+    assert line.startswith(f"checkpoint {STEPS} is broken (") and fault in line
+    assert f"{newest}.broken" in line and f"going on from step {STEPS - 4}" in line
+    assert f"continuing from step {STEPS - 4}" in done.stdout
+    assert Path(f"{newest}.broken").is_dir() and newest.is_dir()
+    assert_same(run, straight)
+
+
+# A small disk of its own needs the right to mount; without it a limit on the size of files stands in for it.
+ON_A_SMALL_DISK = """
+import json, os, resource, shutil, subprocess, sys
+run, copy, mounted, command = json.loads(sys.argv[1])
+if mounted:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", os.path.dirname(run)], check=True)
+shutil.copytree(copy, run)
+
+def train(limit=None):
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    folder = os.path.join(run, "checkpoints")
+    whole = sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+    return done.returncode, done.stdout, done.stderr, whole
+
+def small_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+if mounted:
+    ballast = os.path.join(os.path.dirname(run), "ballast")
+    with open(ballast, "wb") as file:
+        free = os.statvfs(run)
+        file.write(bytes(free.f_bavail * free.f_frsize - 128 * 1024))
+    outcomes = [train()]
+    os.unlink(ballast)
+else:
+    outcomes = [train(small_files)]
+outcomes.append(train())
+shutil.copytree(run, copy + "-after")
+print(json.dumps(outcomes))
+"""
+
+
+def test_a_full_disk_is_explained_and_loses_nothing(straight, tmp_path):
+    spaces = (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"])
+    mount = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]
+    space = next((s for s in spaces if not subprocess.run([*s, *mount], capture_output=True).returncode), [])
+    (tmp_path / "disk").mkdir()
+    run, copy = tmp_path / "disk" / "run", shutil.copytree(straight, tmp_path / "copy")
+    job = json.dumps([str(run), str(copy), bool(space), command(run, steps=STEPS + 4)])
+    done = subprocess.run(
+        [*space, sys.executable, "-c", ON_A_SMALL_DISK, job], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    (code, _, said, whole), (again, on, mishap, _) = json.loads(done.stdout)
+    reason = "the disk is full" if space else "File too large"
+    assert code == 1 and "Traceback" not in said, said
+    assert said.count("error: ") == 1 and said.startswith(
+        f"error: the checkpoint of step {STEPS + 4} cannot be written"
+    ), said
+    assert f"{run / 'checkpoints'}: {reason}" in said and f"step {STEPS} is whole" in said
+    assert whole[-1] == STEPS
+    assert again == 0 and f"continuing from step {STEPS}" in on, mishap
+    undisturbed = shutil.copytree(straight, tmp_path / "undisturbed")
+    assert train(undisturbed, steps=STEPS + 4).returncode == 0
+    assert_same(tmp_path / "copy-after", undisturbed)
