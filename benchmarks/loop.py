@@ -1,0 +1,255 @@
+"""What surrounds a training step: the loop's cost, the loader's speed, the start of a run, and its memory.
+
+    python -m benchmarks.loop
+
+Writes the section `loop` of BENCHMARKS.md, and exits 1 if a bar is missed.
+"""
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import report
+from cvjax import config as experiments
+from cvjax import data, fit, sharding
+from cvjax.data.iteration import TrainIterator
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIGS = {"VAE": "configs/vae_digits.py", "DCGAN": "configs/dcgan_digits.py"}
+ROUNDS, SEGMENT = 12, 100  # segments of as many steps; 100 is how often both configs write a row of metrics
+EARLY, LATE = 200, 2000  # steps after which memory is read
+QUIET = dict(eval_every=0, figure_every=0, checkpoint_every=0, checkpoint_best="")
+
+
+def load(path: str, **changes: Any) -> ConfigDict:
+    """An experiment, some keys changed."""
+    config = experiments.load(str(ROOT / path))
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+class Watched:
+    """A training iterator that calls `watch(batches given so far)` before it gives the next one."""
+
+    def __init__(self, iterator: TrainIterator, watch: Callable[[int], None]):
+        self._iterator, self._watch, self._given = iterator, watch, 0
+
+    def __iter__(self) -> Iterator:
+        """Returns itself."""
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch."""
+        self._watch(self._given)
+        self._given += 1
+        return next(self._iterator)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the iterator's."""
+        return getattr(self._iterator, name)
+
+
+def open_run(config: ConfigDict, workdir: pathlib.Path, watch: Callable[[int], None]) -> fit.Run:
+    """The run that `fit` would make, its training batches watched."""
+    mesh, examples = sharding.make_mesh(config.mesh.to_dict()), load_data(config)
+    watched = dataclasses.replace(examples, train=lambda: Watched(examples.train(), watch))
+    return fit.Run(config, workdir, mesh, experiments.build(config), watched, types.SimpleNamespace(caught=None))
+
+
+def load_data(config: ConfigDict) -> data.Data:
+    """An experiment's data."""
+    return data.load(experiments.as_dict(config.data), seed=config.seed)
+
+
+# The loop and the loader.
+
+
+def bare_loop(config: ConfigDict) -> Callable[[int], None]:
+    """A function that takes some steps of the recipe, jitted, over batches that are on the device already."""
+    recipe, key = experiments.build(config), jax.random.key(config.seed)
+    batches = [jax.device_put(batch) for batch in itertools.islice(load_data(config).train(), 16)]
+    step = jax.jit(
+        lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
+    )
+    state, turn = jax.jit(recipe.init)(key, batches[0]), itertools.cycle(batches)
+
+    def work(steps):
+        nonlocal state
+        for batch in itertools.islice(turn, steps):
+            state, _ = step(state, batch)
+        jax.block_until_ready(state)
+
+    work(2)
+    return work
+
+
+def measure(path: str, rounds: int = ROUNDS, segment: int = SEGMENT, **changes: Any) -> dict[str, list[float]]:
+    """Times segments of a run, of a bare loop and of the loader in turn, in one process.
+
+    The run is held between two of its segments, where it asks for a batch: the others have their turn then.
+
+    Returns:
+      Seconds a segment of `fit`, `bare` and `loader`, round by round.
+    """
+    config = load(path, **QUIET, steps=(rounds + 1) * segment + 1, **changes)
+    bare, stream = bare_loop(config), load_data(config).train()
+    times = {"fit": [], "bare": [], "loader": []}
+    began = None
+
+    def watch(given):
+        nonlocal began
+        if given % segment or not given:
+            return
+        jax.block_until_ready(run.state)
+        if began is not None:  # the first segment warms up
+            times["fit"].append(time.perf_counter() - began)
+            times["bare"].append(_seconds(lambda: bare(segment)))
+            times["loader"].append(_seconds(lambda: [next(stream) for _ in range(segment)]))
+        began = time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as workdir:
+        run = open_run(config, pathlib.Path(workdir), watch)
+        run.train()
+        run.close()
+    return times
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+# The start.
+
+
+def first_step(path: str, cache: str) -> float:
+    """Seconds from the command to the row of metrics of the first step."""
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
+    with tempfile.TemporaryDirectory() as workdir:
+        rows = pathlib.Path(workdir) / "metrics.jsonl"
+        flags = [f"--config={path}", f"--workdir={workdir}", "--config.steps=1", "--config.log_every=1"]
+        start = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "train.py", *flags], cwd=ROOT, env=environment, stdout=-3, stderr=-3
+        ) as process:
+            while not (rows.exists() and '"train"' in rows.read_text()):
+                if process.poll() is not None and not rows.exists():
+                    raise RuntimeError(f"train.py {' '.join(flags)}: exit code {process.returncode}")
+                time.sleep(0.01)
+            seconds = time.perf_counter() - start
+            process.kill()
+    return seconds
+
+
+def starts(path: str) -> tuple[float, float]:
+    """Seconds to the first step with an empty compilation cache, and with the one that this has filled."""
+    with tempfile.TemporaryDirectory() as cache:
+        return first_step(path, cache), first_step(path, cache)
+
+
+# Memory.
+
+
+def memory(path: str, early: int = EARLY, late: int = LATE) -> dict[int, int]:
+    """Resident bytes of a run of its own process after `early` and `late` steps, of smoke width."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_memory, (path, early, late))
+
+
+def _memory(path: str, early: int, late: int) -> dict[int, int]:
+    # Looked at, drawn, judged and saved before the early reading as after it.
+    every = early // 2
+    config = load(f"{path}:smoke", steps=late + 1, eval_every=every, figure_every=every, checkpoint_every=every)
+    config.log_every = 1
+    resident = {}
+
+    def watch(given):
+        if given in (early, late):
+            resident[given] = _resident()
+
+    with tempfile.TemporaryDirectory() as workdir:
+        run = open_run(config, pathlib.Path(workdir), watch)
+        run.train()
+        run.close()
+    return resident
+
+
+def _resident() -> int:
+    """Bytes of this process in memory, as Linux tells."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# The table.
+
+
+def rows(name: str, times: Mapping[str, list[float]], batch: int, segment: int) -> list[tuple[str, bool]]:
+    """Lines of the table about the loop and the loader, and whether their bars are met."""
+    low, middle, high = report.ratio(times["fit"], times["bare"])
+    step = 1e3 * np.median(times["bare"]) / segment
+    spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    loop = f"| {name}: `fit` by a bare jitted loop of its step | <= 1.05 | {spread} | a bare step {step:.2f} ms |"
+    low, faster, high = report.ratio(times["bare"], times["loader"])
+    loaded, eaten = (segment * batch / np.median(times[who]) for who in ("loader", "bare"))
+    spread = f"{faster:.1f} ({low:.1f} to {high:.1f})"
+    rates = f"{loaded:,.0f} and {eaten:,.0f} examples/s"
+    loader = f"| {name}: loader by what the step consumes | >= 3 | {spread} | {rates} |"
+    return [(loop, middle <= 1.05), (loader, faster >= 3)]
+
+
+def memory_row(name: str, resident: Mapping[int, int]) -> tuple[str, bool]:
+    """The line about memory, and whether its bar is met."""
+    (early, before), (late, after) = sorted(resident.items())
+    sizes = f"{after / 2**20:.0f} and {before / 2**20:.0f} MiB"
+    what = f"{name}, smoke: memory after {late:,} steps by that after {early:,}"
+    return f"| {what} | <= 1.02 | {after / before:.3f} | {sizes} |", after / before <= 1.02
+
+
+def main() -> None:
+    lines = ["| what | bar | ratio | figures |", "|---|---|---|---|"]
+    print("\n".join(lines))
+    missed = []
+
+    def tell(line: str, met: bool = True) -> None:
+        lines.append(line)
+        missed.extend([] if met else [line.split("|")[1].strip()])
+        print(line, flush=True)
+
+    for name, path in CONFIGS.items():
+        for line in rows(name, measure(path), load(path).data.batch, SEGMENT):
+            tell(*line)
+    for name, path in CONFIGS.items():
+        tell(*memory_row(name, memory(path)))
+    for name, path in CONFIGS.items():
+        for variant, suffix in (("", ""), (", smoke", ":smoke")):
+            cold, warm = starts(path + suffix)
+            what = f"{name}{variant}: command to first step, compilation cache warm by cold"
+            tell(f"| {what} | | {warm / cold:.2f} | {warm:.1f} and {cold:.1f} s |")
+    report.write_section("loop", "\n".join([HEADER, *lines]))
+    if missed:
+        sys.exit(f"Missed: {'; '.join(missed)}")
+
+
+HEADER = f"""## The loop around a step
+
+`python -m benchmarks.loop`, on CPU. `fit` writes its rows of metrics as the config says; loop, bare loop and loader are
+timed in turn in one process, {SEGMENT} steps each, {ROUNDS} times: medians of the rounds' ratios, with their quartiles.
+Memory is resident; evaluations, figures and checkpoints lie before both readings. Starts are timed once.
+{report.machine(["jax", "flax", "numpy"])}.
+"""
+
+if __name__ == "__main__":
+    main()
