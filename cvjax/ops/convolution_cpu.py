@@ -106,14 +106,8 @@ def weight_gradient(
     """
     groups, inputs, outputs = geometry.groups, x.shape[3] // geometry.groups, y.shape[3] // geometry.groups
     if _thin(inputs, outputs, geometry):
-        w = _thin_weight_gradient(_spread(x, outputs, dtype), _spread(y, inputs, dtype), geometry)
-        # [kh, kw, pairs], the groups first among the pairs, is a kernel with in and out exchanged if those come first.
-        return (
-            w.reshape(*geometry.kernel, groups, inputs, outputs)
-            .swapaxes(2, 3)
-            .reshape(*geometry.kernel, inputs, -1)
-            .astype(dtype)
-        )
+        pairs = _thin_weight_gradient(_spread(x, outputs, dtype), _spread(y, inputs, dtype), geometry)
+        return _kernel(pairs, groups, inputs).astype(dtype)
     form = _pointwise_weight_gradient if geometry.kernel == (1, 1) else _dense_weight_gradient
     return _in_groups(form)(x, y, geometry=geometry, dtype=dtype, precision=precision)
 
@@ -211,9 +205,10 @@ def _in_groups(form: Callable) -> Callable:
         one = dataclasses.replace(geometry, groups=1)
         if geometry == one:
             return form(left, right, geometry=geometry, **params)
-        split = [jnp.moveaxis(a.reshape(*a.shape[:3], geometry.groups, -1), 3, 0) for a in (left, right)]
+        groups = geometry.groups
+        split = [jnp.moveaxis(a.reshape(*a.shape[:3], groups, a.shape[3] // groups), 3, 0) for a in (left, right)]
         result = lax.map(lambda pair: form(*pair, geometry=one, **params), split)
-        return jnp.moveaxis(result, 0, 3).reshape(*result.shape[1:4], -1)
+        return jnp.moveaxis(result, 0, 3).reshape(*result.shape[1:4], groups * result.shape[4])
 
     return grouped
 
@@ -232,11 +227,16 @@ def _pairs(w: Array, groups: int) -> Array:
     return w.reshape(kh, kw, inputs, groups, features // groups).swapaxes(2, 3).reshape(kh, kw, -1)
 
 
+def _kernel(pairs: Array, groups: int, inputs: int) -> Array:
+    """The inverse of `_pairs`."""
+    kh, kw, _ = pairs.shape
+    return pairs.reshape(kh, kw, groups, inputs, -1).swapaxes(2, 3).reshape(kh, kw, inputs, -1)
+
+
 def _correlate(x: Array, w: Array, geometry: Geometry) -> Array:
     """Sum over taps of the padded image by the kernel [kh, kw, pairs]."""
-    return functools.reduce(
-        jnp.add, (tap * v for tap, v in zip(_taps(x, geometry), w.reshape(-1, w.shape[-1]), strict=True))
-    )
+    weights = w.reshape(-1, w.shape[-1])
+    return functools.reduce(jnp.add, (tap * v for tap, v in zip(_taps(x, geometry), weights, strict=True)))
 
 
 def _thin_weight_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
@@ -250,7 +250,7 @@ def _thin_weight_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     y = _pad(y, ((0, surplus), (0, 0)))
     blocked = (y.shape[0], blocks, height, *y.shape[2:])
     products = [(tap * y).reshape(blocked) for tap in _taps(x, geometry, surplus)]
-    # A few taps a reduction: XLA does not vectorise one of a single operand, and one of very many spills registers.
+    # A few taps a reduction: XLA does not vectorise one of a single operand, and one of very many is slow again.
     parts = -(-len(products) // UNROLLED)
     cuts = [len(products) * i // parts for i in range(parts + 1)]
     sums = [total for i, j in itertools.pairwise(cuts) for total in _sum_rows(products[i:j])]
@@ -286,4 +286,4 @@ def _spread(a: Array, times: int, dtype: DTypeLike) -> Array:
 
 def _gather(a: Array, times: int, dtype: DTypeLike) -> Array:
     """The adjoint of `_spread`."""
-    return a.reshape(*a.shape[:-1], -1, times).sum(-1).astype(dtype) if times > 1 else a.astype(dtype)
+    return a.reshape(*a.shape[:-1], a.shape[-1] // times, times).sum(-1).astype(dtype) if times > 1 else a.astype(dtype)

@@ -153,6 +153,7 @@ def test_any_leading_axes():
     np.testing.assert_allclose(conv(x[1, 2], w, padding=1), y[1, 2], atol=1e-6)
     np.testing.assert_allclose(conv_transpose(x[1, 2], w), conv_transpose(x, w)[1, 2], atol=1e-6)
     assert conv(x[:0], w).shape == (0, 3, 3, 4, 4)
+    assert conv(x[:0], w[:, :, :1], groups=2).shape == (0, 3, 3, 4, 4)
 
 
 @pytest.mark.parametrize("name", ["4x4 stride 2", "depthwise", "grouped 1x1"])
