@@ -32,7 +32,13 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 ROUNDS = 15
 THREADS = len(os.sched_getaffinity(0))
 PLACED = 8  # batches that are taken in turn
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}  # dense bfloat16 (T4: float16) FLOP/s
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "T4": 65e12,
+}  # dense bfloat16 (T4: float16) FLOP/s
 PAPER = {"recipe.shape": (64, 64, 3), "recipe.width": 128, "data.name": "photos/64", "data.batch": 32}
 PAPER |= {"data.transforms": (), "data.eval_transforms": ()}
 # name: (bar on our time by torch's, config, what it changes, rounds)
