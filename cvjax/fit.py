@@ -112,8 +112,10 @@ class Run:
         """Writes what is unwritten."""
         if self.profiling:
             jax.profiler.stop_trace()
-        self.checkpoints.close()
-        self.record.close()
+        try:
+            self.checkpoints.close()
+        finally:
+            self.record.close()
 
     def _first_state(self) -> State:
         if self.checkpoints.latest is None:
