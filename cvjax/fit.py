@@ -5,6 +5,7 @@ batch, dispatch, look at the step before. Step n+1 is dispatched before step n's
 never waits for the host; the state is donated; a step compiles once.
 """
 
+import contextlib
 import json
 import signal
 import time
@@ -50,9 +51,13 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     with _Signals() as signals:
         run = Run(config, workdir, mesh, recipe, examples, signals)
         try:
-            return run.train()
-        finally:
-            run.close()
+            figures = run.train()
+        except BaseException:
+            with contextlib.suppress(UserError):  # what went wrong first is what is told
+                run.close()
+            raise
+        run.close()
+    return figures
 
 
 SIGNAL_EVERY = 10  # steps between two agreements of several processes on whether to stop

@@ -125,7 +125,7 @@ def outcomes(tmp_path_factory):
 def test_a_mistake_is_explained(outcomes, name):
     code, said, workdir = outcomes[name]
     assert code == 1, said
-    assert said.startswith("error: ") and "Traceback" not in said
+    assert re.search("^error: ", said, re.MULTILINE) and "Traceback" not in said
     for words in MISTAKES[name][1]:
         assert words in said
     assert not (workdir / "config.json").exists()  # nothing was begun
