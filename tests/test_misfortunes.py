@@ -1,6 +1,5 @@
-"""Misfortunes on the real command line: kills, broken checkpoints, a full disk. Each is explained, nothing is lost."""
+"""Misfortunes on the real command line: kills and broken checkpoints. Each is explained, nothing is lost."""
 
-import json
 import os
 import random
 import shutil
@@ -123,61 +122,3 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(straight, tmp_path, sp
     assert f"continuing from step {STEPS - 4}" in done.stdout
     assert Path(f"{newest}.broken").is_dir() and newest.is_dir()
     assert_same(run, straight)
-
-
-# A small disk of its own needs the right to mount; without it a limit on the size of files stands in for it.
-ON_A_SMALL_DISK = """
-import json, os, resource, shutil, subprocess, sys
-run, copy, mounted, command = json.loads(sys.argv[1])
-if mounted:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", os.path.dirname(run)], check=True)
-shutil.copytree(copy, run)
-
-def train(limit=None):
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
-    folder = os.path.join(run, "checkpoints")
-    whole = sorted(int(name) for name in os.listdir(folder) if name.isdigit())
-    return done.returncode, done.stdout, done.stderr, whole
-
-def small_files():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-if mounted:
-    ballast = os.path.join(os.path.dirname(run), "ballast")
-    with open(ballast, "wb") as file:
-        free = os.statvfs(run)
-        file.write(bytes(free.f_bavail * free.f_frsize - 128 * 1024))
-    outcomes = [train()]
-    os.unlink(ballast)
-else:
-    outcomes = [train(small_files)]
-outcomes.append(train())
-shutil.copytree(run, copy + "-after")
-print(json.dumps(outcomes))
-"""
-
-
-def test_a_full_disk_is_explained_and_loses_nothing(straight, tmp_path):
-    spaces = (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"])
-    mount = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]
-    space = next((s for s in spaces if not subprocess.run([*s, *mount], capture_output=True).returncode), [])
-    (tmp_path / "disk").mkdir()
-    run, copy = tmp_path / "disk" / "run", shutil.copytree(straight, tmp_path / "copy")
-    shutil.rmtree(copy / "checkpoints" / f"{STEPS}")
-    job = json.dumps([str(run), str(copy), bool(space), command(run)])
-    done = subprocess.run(
-        [*space, sys.executable, "-c", ON_A_SMALL_DISK, job], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    (code, _, said, whole), (again, on, mishap, _) = json.loads(done.stdout)
-    reason = "the disk is full" if space else "File too large"
-    assert code == 1 and "Traceback" not in said, said
-    assert said.count("error: ") == 1 and said.startswith("error: "), said
-    if "Cannot write" in said:  # the report may be the first to find no room: it is written while the checkpoint is
-        assert str(run) in said and ("No space left" if space else reason) in said
-    else:
-        assert said.startswith(f"error: the checkpoint of step {STEPS} cannot be written"), said
-        assert f"{run / 'checkpoints'}: {reason}" in said and f"step {STEPS - 4} is whole" in said
-    assert whole[-1] == STEPS - 4
-    assert again == 0 and f"continuing from step {STEPS - 4}" in on, mishap
-    assert_same(tmp_path / "copy-after", straight)
