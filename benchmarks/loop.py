@@ -30,7 +30,7 @@ from cvjax.data.iteration import TrainIterator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = {"VAE": "configs/vae_digits.py", "DCGAN": "configs/dcgan_digits.py"}
-ROUNDS, SEGMENT = 12, 100  # segments of as many steps; 100 is how often both configs write a row of metrics
+ROUNDS, SEGMENT = 20, 100  # segments of as many steps; 100 is how often both configs write a row of metrics
 EARLY, LATE = 200, 2000  # steps after which memory is read
 QUIET = dict(eval_every=0, figure_every=0, checkpoint_every=0, checkpoint_best="")
 

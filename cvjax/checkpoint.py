@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,21 @@ CHECKSUMS = "checksums.json"
 # What Orbax logs with its traceback, it raises too, and the message that is made of that is enough.
 for _logger in ("absl", "asyncio"):
     logging.getLogger(_logger).addFilter(lambda record: not record.exc_info)
+
+
+def _ignore_late_writes() -> None:
+    """Silences what tensorstore's threads have to say to an event loop that a failed write has closed already."""
+    hook = sys.unraisablehook
+
+    def unraisablehook(unraisable):
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = unraisablehook
+    warnings.filterwarnings("ignore", "coroutine '.*serialize.*' was never awaited", RuntimeWarning)  # likewise
+
+
+_ignore_late_writes()
 
 
 class Checkpoints:

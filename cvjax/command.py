@@ -109,7 +109,8 @@ def _check_override(config: ConfigDict, name: str, value: str) -> tuple[list[str
     if kind is bool and value.lower() not in ("true", "false"):
         raise UserError(f"--{name}={value}: expected true or false.")
     if kind is ConfigDict:
-        raise UserError(f"--{name}={value}: {where}.{last} is a group; set one of its keys: {suggest('', node[last])}")
+        keys = ", ".join(f"--{name}.{key}" for key in sorted(node[last]))
+        raise UserError(f"--{name}={value}: {where}.{last} is a group; set one of its keys: {keys}.")
     return parents, last
 
 

@@ -1,9 +1,10 @@
 """A recipe compiled for a mesh and a shape of batch."""
 
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -11,6 +12,9 @@ from jaxtyping import PyTree
 
 from cvjax import checkpoint, sharding
 from cvjax.core import Recipe, State
+from cvjax.errors import UserError
+
+FEATURES = ("image", "label", "boxes", "labels", "mask", "difficult", "crowd", "area")  # that datasets may lack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,21 @@ def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     return checkpoint.abstract(shapes, sharding.state_sharding(mesh, shapes))
 
 
+@contextlib.contextmanager
+def _explained(batch: Mapping[str, Sequence]) -> Iterator[None]:
+    """Turns a recipe's reading of what the dataset does not have into a UserError."""
+    try:
+        yield
+    except KeyError as error:
+        (key,) = error.args
+        if key not in FEATURES or key in batch:
+            raise
+        raise UserError(
+            f"this system reads `{key}` of the examples, which the dataset does not have; it has {', '.join(batch)}. "
+            "Another config.data.name, or config.data.max_boxes for datasets with boxes, may be right."
+        ) from error
+
+
 def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence], seed: int) -> Compiled:
     """Compiles a recipe's train step ahead of time, and prepares the others.
 
@@ -59,6 +78,9 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
 
     Returns:
       The compiled functions; train_step takes the key of its step from `state.step`.
+
+    Raises:
+      UserError: the batch lacks what the recipe reads.
     """
     init_key, train_key, eval_key = jax.random.split(jax.random.key(seed), 3)
     rows = sharding.batch_sharding(mesh)
@@ -79,7 +101,9 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     start = time.perf_counter()
     jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
-    compiled = jitted.lower(abstract_state, specs).compile()
+    with _explained(batch):
+        lowered = jitted.lower(abstract_state, specs)
+    compiled = lowered.compile()
     flops = (compiled.cost_analysis() or {}).get("flops", 0.0) * mesh.size
     return Compiled(
         init=jax.jit(init, out_shardings=shardings),

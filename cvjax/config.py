@@ -8,7 +8,7 @@ import pkgutil
 import traceback
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from cvjax.signature import cast, written
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "figure_every", "checkpoint_every", "expect")
 FAMILIES = ("generative", "translation", "detection", "segmentation", "recognition", "faces", "multimodal")
 FAMILIES += ("interpret", "attacks")
-OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool)  # of config.data, where None
+# Of config.data, where None.
+OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int)
 
 DEFAULTS = dict(
     system="",  # import path below cvjax: "generative.gan"
@@ -166,7 +167,27 @@ def check(config: ConfigDict, devices: int = 1) -> None:
         best = values["checkpoint_best"]
         raise UserError(f"config.checkpoint_best={best!r}: no such figure in expect. {suggest(best, values['expect'])}")
     _recipe_arguments(values["system"], values["recipe"])
-    data.check(values["data"], devices)
+    _check_classes(values, data.check(values["data"], devices))
+
+
+def _check_classes(values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Holds a recipe's argument `classes`, where it has one, against the classes of the dataset."""
+    wanted, folder, name = values["recipe"].get("classes"), values["data"]["folder"], values["data"]["name"]
+    if not isinstance(wanted, int):  # names; or the recipe has no such argument
+        wanted = None if wanted is None else len(wanted)
+    if wanted is None or wanted == len(names):
+        return
+    if names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise UserError(
+            f"config.recipe.classes={wanted}, but {folder or name} has {len(names)} classes ({shown}): set "
+            f"--config.recipe.classes={len(names)}."
+        )
+    if folder:
+        raise UserError(
+            f"config.recipe.classes={wanted}, but data.folder={str(folder)!r} has no classes: move the images of each "
+            "class into a sub-folder of its own."
+        )
 
 
 def as_dict(config: ConfigDict | Mapping) -> dict[str, Any]:
@@ -229,7 +250,7 @@ def _check_names(values: Mapping, known: Mapping, where: str) -> None:
 def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
     """Checks the keyword arguments of a recipe against its signature; lists come back as tuples."""
     recipe = find_system(system).recipe
-    parameters, hints = inspect.signature(recipe).parameters, typing.get_type_hints(recipe)
+    parameters, hints = inspect.signature(recipe).parameters, typing.get_type_hints(recipe, include_extras=True)
     _check_names(values, parameters, "config.recipe")
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
     if missing:

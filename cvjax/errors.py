@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -29,3 +30,16 @@ def suggest(name: object, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     nearest = f"Did you mean {close[0]!r}? " if close else ""
     return f"{nearest}Known: {', '.join(choices) or 'none'}."
+
+
+def suggest_beside(path: Path) -> str:
+    """Names what lies beside a path that is not there and was probably meant: `Did you mean 'x'?`, or nothing.
+
+    Args:
+      path: what the user wrote.
+    """
+    try:
+        beside = [entry.name for entry in path.parent.iterdir() if entry.name != path.name]
+    except OSError:
+        beside = []
+    return suggest(path.name, beside).partition("Known:")[0].rstrip()

@@ -1,10 +1,11 @@
 """The only training loop.
 
 `fit` reads from top to bottom: compile the recipe's steps, take up the run where it stands, then step by step: next
-batch, dispatch, look at the step before. Step n+1 is dispatched before step n's metrics are fetched, so the device
+batch, dispatch, look at steps before. Later steps are dispatched before a step's metrics are fetched, so the device
 never waits for the host; the state is donated; a step compiles once.
 """
 
+import collections
 import contextlib
 import json
 import signal
@@ -60,6 +61,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     return figures
 
 
+# Steps under way when the host waits for one. It wakes once in as many steps, because on a CPU each waking costs the
+# step that is under way up to 5 % (benchmarks/loop.py).
+AHEAD = 4
 SIGNAL_EVERY = 10  # steps between two agreements of several processes on whether to stop
 
 
@@ -92,20 +96,23 @@ class Run:
 
     def train(self) -> dict[str, float]:
         """Takes the remaining steps; returns the last evaluation's figures."""
-        config, pending = self.config, None
-        figures = None
+        config, pending, figures = self.config, collections.deque(), None
         self._profile()
         while self.step < config.steps:
-            placed = sharding.place_batch(self._next_batch(), self.mesh)
-            self.state, metrics = self.compiled.train_step(self.state, placed)
+            batch = sharding.hand_over(self._next_batch(), self.mesh)
+            self.state, metrics = self.compiled.train_step(self.state, batch)
             self.step += 1
-            if pending:
-                self._look(*pending)
-            pending = (self.step, metrics)
+            pending.append((self.step, metrics))
+            if len(pending) == 2 * AHEAD:
+                jax.block_until_ready(pending[AHEAD - 1])
+                for _ in range(AHEAD):
+                    self._look(*pending.popleft())
             self._profile()
             if self._pause_due():
-                self._look(*pending, always=True)
-                pending, figures = None, self._pause()
+                while pending:
+                    step, metrics = pending.popleft()
+                    self._look(step, metrics, always=not pending)
+                figures = self._pause()
         if figures is None:  # the run was complete before it was started
             figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
             if not any(row["split"] == "eval" and row["step"] == self.step for row in read_metrics(self.workdir)):
@@ -144,8 +151,7 @@ class Run:
         return batch
 
     def _look(self, step: int, metrics: Mapping[str, Any], always: bool = False) -> None:
-        """Waits for a step to be done; on due steps fetches, checks and records its metrics."""
-        jax.block_until_ready(metrics)
+        """Fetches, checks and records a step's metrics, where they are due."""
         due = _due(step, self.config.log_every)
         if not (due or always):
             return
@@ -164,7 +170,7 @@ class Run:
         kept = "There is no checkpoint yet" if latest is None else f"The last finite checkpoint is step {latest}"
         raise UserError(
             f"step {step or self.step}: {reason}. {kept} in {self.workdir}; a lower learning rate, or clip=1.0 in the "
-            f"optimiser's dict, may be right."
+            f"optimiser's dict, may be right, with another --workdir."
         )
 
     def _pause_due(self) -> bool:

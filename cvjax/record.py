@@ -196,9 +196,10 @@ class Record:
             return
         if self._bar is not None:
             self._bar.close()
-        self._metrics.close()
-        if self._events is not None:
-            self._events.close()
+        with explain_writing(self.workdir):
+            self._metrics.close()
+            if self._events is not None:
+                self._events.close()
         if (self.workdir / "config.json").exists():
             report.write(self.workdir)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, suggest, suggest_beside
 
 RELATIONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
@@ -72,7 +72,11 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{workdir} is not the folder of a run: it has no readable config.json.") from error
+        there = "it has no readable config.json, as train.py writes one into its --workdir"
+        absent = f"there is none of that name. {suggest_beside(Path(workdir))}".rstrip()
+        raise UserError(
+            f"{workdir} is not the folder of a run: {there if os.path.isdir(workdir) else absent}"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not (isinstance(written, dict) and isinstance(written.get("config"), dict)):
@@ -104,7 +108,7 @@ def explain_writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"Cannot write {path}: {reason}. Make room there or choose another --workdir.") from error
+        raise UserError(f"Cannot write {path}: {reason}. Make room there or choose another folder.") from error
 
 
 def judge(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloat]) -> Verdict:

@@ -1,6 +1,6 @@
 """A run's folder: opened to train in, described, and loaded when it is trained."""
 
-import json
+import os
 import platform
 import subprocess
 import tempfile
@@ -45,6 +45,26 @@ def read_network(source: str, params: Mapping[str, PyTree]) -> dict[str, PyTree]
     return {network: checkpoint.read_params(Path(run).expanduser() / "checkpoints", network, params[network])}
 
 
+def make_folder(folder: Path, setting: str) -> None:
+    """Makes a folder where there is none, and tries whether it can be written to.
+
+    Args:
+      folder: its path.
+      setting: the flag to name in the message.
+
+    Raises:
+      UserError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+        reason = f"{there} is a file" if os.path.isfile(there) else error.strerror
+        raise UserError(f"{setting}={folder} cannot be written to: {reason}. Give a folder that can.") from None
+
+
 def open_workdir(config: ConfigDict, workdir: Path) -> Path:
     """Makes the run's folder, or checks that the run in it is of the same config.
 
@@ -58,15 +78,9 @@ def open_workdir(config: ConfigDict, workdir: Path) -> Path:
     Raises:
       UserError: not writable, or a run with another config; the message lists what differs.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written to: {error.strerror}.") from None
-    file = workdir / "config.json"
-    if file.exists():
-        differing = experiments.difference(json.loads(file.read_text())["config"], experiments.as_dict(config))
+    make_folder(workdir, "--workdir")
+    if (workdir / "config.json").exists():
+        differing = experiments.difference(read_config(workdir)["config"], experiments.as_dict(config))
         if differing and checkpoint.exists(workdir / "checkpoints"):
             raise UserError(
                 f"{workdir} holds a run with another config:\n  " + "\n  ".join(differing) + "\n"
@@ -119,10 +133,14 @@ def load(run: str | Path, step: int | None = None) -> tuple[dict[str, Any], Reci
       (what its config.json says, its recipe, its state on the first device).
 
     Raises:
-      UserError: the folder is no run, or has no such checkpoint.
+      UserError: the folder is no run, or has none or no such checkpoint.
     """
     run = Path(run)
     description = read_config(run)
+    if not {"system", "recipe"} <= description["config"].keys() or "batch" not in description:
+        raise UserError(f"{run} is not the folder of a run: its config.json is none that a run wrote.")
+    if not checkpoint.exists(run / "checkpoints"):
+        raise UserError(f"{run} has no checkpoint yet; train.py with its config and --workdir={run} goes on with it.")
     recipe = experiments.build(description["config"])
     mesh = sharding.make_mesh({"data": 1}, jax.local_devices()[:1])
     wanted = describe_state(recipe, mesh, description["batch"])

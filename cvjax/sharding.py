@@ -122,6 +122,20 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
+def hand_over(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Mapping[str, np.ndarray | jax.Array]:
+    """Makes a batch an argument of a function that was compiled for `batch_sharding`.
+
+    Args:
+      batch: this process's rows of the global batch.
+      mesh: the mesh.
+
+    Returns:
+      The batch as it is where the compiled function places it itself, which takes a tenth of the time of
+      `place_batch`; placed where it has other processes' rows too.
+    """
+    return batch if jax.process_count() == 1 else place_batch(batch, mesh)
+
+
 def to_host(tree: PyTree) -> PyTree:
     """Fetches arrays as NumPy, whole on every process. All processes have to call it.
 

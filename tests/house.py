@@ -18,7 +18,8 @@ PARTS = {"nets", "losses", "metrics", "weights"}
 FLOORS = (
     {"train.py", "configs"},
     {"fit", "apply", "results"},
-    {"config", "command", "sharding", "compiled", "record", "report", "display", "runs"},  # what a run is made with
+    # What a run is made with.
+    {"config", "command", "sharding", "compiled", "record", "report", "display", "runs", "predictor"},
     FAMILIES,
     PARTS,
     {"ops", "data", "core", "optim", "checkpoint", "rundir"},  # the last two: a run's folder, which weights read

@@ -54,7 +54,7 @@ def test_config_is_whole(path):
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_config_takes_finite_steps_and_resumes_exactly(path, tmp_path):
-    with examples_of(config.load(path)):
+    with examples_of(smoke(path)):
         straight = fit.fit(smoke(path), tmp_path / "straight")
         shutil.copytree(tmp_path / "straight", tmp_path / "killed")
         shutil.rmtree(tmp_path / "killed" / "checkpoints" / "3")  # as if it had died after step 2

@@ -1,5 +1,6 @@
-"""Misfortunes on the real command line: kills and broken checkpoints. Each is explained, nothing is lost."""
+"""Misfortunes on the real command line: kills, broken checkpoints, a full disk. Each is explained, nothing is lost."""
 
+import json
 import os
 import random
 import shutil
@@ -122,3 +123,59 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(straight, tmp_path, sp
     assert f"continuing from step {STEPS - 4}" in done.stdout
     assert Path(f"{newest}.broken").is_dir() and newest.is_dir()
     assert_same(run, straight)
+
+
+# A small disk of its own needs the right to mount; without it a limit on the size of files stands in for it.
+ON_A_SMALL_DISK = """
+import json, os, resource, shutil, subprocess, sys
+run, copy, mounted, command = json.loads(sys.argv[1])
+disk = os.path.dirname(run)
+if mounted:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+ballast = os.path.join(disk, "ballast")
+
+def train(free=None):
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(copy, run)
+    limit = None
+    if free and mounted:
+        space = os.statvfs(disk)
+        with open(ballast, "wb") as file:
+            file.write(bytes(space.f_bavail * space.f_frsize - free * 1024))
+    elif free:
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (free * 1024, free * 1024))
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    if free and mounted:
+        os.unlink(ballast)
+    whole = [int(name) for name in os.listdir(os.path.join(run, "checkpoints")) if name.isdigit()]
+    return done.returncode, done.stdout, done.stderr, sorted(whole)
+
+outcomes = [train(free) for free in (16, 40, 200)]  # KiB: what finds no room first is not the same file
+again = subprocess.run(command, capture_output=True, text=True)
+shutil.copytree(run, copy + "-after")
+print(json.dumps([outcomes, [again.returncode, again.stdout, again.stderr]]))
+"""
+
+
+def test_a_full_disk_is_explained_and_loses_nothing(straight, tmp_path):
+    spaces = (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"])
+    mount = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]
+    space = next((s for s in spaces if not subprocess.run([*s, *mount], capture_output=True).returncode), [])
+    (tmp_path / "disk").mkdir()
+    run, copy = tmp_path / "disk" / "run", shutil.copytree(straight, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoints" / f"{STEPS}")
+    job = json.dumps([str(run), str(copy), bool(space), command(run)])
+    done = subprocess.run(
+        [*space, sys.executable, "-c", ON_A_SMALL_DISK, job], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    outcomes, (code, said, mishap) = json.loads(done.stdout)
+    for failed, _, message, whole in outcomes:
+        assert failed == 1 and whole[0] == STEPS - 4, message
+        (line,) = message.splitlines()  # one message and nothing of Orbax's or TensorBoard's beside it
+        assert line.startswith("error: ") and str(run) in line and "ake room there" in line
+        assert any(reason in line for reason in ("No space left on device", "the disk is full", "File too large"))
+    unwritable = f"error: the checkpoint of step {STEPS} cannot be written to {run / 'checkpoints'}"
+    assert outcomes[-1][2].startswith(unwritable) and f"step {STEPS - 4} is whole" in outcomes[-1][2]
+    assert code == 0 and f"continuing from step {STEPS - 4}" in said, mishap
+    assert_same(tmp_path / "copy-after", straight)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from cvjax.signature import cast, written
+from cvjax.signature import Count, Share, cast, written
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,10 @@ from cvjax.signature import cast, written
         (float | Sequence[float], [0.5, [0.1, 0.2]], ["a"]),
         (Mapping[str, Any], [{}, {"a": 1}], [[], "a", None]),
         (Callable, [print], []),
+        (Count, [1, 9], [0, -1, 1.5, "1"]),
+        (Share, [0, 0.5, 1.0], [-0.1, 1.5, "a"]),
+        (tuple[Count, ...], [(), (1, 2)], [(1, 0), 1]),
+        (Count | None, [None, 2], [0]),
     ],
     ids=str,
 )

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
+from cvjax.data import objects
 from cvjax.data.pipeline import Pipeline
 from cvjax.data.sources import Source
+from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -37,7 +39,7 @@ def to_float(image: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
 
 
 def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, position: int = 0) -> Example:
-    """Decodes an example and applies the transforms to its image.
+    """Decodes an example and applies the transforms to its image, and to the boxes and maps that go with it.
 
     Args:
       source: the examples; an image is uint8, or float32 where leading transforms were applied already.
@@ -47,27 +49,52 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
       position: the example's place in the endless stream of examples.
 
     Raises:
-      UserError: it cannot be decoded, or a transform refuses it.
+      UserError: it cannot be decoded, a transform refuses it, or it has too many boxes.
     """
     example = source[index]
     generator = np.random.default_rng((seed, TRANSFORMS, position)) if pipeline.random else None
+
+    def another() -> np.ndarray | Scene:
+        other = int(generator.integers(len(source)))
+        return _picture(source[other], pipeline, source.describe(other))
+
+    picture = _picture(example, pipeline, source.describe(index))
     try:
-        return {**example, "image": pipeline(to_float(example["image"]), generator)}
+        moved = pipeline(picture, generator, another)
     except UserError as error:
         raise UserError(f"{source.describe(index)}: {error}") from error
+    if not isinstance(moved, Scene):
+        return {**example, "image": moved}
+    boxes = {} if moved.boxes is None else {"boxes": moved.boxes, **moved.rows}
+    return {**example, "image": moved.image, **boxes, **moved.maps}
 
 
-def stacked(examples: Sequence[Example], source: Source, indices: Sequence[int]) -> Example:
+def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
+    """What the transforms take: the image, or a scene where something moves with it."""
+    image, boxes = to_float(example["image"]), example.get("boxes")
+    maps = {name: example[name] for name in pipeline.maps}
+    if boxes is None:
+        return Scene(image, maps=maps) if maps else image
+    pipeline.check_room(len(boxes), described)
+    return Scene(image, boxes, {name: example[name] for name in objects.TYPES}, maps)
+
+
+def stacked(
+    examples: Sequence[Example], source: Source, indices: Sequence[int], max_boxes: int | None = None
+) -> Example:
     """Stacks examples into arrays.
 
     Args:
       examples: with the same keys.
       source: where they come from, and
       indices: which they are there, to name them.
+      max_boxes: to which their objects are padded, where they have any.
 
     Raises:
       UserError: two of them differ in shape.
     """
+    if max_boxes is not None:
+        examples = [objects.padded(example, max_boxes) for example in examples]
     for example, index in zip(examples, indices, strict=True):
         for key, value in example.items():
             expected = examples[0][key].shape
@@ -146,4 +173,4 @@ class Batches:
             transformed(self.source, index, self.pipeline, self.seed, position)
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True)
         ]
-        return stacked(examples, self.source, indices.tolist())
+        return stacked(examples, self.source, indices.tolist(), self.pipeline.max_boxes)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,27 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
-from cvjax.data import builders
+from cvjax.data import builders, objects
 from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
 class CatalogueSplit:
-    """One split of a TFDS dataset. Two are equal when they read the same files."""
+    """One split of a TFDS dataset. Two are equal when they read the same of the same files.
+
+    Attributes:
+      name: of the dataset.
+      split: which split.
+      directory: where its files are.
+      count: of examples.
+      classes: names of the labels.
+      features: that stack, and are read as they are.
+      records: TFDS's random access.
+      boxes: whether objects are read, as `cvjax.data.objects.read` gives them.
+      maps: features that give each pixel a number, read as int32 [height, width].
+      texts: features that are text.
+    """
 
     name: str
     split: str
@@ -25,6 +39,9 @@ class CatalogueSplit:
     classes: tuple[str, ...]
     features: tuple[str, ...]
     records: Any = dataclasses.field(compare=False, repr=False)
+    boxes: bool = False
+    maps: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -36,7 +53,12 @@ class CatalogueSplit:
             example = self.records[index]
         except Exception as error:  # whatever a decoder makes of bytes that it cannot read
             raise CorruptExample(f"{self.describe(index)} cannot be read: {error}") from error
-        return {key: _narrow(example[key]) for key in self.features}
+        read = {key: _narrow(example[key]) for key in self.features}
+        if self.boxes:
+            one_based = self.name.partition("/")[0] in objects.ONE_BASED
+            read |= objects.read(example["objects"], *read["image"].shape[:2], one_based)
+        read |= {key: example[key][..., 0].astype(np.int32) for key in self.maps}
+        return read | {key: np.array(example[key].decode()) for key in self.texts}
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -105,7 +127,14 @@ def check_split(name: str, split: str, data_dir: str | Path | None, setting: str
         _records(builder, name, split, data_dir, setting)
 
 
-def open_split(name: str, split: str, data_dir: str | Path | None = None, setting: str = "split") -> CatalogueSplit:
+def open_split(
+    name: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    setting: str = "split",
+    boxes: bool | None = False,
+    keep: Sequence[str] = (),
+) -> CatalogueSplit:
     """Opens one split of a dataset; one of our own is prepared first where need be.
 
     Args:
@@ -113,11 +142,14 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None, settin
       split: "train", "test", ... or a slice such as "train[:10%]".
       data_dir: TFDS's folder; None: TFDS's own choice.
       setting: the setting to name in a message.
+      boxes: whether to read the objects; None: where there are any.
+      keep: names of maps and texts to be read beside what stacks.
 
     Raises:
       UserError: what is wrong and what would be right.
     """
     builder = find_builder(name, data_dir)
+    maps, texts = _kept(builder, name, keep)
     if isinstance(builder, builders.Embedded):
         config = builder.builder_config.name if builder.builder_config else None
         try:
@@ -129,16 +161,58 @@ def open_split(name: str, split: str, data_dir: str | Path | None = None, settin
             ) from error
     records = _records(builder, name, split, data_dir, setting)
     features = builder.info.features
-    label = dict(features.items()).get("label")
     return CatalogueSplit(
         name=name,
         split=split,
         directory=str(builder.data_dir),
         count=len(records),
-        classes=tuple(label.names or ()) if isinstance(label, tfds.features.ClassLabel) else (),
+        classes=_classes(features),
         features=tuple(sorted(_static(features))),
+        boxes=bool(objects.annotated(features)) if boxes is None else boxes,
+        maps=maps,
+        texts=texts,
         records=records,
     )
+
+
+def check_annotations(name: str, data_dir: str | Path | None, max_boxes: int | None, keep: Sequence[str]) -> int:
+    """Refuses annotations that a dataset does not have.
+
+    Args:
+      name: the dataset.
+      data_dir: TFDS's folder; None: TFDS's own choice.
+      max_boxes: as `data.max_boxes`.
+      keep: as `data.keep`.
+
+    Returns:
+      The most boxes that an example has, where that is known; else 0.
+
+    Raises:
+      UserError: what is wrong and what would be right.
+    """
+    builder = find_builder(name, data_dir)
+    _, texts = _kept(builder, name, keep)
+    if texts:
+        raise UserError(f"data.keep: {texts[0]!r} is text, which `cvjax.data.arrays` reads, but no batch holds")
+    if max_boxes is not None and not objects.annotated(builder.info.features):
+        raise UserError(f"data.max_boxes={max_boxes}: {name} has no objects with boxes and labels; leave it None")
+    return builder.most_boxes if isinstance(builder, builders.Embedded) else 0
+
+
+def _kept(builder: tfds.core.DatasetBuilder, name: str, keep: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sorts the features to be kept into maps and texts."""
+    features = dict(builder.info.features.items())
+    maps = [key for key, feature in features.items() if _is_map(key, feature)]
+    texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
+    for key in keep:
+        if key not in (*maps, *texts):
+            raise UserError(f"data.keep: {name} has no map or text {key!r}. {suggest(key, (*maps, *texts))}")
+    return tuple(key for key in maps if key in keep), tuple(key for key in texts if key in keep)
+
+
+def _is_map(name: str, feature: Any) -> bool:
+    """Whether a feature is an image that gives each pixel a number. It is read only where that is asked for."""
+    return isinstance(feature, tfds.features.Image) and name != "image" and feature.shape[-1] == 1
 
 
 def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int, int] | None:
@@ -152,6 +226,21 @@ def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int
     return None if None in shape else tuple(shape)
 
 
+def classes(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
+    """Returns the names that a dataset declares for its labels, or for those of its objects; or ().
+
+    Args:
+      name: as for `find_builder`.
+      data_dir: TFDS's folder; None: TFDS's own choice.
+    """
+    return _classes(find_builder(name, data_dir).info.features)
+
+
+def _classes(features: tfds.features.FeaturesDict) -> tuple[str, ...]:
+    label = {**objects.annotated(features), **dict(features.items())}.get("label")
+    return tuple(label.names or ()) if isinstance(label, tfds.features.ClassLabel) else ()
+
+
 def _static(features: tfds.features.FeaturesDict) -> list[str]:
     """Names the features that stack into arrays: the image, and numbers of a shape that is known."""
     names = []
@@ -161,6 +250,7 @@ def _static(features: tfds.features.FeaturesDict) -> list[str]:
             isinstance(info, tfds.features.TensorInfo)
             and None not in info.shape
             and np.dtype(info.np_dtype).kind in "biuf"
+            and not _is_map(name, feature)
         ):
             names.append(name)
     return names

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvjax.data.sources import CorruptExample
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, suggest, suggest_beside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("test", "train", "val")
@@ -69,25 +69,33 @@ def open_split(folder: str | Path, split: str, setting: str = "split") -> Folder
       setting: the setting to name in a message.
 
     Raises:
-      UserError: there is no such folder, it holds no images, or the split is missing or empty.
+      UserError: there is no such folder, it holds no images, the split is missing or empty, or an image of it has no
+        class, or one that is not in `train/`.
     """
     root = Path(folder).expanduser()
-    if not root.is_dir():
-        siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
-        nearest = suggest(root.name, siblings).partition("Known:")[0]
-        raise UserError(f"data.folder={str(folder)!r} is not a folder. {nearest}".rstrip())
+    try:
+        if not root.is_dir():
+            root.stat()
+            raise UserError(f"data.folder={str(folder)!r} is not a folder but a file")
+    except OSError as error:
+        raise UserError(f"data.folder={str(folder)!r}: {error.strerror}. {suggest_beside(root)}".rstrip()) from error
     files = list_images(root)
     if not files:
-        raise UserError(f"data.folder={str(folder)!r} holds no images ({', '.join(SUFFIXES)})")
+        suffixes = ", ".join(SUFFIXES)
+        raise UserError(f"data.folder={str(folder)!r} holds no images: no file in it or below it ends in {suffixes}")
     base, by_split = _by_split(root, files)
     if not by_split.get(split):
         raise UserError(f"{setting}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
-    names = {file: _class_name(file.relative_to(root).parts[base:]) for file in files}
-    classes = sorted({name for name in names.values() if name})
-    for file, name in names.items():
-        if classes and not name:
-            raise UserError(f"{file} has no class: it lies beside the sub-folders {', '.join(classes[:3])}")
     chosen = tuple(by_split[split])
+    names = {file: _class_name(file.relative_to(root).parts[base:]) for file in files}
+    learnt = by_split.get("train", files) if base else files
+    classes = sorted({names[file] for file in learnt if names[file]})
+    for file in chosen:
+        if classes and not names[file]:
+            raise UserError(f"{file} has no class: it belongs into one of the sub-folders {', '.join(classes)}")
+        if names[file] and names[file] not in classes:
+            there = suggest(names[file], classes)
+            raise UserError(f"{file} is of class {names[file]!r}, which {root / 'train'} has no images of. {there}")
     return FolderSplit(
         name=root.name,
         files=chosen,
@@ -127,12 +135,21 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         with Image.open(file) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit and image.width * image.height > limit:
-                raise ValueError(f"{image.width}x{image.height} are more than {limit} pixels; it may be a bomb")
+                raise Image.DecompressionBombError
             yield image
     except Exception as error:  # a decoder may raise anything on bytes that it was not made for
-        raise CorruptExample(
-            f'{file} cannot be read as an image: {error}. data.on_corrupt="skip" leaves such files out'
-        ) from error
+        raise CorruptExample(f"{file} cannot be read as an image: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case UnidentifiedImageError():
+            return "its content is in no image format that is known"
+        case Image.DecompressionBombError():  # Pillow raises it above twice the limit
+            return f"its header claims more than {Image.MAX_IMAGE_PIXELS:,} pixels, it may be a decompression bomb"
+        case OSError(strerror=str(reason)):
+            return reason
+    return str(error).rstrip(".")
 
 
 def list_images(root: Path) -> list[Path]:
@@ -140,13 +157,20 @@ def list_images(root: Path) -> list[Path]:
 
     Args:
       root: the folder.
+
+    Raises:
+      UserError: a folder that cannot be read.
     """
     found = []
-    for parent, folders, files in os.walk(root, followlinks=True):
+    for parent, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         names = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES))
         found += [Path(parent) / name for name in names]
     return found
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
 
 
 def _by_split(root: Path, files: list[Path]) -> tuple[int, dict[str, list[Path]]]:

@@ -64,7 +64,7 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
         local = batch // process_count
         parts[kind] = _batches(
             _readable(sources.open_source(chosen, f"{kind}_split"), chosen["on_corrupt"]),
-            pipeline.build(chosen[key.removeprefix("data.")], key),
+            pipeline.build(chosen[key.removeprefix("data.")], key, chosen["max_boxes"], chosen["keep"]),
             chosen["in_memory"],
             seed=seed,
             batch=batch,
@@ -84,24 +84,27 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
     )
 
 
-def arrays(name: str, split: str, data_dir: str | None = None) -> dict[str, np.ndarray]:
+def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Returns a whole decoded split, in the dataset's order. It is kept, and cannot be written to.
 
     Args:
       name: of the dataset, as `data.name`.
       split: which split.
       data_dir: TFDS's folder; None: TFDS's own choice.
+      keep: names of maps and texts, such as "class_map" and "caption", which are left out otherwise.
 
     Returns:
       `image` float32 [examples, height, width, channels] in [0, 1], `label` int32 [examples], and the dataset's other
-      numbers.
+      numbers; where it has objects, their rows as in a batch, padded to the most that an example has.
     """
-    return _arrays(catalogue.open_split(name, split, data_dir))
+    return _arrays(catalogue.open_split(name, split, data_dir, boxes=None, keep=keep))
 
 
 @functools.lru_cache(maxsize=4)
-def _arrays(source: sources.Source) -> Example:
-    examples = stacked(_decoded(source), source, range(len(source)))
+def _arrays(source: catalogue.CatalogueSplit) -> Example:
+    decoded = _decoded(source)
+    most = max(len(example["boxes"]) for example in decoded) if source.boxes else None
+    examples = stacked(decoded, source, range(len(source)), most)
     examples["image"] = to_float(examples["image"])
     for array in examples.values():
         array.flags.writeable = False
@@ -134,7 +137,10 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
         return Batches(source=source, pipeline=transforms, **options)
     # Transformed one by one: photographs of any size may be many times larger than what becomes of them.
     examples = _all(lambda index: transformed(source, index, once), source) if once.ops else _decoded(source)
-    held = None if then.ops else stacked(examples, source, range(len(source)))
+    if then.max_boxes is not None:
+        fullest = max(range(len(source)), key=lambda index: len(examples[index]["boxes"]))
+        then.check_room(len(examples[fullest]["boxes"]), source.describe(fullest))
+    held = None if then.ops else stacked(examples, source, range(len(source)), then.max_boxes)
     return Batches(source=sources.Decoded(source, examples), pipeline=then, arrays=held, in_memory=True, **options)
 
 
@@ -157,7 +163,7 @@ def _readable(source: sources.Source, on_corrupt: str) -> sources.Source:
         try:
             source[index]
         except sources.CorruptExample as error:
-            return str(error)
+            return error.fault
         return None
 
     faults = _all(corrupt, source)

@@ -22,6 +22,8 @@ DEFAULTS = dict(
     workers=0,  # processes that decode a streamed dataset; 0: threads only
     in_memory=None,  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
     on_corrupt="raise",  # or "skip": examples that cannot be decoded are left out, counted and named
+    max_boxes=None,  # read the boxes, and what goes with them, padded to so many; None: leave them out
+    keep=(),  # further features to be read: ("class_map", "instances"), which move with the image
 )
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
@@ -38,6 +40,8 @@ TYPES = dict(
     workers=int,
     in_memory=(bool, type(None)),
     on_corrupt=str,
+    max_boxes=(int, type(None)),
+    keep=(tuple, list),
 )
 
 
@@ -46,12 +50,15 @@ def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
     return {**DEFAULTS, **config_data}
 
 
-def check(config_data: Mapping[str, Any], devices: int = 1) -> None:
+def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
     """Refuses settings that cannot work. No image is decoded.
 
     Args:
       config_data: a config's `data`.
       devices: how many devices share a batch.
+
+    Returns:
+      The names of the dataset's classes, or ().
 
     Raises:
       UserError: what is wrong, under which key, and what would be right.
@@ -66,11 +73,13 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> None:
             names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in accepted)
             raise UserError(f"data.{key}={value!r} must be {names}, not {type(value).__name__}")
     _check_ranges(chosen, devices)
-    pipelines = {key: pipeline.build(chosen[key], f"data.{key}") for key in ("transforms", "eval_transforms")}
+    pipelines = {
+        key: pipeline.build(chosen[key], f"data.{key}", chosen["max_boxes"], chosen["keep"])
+        for key in ("transforms", "eval_transforms")
+    }
     if chosen["folder"] is not None:
-        _check_folder(chosen, pipelines)
-    else:
-        _check_name(chosen, pipelines)
+        return _check_folder(chosen, pipelines)
+    return _check_name(chosen, pipelines)
 
 
 def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
@@ -86,22 +95,32 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
                 f"{-(-size // devices) * devices}"
             )
+    if chosen["max_boxes"] is not None and chosen["max_boxes"] < 1:
+        raise UserError(f"data.max_boxes={chosen['max_boxes']} must be at least 1; None leaves boxes out")
+    if chosen["folder"] is not None and (chosen["max_boxes"] is not None or chosen["keep"]):
+        raise UserError(
+            "data.max_boxes and data.keep are for datasets by name: a folder of images has no boxes or maps"
+        )
     if chosen["workers"] < 0:
         raise UserError(f"data.workers={chosen['workers']} must not be negative; 0 decodes in threads")
     if chosen["on_corrupt"] not in ("raise", "skip"):
         raise UserError(f"data.on_corrupt={chosen['on_corrupt']!r}: {suggest(chosen['on_corrupt'], ('raise', 'skip'))}")
 
 
-def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> None:
+def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
     for key in ("train_split", "eval_split"):
         catalogue.check_split(chosen["name"], chosen[key], chosen["data_dir"], f"data.{key}")
+    most = catalogue.check_annotations(chosen["name"], chosen["data_dir"], chosen["max_boxes"], chosen["keep"])
+    for built in pipelines.values():
+        built.check_room(most, f"the fullest example of {chosen['name']}")
     shape = catalogue.image_shape(chosen["name"], chosen["data_dir"])
     if shape is not None:
         for key, built in pipelines.items():
             built.dry_run(shape, f"data.{key}", f"an image of {chosen['name']}")
+    return catalogue.classes(chosen["name"], chosen["data_dir"])
 
 
-def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> None:
+def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
     for split, key in (("train_split", "transforms"), ("eval_split", "eval_transforms")):
         source = folder.open_split(chosen["folder"], chosen[split], f"data.{split}")
         made = {}  # shape after the transforms -> the first file that has it
@@ -119,3 +138,4 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
             if len(made) > 1:
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))
+    return source.classes

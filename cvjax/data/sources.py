@@ -9,7 +9,16 @@ from cvjax.errors import UserError
 
 
 class CorruptExample(UserError):
-    """An example that cannot be decoded. `data.on_corrupt="skip"` leaves it out."""
+    """An example that cannot be decoded; `fault` says which and why, the message also what may be done about it."""
+
+    @property
+    def fault(self) -> str:
+        """What it was made with."""
+        return self.args[0]
+
+    def __str__(self) -> str:
+        """Returns the message."""
+        return f'{self.fault}. Mend or remove it; data.on_corrupt="skip" leaves out what cannot be read'
 
 
 @runtime_checkable
@@ -49,7 +58,14 @@ def open_source(settings: Mapping[str, Any], setting: str) -> Source:
 
     if settings["folder"] is not None:
         return folder.open_split(settings["folder"], settings[setting], f"data.{setting}")
-    return catalogue.open_split(settings["name"], settings[setting], settings["data_dir"], f"data.{setting}")
+    return catalogue.open_split(
+        settings["name"],
+        settings[setting],
+        settings["data_dir"],
+        f"data.{setting}",
+        boxes=settings["max_boxes"] is not None,
+        keep=settings["keep"],
+    )
 
 
 class Subset:

@@ -21,6 +21,7 @@ from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits, generative
 from cvjax.nets.layers import Conv, ConvTranspose
+from cvjax.signature import Count, Share
 
 # --- nets ---------------------------------------------------------------------------------------------------------
 
@@ -200,15 +201,15 @@ ADAM = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5}  # the paper's, sectio
 
 
 def recipe(
-    shape: tuple[int, int, int],
-    latent: int = 100,
-    width: int = 128,
-    kernel: int = 5,
-    base: int = 4,
-    real_label: float = 1.0,
-    ema: float = 0.999,
+    shape: tuple[Count, Count, Count],
+    latent: Count = 100,
+    width: Count = 128,
+    kernel: Count = 5,
+    base: Count = 4,
+    real_label: Share = 1.0,
+    ema: Share = 0.999,
     measure: Literal["digits", "pixels"] = "pixels",
-    samples_per_example: int = 2,
+    samples_per_example: Count = 2,
     generator_optimiser: Mapping[str, Any] = ADAM,
     discriminator_optimiser: Mapping[str, Any] = ADAM,
 ) -> Recipe:

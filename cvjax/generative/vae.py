@@ -7,7 +7,7 @@ al., Importance Weighted Autoencoders, 2016 (arXiv:1509.00519), beside it.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits
 from cvjax.nets.layers import Conv, ConvTranspose
+from cvjax.signature import Count, Range, Share
 
 Likelihood = Literal["bernoulli", "categorical", "gaussian"]
 
@@ -198,16 +199,16 @@ def importance_bound(log_weights: Float[Array, "samples batch"]) -> Float[Array,
 
 
 def recipe(
-    shape: tuple[int, int, int],
-    latent: int = 20,
-    hidden: tuple[int, ...] = (500,),
+    shape: tuple[Count, Count, Count],
+    latent: Count = 20,
+    hidden: tuple[Count, ...] = (500,),
     convolutional: bool = False,
-    dropout: float = 0.0,
+    dropout: Share = 0.0,
     likelihood: Likelihood = "bernoulli",
-    levels: int = 256,
+    levels: Annotated[int, Range(2)] = 256,
     binarise: bool = False,
     beta: float = 1.0,
-    importance_samples: int = 100,
+    importance_samples: Count = 100,
     measure: Literal["none", "digits"] = "none",
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
 ) -> Recipe:

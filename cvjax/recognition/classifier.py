@@ -18,6 +18,7 @@ from cvjax import optim
 from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
+from cvjax.signature import Count, Share
 
 # --- augmentation -------------------------------------------------------------------------------------------------
 
@@ -78,12 +79,12 @@ def cross_entropy(
 
 
 def recipe(
-    shape: tuple[int, int, int] = (8, 8, 1),
-    classes: int = 10,
-    width: int = 32,
-    features: int = 64,
-    dropout: float = 0.3,
-    label_smoothing: float = 0.05,
+    shape: tuple[Count, Count, Count] = (8, 8, 1),
+    classes: Count = 10,
+    width: Count = 32,
+    features: Count = 64,
+    dropout: Share = 0.3,
+    label_smoothing: Share = 0.05,
     shift: float = 1.0,
     angle: float = 0.2,
     zoom: float = 0.1,

@@ -145,7 +145,7 @@ def test_files_that_cannot_be_decoded_are_named(tmp_path, monkeypatch):
     broken(tmp_path)
     with pytest.raises(UserError, match=r"(bomb|text)\.png cannot be read as an image"):
         data.check({"folder": str(tmp_path), "batch": 2})
-    for name, reason in (("bomb", "more than 5000 pixels"), ("text", "cannot identify"), ("truncated", "truncated")):
+    for name, reason in (("bomb", "more than 5,000 pixels"), ("text", "no image format"), ("truncated", "truncated")):
         with pytest.raises(UserError, match=rf"{name}\.png cannot be read as an image: .*{reason}.*on_corrupt"):
             folder.decode(tmp_path / "train" / f"{name}.png", 3)
     for name in ("bomb", "text"):
@@ -175,7 +175,7 @@ def test_corrupt_files_are_skipped_counted_and_named_when_that_is_wished(tmp_pat
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: root / "nothing", "is not a folder"),
+        (lambda root: root / "nothing", "data.folder=.*nothing': No such file or directory"),
         (lambda root: root / "imagse", "Did you mean 'images'"),
         (lambda root: root, "holds no images"),
     ],
@@ -192,3 +192,21 @@ def test_an_image_beside_the_class_folders_has_no_class(tmp_path):
     stray = write(tmp_path / "stray.png")
     with pytest.raises(UserError, match=rf"{stray} has no class"):
         data.check({"folder": str(tmp_path)})
+
+
+def test_classes_are_those_of_the_training_images(tmp_path):
+    for split, name in (("train", "cat"), ("train", "dog"), ("val", "cat"), ("test", "dgo")):
+        write(tmp_path / split / name / "1.png")
+    assert load(tmp_path, eval_split="val").info["classes"] == ("cat", "dog")  # whatever lies in the split not used
+    with pytest.raises(UserError, match=r"test.dgo.1\.png is of class 'dgo', which .*train has no.* mean 'dog'"):
+        data.check({"folder": str(tmp_path)})
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    def walk(root, onerror, **options):  # root, who may read everything, runs tests too
+        onerror(PermissionError(13, "Permission denied", str(root / "closed")))
+        return iter(())
+
+    monkeypatch.setattr(folder.os, "walk", walk)
+    with pytest.raises(UserError, match=r"folder .*closed cannot be read: Permission denied"):
+        folder.list_images(tmp_path)

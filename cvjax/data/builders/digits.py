@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float, Int
 
 from cvjax.data.builders.embedded import Embedded, png
 
@@ -37,18 +38,29 @@ class Digits(Embedded):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        from sklearn import datasets, model_selection  # slow to import, and wanted once only
-
-        labels = datasets.load_digits().target
-        train, test = model_selection.train_test_split(
-            np.arange(len(labels)), test_size=TEST_EXAMPLES, stratify=labels, random_state=SPLIT_SEED
-        )
-        return {"train": self._generate_examples(train), "test": self._generate_examples(test)}
+        return {split: self._generate_examples(chosen) for split, chosen in rows().items()}
 
     def _generate_examples(self, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
-        from sklearn import datasets
-
-        digits = datasets.load_digits()
-        pixels = np.round(digits.images * (255 / LEVELS)).astype(np.uint8)[..., None]
+        images, labels = scans()
+        pixels = np.round(images * (255 / LEVELS)).astype(np.uint8)[..., None]
         for key, row in enumerate(rows.tolist()):
-            yield key, {"image": png(pixels[row]), "label": int(digits.target[row]), "id": str(row)}
+            yield key, {"image": png(pixels[row]), "label": int(labels[row]), "id": str(row)}
+
+
+def scans() -> tuple[Float[np.ndarray, "1797 8 8"], Int[np.ndarray, " 1797"]]:
+    """Returns all digits, in 0..16, and their labels, as `load_digits` orders them."""
+    from sklearn import datasets  # slow to import, and wanted once only
+
+    loaded = datasets.load_digits()
+    return loaded.images, loaded.target
+
+
+def rows() -> dict[str, Int[np.ndarray, " count"]]:
+    """Returns which rows of `load_digits` belong to which split."""
+    from sklearn import model_selection
+
+    _, labels = scans()
+    train, test = model_selection.train_test_split(
+        np.arange(len(labels)), test_size=TEST_EXAMPLES, stratify=labels, random_state=SPLIT_SEED
+    )
+    return {"train": train, "test": test}

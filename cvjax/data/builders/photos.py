@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 from PIL import Image
 
 from cvjax.data.builders.embedded import Embedded, png
@@ -64,11 +65,17 @@ class Photos(Embedded):
 
     def _generate_examples(self, photographs: dict[str, tuple[str, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
         size, key = self.builder_config.size, 0
-        for name, (package, file) in photographs.items():
-            with (importlib.resources.files(package) / file).open("rb") as opened:
-                photograph = np.asarray(Image.open(opened).convert("RGB"))
+        for name in photographs:
+            photograph = read(name)
             height, width = photograph.shape[:2]
             for top in range(0, height - size + 1, size):
                 for left in range(0, width - size + 1, size):
                     yield key, {"image": png(photograph[top : top + size, left : left + size]), "label": name}
                     key += 1
+
+
+def read(name: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Reads a photograph, in RGB."""
+    package, file = (TRAIN | TEST)[name]
+    with (importlib.resources.files(package) / file).open("rb") as opened:
+        return np.asarray(Image.open(opened).convert("RGB"))

@@ -1,7 +1,8 @@
 """Image transforms on the host: plain functions (image, ...) -> image on float32 [height, width, channels] in [0, 1].
 
-Random ones take a `numpy.random.Generator` called `generator` first. Every function named in `__all__` can be named as
-the `op` of `data.transforms`.
+Random ones take a `numpy.random.Generator` called `generator` first. Those that move pixels take a `Scene` as well: an
+image with boxes and maps, which they move along. Every function named in `__all__` can be named as the `op` of
+`data.transforms`.
 """
 
 from cvjax.data.transforms.colour import (
@@ -15,15 +16,15 @@ from cvjax.data.transforms.colour import (
     normalise,
     remove_background,
 )
-from cvjax.data.transforms.geometry import (
-    center_crop,
-    crop,
+from cvjax.data.transforms.geometry import center_crop, crop, letterbox, pad, resize
+from cvjax.data.transforms.random_geometry import (
     flip,
-    pad,
+    mosaic,
     random_crop,
+    random_expand,
     random_resized_crop,
+    random_scale,
     random_shift,
-    resize,
     rotate,
 )
 
@@ -37,13 +38,30 @@ __all__ = [
     "crop",
     "flip",
     "grayscale",
+    "letterbox",
     "lighting",
+    "mosaic",
     "normalise",
     "pad",
     "random_crop",
+    "random_expand",
     "random_resized_crop",
+    "random_scale",
     "random_shift",
     "remove_background",
     "resize",
     "rotate",
 ]
+COLOUR = frozenset(  # of these, those that leave every pixel where it is
+    {
+        "adjust_brightness",
+        "adjust_contrast",
+        "adjust_hue",
+        "adjust_saturation",
+        "color_jitter",
+        "grayscale",
+        "lighting",
+        "normalise",
+        "remove_background",
+    }
+)

@@ -1,0 +1,351 @@
+"""Every detector: accuracy, speed and work; windows a second; YOLOv2 and RetinaNet beside the same networks in torch.
+
+    python -m benchmarks.detectors [--rounds=7] [--only=SUBSTRING]
+
+Needs the extra `parity`. Frames go through a recipe's `predict`, suppression included, with the weights of
+`runs/CONFIG` where there is such a run, else with those that training starts from; accuracy is what RESULTS.md has.
+Each contestant is timed in turn in each round. Writes the section `detectors` of BENCHMARKS.md, and exits 1 if a bar is
+missed. With --only it compares with torch what contains that, and writes no file. On a GPU that torch sees too, torch's
+networks are compiled and run in bfloat16, as ours do, and our share of the chip's peak is added; that path is untested.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from absl import app, flags
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from benchmarks import report, torch_detectors
+from benchmarks.steps import CONFIGS, PEAKS, THREADS, experiment
+from cvjax import config as experiments
+from cvjax import data, runs
+from cvjax.detection import retinanet, yolov2
+from cvjax.detection.sliding_window import window_boxes
+from cvjax.nets.resnet import ResNet, stage_strides
+from cvjax.ops import convolution
+
+ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each contestant is timed.")
+ONLY = flags.DEFINE_string("only", "", "Compare with torch what contains this, and write no file.")
+ROOT = CONFIGS.parent
+BAR, GPU_BAR = 1.5, 1.0  # our time by torch's
+BATCH, PLACED = 16, 4  # frames at a time; batches that are taken in turn
+TIMED = 128  # pixels up to which frames are timed; larger images want a GPU
+Config = Mapping[str, Any]
+
+
+def detectors() -> dict[str, Config]:
+    """The experiments of all configs whose system detects, by name; those of sliding windows by crops besides."""
+    found = {path.stem: experiment(path.stem, {}) for path in sorted(CONFIGS.glob("*.py"))}
+    found = {name: config for name, config in found.items() if config["system"].startswith("detection.")}
+    if "yolo_voc" in found:
+        changes = {"recipe.layers": "fast", "recipe.bottleneck": 256}
+        found["yolo_voc:fast"] = experiment("yolo_voc", changes)
+    for name in [name for name, config in found.items() if "convolutional" in config["recipe"]]:
+        found[f"{name}, by crops"] = experiment(name, {"recipe.convolutional": False})
+    return found
+
+
+def batches(config: Config) -> list[dict[str, np.ndarray]]:
+    """The first training batches of an experiment."""
+    stream = data.load(config["data"], seed=config["seed"]).train()
+    return list(itertools.islice(stream, PLACED))
+
+
+# --- frames -------------------------------------------------------------------------------------------------------
+
+
+def abstract(config: Config) -> Any:
+    """The shapes of an experiment's state."""
+    image = jax.ShapeDtypeStruct((1, *config["recipe"]["shape"]), np.float32)
+    return jax.eval_shape(experiments.build(config).init, jax.random.key(0), {"image": image})
+
+
+def parameters(config: Config) -> int:
+    """How many numbers of an experiment are learnt."""
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract(config).params))
+
+
+def frame_flops(config: Config) -> float:
+    """What a frame takes, as XLA counts it: a multiplication and an addition are two, a loop counts once."""
+    image = jax.ShapeDtypeStruct((1, *config["recipe"]["shape"]), np.float32)
+    lowered = jax.jit(experiments.build(config).predict).lower(abstract(config), {"image": image})
+    return lowered.cost_analysis()["flops"]
+
+
+def frames(name: str, config: Config, batch: int) -> Callable[[], None]:
+    """A function that detects objects in a batch of an experiment's images."""
+    recipe, run = experiments.build(config), ROOT / "runs" / name.split(",")[0]
+    images = np.concatenate([rows["image"] for rows in batches(config)])[:batch]
+    if (run / "checkpoints").exists():
+        state = runs.load(run)[2]
+    else:
+        state = jax.jit(recipe.init)(jax.random.key(config["seed"]), {"image": images})
+    state = state.replace(opt={})  # the optimiser's state, often twice the parameters, is of no use here
+    predict, images = jax.jit(recipe.predict), jax.device_put(images)
+    return lambda: jax.block_until_ready(predict(state, {"image": images}))
+
+
+def accuracies(name: str) -> str:
+    """The least and the greatest VOC07 mAP of a config in RESULTS.md."""
+    rows = re.findall(rf"^\| {name} \|.*\bmap_voc07 ([\d.]+)", (ROOT / "RESULTS.md").read_text(), re.MULTILINE)
+    if not rows:
+        return ""
+    least, greatest = (f"{pick(map(float, rows)):.3f}" for pick in (min, max))
+    return least if least == greatest else f"{least} to {greatest}"
+
+
+def frame_lines(rounds: int) -> list[str]:
+    """The table of all detectors."""
+    found = detectors()
+    small = {name: config for name, config in found.items() if max(config["recipe"]["shape"]) <= TIMED}
+    times = {}
+    for batch in (1, BATCH):
+        makers = {name: partial(frames, name, config, batch) for name, config in small.items()}
+        times[batch] = {name: np.median(rows) for name, rows in report.interleave(makers, rounds).items()}
+    lines = ["| config | VOC07 mAP | pixels | parameters | GFLOP a frame | ms a frame | frames/s, one by one | "]
+    lines[0] += f"frames/s, {BATCH} at a time | windows/s |"
+    lines.append("|" + "---|" * 9)
+    for name, config in found.items():
+        cells = [name, accuracies(name.split(",")[0]), "x".join(map(str, config["recipe"]["shape"][:2]))]
+        cells += [f"{parameters(config):,}", f"{frame_flops(config) / 1e9:.3f}"]
+        if name in small:
+            alone, rate = times[1][name], 1e3 * BATCH / times[BATCH][name]
+            windows = f"{rate * count_windows(config):,.0f}" if "convolutional" in config["recipe"] else ""
+            cells += [f"{alone:.1f}", f"{1e3 / alone:.0f}", f"{rate:.0f}", windows]
+        lines.append(f"| {' | '.join(cells + [''] * (9 - len(cells)))} |")
+    return lines
+
+
+def count_windows(config: Config) -> int:
+    """How many windows of an image are classified."""
+    recipe = config["recipe"]
+    grids = window_boxes(recipe["shape"][:2], recipe["sizes"], recipe["window"] - 4)
+    return sum(grid[..., 0].size for grid in grids)
+
+
+# --- beside torch -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def bare_convolutions() -> Iterator[None]:
+    """Convolutions as XLA has them, in the place of ours."""
+
+    def conv(x, kernel, *, stride, padding, dilation, groups, precision):
+        assert isinstance(padding, int) and dilation == groups == 1  # these networks have no other
+        pads, axes = [(padding, padding)] * 2, ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), pads, dimension_numbers=axes, precision=precision
+        )
+
+    ours, convolution.conv = convolution.conv, conv
+    try:
+        yield
+    finally:
+        convolution.conv = ours
+
+
+def our_step(config: Config, bare: bool = False) -> Callable[[], None]:
+    """A function that takes one training step of the recipe, jitted, its state donated."""
+    recipe, key = experiments.build(config), jax.random.key(config["seed"])
+    placed = [jax.device_put(batch) for batch in batches(config)]
+    step = jax.jit(
+        lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
+    )
+    state, turn = jax.jit(recipe.init)(key, placed[0]), itertools.cycle(placed)
+    with bare_convolutions() if bare else contextlib.nullcontext():
+        state, _ = step(state, next(turn))  # traced here
+
+    def work():
+        nonlocal state
+        state, _ = jax.block_until_ready(step(state, next(turn)))
+
+    return work
+
+
+def our_network(config: Config) -> tuple[Callable, Any]:
+    """A detector's network, (variables, images) -> outputs, and its variables."""
+    recipe, state = config["recipe"], experiments.build(config)
+    image = jnp.zeros((1, *recipe["shape"]))
+    state = jax.jit(state.init)(jax.random.key(config["seed"]), {"image": image})
+    if config["system"] == "detection.yolov2":
+        names = ("width", "stages", "head", "passthrough", "dtype")
+        net = yolov2.YoloV2(len(recipe["anchors"]), recipe["classes"], *(recipe[name] for name in names))
+        stats = state.extra["batch_stats"]["detector"]
+        return net.apply, {"params": state.params["detector"], "batch_stats": stats}
+    resnet = ResNet(*(recipe[name] for name in ("depth", "width", "stem", "strides", "dtype")))
+    subnets = dict(channels=recipe["channels"], depth=recipe["subnet_depth"], dtype=recipe["dtype"])
+    anchors = len(recipe["scales"]) * len(recipe["ratios"])
+    head = retinanet.RetinaNet(recipe["classes"], anchors, recipe["levels"], **subnets)
+
+    def apply(variables, images):
+        stages = resnet.apply({"params": variables["resnet"], "batch_stats": variables["batch_stats"]}, images)
+        return head.apply({"params": variables["retinanet"]}, stages)
+
+    return apply, {**state.params, "batch_stats": state.extra["batch_stats"]}
+
+
+def our_inference(config: Config, bare: bool = False) -> Callable[[], None]:
+    """A function that runs the network on a batch, jitted."""
+    apply, variables = our_network(config)
+    network, images = jax.jit(apply), jax.device_put(batches(config)[0]["image"])
+    with bare_convolutions() if bare else contextlib.nullcontext():
+        network(variables, images)
+    return lambda: jax.block_until_ready(network(variables, images))
+
+
+def torch_loss(config: Config, device: str) -> tuple[torch.nn.Module, Callable]:
+    """A detector in torch, and its loss as a function of outputs and objects."""
+    recipe = config["recipe"]
+    if config["system"] == "detection.yolov2":
+        return torch_detectors.YoloV2(recipe).to(device), partial(torch_detectors.region_loss, recipe=recipe)
+    strides = stage_strides(recipe["stem"], recipe["strides"])
+    names = ("levels", "sizes", "scales", "ratios")
+    anchors = retinanet.lay_anchors(recipe["shape"][:2], strides, *(recipe[name] for name in names))
+    anchors = torch.from_numpy(np.concatenate(anchors)).to(device)
+    net = torch_detectors.RetinaNet(recipe).to(device)
+    return net, partial(torch_detectors.focal_loss, anchors=anchors, recipe=recipe)
+
+
+def torch_batches(config: Config, device: str) -> list[dict[str, torch.Tensor]]:
+    """The same batches in torch, images NCHW."""
+    placed = [{name: torch.from_numpy(np.array(rows)).to(device) for name, rows in b.items()} for b in batches(config)]
+    return [{**batch, "image": batch["image"].permute(0, 3, 1, 2).contiguous()} for batch in placed]
+
+
+def torch_step(config: Config, device: str = "cpu") -> Callable[[], None]:
+    """A function that takes one training step in torch."""
+    torch.set_num_threads(THREADS)
+    net, loss = torch_loss(config, device)
+    options, turn = config["recipe"]["optimiser"], itertools.cycle(torch_batches(config, device))
+    rates = dict(lr=options["learning_rate"], weight_decay=options.get("weight_decay", 0.0), fused=True)
+    if options["name"] == "sgd":
+        tx = torch.optim.SGD(net.parameters(), momentum=options["momentum"], **rates)
+    else:
+        tx = torch.optim.AdamW(net.parameters(), **rates)
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config["recipe"]["ema"]), use_buffers=True)
+    if device != "cpu":
+        net.compile()
+
+    def work():
+        batch = next(turn)
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+            outputs = net(batch["image"])
+        total = loss(jax.tree.map(torch.Tensor.float, outputs), batch)
+        tx.zero_grad()
+        total.backward()
+        if "clip" in options:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), options["clip"])
+        tx.step()
+        average.update_parameters(net)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return work
+
+
+def torch_inference(config: Config, device: str = "cpu") -> Callable[[], None]:
+    """A function that runs the network on a batch in torch."""
+    torch.set_num_threads(THREADS)
+    net, images = torch_loss(config, device)[0].eval(), torch_batches(config, device)[0]["image"]
+    if device != "cpu":
+        net.compile()
+
+    def work():
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+            net(images)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return work
+
+
+def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:
+    """What is compared: a title, the config, and the contestants' makers."""
+    gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
+    changes, device = ({"recipe.dtype": "bfloat16"}, "cuda") if gpu else ({}, "cpu")
+    cases = {}
+    for name in ("yolov2_scenes", "retinanet_scenes"):
+        if not (CONFIGS / f"{name}.py").exists():
+            continue
+        config = experiment(name, changes)
+        for what, ours, theirs in [
+            ("training step", our_step, torch_step),
+            ("network, no gradients", our_inference, torch_inference),
+        ]:
+            makers = {"ours": partial(ours, config), "torch": partial(theirs, config, device)}
+            makers |= {} if gpu else {"bare": partial(ours, config, bare=True)}
+            cases[f"{name}: {what}, batch {config['data']['batch']}"] = (config, makers)
+    return cases
+
+
+def step_flops(config: Config) -> float:
+    """What a training step of ours computes, as XLA counts it."""
+    batch = {name: jax.ShapeDtypeStruct(rows.shape, rows.dtype) for name, rows in batches(config)[0].items()}
+    step = jax.jit(experiments.build(config).train_step)
+    return step.lower(abstract(config), batch, jax.random.key(0)).cost_analysis()["flops"]
+
+
+def torch_lines(rounds: int, only: str) -> tuple[list[str], list[str]]:
+    """The table of what is compared with torch, and what misses its bar."""
+    gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
+    bar = GPU_BAR if gpu else BAR
+    last = "share of peak" if gpu else "bare XLA / torch"
+    lines, missed = [f"| work | bar | ours / torch | ours, ms | torch, ms | {last} |", "|" + "---|" * 6], []
+    for title, (config, makers) in compared().items():
+        if only not in title:
+            continue
+        times = report.interleave(makers, rounds)
+        low, middle, high = report.ratio(times["ours"], times["torch"])
+        ours, theirs = (np.median(times[who]) for who in ("ours", "torch"))
+        if not gpu:
+            cell = f"{report.ratio(times['bare'], times['torch'])[1]:.2f}"
+        elif "training" in title:
+            peak = next((rate for name, rate in PEAKS.items() if name in jax.devices()[0].device_kind), np.nan)
+            cell = f"{step_flops(config) / (ours / 1e3) / peak:.0%}"
+        else:
+            cell = ""
+        ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| {title} | <= {bar} | {ratio} | {ours:.1f} | {theirs:.1f} | {cell} |")
+        print(lines[-1], flush=True)
+        missed += [] if middle <= bar else [title]
+    return lines, missed
+
+
+HEADER = """## Detectors
+
+`python -m benchmarks.detectors`: {where}. Images as each config has them, suppression included; a multiplication and an
+addition are two FLOP, as XLA counts them. mAP is the least and the greatest of the seeds in RESULTS.md. Times are
+medians over rounds in which all are timed in turn. {machine}.
+"""
+BESIDE = """
+### Beside torch
+
+The same networks, losses, optimisers and averages, {how}. Ratios are medians of the rounds' ratios, with quartiles.
+"""
+
+
+def main(_) -> None:
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes and two libraries share a GPU's memory
+    gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
+    beside, missed = torch_lines(ROUNDS.value, ONLY.value)
+    if not ONLY.value:
+        where = torch.cuda.get_device_name() if gpu else f"CPU, {THREADS} threads each, float32"
+        header = HEADER.format(where=where, machine=report.machine(["jax", "flax", "torch"]))
+        middle = BESIDE.format(how="torch's compiled, bfloat16" if gpu else "float32, torch in its default layout")
+        report.write_section("detectors", "\n".join([header, *frame_lines(ROUNDS.value), middle, *beside]))
+    if missed:
+        sys.exit(f"Over the bar: {'; '.join(missed)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,68 @@
+"""YOLO9000 on scenes of real digits: the digits 2, 5 and 8 have no boxes, and are to be detected all the same.
+
+Of the training scenes, those that show a 2, 5 or 8 come without boxes: training is told which of the three they show.
+Hierarchy: even and odd, round and straight, digits (cvjax/detection/digits.tree).
+
+Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
+Command: python train.py --config=configs/yolo9000_scenes.py --workdir=runs/yolo9000_scenes
+Result: not measured.
+Time: 10 minutes on two CPU cores.
+"""
+
+from cvjax.config import experiment, variant
+
+STEPS = 4000
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "detection.yolo9000",
+        recipe=dict(
+            classes=tuple("0123456789"),
+            tree="digits",
+            unboxed=("2", "5", "8"),
+            shape=(64, 64, 3),
+            # What python -m cvjax.detection.yolov2 prints for this config; withheld boxes have no part in it.
+            anchors=((1.009, 1.752), (1.366, 2.263), (1.891, 3.004)),
+            width=16,
+            stages=(1, 1, 3, 3),
+            head=3,
+            passthrough=True,
+            ema=0.998,
+            optimiser=dict(
+                name="adamw",
+                learning_rate=2e-3,
+                weight_decay=1e-3,
+                warmup=100,
+                clip=10.0,
+                schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
+            ),
+        ),
+        data=dict(
+            name="digit_scenes/plain_64",
+            max_boxes=8,
+            batch=64,
+            eval_batch=100,
+            # No crop: what a crop leaves of an unboxed digit is known from its box alone.
+            transforms=(
+                dict(op="random_scale", scale=(0.7, 1.0), value=0.5),
+                dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
+            ),
+        ),
+        steps=STEPS,
+        log_every=100,
+        eval_every=1000,
+        figure_every=1000,
+        checkpoint_every=1000,
+        expect={"map_boxed": (">=", 0.9), "map_unboxed": (">=", 0.5)},
+    )
+    smoke = {
+        "steps": 4,
+        "recipe.width": 4,
+        "recipe.stages": (1, 1, 1, 1),
+        "data.batch": 16,
+        "data.eval_batch": 16,
+        "log_every": 1,
+    }
+    return variant(config, name, smoke=smoke | {"data.name": "digit_scenes/smoke"})

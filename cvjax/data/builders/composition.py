@@ -1,0 +1,276 @@
+"""How a scene of digits is composed: background, places, colours, masks, caption."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence, Set
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Int, UInt8
+
+from cvjax.data.builders import digits
+
+COLOURS = {  # as captions call them; well apart in hue or in lightness
+    "white": (250, 250, 250),
+    "black": (10, 10, 10),
+    "red": (225, 30, 30),
+    "orange": (255, 140, 0),
+    "yellow": (255, 230, 30),
+    "green": (30, 160, 50),
+    "cyan": (50, 220, 235),
+    "blue": (35, 70, 230),
+    "purple": (130, 40, 190),
+    "pink": (255, 120, 190),
+}
+PALETTE = np.array(list(COLOURS.values()), np.float32) / 255
+LAB = cv2.cvtColor(PALETTE[None], cv2.COLOR_RGB2LAB)[0]
+SHADE = 0.05  # by which a digit's colour differs from the named one, at most
+CONTRAST = 45  # CIELAB distance that a colour keeps from the pixels that it is put on,
+NEAR = 0.1  # but for so many of them, where there is such a colour
+INK = 0.55  # the grey level of a scan at which its paint is half opaque;
+SOFT = 0.25  # so far from which it is fully so, or not at all, up to
+SHARP = 4.0  # pixels drawn for one of the scan; beyond, strokes would have blurred edges
+OVERLAP = 0.05  # of the smaller box, at most, where digits do not cover one another
+OUTSIDE = 0.5  # of a digit's sides that may lie beyond the border where they do
+DIFFICULT = 0.4  # a digit of which less is visible is difficult
+LEGIBLE = 0.75  # any other digit shows at least so much, for a person to read it
+FAINT = 0.1  # and a difficult one so much, for a person to see that something is there
+HIDING = 0.15  # how often a digit is to hide another, or itself behind the border
+ATTEMPTS = 30  # places tried for that, and then for any other,
+TRIES = 3  # so many for each size and angle
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What is drawn at random about a scene.
+
+    Attributes:
+      size: height and width of the scene in pixels.
+      most: digits in it; their number is drawn uniformly from 1 to this.
+      smallest: least length of a digit's longer side in pixels, as it is before turning.
+      largest: the greatest; drawn uniformly between the two.
+      degrees: digits are turned by up to so much, to either side.
+      occlusion: whether digits may cover one another and be cut by the border. If not, boxes hardly overlap.
+    """
+
+    size: int = 64
+    most: int = 5
+    smallest: int = 12
+    largest: int = 28
+    degrees: float = 25.0
+    occlusion: bool = True
+
+
+@dataclasses.dataclass
+class Digit:
+    """A digit in a scene.
+
+    Attributes:
+      row: of it in `load_digits`.
+      label: which digit it is.
+      alpha: its opacity.
+      top: row of the scene at which `alpha` begins; may be negative, as
+      left: the column.
+      colour: its name.
+    """
+
+    row: int
+    label: int
+    alpha: Float32[np.ndarray, "height width"]
+    top: int = 0
+    left: int = 0
+    colour: str = ""
+
+    @functools.cached_property
+    def opaque(self) -> Bool[np.ndarray, "height width"]:
+        """Which pixels of `alpha` are its own."""
+        return self.alpha > 0.5
+
+    @property
+    def box(self) -> Int[np.ndarray, "4"]:
+        """The tight box around them in the scene, or beyond its border."""
+        left, top, width, height = self._extent
+        return np.array([left, top, left + width, top + height]) + [self.left, self.top] * 2
+
+    @functools.cached_property
+    def _extent(self) -> Sequence[int]:
+        return cv2.boundingRect(self.opaque.astype(np.uint8))
+
+    def windows(self, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Returns the part of a scene of a size that it lies on, and the part of `alpha` that lies on the scene."""
+        scene, own = [], []
+        for start, length in zip((self.top, self.left), self.alpha.shape, strict=True):
+            first, last = max(start, 0), max(0, min(start + length, size))
+            scene.append(slice(first, last))
+            own.append(slice(first - start, last - start))
+        return tuple(scene), tuple(own)
+
+
+class Glyphs:
+    """The digits of a split of `digits`, drawn at any size and angle."""
+
+    def __init__(self, split: str):
+        self.rows = digits.rows()[split]
+        images, self.labels = digits.scans()
+        # One empty pixel around, so that strokes end within the picture.
+        self.images = np.pad(images.astype(np.float32) / digits.LEVELS, ((0, 0), (1, 1), (1, 1)))
+        self.extents = {row: _extent(self.images[row]) for row in self.rows.tolist()}
+
+    def draw(self, row: int, length: float, degrees: float) -> Float32[np.ndarray, "height width"]:
+        """Draws the opacity of a digit.
+
+        Args:
+          row: which digit.
+          length: of its longer side in pixels, before it is turned.
+          degrees: by which it is turned, counter-clockwise.
+        """
+        left, top, width, height = self.extents[row]
+        canvas = int(np.ceil(1.5 * length)) + 2  # the diagonal is shorter
+        middle = left + (width - 1) / 2, top + (height - 1) / 2
+        scale = float(length / max(width, height))
+        turn = cv2.getRotationMatrix2D(middle, degrees, scale)
+        turn[:, 2] += (canvas - 1) / 2 - np.array(middle)
+        grey = cv2.warpAffine(self.images[row], turn, (canvas, canvas), flags=cv2.INTER_CUBIC)
+        level = np.clip(0.5 + (grey - INK) * (max(1, scale / SHARP) / (2 * SOFT)), 0, 1)
+        return level * level * (3 - 2 * level)
+
+
+def background(
+    generator: np.random.Generator, photograph: UInt8[np.ndarray, "height width 3"], size: int
+) -> Float32[np.ndarray, "size size 3"]:
+    """Cuts a random square out of a photograph and shrinks it to a size; mirrored every other time.
+
+    Args:
+      generator: random numbers.
+      photograph: at least `size` pixels high and wide.
+      size: of what comes out.
+    """
+    height, width = photograph.shape[:2]
+    side = round(np.exp(generator.uniform(np.log(size), np.log(min(height, width)))))
+    top, left = generator.integers(height - side + 1), generator.integers(width - side + 1)
+    square = np.ascontiguousarray(photograph[top : top + side, left : left + side])
+    shrunk = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+    return (shrunk if generator.random() < 0.5 else shrunk[:, ::-1]).astype(np.float32) / 255
+
+
+def compose(
+    generator: np.random.Generator, canvas: Float32[np.ndarray, "size size 3"], glyphs: Glyphs, layout: Layout
+) -> dict[str, Any]:
+    """Puts digits on a background.
+
+    Args:
+      generator: random numbers.
+      canvas: the background, in [0, 1]; painted over.
+      glyphs: the digits to choose from.
+      layout: how many, how large, and where they may be.
+
+    Returns:
+      `image` and the maps `class_map` and `instances`, all uint8; `objects`, a list of `box` in pixels, `label`,
+      `difficult`, `area` and `row`; and `caption`.
+    """
+    instances = np.zeros(canvas.shape[:2], np.uint8)
+    placed = []
+    for _ in range(generator.integers(1, layout.most + 1)):
+        digit = _place(generator, glyphs, placed, instances, layout)
+        if digit is None:
+            continue
+        scene, own = digit.windows(layout.size)
+        taken = {other.colour for other in placed if _overlap(digit, other) > 0}
+        digit.colour = _colour(generator, canvas[scene], taken)
+        shade = PALETTE[list(COLOURS).index(digit.colour)] + generator.uniform(-SHADE, SHADE, 3).astype(np.float32)
+        alpha = digit.alpha[own][..., None]
+        canvas[scene] += alpha * (np.clip(shade, 0, 1) - canvas[scene])
+        placed.append(digit)
+        instances[scene][digit.opaque[own]] = len(placed)
+    visible = np.bincount(instances.ravel(), minlength=len(placed) + 1)[1:]
+    difficult = [area < DIFFICULT * digit.opaque.sum() for digit, area in zip(placed, visible, strict=True)]
+    classes = np.array([0, *(1 + digit.label for digit in placed)], np.uint8)
+    return {
+        "image": np.round(canvas * 255).astype(np.uint8),
+        "class_map": classes[instances],
+        "instances": instances,
+        "objects": [
+            dict(
+                box=np.clip(digit.box, 0, layout.size),
+                label=digit.label,
+                difficult=hidden,
+                area=float(area),
+                row=digit.row,
+            )
+            for digit, area, hidden in zip(placed, visible, difficult, strict=True)
+        ],
+        "caption": caption([digit for digit, hidden in zip(placed, difficult, strict=True) if not hidden]),
+    }
+
+
+def caption(placed: list[Digit]) -> str:
+    """Names digits and where they are: "a red 3 left of a blue 7", "a red 3, a blue 7 and a pink 1 from left to right".
+
+    Args:
+      placed: at least one digit.
+    """
+    middles = [(digit.box[:2] + digit.box[2:]) / 2 for digit in placed]
+    across, down = np.ptp(middles, axis=0)
+    axis = int(len(placed) == 2 and down > across)
+    ordered = [placed[index] for index in sorted(range(len(placed)), key=lambda index: middles[index][axis])]
+    names = [f"{'an' if digit.colour == 'orange' else 'a'} {digit.colour} {digit.label}" for digit in ordered]
+    if len(names) == 2:
+        return f"{names[0]} {('left of', 'above')[axis]} {names[1]}"
+    return f"{', '.join(names[:-1])} and {names[-1]} from left to right" if len(names) > 2 else names[0]
+
+
+def _extent(glyph: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, top, width and height of a digit's ink in pixels of the scan, to a sixteenth."""
+    fine = cv2.resize(glyph, None, fx=16, fy=16, interpolation=cv2.INTER_CUBIC)
+    left, top, width, height = np.array(cv2.boundingRect((fine > INK).astype(np.uint8))) / 16
+    return left, top, width, height
+
+
+def _place(
+    generator: np.random.Generator, glyphs: Glyphs, placed: list[Digit], instances: np.ndarray, layout: Layout
+) -> Digit | None:
+    """Finds a digit a place where it may be, or none. Now and then it hides another, or hides behind the border."""
+    row = int(generator.choice(glyphs.rows))
+    hiding = layout.occlusion and generator.random() < HIDING
+    visible = np.bincount(instances.ravel(), minlength=len(placed) + 1)[1:]
+    whole = [digit.opaque.sum() for digit in placed]
+    difficult = (visible < np.multiply(DIFFICULT, whole)).sum()
+    for attempt in range(2 * ATTEMPTS):
+        if attempt % TRIES == 0:
+            length = generator.uniform(layout.smallest, layout.largest)
+            alpha = glyphs.draw(row, length, generator.uniform(-1, 1) * layout.degrees)
+        digit = Digit(row, int(glyphs.labels[row]), alpha)
+        corner, sides = digit.box[:2], digit.box[2:] - digit.box[:2]
+        beyond = (OUTSIDE * sides * layout.occlusion).astype(int)
+        drawn = generator.integers(-beyond, layout.size - sides + beyond, endpoint=True)
+        digit.left, digit.top = (drawn - corner).tolist()
+        if not layout.occlusion:
+            if all(_overlap(digit, other) <= OVERLAP for other in placed):
+                return digit
+            continue
+        scene, own = digit.windows(layout.size)
+        inside = digit.opaque[own]
+        covered = np.bincount(instances[scene][inside], minlength=len(placed) + 1)[1:]
+        shares = np.append(visible - covered, inside.sum()) / [*whole, digit.opaque.sum()]
+        legible, hidden = shares >= LEGIBLE, (shares >= FAINT) & (shares < DIFFICULT)
+        wanted = difficult + (hiding and attempt < ATTEMPTS)
+        if (legible | hidden).all() and legible.any() and hidden.sum() == wanted:
+            return digit
+    return None
+
+
+def _overlap(first: Digit, second: Digit) -> float:
+    """Area that the boxes of two digits share over that of the smaller one."""
+    shared = np.minimum(first.box[2:], second.box[2:]) - np.maximum(first.box[:2], second.box[:2])
+    smaller = min(np.prod(digit.box[2:] - digit.box[:2]) for digit in (first, second))
+    return np.prod(np.maximum(shared, 0)) / smaller
+
+
+def _colour(generator: np.random.Generator, pixels: np.ndarray, taken: Set[str]) -> str:
+    """Draws a colour, but for those that are taken, among those that contrast with the pixels that it is put on."""
+    step = -(-max(pixels.shape) // 32)  # a thousand pixels tell as much as all
+    lab = cv2.cvtColor(np.ascontiguousarray(pixels[::step, ::step]), cv2.COLOR_RGB2LAB).reshape(-1, 1, 3)
+    near = (np.square(lab - LAB).sum(-1) < CONTRAST**2).mean(0) + [name in taken for name in COLOURS]
+    fit = np.flatnonzero(near <= NEAR)
+    return list(COLOURS)[int(generator.choice(fit)) if len(fit) else int(near.argmin())]

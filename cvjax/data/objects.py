@@ -1,0 +1,67 @@
+"""Annotated objects as TFDS's detection datasets have them, made into `boxes` and what goes with them, and padded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Float, Float32
+
+# What is known of each object beside its box, and what it is in padding.
+TYPES = {"labels": np.int32, "difficult": np.bool_, "crowd": np.bool_, "area": np.float32}
+FEATURES = {"labels": "label", "difficult": "is_difficult", "crowd": "is_crowd", "area": "area"}  # TFDS's names
+# Pascal VOC numbers pixels from 1 and counts the last one in; TFDS divides its numbers by the image's size.
+ONE_BASED = ("voc",)
+
+
+def annotated(features: tfds.features.FeaturesDict) -> dict[str, Any]:
+    """Returns the features of a dataset's objects, {} where it has none with boxes and labels."""
+    objects = dict(features.items()).get("objects")
+    inner = dict(objects.feature.items()) if isinstance(objects, tfds.features.Sequence) else {}
+    return inner if {"bbox", "label"} <= set(inner) else {}
+
+
+def read(objects: Mapping[str, Any], height: int, width: int, one_based: bool = False) -> dict[str, np.ndarray]:
+    """Makes TFDS's objects ours.
+
+    Args:
+      objects: `bbox` [objects, 4], normalised `ymin, xmin, ymax, xmax`, `label`, and where the dataset has them
+        `is_difficult`, `is_crowd` and `area` in square pixels.
+      height: of the image in pixels.
+      width: of the image.
+      one_based: whether pixels were numbered from 1 and the far edges included, as by Pascal VOC.
+
+    Returns:
+      `boxes` float32 [objects, 4], `x1, y1, x2, y2` in pixels, far edges exclusive; `labels` int32, `difficult` and
+      `crowd` bool, all False where the dataset does not say, and `area` float32, the boxes' where it does not say.
+    """
+    normalised = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
+    # A float32 fraction of a side gives the pixel to 1e-4; annotations have two decimals at most.
+    boxes = np.round(normalised[:, [1, 0, 3, 2]] * (width, height, width, height), 3)
+    if one_based:
+        boxes -= (1, 1, 0, 0)
+    rows = {"boxes": boxes.astype(np.float32), "area": box_areas(boxes)}
+    for name, kind in TYPES.items():
+        value = objects.get(FEATURES[name], rows.get(name, np.zeros(len(boxes))))
+        rows[name] = np.asarray(value).reshape(-1).astype(kind)
+    return rows
+
+
+def box_areas(boxes: Float[np.ndarray, "objects 4"]) -> Float32[np.ndarray, " objects"]:
+    """Returns the areas of boxes."""
+    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).astype(np.float32)
+
+
+def padded(example: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Pads an example's objects with zeros and adds `mask`, False where they are padding.
+
+    Args:
+      example: with the keys that `read` gives, and others.
+      count: of objects to come to; at least as many as there are.
+
+    Returns:
+      The example with `count` rows.
+    """
+    present = len(example["boxes"])
+    rows = {key: np.pad(example[key], [(0, count - present), (0, 0)][: example[key].ndim]) for key in ("boxes", *TYPES)}
+    return {**example, **rows, "mask": np.arange(count) < present}

@@ -1,0 +1,241 @@
+"""Transforms that move pixels at random; given a `Scene`, its boxes and maps move along."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from cvjax.data.transforms.geometry import Border, Image, Method, Resized, Size, center_crop, crop, pad, resize, sides
+from cvjax.data.transforms.scene import Keep, Scene, collage
+from cvjax.errors import UserError
+
+
+def random_crop(
+    generator: np.random.Generator,
+    image: Image,
+    size: Size,
+    padding: Size = 0,
+    border: Border = "reflect",
+    keep: Keep = "centre",
+) -> Resized:
+    """Cuts out a rectangle anywhere, each place as likely.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      size: (height, width) of the rectangle, or one number for both.
+      padding: of the image before, as for `pad`.
+      border: of the padding.
+      keep: as for `crop`.
+    """
+    image = pad(image, padding, border) if np.any(padding) else image
+    height, width = sides(size)
+    if height > image.shape[0] or width > image.shape[1]:
+        raise UserError(f"a crop of {height}x{width} is larger than the image, {image.shape[0]}x{image.shape[1]}")
+    top = int(generator.integers(image.shape[0] - height + 1))
+    left = int(generator.integers(image.shape[1] - width + 1))
+    return crop(image, top, left, (height, width), keep)
+
+
+def random_resized_crop(
+    generator: np.random.Generator,
+    image: Image,
+    size: Size,
+    scale: Sequence[float] = (0.08, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+    method: Method = "bilinear",
+    keep: Keep = "centre",
+) -> Resized:
+    """Cuts out a rectangle of random area and aspect, and resizes it.
+
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6. After ten rectangles that do not fit, the
+    largest middle one whose aspect is allowed.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      size: (height, width) that comes out, or one number for both.
+      scale: (least, most) share of the image's area, drawn uniformly.
+      ratio: (least, most) width over height, drawn uniformly in its logarithm.
+      method: as for `resize`.
+      keep: as for `crop`.
+    """
+    rows, columns = image.shape[:2]
+    for _ in range(10):
+        area = generator.uniform(*scale) * rows * columns
+        aspect = np.exp(generator.uniform(*np.log(ratio)))
+        height, width = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
+        if 0 < height <= rows and 0 < width <= columns:
+            top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
+            return resize(crop(image, int(top), int(left), (height, width), keep), size, method)
+    height = min(rows, max(1, round(columns / ratio[0])))
+    width = min(columns, max(1, round(rows * ratio[1])))
+    return resize(center_crop(image, (height, width), keep), size, method)
+
+
+def random_shift(
+    generator: np.random.Generator, image: Image, pixels: int = 1, border: Border = "edge", keep: Keep = "centre"
+) -> Image:
+    """Moves an image by whole pixels in both directions.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      pixels: at most so many, each number as likely.
+      border: what comes in at the sides, as for `pad`.
+      keep: as for `crop`.
+    """
+    return random_crop(generator, image, image.shape[:2], pixels, border, keep)
+
+
+def random_expand(
+    generator: np.random.Generator, image: Image, ratio: Sequence[float] = (1.0, 4.0), value: float = 0.5
+) -> Resized:
+    """Puts an image anywhere on a larger canvas of the same aspect. The canvases differ in size: `resize` them after.
+
+    Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, section 3.6.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      ratio: (least, most) side of the canvas over the image's, drawn uniformly; at least 1.
+      value: of the canvas, in [0, 1].
+    """
+    if min(ratio) < 1:
+        raise UserError(f"ratio={tuple(ratio)} must be at least 1: a canvas holds the image")
+    drawn = generator.uniform(*ratio)
+    return _put(generator, image, *(round(side * drawn) for side in image.shape[:2]), value)
+
+
+def random_scale(
+    generator: np.random.Generator,
+    image: Image,
+    scale: Sequence[float] = (0.5, 2.0),
+    value: float = 0.5,
+    method: Method = "bilinear",
+    keep: Keep = "centre",
+) -> Image:
+    """Enlarges what is shown, of which a random window stays, or shrinks it to a random place; the shape stays.
+
+    Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", CVPR 2021,
+    section 3.1 (large scale jittering).
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      scale: (least, most) factor, drawn uniformly in its logarithm.
+      value: of what is around the shrunk image, in [0, 1].
+      method: as for `resize`.
+      keep: as for `crop`.
+    """
+    height, width = image.shape[:2]
+    drawn = np.exp(generator.uniform(*np.log(scale)))
+    if drawn >= 1:
+        window = max(1, round(height / drawn)), max(1, round(width / drawn))
+        return resize(random_crop(generator, image, window, keep=keep), (height, width), method)
+    shrunk = resize(image, (max(1, round(height * drawn)), max(1, round(width * drawn))), method)
+    return _put(generator, shrunk, height, width, value)
+
+
+def mosaic(
+    generator: np.random.Generator,
+    image: Image,
+    another: Callable[[], Image],
+    p: float = 1.0,
+    scale: Sequence[float] = (0.5, 1.0),
+    keep: Keep = "centre",
+) -> Image:
+    """Joins four images with boxes at a random point in the middle half: of each, a random window is shown.
+
+    Bochkovskiy et al., "YOLOv4: Optimal Speed and Accuracy of Object Detection", 2020, section 3.3.
+
+    Args:
+      generator: random numbers.
+      image: a scene, in the shape of which they are joined.
+      another: gives further scenes, on which the transforms before this one were done.
+      p: the probability; else the image stays alone.
+      scale: (least, most) factor by which each is resized before, drawn uniformly in its logarithm; more where it would
+        not fill its quarter.
+      keep: as for `crop`.
+    """
+    if not isinstance(image, Scene) or image.boxes is None:
+        raise UserError("mosaic joins examples with boxes, and these have none: data.max_boxes is None")
+    if generator.random() >= p:
+        return image
+    height, width = image.shape[:2]
+    row = int(generator.integers(height // 4, height - height // 4, endpoint=True))
+    column = int(generator.integers(width // 4, width - width // 4, endpoint=True))
+    scenes = [image, another(), another(), another()]
+    placed = []
+    for index, scene in enumerate(scenes[turn] for turn in generator.permutation(4)):
+        top, left = row * (index // 2), column * (index % 2)
+        window = (row, height - row)[index // 2], (column, width - column)[index % 2]
+        fill = max(side / old for side, old in zip(window, scene.shape[:2], strict=True))
+        factor = max(fill, np.exp(generator.uniform(*np.log(scale))))
+        size = [max(side, round(old * factor)) for side, old in zip(window, scene.shape[:2], strict=True)]
+        placed.append((top, left, random_crop(generator, resize(scene, size), window, keep=keep)))
+    return collage(placed, height, width)
+
+
+def rotate(
+    generator: np.random.Generator, image: Image, degrees: float | Sequence[float] = 10.0, value: float = 0.0
+) -> Image:
+    """Turns an image about its middle, counter-clockwise, with bilinear interpolation.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      degrees: (least, most), drawn uniformly; d means (-d, d).
+      value: of what comes in at the corners, in [0, 1]; maps get 0.
+
+    Raises:
+      UserError: there are boxes.
+    """
+    least, most = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
+    height, width, channels = image.shape
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), generator.uniform(least, most), 1.0)
+
+    def turned(pixels: np.ndarray, value: float, flags: int = cv2.INTER_LINEAR) -> np.ndarray:
+        border = (float(value),) * 4
+        return cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), flags=flags, borderValue=border)
+
+    if isinstance(image, Scene):
+        if image.boxes is not None:
+            raise UserError("rotate cannot move boxes: that of a turned object does not follow from its own")
+        return image.moved(
+            lambda pixels: turned(pixels, value).reshape(height, width, channels),
+            lambda numbers: turned(numbers.astype(np.float32), 0.0, cv2.INTER_NEAREST).astype(numbers.dtype),
+        )
+    return turned(image, value).reshape(height, width, channels)
+
+
+def flip(
+    generator: np.random.Generator, image: Image, p: float = 0.5, axis: Literal["horizontal", "vertical"] = "horizontal"
+) -> Image:
+    """Mirrors an image with a probability.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      p: the probability.
+      axis: "horizontal" exchanges left and right.
+    """
+    if generator.random() >= p:
+        return image
+
+    def mirrored(pixels: np.ndarray) -> np.ndarray:
+        return np.flip(pixels, 1 if axis == "horizontal" else 0)
+
+    if isinstance(image, Scene):
+        height, width = image.shape[:2]
+        scale, shift = ((-1, 1), (width, 0)) if axis == "horizontal" else ((1, -1), (0, height))
+        return image.moved(mirrored, mirrored, scale, shift)
+    return mirrored(image)
+
+
+def _put(generator: np.random.Generator, image: Image, height: int, width: int, value: float) -> Resized:
+    """Puts an image anywhere on a canvas."""
+    rows, columns = image.shape[:2]
+    top, left = (int(generator.integers(room, endpoint=True)) for room in (height - rows, width - columns))
+    return pad(image, (top, height - rows - top, left, width - columns - left), value=value)

@@ -1,0 +1,123 @@
+"""An image with what is marked on it, which transforms move along: boxes, and maps that give each pixel a number."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Integer, Shaped
+
+from cvjax.errors import UserError
+
+Keep = Literal["centre"] | float
+INSTANCES = "instances"  # the map whose numbers are rows of the boxes, counted from 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """An image and its marks. Transforms that move pixels take one in place of an image, and return one.
+
+    Attributes:
+      image: float32 [height, width, channels].
+      boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None where boxes are not looked at.
+      rows: what else is known of each box; `area`, in square pixels, changes with the scale.
+      maps: integers [height, width]; 0 is background. The numbers of one called `instances` are 1 + the row of the box.
+    """
+
+    image: Float32[np.ndarray, "height width channels"]
+    boxes: Float32[np.ndarray, "objects 4"] | None = None
+    rows: Mapping[str, Shaped[np.ndarray, " objects"]] = dataclasses.field(default_factory=dict)
+    maps: Mapping[str, Integer[np.ndarray, "height width"]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The image's."""
+        return self.image.shape
+
+    def moved(
+        self,
+        pixels: Callable[[np.ndarray], np.ndarray],
+        numbers: Callable[[np.ndarray], np.ndarray],
+        scale: Sequence[float | int] = (1, 1),
+        shift: Sequence[float | int] = (0, 0),
+    ) -> "Scene":
+        """Moves everything.
+
+        Args:
+          pixels: what happens to the image.
+          numbers: what happens to a map.
+          scale: of x and y; negative where they are mirrored.
+          shift: of x and y, after scaling.
+        """
+        moved = {"image": pixels(self.image), "maps": {name: numbers(value) for name, value in self.maps.items()}}
+        if self.boxes is not None:
+            # Double precision, so that what ends at the border still does when it is scaled.
+            corners = self.boxes.reshape(-1, 2, 2) * np.asarray(scale, np.float64) + shift
+            moved["boxes"] = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)  # a mirror exchanges corners
+            moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(scale[0] * scale[1]))}
+        return dataclasses.replace(self, **moved)
+
+    def clipped(self, keep: Keep) -> "Scene":
+        """Clips boxes to the image and drops those of which too little is left.
+
+        A box's `area` shrinks as the box does: what it counts is taken to be spread evenly.
+
+        Args:
+          keep: "centre" keeps boxes whose centre is within the image; a number, those of whose area at least such a
+            share is. Of a box without area, the centre decides.
+
+        Raises:
+          UserError: `keep` is neither.
+        """
+        if keep != "centre" and not 0 <= keep <= 1:
+            raise UserError(f'keep={keep!r} must be "centre", or a share of the area in [0, 1]')
+        if self.boxes is None:
+            return self
+        height, width = self.shape[:2]
+        boxes = np.clip(self.boxes, 0, np.float32([width, height, width, height]))
+        before, after = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (self.boxes, boxes))
+        share = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+        middle = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+        kept = inside = ((middle >= 0) & (middle < (width, height))).all(axis=1)
+        if keep != "centre":
+            kept = np.where(before > 0, (share > 0) & (share >= keep), inside)
+        rows = {**self.rows, "area": self.rows["area"] * share}
+        return dataclasses.replace(self, boxes=boxes, rows=rows).select(kept)
+
+    def select(self, chosen: Shaped[np.ndarray, " objects"]) -> "Scene":
+        """Keeps some of the boxes, and their instances.
+
+        Args:
+          chosen: a bool each.
+        """
+        if chosen.all():
+            return self
+        maps = dict(self.maps)
+        if INSTANCES in maps:
+            numbers = np.where(chosen, np.cumsum(chosen), 0)
+            maps[INSTANCES] = np.concatenate([[0], numbers]).astype(maps[INSTANCES].dtype)[maps[INSTANCES]]
+        rows = {name: value[chosen] for name, value in self.rows.items()}
+        return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps)
+
+
+def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -> Scene:
+    """Lays scenes on one canvas, later ones on top.
+
+    Args:
+      placed: top row, left column and scene; all have boxes, and the same rows and maps.
+      height: of the canvas.
+      width: of the canvas.
+    """
+    first = placed[0][2]
+    image = np.zeros((height, width, first.shape[2]), np.float32)
+    maps = {name: np.zeros((height, width), numbers.dtype) for name, numbers in first.maps.items()}
+    boxes, count = [], 0
+    for top, left, scene in placed:
+        window = slice(top, top + scene.shape[0]), slice(left, left + scene.shape[1])
+        image[window] = scene.image
+        for name, numbers in scene.maps.items():
+            maps[name][window] = numbers + count * (numbers > 0) if name == INSTANCES else numbers
+        boxes.append(scene.boxes + np.float32([left, top, left, top]))
+        count += len(scene.boxes)
+    rows = {name: np.concatenate([scene.rows[name] for _, _, scene in placed]) for name in first.rows}
+    return Scene(image, np.concatenate(boxes), rows, maps)

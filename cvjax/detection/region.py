@@ -1,0 +1,192 @@
+"""The region layer of Darknet, with which YOLOv2 and YOLO9000 end: boxes from anchors in the cells of a grid.
+
+Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), section 2. The paper leaves the loss
+open: it is that of Darknet (`src/region_layer.c`).
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from cvjax.ops import boxes as box_ops
+from cvjax.ops.anchors import shape_iou
+
+Outputs = Float[Array, "batch rows columns anchors outputs"]
+Boxes = Float[Array, "batch objects 4"]
+Labels = Int[Array, "batch objects"]
+Mask = Bool[Array, "batch objects"]
+Anchors = Sequence[Sequence[float]]
+
+# --- boxes --------------------------------------------------------------------------------------------------------
+
+
+def decode(outputs: Outputs, anchors: Anchors, stride: int) -> Float[Array, "batch rows columns anchors 4"]:
+    """Computes the predicted boxes (section 2, direct location prediction).
+
+    Args:
+      outputs: of the network.
+      anchors: widths and heights in cells.
+      stride: pixels a cell.
+
+    Returns:
+      Corners in pixels. A side is no more than 1,000 times its anchor's, so that no early prediction overflows.
+    """
+    rows, columns = outputs.shape[1:3]
+    corner = jnp.stack(jnp.meshgrid(jnp.arange(columns), jnp.arange(rows)), axis=-1)[:, :, None]
+    centre = corner + jax.nn.sigmoid(outputs[..., :2])
+    size = jnp.array(anchors) * jnp.exp(jnp.minimum(outputs[..., 2:4], jnp.log(1000.0)))
+    return box_ops.from_centre(stride * jnp.concatenate([centre, size], axis=-1))
+
+
+def assign(
+    boxes: Boxes, mask: Mask, anchors: Anchors, grid: tuple[int, int], stride: int
+) -> tuple[Int[Array, "batch objects"], Mask]:
+    """Finds the predictor of each object: the cell that its centre is in, and the anchor that is most like it in shape.
+
+    Args:
+      boxes: corners in pixels. A centre outside of the image counts for the nearest cell.
+      mask: which of them are objects. Those of no width or height are left out.
+      anchors: widths and heights in cells.
+      grid: rows and columns of cells.
+      stride: pixels a cell.
+
+    Returns:
+      (number of the predictor, counted by rows, columns and anchors; which objects have one). Of several objects with
+      the same predictor the last has it, as in Darknet.
+    """
+    centre, size = jnp.split(box_ops.to_centre(boxes) / stride, 2, axis=-1)
+    column, row = (jnp.clip(jnp.floor(centre[..., i]), 0, grid[1 - i] - 1).astype(jnp.int32) for i in range(2))
+    anchor = shape_iou(size.reshape(-1, 2), jnp.array(anchors)).argmax(-1).reshape(mask.shape)
+    predictor = (row * grid[1] + column) * len(anchors) + anchor
+    present = mask & (size > 0).all(-1)
+    same = predictor[:, :, None] == predictor[:, None, :]
+    later = jnp.triu(jnp.ones(same.shape[1:], bool), k=1) & present[:, None]
+    return predictor, present & ~(same & later).any(-1)
+
+
+# --- loss ---------------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Computes the softmax cross-entropy of the boxes' classes.
+
+    Args:
+      logits: of each box.
+      labels: true classes.
+
+    Returns:
+      One value a box, in nats.
+    """
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def losses(
+    outputs: Outputs,
+    boxes: Boxes,
+    labels: Labels,
+    mask: Mask,
+    anchors: Anchors,
+    stride: int,
+    *,
+    prior_weight: Float[Array, ""] | float = 0.0,
+    object_weight: float = 5.0,
+    no_object_weight: float = 1.0,
+    class_weight: float = 1.0,
+    coordinate_weight: float = 1.0,
+    ignore_iou: float = 0.6,
+    rescore: bool = True,
+    class_loss: Callable = cross_entropy,
+) -> tuple[dict[str, Float[Array, " batch"]], dict[str, Float[Array, " batch"]]]:
+    """Computes the parts of Darknet's loss, whose gradient is the `delta` of its region layer with the sign turned.
+
+    Centres and objectness have squared errors through the sigmoid, sizes of the logarithm; each is halved.
+
+    Args:
+      outputs: of the network.
+      boxes: corners in pixels.
+      labels: their classes.
+      mask: which of them are objects.
+      anchors: widths and heights in cells.
+      stride: pixels a cell.
+      prior_weight: pull of the predictors without an object to the centre of their cell and the shape of their anchor.
+      object_weight: of the objectness of predictors with an object.
+      no_object_weight: of the objectness of the others.
+      class_weight: of `class_loss`.
+      coordinate_weight: of an object's box, times 2 - its share of the image, so that small objects count more.
+      ignore_iou: a predictor without an object whose box overlaps one by more than this is left alone.
+      rescore: whether an object's objectness has the IoU with the predicted box for its target, or 1.
+      class_loss: (logits, labels) -> loss of each object.
+
+    Returns:
+      (coordinates, object, no_object, class, prior: one weighted sum an image), and counts for the log (objects: those
+      that have a predictor; iou: sum of their IoU with its box).
+    """
+    batch, rows, columns, _, width = outputs.shape
+    predictor, assigned = assign(boxes, mask, anchors, (rows, columns), stride)
+    flat = outputs.reshape(batch, -1, width)
+    objectness = jax.nn.sigmoid(flat[..., 4])
+    predicted = jax.lax.stop_gradient(decode(outputs, anchors, stride)).reshape(batch, -1, 4)
+    overlap = box_ops.iou(predicted, boxes) * mask[:, None]
+    has_object = ((jnp.arange(flat.shape[1])[:, None] == predictor[:, None]) & assigned[:, None]).any(-1)
+    free = 1.0 - has_object
+    ignored = overlap.max(-1) > ignore_iou
+
+    chosen = jnp.take_along_axis(flat, predictor[..., None], axis=1)
+    iou = jnp.take_along_axis(overlap, predictor[:, None], axis=1)[:, 0]
+    centre, size = jnp.split(box_ops.to_centre(boxes) / stride, 2, axis=-1)
+    cell = jnp.stack([predictor // len(anchors) % columns, predictor // len(anchors) // columns], axis=-1)
+    scale = jnp.log(jnp.where(assigned[..., None], size, 1.0) / jnp.array(anchors)[predictor % len(anchors)])
+    errors = jnp.concatenate([jax.nn.sigmoid(chosen[..., :2]) - (centre - cell), chosen[..., 2:4] - scale], axis=-1)
+    importance = coordinate_weight * (2 - size.prod(-1) / (rows * columns))
+    drift = jnp.concatenate([jax.nn.sigmoid(flat[..., :2]) - 0.5, flat[..., 2:4]], axis=-1)
+
+    def total(weights: Float[Array, "batch n"], squares: Float[Array, "batch n"]) -> Float[Array, " batch"]:
+        return (weights * squares).sum(-1) / 2
+
+    parts = {
+        "coordinates": total(assigned * importance, jnp.square(errors).sum(-1)),
+        "object": total(object_weight * assigned, jnp.square(jax.nn.sigmoid(chosen[..., 4]) - (iou if rescore else 1))),
+        "no_object": total(no_object_weight * free * ~ignored, jnp.square(objectness)),
+        "class": 2 * class_weight * total(1.0 * assigned, class_loss(chosen[..., 5:], labels)),
+        "prior": total(prior_weight * free, jnp.square(drift).sum(-1)),
+    }
+    return parts, {"objects": assigned.sum(-1) * 1.0, "iou": (assigned * iou).sum(-1)}
+
+
+# --- detections ---------------------------------------------------------------------------------------------------
+
+
+def class_scores(outputs: Outputs) -> Float[Array, "batch rows columns anchors classes"]:
+    """Scores each box for each class: objectness times class probability.
+
+    Args:
+      outputs: of the network.
+
+    Returns:
+      In [0, 1].
+    """
+    return jax.nn.sigmoid(outputs[..., 4:5]) * jax.nn.softmax(outputs[..., 5:])
+
+
+def rank(
+    boxes: Float[Array, "batch rows columns anchors 4"],
+    scores: Float[Array, "batch rows columns anchors classes"],
+    count: int = 1000,
+) -> tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]:
+    """Lists the best pairs of a box and a class of each image.
+
+    Args:
+      boxes: of all predictors.
+      scores: of each box for each class.
+      count: how many pairs to keep at most.
+
+    Returns:
+      (boxes, scores, classes) by falling score.
+    """
+    batch, classes = len(boxes), scores.shape[-1]
+    best, index = jax.lax.top_k(scores.reshape(batch, -1), min(count, scores[0].size))
+    boxes = jnp.take_along_axis(boxes.reshape(batch, -1, 4), index[..., None] // classes, axis=1)
+    return boxes, best, index % classes

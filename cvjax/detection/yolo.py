@@ -1,0 +1,398 @@
+"""YOLO: Redmon, Divvala, Girshick & Farhadi, You Only Look Once: Unified, Real-Time Object Detection, 2016.
+
+One network looks at the image once (arXiv:1506.02640): for each cell of an S x S grid it gives B boxes, each with a
+confidence, and one set of class probabilities. The loss is the paper's; where the paper leaves a question open, the
+authors' Darknet answers it. Nothing is pretrained here, and the paper's first 20 convolutions were, on ImageNet.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from cvjax import optim
+from cvjax.core import Recipe, State, check_images, descend
+from cvjax.detection.selection import draw, select
+from cvjax.errors import UserError
+from cvjax.metrics import detection
+from cvjax.nets.layers import Conv
+from cvjax.ops import boxes as box_ops
+from cvjax.ops.pooling import max_pool
+
+Boxes = Float[Array, "batch objects 4"]
+Outputs = Float[Array, "batch rows columns features"]
+Coordinates = Float[Array, "batch rows columns predictors 4"]
+Layers = tuple[tuple[int, int, int], ...]
+
+# --- net ----------------------------------------------------------------------------------------------------------
+
+POOL = (0, 2, 2)  # the largest of 2 x 2; each other row is a convolution: channels, kernel, stride
+LAYERS: Mapping[str, Layers] = {
+    # Figure 3: 24 convolutions, 64 times smaller.
+    "yolo": (
+        *((64, 7, 2), POOL, (192, 3, 1), POOL, (128, 1, 1), (256, 3, 1), (256, 1, 1), (512, 3, 1), POOL),
+        *((256, 1, 1), (512, 3, 1)) * 4,
+        *((512, 1, 1), (1024, 3, 1), POOL),
+        *((512, 1, 1), (1024, 3, 1)) * 2,
+        *((1024, 3, 1), (1024, 3, 2), (1024, 3, 1), (1024, 3, 1)),
+    ),
+    # Fast YOLO: 9 convolutions; the paper tells no more, the rest is Darknet's yolo-tiny.cfg.
+    "fast": (
+        *((16, 3, 1), POOL, (32, 3, 1), POOL, (64, 3, 1), POOL, (128, 3, 1), POOL, (256, 3, 1), POOL),
+        *((512, 3, 1), POOL, (1024, 3, 1), (1024, 3, 1), (1024, 3, 1)),
+    ),
+}
+
+
+class Yolo(nn.Module):
+    """Convolutions, then dense layers over the whole image (section 2.1).
+
+    Attributes:
+      layers: the convolutions, as in `LAYERS`.
+      features: numbers that each cell predicts.
+      width: factor of the channels of all layers but the last.
+      bottleneck: size of a linear dense layer in front of the hidden one, which Fast YOLO has; 0: none.
+      hidden: size of the hidden dense layer.
+      dropout: share of the hidden layer dropped while training.
+      batch_norm: normalise after each convolution; the paper does not, Darknet's later versions do.
+      shared: the dense layers see one cell at a time, with the same weights for all, as 1x1 convolutions do.
+    """
+
+    layers: Layers
+    features: int
+    width: float = 1.0
+    bottleneck: int = 0
+    hidden: int = 4096
+    dropout: float = 0.5
+    batch_norm: bool = False
+    shared: bool = False
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Outputs:
+        """Returns what `read` reads; images are in [0, 1]. In training it takes the random stream "dropout"."""
+
+        def scaled(features: int) -> int:
+            return max(1, round(self.width * features))
+
+        x = 2 * images - 1
+        for features, kernel, stride in self.layers:
+            if not features:
+                x = max_pool(x)
+                continue
+            x = Conv(scaled(features), kernel, stride, padding=kernel // 2, use_bias=not self.batch_norm)(x)
+            if self.batch_norm:
+                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5)(x)
+            x = nn.leaky_relu(x, 0.1)
+        batch, rows, columns, _ = x.shape
+        cells = 1 if self.shared else rows * columns  # that the dense layers see at a time
+        x = x.reshape(batch, rows * columns // cells, -1)
+        if self.bottleneck:
+            x = nn.Dense(scaled(self.bottleneck), name="bottleneck")(x)
+        x = nn.leaky_relu(nn.Dense(scaled(self.hidden), name="hidden")(x), 0.1)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(cells * self.features, name="cells")(x).reshape(batch, rows, columns, self.features)
+
+
+# --- loss ---------------------------------------------------------------------------------------------------------
+
+
+def read(
+    outputs: Outputs, predictors: int
+) -> tuple[Coordinates, Float[Array, "batch rows columns predictors"], Float[Array, "batch rows columns classes"]]:
+    """Parts the network's output: five numbers a predictor, then one a class.
+
+    Args:
+      outputs: of the network, features = 5 * predictors + classes.
+      predictors: B, boxes a cell.
+
+    Returns:
+      (centres x, y as shares of the cell and square roots of width and height as shares of the image, as in Darknet;
+      confidences; class probabilities). All are linear outputs.
+    """
+    numbers = outputs[..., : 5 * predictors].reshape(*outputs.shape[:3], predictors, 5)
+    return numbers[..., :4], numbers[..., 4], outputs[..., 5 * predictors :]
+
+
+def place(coordinates: Coordinates, shape: tuple[int, int]) -> Coordinates:
+    """Turns predicted coordinates into boxes.
+
+    Args:
+      coordinates: as `read` returns them.
+      shape: height and width of the image in pixels.
+
+    Returns:
+      Corners in pixels.
+    """
+    rows, columns = coordinates.shape[1:3]
+    size = jnp.array(shape[::-1])
+    centres = (coordinates[..., :2] + _corners(rows, columns)[:, :, None]) / jnp.array([columns, rows]) * size
+    return box_ops.from_centre(jnp.concatenate([centres, jnp.square(coordinates[..., 2:]) * size], axis=-1))
+
+
+def unplace(
+    boxes: Float[Array, "batch rows columns 4"], shape: tuple[int, int]
+) -> Float[Array, "batch rows columns 4"]:
+    """Expresses the box of each cell as its predictors should: the inverse of `place`.
+
+    Args:
+      boxes: corners in pixels.
+      shape: height and width of the image in pixels.
+
+    Returns:
+      Centre as a share of the cell, square roots of the sizes as shares of the image; 0 for sizes below 0.
+    """
+    rows, columns = boxes.shape[1:3]
+    parts = box_ops.to_centre(boxes) / jnp.array([shape[1], shape[0]] * 2)
+    centres = parts[..., :2] * jnp.array([columns, rows]) - _corners(rows, columns)
+    return jnp.concatenate([centres, jnp.sqrt(jnp.maximum(parts[..., 2:], 0))], axis=-1)
+
+
+def _corners(rows: int, columns: int) -> Array:
+    """Upper left corner (x, y) of each cell, in cells."""
+    return jnp.stack(jnp.meshgrid(jnp.arange(float(columns)), jnp.arange(float(rows))), axis=-1)
+
+
+def objects_of_cells(
+    boxes: Boxes, mask: Bool[Array, "batch objects"], grid: tuple[int, int], shape: tuple[int, int]
+) -> tuple[Int[Array, "batch rows columns"], Bool[Array, "batch rows columns"]]:
+    """Finds the object that each cell has to predict: the first whose centre lies in it.
+
+    A cell knows one class, hence one object; of several, Darknet keeps the first as well. A centre outside the image
+    belongs to the nearest cell.
+
+    Args:
+      boxes: corners in pixels.
+      mask: which of them are objects.
+      grid: rows and columns.
+      shape: height and width of the image in pixels.
+
+    Returns:
+      (row of `boxes` for each cell, whether there is one).
+    """
+    rows, columns = grid
+    centres = box_ops.to_centre(boxes)[..., :2] / jnp.array(shape[::-1]) * jnp.array([columns, rows])
+    column, row = jnp.moveaxis(jnp.clip(jnp.floor(centres), 0, jnp.array([columns - 1, rows - 1])), -1, 0)
+    inside = ((row * columns + column)[..., None] == jnp.arange(rows * columns)) & mask[..., None]
+    return tuple(found.reshape(-1, rows, columns) for found in (inside.argmax(axis=1), inside.any(axis=1)))
+
+
+def choose_responsible(
+    predicted: Float[Array, "*cells predictors 4"], truth: Float[Array, "*cells 4"], shape: tuple[int, int]
+) -> tuple[Int[Array, "*cells"], Float[Array, "*cells predictors"]]:
+    """Chooses the predictor responsible for each cell's object: the highest IoU, or the lowest RMSE where all are 0.
+
+    Args:
+      predicted: corners in pixels.
+      truth: the same of each cell's object.
+      shape: height and width of the image: the RMSE is over shares of it, of centre and size, as in Darknet.
+
+    Returns:
+      (index of the responsible predictor, IoU of every predictor).
+    """
+    overlap = box_ops.iou(predicted, truth[..., None, :])[..., 0]
+    difference = box_ops.to_centre(predicted) - box_ops.to_centre(truth)[..., None, :]
+    distance = jnp.square(difference / jnp.array([shape[1], shape[0]] * 2)).sum(-1)
+    return jnp.where(overlap.max(-1) > 0, overlap.argmax(-1), distance.argmin(-1)), overlap
+
+
+def losses(
+    outputs: Outputs,
+    boxes: Boxes,
+    labels: Int[Array, "batch objects"],
+    mask: Bool[Array, "batch objects"],
+    predictors: int,
+    shape: tuple[int, int],
+    coordinate_weight: float = 5.0,
+    no_object_weight: float = 0.5,
+) -> dict[str, Float[Array, " batch"]]:
+    """Computes the parts of the paper's loss, equation 3: sums of squares over cells, predictors and classes.
+
+    The target of a responsible predictor's confidence is its IoU, through which nothing is learnt; that of all others
+    is 0. Class probabilities are plain numbers, without softmax or sigmoid, and count in cells that have an object.
+
+    Args:
+      outputs: of the network.
+      boxes: corners in pixels.
+      labels: their classes.
+      mask: which of them are objects.
+      predictors: B, boxes a cell.
+      shape: height and width of the image in pixels.
+      coordinate_weight: lambda_coord, of the responsible predictors' centres and roots of sizes.
+      no_object_weight: lambda_noobj, of the confidences of all predictors that are not responsible.
+
+    Returns:
+      coordinates, object, no_object and classes: weighted sums over each image, which add up to its loss; and iou, for
+      the log: the mean IoU of its responsible predictors, 0 where there are none.
+    """
+    coordinates, confidence, classes = read(outputs, predictors)
+    index, occupied = objects_of_cells(boxes, mask, outputs.shape[1:3], shape)
+    rows = jnp.arange(len(boxes))[:, None, None]
+    truth = boxes[rows, index]
+    chosen, overlap = jax.lax.stop_gradient(choose_responsible(place(coordinates, shape), truth, shape))
+    chosen = jax.nn.one_hot(chosen, predictors) * occupied[..., None]
+
+    def total(squares: Float[Array, "batch rows columns last"]) -> Float[Array, " batch"]:
+        return squares.sum(axis=(1, 2, 3))
+
+    away = jnp.square(coordinates - unplace(truth, shape)[..., None, :]).sum(-1)
+    wrong = jnp.square(classes - jax.nn.one_hot(labels[rows, index], classes.shape[-1]))
+    return {
+        "coordinates": coordinate_weight * total(chosen * away),
+        "object": total(chosen * jnp.square(confidence - overlap)),
+        "no_object": no_object_weight * total((1 - chosen) * jnp.square(confidence)),
+        "classes": total(occupied[..., None] * wrong),
+        "iou": total(chosen * overlap) / jnp.maximum(total(chosen), 1),
+    }
+
+
+# --- detections ---------------------------------------------------------------------------------------------------
+
+
+def candidates(
+    outputs: Outputs, predictors: int, shape: tuple[int, int]
+) -> tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]:
+    """Scores every predicted box for every class: class probability times confidence (equation 1).
+
+    Args:
+      outputs: of the network.
+      predictors: B, boxes a cell.
+      shape: height and width of the image in pixels.
+
+    Returns:
+      (corners in pixels, cut off at the border; scores in [0, 1]; labels).
+    """
+    coordinates, confidence, classes = read(outputs, predictors)
+    scores = jnp.clip(confidence, 0, 1)[..., None] * jnp.clip(classes, 0, 1)[..., None, :]
+    boxes = box_ops.clip(place(coordinates, shape), *shape)[..., None, :]
+    boxes = jnp.broadcast_to(boxes, (*scores.shape, 4)).reshape(len(outputs), -1, 4)
+    labels = jnp.broadcast_to(jnp.arange(classes.shape[-1]), scores.shape)
+    return boxes, scores.reshape(len(outputs), -1), labels.reshape(len(outputs), -1)
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+PAPER = {"name": "sgd", "learning_rate": 1e-2, "momentum": 0.9, "weight_decay": 5e-4}  # section 2.2
+
+
+def recipe(
+    shape: tuple[int, int, int],
+    classes: int | tuple[str, ...],
+    layers: Literal["yolo", "fast"] | Layers = "yolo",
+    width: float = 1.0,
+    predictors: int = 2,
+    bottleneck: int = 0,
+    hidden: int = 4096,
+    dropout: float = 0.5,
+    batch_norm: bool = False,
+    shared: bool = False,
+    coordinate_weight: float = 5.0,
+    no_object_weight: float = 0.5,
+    ema: float = 0.0,
+    flip_test: bool = False,
+    score_threshold: float = 0.001,
+    iou_threshold: float = 0.5,
+    max_detections: int = 100,
+    optimiser: Mapping[str, Any] = PAPER,
+) -> Recipe:
+    """Makes YOLO. The defaults are the paper's network and loss; Fast YOLO is layers="fast", bottleneck=256.
+
+    Difficult and crowd objects are not trained on, as in Darknet.
+
+    Args:
+      shape: height, width, channels of the images. The grid is the size that the layers leave of it: 7 x 7 of 448.
+      classes: how many, or their names, which figures and drawings then bear.
+      layers: the convolutions: "yolo" (24), "fast" (9), or rows (channels, kernel, stride), (0, 2, 2) being a pool.
+      width: factor of the channels of all layers but the last.
+      predictors: B, boxes a cell.
+      bottleneck: size of a linear dense layer in front of the hidden one; 0: none.
+      hidden: size of the hidden dense layer; 0: none.
+      dropout: share of the hidden layer dropped while training.
+      batch_norm: normalise after each convolution, which the paper does not.
+      shared: dense layers that see one cell at a time, the same for all. The paper's learn every cell anew.
+      coordinate_weight: lambda_coord.
+      no_object_weight: lambda_noobj.
+      ema: share that each step keeps of the averaged network, which then detects; (1 + step) / (10 + step) where that
+        is less. 0: no average.
+      flip_test: detect in the mirrored image too.
+      score_threshold: class probability times confidence below which nothing is detected.
+      iou_threshold: of the suppression of overlapping detections of a class.
+      max_detections: how many an image may have.
+      optimiser: as `cvjax.optim.build` takes it.
+
+    Returns:
+      The recipe. Its figures are those of `cvjax.metrics.detection.figures`.
+
+    Raises:
+      UserError: layers that leave nothing of the image.
+    """
+    names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes
+    size, layers = shape[:2], LAYERS[layers] if isinstance(layers, str) else layers
+    if min(size) < (stride := math.prod(row[2] for row in layers)):
+        raise UserError(
+            f"config.recipe.shape={shape}: config.recipe.layers leave one pixel of {stride} and none of these."
+        )
+    net = Yolo(layers, 5 * predictors + len(names), width, bottleneck, hidden, dropout, batch_norm, shared)
+    tx = optim.build(optimiser)
+    thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
+
+    def init(key, batch):
+        check_images(batch, shape)
+        variables = net.init(key, jnp.zeros((1, *shape)))
+        params, stats = variables["params"], variables.get("batch_stats", {})
+        latest = {"params": params, "batch_stats": stats}
+        extra = {"batch_stats": {"yolo": stats}, "ema": {"yolo": jax.tree.map(jnp.copy, latest)} if ema else {}}
+        return State(step=jnp.int32(0), params={"yolo": params}, opt={"yolo": tx.init(params)}, extra=extra)
+
+    def train_step(state, batch, key):
+        mask = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
+
+        def loss_fn(params):
+            variables = {"params": params, "batch_stats": state.extra["batch_stats"]["yolo"]}
+            outputs, new = net.apply(
+                variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
+            )
+            objects = (batch["boxes"], batch["labels"], mask)
+            parts = losses(outputs, *objects, predictors, size, coordinate_weight, no_object_weight)
+            iou = parts.pop("iou")
+            return sum(parts.values()).mean(), (parts, iou, new.get("batch_stats", {}))
+
+        params, opt, loss, (parts, iou, stats) = descend(tx, loss_fn, state.params["yolo"], state.opt["yolo"])
+        average = state.extra["ema"]
+        if ema:
+            latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
+            decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+            average = {"yolo": optax.incremental_update(latest, average["yolo"], 1 - decay)}
+        extra = {"batch_stats": {"yolo": stats}, "ema": average}
+        metrics = {f"loss/{name}": part.mean() for name, part in parts.items()}
+        metrics |= {"loss/total": loss, "iou": iou.mean()}
+        state = State(step=state.step + 1, params={"yolo": params}, opt={"yolo": opt}, extra=extra)
+        return state, metrics
+
+    def detect(state, images):
+        latest = {"params": state.params["yolo"], "batch_stats": state.extra["batch_stats"]["yolo"]}
+        variables = state.extra["ema"]["yolo"] if ema else latest
+        found = candidates(net.apply(variables, images), predictors, size)
+        if flip_test:
+            boxes, *rest = candidates(net.apply(variables, images[:, :, ::-1]), predictors, size)
+            mirrored = (box_ops.flip(boxes, shape[1]), *rest)
+            found = [jnp.concatenate(both, axis=1) for both in zip(found, mirrored, strict=True)]
+        return select(*found, **thresholds)
+
+    def eval_step(state, batch, key):
+        return detect(state, batch["image"])
+
+    detect_all = jax.jit(detect)
+
+    def visualise(state, batch, key):
+        return {"detections": draw(batch, detect_all(state, batch["image"]), names)}
+
+    def predict(state, inputs):
+        return detect(state, inputs["image"])
+
+    return Recipe(init, train_step, eval_step, partial(detection.figures, classes=names), visualise, predict)

@@ -1,0 +1,47 @@
+"""Losses of dense detectors: Lin et al., Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+
+def sigmoid_focal(
+    logits: Float[Array, "*shape"], labels: Bool[Array, "*shape"], gamma: float = 2.0, alpha: float | None = 0.25
+) -> Float[Array, "*shape"]:
+    """Computes the focal loss of binary decisions, -alpha_t (1 - p_t)^gamma log p_t (equation 5).
+
+    Value and gradient are exact at any logit and any gamma >= 0. `optax.sigmoid_focal_loss` agrees; it takes labels
+    between 0 and 1 too, and five times as long.
+
+    Args:
+      logits: of the positive answer.
+      labels: the right answers.
+      gamma: how much less what is right already counts; 0 is the cross-entropy.
+      alpha: weight of positives; that of negatives is 1 - alpha. None: both are 1.
+
+    Returns:
+      One loss a decision, in nats.
+    """
+    margins = jnp.where(labels, logits, -logits)
+    cross_entropies = jax.nn.softplus(-margins)  # -log p_t; and log (1 - p_t) is -(margin - log p_t)
+    losses = jnp.exp(-gamma * (margins + cross_entropies)) * cross_entropies
+    return losses if alpha is None else jnp.where(labels, alpha, 1 - alpha) * losses
+
+
+def smooth_l1(
+    predictions: Float[Array, "*shape"], targets: Float[Array, "*shape"], beta: float = 1.0
+) -> Float[Array, "*shape"]:
+    """Computes the smooth L1 loss of Girshick, Fast R-CNN, 2015 (arXiv:1504.08083, equation 3).
+
+    Args:
+      predictions: predicted numbers.
+      targets: the right ones.
+      beta: errors below it count by their square, e^2 / (2 beta), those above by |e| - beta / 2; 0 is L1.
+
+    Returns:
+      One loss a number.
+    """
+    if beta == 0:
+        return jnp.abs(predictions - targets)
+    return optax.huber_loss(predictions, targets, delta=beta) / beta

@@ -1,0 +1,106 @@
+"""The figures of a detector: mean average precision of PASCAL VOC 2007 and after, and of COCO 2014."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from cvjax.metrics import coco, voc
+from cvjax.metrics.pairs import Arrays, list_detections, list_objects, pair
+
+Rows = Iterable[tuple[Arrays, Arrays]]
+
+
+def measure(rows: Rows, classes: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Measures detections batch after batch; a set of any size passes through.
+
+    Args:
+      rows: (batch, outputs): `boxes`, `labels`, `mask` and, where there are any, `difficult`, `crowd` and `area` of the
+        batch; `boxes`, `scores`, `labels` and `detected` of the outputs. Padding of batches has been removed.
+      classes: names.
+
+    Returns:
+      (figures of all classes, figures of each class), both -1 where there are no objects to measure by. Of all:
+      map_voc07 and map_voc, the mean over classes with objects; COCO's twelve, ap, ap50, ap75, ap_small, ..., ar_large.
+      Of each: voc07 and voc, by eleven points and by area, at IoU 0.5; ap and ap50; objects, their number for the VOC.
+
+    Raises:
+      UserError: a label is not one of the classes.
+    """
+    by_voc, by_coco = voc.Tally(len(classes)), coco.Tally(len(classes))
+    for batch, outputs in rows:
+        detections, objects = list_detections(outputs, len(classes)), list_objects(batch, len(classes))
+        pairs = pair(detections, objects)
+        by_voc.add(detections, objects, pairs)
+        by_coco.add(detections, objects, pairs)
+    curves = by_voc.curves()
+    columns = {
+        name: [voc.average_precision(*curves[c], method) if c in curves else -1.0 for c in range(len(classes))]
+        for name, method in [("voc07", "2007"), ("voc", "area")]
+    }
+    means = {f"map_{name}": _mean(values) for name, values in columns.items()}
+    totals, columns["ap"], columns["ap50"] = by_coco.figures()
+    columns["objects"] = by_voc.counts.tolist()
+    per_class = {label: {name: columns[name][c] for name in columns} for c, label in enumerate(classes)}
+    return means | totals, per_class
+
+
+def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
+    """Measures detections: what a detector's `score` returns.
+
+    Args:
+      rows: as `measure` takes them.
+      classes: names.
+
+    Returns:
+      The figures of all classes; of each, voc07/<class> and ap/<class>. -1 where there are no objects to measure by.
+
+    Raises:
+      UserError: a label is not one of the classes.
+    """
+    totals, per_class = measure(rows, classes)
+    return totals | {f"{name}/{label}": per_class[label][name] for name in ("voc07", "ap") for label in classes}
+
+
+def table(per_class: Mapping[str, Mapping[str, float]]) -> str:
+    """Writes the figures of each class as a table in Markdown.
+
+    Args:
+      per_class: as `measure` returns them.
+
+    Returns:
+      A line a class; a dash where it has no objects.
+    """
+    lines = ["| class | objects | VOC 2007 AP | VOC AP | COCO AP | COCO AP at 0.5 |", "|---" + "|---:" * 5 + "|"]
+    for label, found in per_class.items():
+        cells = [f"{found[name]:.3f}" if found[name] >= 0 else "–" for name in ("voc07", "voc", "ap", "ap50")]
+        lines.append(f"| {label} | {found['objects']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def precision_recall(
+    rows: Rows, classes: Sequence[str], iou_threshold: float = 0.5
+) -> dict[str, tuple[Float[np.ndarray, " detections"], Float[np.ndarray, " detections"]]]:
+    """Follows recall and precision of each class down the scores; `cvjax.metrics.plots` draws them.
+
+    Args:
+      rows: as `measure` takes them.
+      classes: names.
+      iou_threshold: what a match exceeds.
+
+    Returns:
+      class -> (recall, precision) after each detection that counts, for every class with an object.
+
+    Raises:
+      UserError: a label is not one of the classes.
+    """
+    tally = voc.Tally(len(classes), iou_threshold)
+    for batch, outputs in rows:
+        detections, objects = list_detections(outputs, len(classes)), list_objects(batch, len(classes))
+        tally.add(detections, objects, pair(detections, objects))
+    return {classes[c]: curve for c, curve in tally.curves().items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    measured = [value for value in values if value >= 0]
+    return float(np.mean(measured)) if measured else -1.0

@@ -1,0 +1,68 @@
+"""Curves and matrices drawn as images, on the host."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Curve = tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]
+Image = Float[np.ndarray, "height width 3"]
+
+
+def draw_precision_recall(curves: Mapping[str, Curve], title: str = "") -> Image:
+    """Draws precision over recall, a line a class.
+
+    Args:
+      curves: class -> (recall, precision), as `cvjax.metrics.detection.precision_recall` returns them.
+      title: written above.
+
+    Returns:
+      The figure, float32 in [0, 1].
+    """
+    figure, axes = _figure(title, "recall", "precision")
+    for name, (recall, precision) in curves.items():
+        axes.plot(np.append(0.0, recall), np.append(precision[:1], precision), label=name, linewidth=1.5)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    if 0 < len(curves) <= 20:
+        axes.legend(loc="lower left", fontsize=8, ncols=2)
+    return _pixels(figure)
+
+
+def draw_confusion(matrix: Int[np.ndarray, "n n"], names: Sequence[str], title: str = "") -> Image:
+    """Draws a matrix of confusions, each row shaded by its shares.
+
+    Args:
+      matrix: counts [true class, class found], as `cvjax.metrics.mistakes.confusion` returns them.
+      names: of its rows; one row more than names is for nothing.
+      title: written above.
+
+    Returns:
+      The figure, float32 in [0, 1].
+    """
+    names = [*names, "nothing"][: len(matrix)]
+    figure, axes = _figure(title, "detected as", "object")
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    if len(names) <= 25:
+        for (row, column), count in np.ndenumerate(matrix):
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count) if count else "", ha="center", va="center", fontsize=7, color=ink)
+    return _pixels(figure)
+
+
+def _figure(title: str, x: str, y: str) -> tuple[Figure, object]:
+    figure = Figure(figsize=(6, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 255

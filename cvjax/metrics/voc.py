@@ -1,0 +1,111 @@
+"""Average precision of PASCAL VOC: Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, section 4.2.
+
+As in Girshick's Python port of the development kit, by which papers measure, a match *exceeds* the threshold, and the
+recalls of 2007 are sums of tenths. The kit has both edges of a box inclusive and so adds 1 to widths and heights. Its
+x1, x2 are our x1 + 1 and x2; its width x2 - x1 + 1 is our x2 - x1. With our far edges exclusive its convention is kept
+by adding nothing.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cvjax.metrics.pairs import Detections, Objects, Pairs, best
+
+FOUND, FALSE, NEITHER = 1, 0, -1
+# The kit's recalls of 2007 come from adding up tenths: 0.30000000000000004 is more than the 0.3 of 3 found of 10.
+RECALLS_2007 = np.arange(0.0, 1.1, 0.1)
+
+
+def match(
+    detections: Detections, objects: Objects, pairs: Pairs, iou_threshold: float = 0.5
+) -> tuple[Int[np.ndarray, " detections"], Int[np.ndarray, " detections"]]:
+    """Judges detections as the kit does.
+
+    Each is for the object of its class that it overlaps most (the first of equal ones), found already or not. If they
+    overlap by more than the threshold, the first detection of an object finds it, the others are false, and those of a
+    difficult object (or crowd) are neither. The kit goes through the detections of all images by falling score. As
+    those of one image do not touch the objects of another, each image by itself gives the same.
+
+    Args:
+      detections: of some images.
+      objects: of the same images.
+      pairs: of the two.
+      iou_threshold: what a match exceeds.
+
+    Returns:
+      (FOUND, FALSE or NEITHER for each detection, the object that it is for or -1).
+    """
+    overlap, target = best(pairs, np.ones(len(pairs.iou), bool), len(detections.group))
+    target = np.where(overlap > iou_threshold, target, -1)
+    out = np.append(objects.difficult | objects.crowd, False)[target]  # -1: for none
+    verdict = np.where(out, NEITHER, FALSE)
+    claims = np.flatnonzero((target >= 0) & ~out)
+    _, first = np.unique(target[claims], return_index=True)  # detections of a group lie by falling score
+    verdict[claims[first]] = FOUND
+    return verdict, target
+
+
+def curve(
+    scores: Float[np.ndarray, " detections"], found: Bool[np.ndarray, " detections"], count: int
+) -> tuple[Float[np.ndarray, " detections"], Float[np.ndarray, " detections"]]:
+    """Follows recall and precision down the scores.
+
+    Args:
+      scores: of a class's detections that count, in the order in which equal ones are to be taken.
+      found: whether each finds an object; the others are false.
+      count: of objects, difficult ones left out; at least 1.
+
+    Returns:
+      (recall, precision) after each detection, by falling score.
+    """
+    hits = np.cumsum(found[np.argsort(-scores, kind="stable")])
+    return hits / count, hits / np.arange(1, len(hits) + 1)
+
+
+def average_precision(
+    recall: Float[np.ndarray, " detections"],
+    precision: Float[np.ndarray, " detections"],
+    method: Literal["2007", "area"],
+) -> float:
+    """Averages the precision over recalls.
+
+    Args:
+      recall: rising.
+      precision: at these recalls.
+      method: "2007" takes the mean of the best precisions at 11 recalls and above; "area", as the kits since 2010, the
+        area under the curve, made to fall.
+
+    Returns:
+      In [0, 1]; 0 where nothing was detected.
+    """
+    falling = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    if method == "2007":
+        return float(falling[np.searchsorted(recall, RECALLS_2007)].mean())
+    return float(np.sum(np.diff(recall, prepend=0.0) * falling[:-1]))
+
+
+class Tally:
+    """Judges batch after batch, and keeps of each detection its class, its score and its verdict."""
+
+    def __init__(self, classes: int, iou_threshold: float = 0.5):
+        self.classes, self.iou_threshold = classes, iou_threshold
+        self.counts = np.zeros(classes, np.int64)
+        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, detections: Detections, objects: Objects, pairs: Pairs) -> None:
+        """Judges the detections of some images."""
+        counted = ~(objects.difficult | objects.crowd)
+        self.counts += np.bincount(objects.group[counted] % self.classes, minlength=self.classes)
+        verdict, _ = match(detections, objects, pairs, self.iou_threshold)
+        kept = verdict != NEITHER
+        self._kept.append((detections.group[kept] % self.classes, detections.scores[kept], verdict[kept] == FOUND))
+
+    def curves(self) -> dict[int, tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]]:
+        """Returns class -> (recall, precision) after each detection, for every class with an object."""
+        if not self._kept:
+            return {}
+        labels, scores, found = (np.concatenate(column) for column in zip(*self._kept, strict=True))
+        present = np.flatnonzero(self.counts)
+        return {int(c): curve(scores[labels == c], found[labels == c], int(self.counts[c])) for c in present}

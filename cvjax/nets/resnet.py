@@ -1,0 +1,169 @@
+"""Residual networks with torchvision's structure, as far as the features.
+
+He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385), in the form called v1.5: a bottleneck
+halves the size in its 3x3 convolution, where the paper did so in the 1x1 before it.
+"""
+
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
+
+from cvjax.errors import UserError, suggest
+from cvjax.nets.layers import Conv
+from cvjax.ops.pooling import max_pool
+
+Features = Float[Array, "batch height width channels"]
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue
+KERNELS = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al., arXiv:1502.01852, section 2.2
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut.
+
+    Attributes:
+      features: channels inside, and of the output.
+      stride: of the first convolution and of the shortcut.
+      norm: makes a normalisation.
+      dtype: of the computation.
+    """
+
+    features: int
+    stride: int
+    norm: Callable[..., nn.Module]
+    dtype: DTypeLike = "float32"
+    expansion: ClassVar[int] = 1
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "batch rows columns features"]:
+        """Returns the block's features, after the ReLU."""
+        conv = partial(Conv, use_bias=False, kernel_init=KERNELS, dtype=self.dtype)
+        y = conv(self.features, 3, stride=self.stride, padding=1, name="conv_1")(x)
+        y = conv(self.features, 3, padding=1, name="conv_2")(nn.relu(self.norm(name="norm_1")(y)))
+        return _add_shortcut(self, conv, x, self.norm(name="norm_2")(y))
+
+
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between 1x1 ones that shrink the channels and widen them again, beside a shortcut.
+
+    Attributes:
+      features: channels inside; the output has four times as many.
+      stride: of the 3x3 convolution and of the shortcut.
+      norm: makes a normalisation.
+      dtype: of the computation.
+    """
+
+    features: int
+    stride: int
+    norm: Callable[..., nn.Module]
+    dtype: DTypeLike = "float32"
+    expansion: ClassVar[int] = 4
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "batch rows columns features"]:
+        """Returns the block's features, after the ReLU."""
+        conv = partial(Conv, use_bias=False, kernel_init=KERNELS, dtype=self.dtype)
+        y = nn.relu(self.norm(name="norm_1")(conv(self.features, 1, name="conv_1")(x)))
+        y = conv(self.features, 3, stride=self.stride, padding=1, name="conv_2")(y)
+        y = conv(4 * self.features, 1, name="conv_3")(nn.relu(self.norm(name="norm_2")(y)))
+        return _add_shortcut(self, conv, x, self.norm(name="norm_3")(y))
+
+
+def _add_shortcut(block: BasicBlock | Bottleneck, conv: Callable, x: Array, y: Array) -> Array:
+    """The identity where it fits, else a 1x1 convolution (option B of section 4.1)."""
+    if block.stride != 1 or x.shape[-1] != y.shape[-1]:
+        x = block.norm(name="shortcut_norm")(conv(y.shape[-1], 1, stride=block.stride, name="shortcut")(x))
+    return nn.relu(x + y)
+
+
+DEPTHS = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+STEMS = {"imagenet": 4, "small": 1}  # how many times the stem shrinks an image
+
+
+def stage_strides(stem: str, strides: Sequence[int]) -> dict[str, int]:
+    """Computes how many pixels of the image are one of each stage's features.
+
+    Args:
+      stem: as in `ResNet`.
+      strides: of each stage.
+
+    Returns:
+      The pixels, by stage: `c2`, `c3`, ...
+
+    Raises:
+      UserError: an unknown stem, or not one to four strides.
+    """
+    if stem not in STEMS:
+        raise UserError(f"ResNet: there is no stem={stem!r}. {suggest(stem, STEMS)}")
+    if not 1 <= len(strides) <= 4:
+        raise UserError(f"ResNet: strides={tuple(strides)}: one to four stages are to be had.")
+    totals = itertools.accumulate(strides, operator.mul, initial=STEMS[stem])
+    return {f"c{stage}": total for stage, total in enumerate(totals, start=1) if stage > 1}
+
+
+class ResNet(nn.Module):
+    """ResNet-18, -34, -50 or -101 without its classifier: the features of every stage.
+
+    Attributes:
+      depth: 18, 34, 50 or 101.
+      width: channels of the stem; stage n of the four is 2^n times as wide inside.
+      stem: "imagenet": a 7x7 convolution and a 3x3 maximum, which quarter the size; "small": one 3x3 convolution that
+        keeps it, for small images (as section 4.2 has it for CIFAR).
+      strides: of each stage; as many stages are made.
+      dtype: of the computation; parameters and statistics are float32.
+    """
+
+    depth: int = 50
+    width: int = 64
+    stem: Literal["imagenet", "small"] = "imagenet"
+    strides: Sequence[int] = (1, 2, 2, 2)
+    dtype: DTypeLike = "float32"
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width channels"], train: bool = False
+    ) -> dict[str, Float[Array, "batch _ _ _"]]:
+        """Computes the features of images.
+
+        Args:
+          images: in [0, 1], of three channels, or of one that stands for three.
+          train: normalise by the batch's statistics, and update the running ones.
+
+        Returns:
+          `c2`, `c3`, ...: the output of each stage, as it is called in papers on detection.
+
+        Raises:
+          UserError: an unknown depth or stem, or not one to four strides.
+        """
+        if self.depth not in DEPTHS:
+            raise UserError(f"ResNet: there is no depth={self.depth}. {suggest(self.depth, map(str, DEPTHS))}")
+        stage_strides(self.stem, self.strides)
+        block, sizes = DEPTHS[self.depth]
+        norm = partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        conv = partial(Conv, use_bias=False, kernel_init=KERNELS, dtype=self.dtype, name="stem")
+        x = ((images - jnp.array(MEAN)) / jnp.array(DEVIATION)).astype(self.dtype)
+        if self.stem == "small":
+            x = nn.relu(norm(name="stem_norm")(conv(self.width, 3, padding=1)(x)))
+        else:
+            x = nn.relu(norm(name="stem_norm")(conv(self.width, 7, stride=2, padding=3)(x)))
+            x = max_pool(x, window=3, stride=2, padding=1)
+        stages = {}
+        for stage, stride in enumerate(self.strides):
+            for index in range(sizes[stage]):
+                name = f"stage_{stage + 2}_block_{index + 1}"
+                x = block(self.width * 2**stage, stride if index == 0 else 1, norm, self.dtype, name=name)(x)
+            stages[f"c{stage + 2}"] = x
+        return stages

@@ -1,0 +1,91 @@
+"""A recipe's `predict` for images of any size: they are brought to the network's shape, and boxes back from it."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from cvjax.core import Recipe, State
+from cvjax.data import pipeline, transforms
+from cvjax.data.transforms.scene import Scene
+from cvjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An image as the network takes it.
+
+    Attributes:
+      original: the user's, float32 in [0, 1].
+      image: of the network's shape.
+      scale: how many of the network's pixels make one of the original, in x, y, x, y.
+      shift: where the original's upper left corner lies in the network's image, in x, y, x, y.
+    """
+
+    original: Float32[np.ndarray, "height width channels"]
+    image: Float32[np.ndarray, "rows columns bands"]
+    scale: Float32[np.ndarray, "4"]
+    shift: Float32[np.ndarray, "4"]
+
+
+class Predictor:
+    """A trained system for images of any size, in batches of one shape."""
+
+    def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int):
+        """Prepares the transforms that the run evaluated with; `description` is the run's config.json."""
+        self.transforms = pipeline.build(description["config"]["data"]["eval_transforms"])
+        self.shape = tuple(description["batch"]["image"][0][1:])
+        classes = description["config"]["recipe"].get("classes", ())
+        self.classes = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+        self.batch = batch
+        self.state, self.predict = state, jax.jit(recipe.predict)
+
+    def prepare(self, original: Float32[np.ndarray, "height width channels"]) -> Prepared:
+        """Brings an image to the shape that the system was trained on.
+
+        Args:
+          original: in [0, 1].
+
+        Raises:
+          UserError: a transform refuses it.
+        """
+        height, width = original.shape[:2]
+        corners = np.float32([[0.4 * width, 0.4 * height, 0.6 * width, 0.6 * height]])  # inside any sensible crop
+        scene = Scene(original, corners, {"area": np.ones(1, np.float32)})
+        scene = self.transforms(scene, np.random.default_rng(0))
+        if scene.shape[:2] != self.shape[:2]:
+            scene = transforms.resize(scene, size=self.shape[:2])
+        if len(scene.boxes) == 0:
+            raise UserError("data.eval_transforms leave nothing of the middle of this image")
+        scale = np.tile((scene.boxes[0, 2:] - scene.boxes[0, :2]) / (corners[0, 2:] - corners[0, :2]), 2)
+        image = scene.image
+        if self.shape[2] == 1 and image.shape[2] == 3:
+            image = transforms.grayscale(image, channels=1)
+        elif self.shape[2] == 3 and image.shape[2] == 1:
+            image = np.repeat(image, 3, axis=2)
+        return Prepared(original, image, scale, scene.boxes[0] - corners[0] * scale)
+
+    def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
+        """Yields each image with its outputs; no more than a batch of images is held at a time.
+
+        Detections are without padding, their boxes in pixels of the original and clipped to it.
+        """
+        images = iter(images)
+        while chunk := list(itertools.islice(images, self.batch)):
+            rows = np.stack([prepared.image for prepared in chunk])
+            padded = np.concatenate([rows, np.repeat(rows[-1:], self.batch - len(rows), axis=0)])
+            outputs = jax.device_get(self.predict(self.state, {"image": padded}))
+            for row, prepared in enumerate(chunk):
+                mine = {name: value[row] for name, value in outputs.items()}
+                yield prepared, _brought_back(mine, prepared) if "detected" in mine else mine
+
+
+def _brought_back(found: Mapping[str, np.ndarray], prepared: Prepared) -> dict[str, np.ndarray]:
+    real = {name: value[found["detected"]] for name, value in found.items() if name != "detected"}
+    height, width = prepared.original.shape[:2]
+    boxes = (real["boxes"] - prepared.shift) / prepared.scale
+    return {**real, "boxes": np.clip(boxes, 0, np.float32([width, height, width, height]))}

@@ -1,0 +1,224 @@
+"""RetinaNet as a whole: outputs, training that stays finite and learns, averages, detections, mistakes."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.detection import retinanet
+from cvjax.errors import UserError
+from cvjax.nets.resnet import stage_strides
+
+SHAPE, CLASSES = (32, 32, 3), 3
+SMALL = dict(
+    shape=SHAPE,
+    classes=CLASSES,
+    depth=18,
+    width=4,
+    stem="small",
+    strides=(2, 2, 2),
+    levels=(3, 4, 5),
+    sizes=(6.0, 12.0, 24.0),
+    channels=8,
+    subnet_depth=1,
+    subnet_deviation=0.1,
+    max_detections=20,
+    candidates=50,
+    optimiser={"name": "adam", "learning_rate": 3e-3},
+)
+
+
+def make_batch(seed=0, most=3, batch=8, objects=3):
+    """Images of noise with bright rectangles in the colour of their class."""
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(0, 0.3, (batch, *SHAPE)).astype(np.float32)
+    near = rng.integers(0, 20, (batch, objects, 2))
+    boxes = np.concatenate([near, near + rng.integers(6, 13, (batch, objects, 2))], axis=-1).astype(np.float32)
+    labels = rng.integers(0, CLASSES, (batch, objects)).astype(np.int32)
+    mask = np.arange(objects) < rng.integers(1, most + 1, (batch, 1))
+    for image, row in itertools.product(range(batch), range(objects)):
+        if mask[image, row]:
+            x1, y1, x2, y2 = boxes[image, row].astype(int)
+            images[image, y1:y2, x1:x2] = 0.1
+            images[image, y1:y2, x1:x2, labels[image, row]] = 0.9
+    boxes[~mask], labels[~mask] = 0, 0
+    nothing = np.zeros_like(mask)
+    batch = dict(image=images, boxes=boxes, labels=labels, mask=mask, difficult=nothing, crowd=nothing)
+    return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+@pytest.fixture(scope="module")
+def system():
+    """(recipe, initial state, compiled train step, compiled eval step). To compile `init` would take longer."""
+    recipe, rng = retinanet.recipe(**SMALL, ema=0.5), np.random.default_rng(0)
+
+    def draw(path, leaf):
+        names = [entry.key for entry in path]
+        if names[-1] != "kernel":
+            return jnp.full(leaf.shape, float(names[-1] in ("scale", "var")))
+        height, width, inputs, outputs = leaf.shape
+        deviation = 0.1 if names[0] == "retinanet" else math.sqrt(2 / height / width / outputs)
+        deviation = math.sqrt(1 / height / width / inputs) if "fpn" in names else deviation
+        return jnp.asarray(deviation * rng.normal(size=leaf.shape), jnp.float32)
+
+    shapes = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
+    latest = {"params": shapes.params, "batch_stats": shapes.extra["batch_stats"]}
+    latest["params"] = jax.tree_util.tree_map_with_path(draw, latest["params"])
+    latest["batch_stats"] = jax.tree_util.tree_map_with_path(draw, latest["batch_stats"])
+    latest["params"]["retinanet"]["classification"]["output"]["bias"] -= math.log(99)
+    opt = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.opt)
+    extra = {"batch_stats": latest["batch_stats"], "ema": latest}
+    state = shapes.replace(step=jnp.int32(0), params=latest["params"], opt=opt, extra=extra)
+    return recipe, state, jax.jit(recipe.train_step), jax.jit(recipe.eval_step)
+
+
+def variables_of(state, average=False):
+    """Parameters and statistics."""
+    latest = {"params": state.params, "batch_stats": state.extra["batch_stats"]}
+    return state.extra["ema"] if average else latest
+
+
+@pytest.mark.parametrize("fpn", [True, False])
+def test_there_is_an_output_for_every_anchor(fpn):
+    arguments = {**SMALL, "shape": (45, 37, 3), "fpn": fpn}
+    recipe = retinanet.recipe(**arguments)
+    batch = {"image": jnp.zeros((2, 45, 37, 3))}
+    state = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+    found = jax.eval_shape(recipe.eval_step, state, batch, jax.random.key(0))  # decoding fails where they differ
+    assert found["boxes"].shape == (2, 20, 4)
+    # Twelve rows and ten columns of stride 4, and so on; without a pyramid all 27 anchors of a cell are on stride 8.
+    places = [12 * 10, 6 * 5, 3 * 3] if fpn else [3 * 6 * 5]
+    stages = stage_strides("small", (2, 2, 2))
+    anchors = retinanet.lay_anchors(
+        (45, 37), stages, (3, 4, 5), (6.0, 12.0, 24.0), (1.0, 1.26, 1.59), (0.5, 1.0, 2.0), fpn
+    )
+    assert [len(level) for level in anchors] == [9 * count for count in places]
+    output = state.params["retinanet"]["classification"]["output"]["kernel"]
+    assert output.shape[-1] == (9 if fpn else 27) * CLASSES
+
+
+def test_bfloat16_keeps_parameters_and_outputs_in_float32():
+    recipe = retinanet.recipe(**SMALL, dtype="bfloat16")
+    state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
+    state, metrics = jax.eval_shape(recipe.train_step, state, make_batch(), jax.random.key(0))
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.extra, metrics))}
+    assert kinds == {jnp.dtype("float32")}
+    assert jax.eval_shape(recipe.predict, state, make_batch())["boxes"].dtype == jnp.float32
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def spoil(batch, how):
+    changes = {
+        "no objects": {"mask": jnp.zeros_like(batch["mask"])},
+        "padding holds rubbish": {"mask": batch["mask"] & False, "boxes": jnp.full_like(batch["boxes"], jnp.nan)},
+        "degenerate boxes": {"boxes": batch["boxes"].at[:, 0].set(jnp.array([9.0, 9.0, 9.0, 9.0]))},
+        "inside out": {"boxes": batch["boxes"][..., jnp.array([2, 3, 0, 1])]},
+        "outside": {"boxes": batch["boxes"] + 1000},
+        "tiny": {"boxes": batch["boxes"].at[:, 0].set(jnp.array([9.0, 9.0, 9.0 + 1e-5, 9.0 + 1e-5]))},
+    }
+    return {**batch, **changes[how]}
+
+
+@pytest.mark.parametrize(
+    "how", ["no objects", "padding holds rubbish", "degenerate boxes", "inside out", "outside", "tiny"]
+)
+def test_losses_and_gradients_stay_finite(system, how):
+    _, state, step, _ = system
+    after, metrics = step(state, spoil(make_batch(), how), jax.random.key(0))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((after, metrics)))
+    assert metrics["loss/classification"] > 0
+    moved = jnp.abs(after.params["retinanet"]["classification"]["output"]["bias"] + math.log(99))
+    assert moved.min() > 0  # background is learnt from all the same
+
+
+@pytest.mark.parametrize("flag", ["crowd", "difficult"])
+def test_crowd_and_difficult_objects_are_not_trained_on(system, flag):
+    _, state, step, _ = system
+    batch = make_batch()
+    without = {**batch, "mask": batch["mask"].at[:, 0].set(False)}
+    flagged = {**batch, flag: batch[flag].at[:, 0].set(True)}
+    one, two, all_ = (step(state, each, jax.random.key(0))[1] for each in (without, flagged, batch))
+    assert one == two and one != all_
+
+
+def test_learns_to_find_rectangles(system):
+    recipe, state, step, detect = system
+
+    for index in range(200):
+        state, _ = step(state, make_batch(index, most=1), jax.random.key(index))
+    held_out = [make_batch(seed, most=1) for seed in range(1000, 1004)]
+    rows = [(batch, detect(state, batch, jax.random.key(0))) for batch in held_out]
+    figures = recipe.score(jax.device_get(rows))
+    assert figures["map_voc07"] > 0.4  # .6 or so; untrained it is 0
+    pictures = recipe.visualise(state, held_out[0], jax.random.key(0))["detections"]
+    assert pictures.shape[0] == 8 and pictures.min() >= 0 and pictures.max() <= 1
+
+
+def test_average_is_of_parameters_and_statistics_and_detects(system):
+    _, state, step, detect = system
+    batch, key = make_batch(), jax.random.key(0)
+    after, _ = step(state, batch, key)
+    decay = min(0.5, 1 / 10)  # of step 0
+    expected = jax.tree.map(
+        lambda old, new: decay * old + (1 - decay) * new, variables_of(state, average=True), variables_of(after)
+    )
+    for ours, theirs in zip(*map(jax.tree.leaves, (variables_of(after, average=True), expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    latest_spoilt = after.replace(
+        params=jax.tree.map(jnp.zeros_like, after.params),
+        extra={**after.extra, "batch_stats": jax.tree.map(jnp.ones_like, after.extra["batch_stats"])},
+    )
+    average_spoilt = after.replace(extra={**after.extra, "ema": jax.tree.map(jnp.ones_like, after.extra["ema"])})
+    found, same, other = (detect(each, batch, key)["scores"] for each in (after, latest_spoilt, average_spoilt))
+    assert (found == same).all() and not (found == other).all()
+
+
+# --- detection ----------------------------------------------------------------------------------------------------
+
+
+def test_detections_are_sorted_and_score_more_than_the_threshold(system):
+    _, state, _, detect = system
+    found = detect(state, make_batch(), jax.random.key(0))
+    scores = found["scores"]
+    assert (scores[found["detected"]] > 0.05).all() and (jnp.diff(scores, axis=1) <= 0).all()
+
+
+def test_the_mirrored_image_is_looked_at_too(system):
+    _, state, _, _ = system
+    recipe = retinanet.recipe(**SMALL, score_threshold=0.0, flip_test=True)
+    state = state.replace(extra={**state.extra, "ema": {}})
+    predict = jax.jit(recipe.predict)
+    found = predict(state, make_batch())
+    assert found["detected"].any()
+    # In mirrored images it finds what it finds, mirrored, because it looks at both.
+    mirrored = predict(state, {"image": make_batch()["image"][:, :, ::-1]})
+    np.testing.assert_allclose(mirrored["scores"], found["scores"], atol=1e-6)
+    boxes = jnp.stack([SHAPE[1] - found["boxes"][..., 2], found["boxes"][..., 1]], -1)
+    np.testing.assert_allclose(jnp.sort(mirrored["boxes"][..., :2].sum(-1)), jnp.sort(boxes.sum(-1)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(sizes=(8.0,)), r"sizes=\(8.0,\): levels=\(3, 4, 5\) want 3"),
+        (dict(fpn=False, strides=(2, 2)), "fpn=False"),
+        (dict(stem="smalls"), "Did you mean 'small'"),
+    ],
+)
+def test_mistakes_are_explained_at_once(wrong, message):
+    if "stem" in wrong:
+        with pytest.raises(UserError, match=message):
+            stage_strides(wrong["stem"], (2,))
+        return
+    with pytest.raises(UserError, match=message):
+        retinanet.recipe(**{**SMALL, **wrong})
+
+
+def test_images_of_another_size_are_refused(system):
+    with pytest.raises(UserError, match=r"config\.recipe\.shape"):
+        system[0].init(jax.random.key(0), {"image": jnp.zeros((1, 16, 16, 3))})

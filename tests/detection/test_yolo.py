@@ -1,0 +1,319 @@
+"""YOLO against loops over cells and predictors in NumPy, and against torch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.detection import yolo
+from cvjax.errors import UserError
+
+KEY = jax.random.key(0)
+TINY = dict(layers=((8, 3, 1), yolo.POOL, (8, 3, 1), yolo.POOL), hidden=16, max_detections=6)
+
+
+def scenes(count=3, objects=4, size=(32, 48), classes=3, seed=0):
+    """Random boxes, some of them padding, on noise."""
+    rng = np.random.default_rng(seed)
+    near = rng.uniform(0, np.array(size[::-1]) * 0.7, (count, objects, 2))
+    boxes = np.concatenate([near, near + rng.uniform(4, 14, near.shape)], axis=-1).astype(np.float32)
+    mask = np.arange(objects) < rng.integers(1, objects + 1, (count, 1))
+    nothing = np.zeros((count, objects), bool)
+    return {
+        "image": rng.uniform(size=(count, *size, 3)).astype(np.float32),
+        "boxes": boxes * mask[..., None],
+        "labels": rng.integers(0, classes, (count, objects)).astype(np.int32) * mask,
+        "mask": mask,
+        "difficult": nothing,
+        "crowd": nothing,
+    }
+
+
+# --- the loss, cell by cell ---------------------------------------------------------------------------------------
+
+
+def overlap_of(a, b):
+    width = max(0.0, min(a[0] + a[2] / 2, b[0] + b[2] / 2) - max(a[0] - a[2] / 2, b[0] - b[2] / 2))
+    height = max(0.0, min(a[1] + a[3] / 2, b[1] + b[3] / 2) - max(a[1] - a[3] / 2, b[1] - b[3] / 2))
+    union = a[2] * a[3] + b[2] * b[3] - width * height
+    return width * height / union if union > 0 else 0.0
+
+
+def loss_by_loops(outputs, boxes, labels, mask, predictors, size):
+    """Equation 3 for one image with its gradient, in float64; boxes as shares of the image, as Darknet has them."""
+    rows, columns, features = outputs.shape
+    parts = dict(coordinates=0.0, object=0.0, no_object=0.0, classes=0.0)
+    gradient, owners = np.zeros(outputs.shape), {}
+    for box, label in zip(boxes[mask], labels[mask], strict=True):
+        x1, y1, x2, y2 = box / np.array([size[1], size[0]] * 2)
+        x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        owners.setdefault((int(y * rows), int(x * columns)), (x, y, w, h, label))  # the first object of a cell
+    for row in range(rows):
+        for column in range(columns):
+            out, slope = outputs[row, column], gradient[row, column]
+            chosen = None
+            if (row, column) in owners:
+                *truth, label = owners[row, column]
+                overlaps, distances = [], []
+                for j in range(predictors):
+                    px, py, pw, ph = out[5 * j : 5 * j + 4]
+                    guess = ((column + px) / columns, (row + py) / rows, pw**2, ph**2)
+                    overlaps.append(overlap_of(guess, truth))
+                    distances.append(np.sqrt(np.sum(np.subtract(guess, truth) ** 2)))
+                chosen = int(np.argmax(overlaps)) if max(overlaps) > 0 else int(np.argmin(distances))
+                target = (truth[0] * columns - column, truth[1] * rows - row, truth[2] ** 0.5, truth[3] ** 0.5)
+                for place, wanted in enumerate(target, start=5 * chosen):
+                    parts["coordinates"] += 5 * (out[place] - wanted) ** 2
+                    slope[place] = 10 * (out[place] - wanted)
+                confidence = out[5 * chosen + 4]
+                parts["object"] += (confidence - overlaps[chosen]) ** 2
+                slope[5 * chosen + 4] = 2 * (confidence - overlaps[chosen])
+                for place in range(5 * predictors, features):
+                    wanted = float(place - 5 * predictors == label)
+                    parts["classes"] += (out[place] - wanted) ** 2
+                    slope[place] = 2 * (out[place] - wanted)
+            for j in range(predictors):
+                if j != chosen:
+                    parts["no_object"] += 0.5 * out[5 * j + 4] ** 2
+                    slope[5 * j + 4] = out[5 * j + 4]
+    return parts, gradient
+
+
+@pytest.mark.parametrize("predictors", [1, 2, 3])
+@pytest.mark.parametrize("spread", [0.5, 0.02])  # the second: predictions so small and far off that IoUs are 0
+def test_loss_and_gradient_equal_loops_over_cells(predictors, spread):
+    size = (32, 48)
+    batch = scenes(count=6, size=size)
+    outputs = np.random.default_rng(1).normal(0, spread, (6, 4, 6, 5 * predictors + 3)).astype(np.float32)
+    if spread < 0.1:
+        outputs[..., [5 * j for j in range(predictors)]] += np.arange(predictors) - 1  # far off, each its own way
+    arguments = [jnp.asarray(batch[name]) for name in ("boxes", "labels", "mask")]
+
+    def total(outputs):
+        parts = yolo.losses(outputs, *arguments, predictors, size)
+        parts.pop("iou")
+        return sum(parts.values()).sum(), parts
+
+    slopes, parts = jax.jit(jax.grad(total, has_aux=True))(jnp.asarray(outputs))
+    for image in range(6):
+        rows = (batch[name][image] for name in ("boxes", "labels", "mask"))
+        expected, gradient = loss_by_loops(outputs[image].astype(np.float64), *rows, predictors, size)
+        for name, value in expected.items():  # float32 sums of some hundred squares
+            np.testing.assert_allclose(parts[name][image], value, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(slopes[image], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_responsible_is_the_highest_iou_or_else_the_nearest():
+    truth = jnp.array([10.0, 10.0, 20.0, 20.0])
+    good, better, near, far = (
+        [10.0, 10.0, 15.0, 20.0],
+        [10.0, 10.0, 18.0, 20.0],
+        [21.0, 10.0, 31.0, 20.0],
+        [40.0, 10.0, 50.0, 20.0],
+    )
+    choose = lambda *boxes: yolo.choose_responsible(jnp.array(boxes), truth, (64, 64))  # noqa: E731
+    index, overlap = choose(good, better, near)
+    assert int(index) == 1
+    np.testing.assert_allclose(overlap, [0.5, 0.8, 0.0], rtol=1e-6)
+    assert int(choose(far, near)[0]) == 1 and int(choose(near, far)[0]) == 0
+    assert int(choose(near, good)[0]) == 1  # the IoU decides wherever one is above 0
+    assert int(choose(good, good)[0]) == 0
+
+
+def test_a_cell_keeps_the_first_of_two_objects_and_a_centre_outside_goes_to_the_nearest_cell():
+    boxes = jnp.array([[[0, 0, 9, 9], [2, 2, 10, 10], [1, 1, 4, 4], [30, 30, 40, 36]]], jnp.float32)
+    index, occupied = yolo.objects_of_cells(boxes, jnp.array([[False, True, True, True]]), (2, 2), (32, 32))
+    np.testing.assert_array_equal(occupied, [[[True, False], [False, True]]])
+    assert int(index[0, 0, 0]) == 1 and int(index[0, 1, 1]) == 3  # padding is nobody's, and row 1 comes before row 2
+
+
+def test_placing_is_by_cell_and_square_and_has_an_inverse():
+    coordinates = jnp.zeros((1, 2, 4, 1, 4)).at[0, 1, 2, 0].set(jnp.array([0.5, 0.25, 0.5, 0.75]))
+    box = yolo.place(coordinates, (40, 80))[0, 1, 2, 0]
+    np.testing.assert_allclose(box, [40, 13.75, 60, 36.25])  # centre (50, 25), size 80 / 4 and 40 * 9 / 16
+    boxes = jnp.asarray(np.sort(np.random.default_rng(0).uniform(0, 40, (2, 3, 5, 2, 2)), axis=3).reshape(2, 3, 5, 4))
+    back = yolo.place(yolo.unplace(boxes, (40, 40))[..., None, :], (40, 40))[..., 0, :]
+    np.testing.assert_allclose(back, boxes, atol=1e-4)  # float32, pixels
+
+
+@pytest.mark.parametrize("kind", ["padding", "degenerate", "inside out", "no overlap"])
+def test_loss_and_gradients_are_finite_without_proper_objects(kind):
+    boxes = {"padding": [0, 0, 0, 0], "degenerate": [5, 5, 5, 5], "inside out": [9, 9, 4, 4]}.get(kind, [1, 1, 2, 2])
+    rows = (jnp.array([[boxes]], jnp.float32), jnp.zeros((1, 1), jnp.int32), jnp.array([[kind != "padding"]]))
+    outputs = jnp.zeros((1, 2, 2, 12))
+
+    def total(outputs):
+        parts = yolo.losses(outputs, *rows, 2, (16, 16))
+        return sum(parts.values()).sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(total))(outputs)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    assert (float(value) > 0) == (kind != "padding")  # outputs of 0 are right where there is nothing
+
+
+# --- the network --------------------------------------------------------------------------------------------------
+
+
+# As many as PyTorch versions of the paper's table have; and as the weights of Darknet's yolo-tiny.cfg hold, a file of
+# 180,357,512 bytes with a header of 16.
+PARAMETERS = {"yolo": 271_703_550, "fast": (180_357_512 - 16) // 4}
+
+
+@pytest.mark.parametrize(("layers", "bottleneck", "convolutions"), [("yolo", 0, 24), ("fast", 256, 9)])
+def test_networks_are_those_of_the_paper(layers, bottleneck, convolutions):
+    net = yolo.Yolo(yolo.LAYERS[layers], 30, bottleneck=bottleneck)
+    shapes = jax.eval_shape(net.init, KEY, jnp.zeros((1, 448, 448, 3)))["params"]
+    assert sum(name.startswith("Conv_") for name in shapes) == convolutions
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == PARAMETERS[layers]
+    outputs = jax.eval_shape(net.apply, {"params": shapes}, jnp.zeros((2, 448, 448, 3)))
+    assert outputs.shape == (2, 7, 7, 30)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("layers", "bottleneck", "batch_norm"), [("yolo", 0, False), ("fast", 16, True)])
+def test_network_equals_torch_with_the_same_weights(layers, bottleneck, batch_norm):
+    torch = pytest.importorskip("torch")
+    net = yolo.Yolo(yolo.LAYERS[layers], 8, 1 / 32, bottleneck, 512, batch_norm=batch_norm)
+    images = jax.random.uniform(KEY, (2, 128, 192, 3))
+    variables = dict(jax.jit(net.init)(KEY, images))
+    if batch_norm:
+        variables["batch_stats"] = jax.tree.map(lambda leaf: leaf + 0.3, variables["batch_stats"])
+    x = torch.from_numpy(np.asarray(2 * images - 1).transpose(0, 3, 1, 2).copy())
+    tensor = lambda leaf: torch.from_numpy(np.array(leaf))  # noqa: E731
+    number = 0
+    for features, kernel, stride in yolo.LAYERS[layers]:
+        if not features:
+            x = torch.nn.functional.max_pool2d(x, 2)
+            continue
+        params = variables["params"][f"Conv_{number}"]
+        bias = None if batch_norm else tensor(params["bias"])
+        x = torch.conv2d(x, tensor(params["kernel"]).permute(3, 2, 0, 1), bias, stride, (kernel - 1) // 2)
+        if batch_norm:
+            scale, stats = (variables[kind][f"BatchNorm_{number}"] for kind in ("params", "batch_stats"))
+            rows = (tensor(part) for part in (stats["mean"], stats["var"], scale["scale"], scale["bias"]))
+            x = torch.nn.functional.batch_norm(x, *rows, eps=1e-5)
+        x, number = torch.nn.functional.leaky_relu(x, 0.1), number + 1
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    for name in ["bottleneck"] * bool(bottleneck) + ["hidden", "cells"]:
+        params = variables["params"][name]
+        x = x @ tensor(params["kernel"]) + tensor(params["bias"])
+        x = torch.nn.functional.leaky_relu(x, 0.1) if name == "hidden" else x
+    outputs = jax.jit(net.apply)(variables, images)
+    assert outputs.shape == (2, 2, 3, 8)
+    np.testing.assert_allclose(outputs.reshape(2, -1), x, atol=2e-4)  # up to 26 layers of float32
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_shared_dense_layers_say_of_a_cell_what_they_say_of_any_other(shared):
+    net = yolo.Yolo(((4, 1, 1),), 7, hidden=16, shared=shared)
+    images = jax.random.uniform(KEY, (1, 2, 3, 3))
+    variables = jax.jit(net.init)(KEY, images)
+    outputs, mirrored = (jax.jit(net.apply)(variables, x) for x in (images, images[:, :, ::-1]))
+    assert outputs.shape == (1, 2, 3, 7)
+    assert np.allclose(mirrored[:, :, ::-1], outputs, atol=1e-5) == shared
+
+
+def test_dropout_is_in_front_of_the_last_layer_and_only_while_training():
+    net = yolo.Yolo(TINY["layers"], 7, hidden=4096, dropout=0.5)
+    images = jnp.ones((1, 4, 4, 3))
+    params = jax.tree.map(jnp.zeros_like, jax.eval_shape(net.init, KEY, images)["params"])
+    params["hidden"]["bias"] += 1
+    params["cells"]["kernel"] += 1 / 4096
+    apply = jax.jit(net.apply, static_argnames="train")
+    np.testing.assert_allclose(apply({"params": params}, images), 1.0, rtol=1e-5)
+    dropped = apply({"params": params}, images, train=True, rngs={"dropout": KEY})
+    # The mean of 4096 draws of 0 or 2 has a deviation of 1/64; all outputs see the same.
+    assert 0 < abs(float(dropped[0, 0, 0, 0]) - 1) < 5 / 64 and float(jnp.ptp(dropped)) < 1e-5
+
+
+# --- the recipe ---------------------------------------------------------------------------------------------------
+
+
+def tiny(**changes):
+    arguments = dict(shape=(32, 48, 3), classes=3, batch_norm=True, optimiser={"name": "adam", "learning_rate": 1e-3})
+    return yolo.recipe(**{**arguments, **TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A tiny recipe with average and its state after three steps."""
+    recipe, batch = tiny(ema=0.9), scenes()
+    state = jax.jit(recipe.init)(KEY, batch)
+    step = jax.jit(recipe.train_step)
+    for _ in range(3):
+        state, metrics = step(state, batch, KEY)
+    return recipe, state, step, batch, metrics
+
+
+def test_scores_are_class_probability_times_confidence():
+    outputs = jnp.zeros((1, 1, 2, 7)).at[0, 0, 1].set(jnp.array([0.5, 0.5, 0.5, 1.0, 0.8, 0.25, 1.5]))
+    boxes, scores, labels = yolo.candidates(outputs, 1, (10, 20))
+    np.testing.assert_allclose(scores, [[0, 0, 0.2, 0.8]])  # a probability of 1.5 is 1
+    np.testing.assert_array_equal(labels, [[0, 1, 0, 1]])
+    np.testing.assert_allclose(boxes[0, 2:], [[12.5, 0, 17.5, 10]] * 2)
+    np.testing.assert_allclose(yolo.candidates(-outputs, 1, (10, 20))[1], 0)  # minus times minus is no score
+
+
+def test_the_average_of_parameters_and_statistics_is_what_detects(trained):
+    recipe, state, step, batch, metrics = trained
+    new, _ = step(state, batch, KEY)
+    latest = {"params": new.params["yolo"], "batch_stats": new.extra["batch_stats"]["yolo"]}
+    decay = min(0.9, 4 / 13)
+    expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.extra["ema"]["yolo"], latest)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.extra["ema"]["yolo"], expected)
+    garbage = jax.tree.map(jnp.ones_like, (state.params, state.extra["batch_stats"]))
+    changed = state.replace(params=garbage[0], extra={**state.extra, "batch_stats": garbage[1]})
+    evaluate = jax.jit(recipe.eval_step)
+    jax.tree.map(np.testing.assert_array_equal, evaluate(changed, batch, KEY), evaluate(state, batch, KEY))
+    assert np.isfinite(list(metrics.values())).all()
+    assert not jax.eval_shape(tiny().init, KEY, batch).extra["ema"]
+
+
+def test_difficult_and_crowd_objects_are_not_trained_on(trained):
+    _, state, step, batch, _ = trained
+    rows = np.zeros_like(batch["mask"])
+    rows[0, 0] = True
+    without = {**batch, "mask": batch["mask"] & ~rows}
+    expected = step(state, without, KEY)[1]
+    for name in ("difficult", "crowd"):
+        jax.tree.map(np.testing.assert_array_equal, step(state, {**batch, name: rows}, KEY)[1], expected)
+    assert float(step(state, batch, KEY)[1]["loss/classes"]) != float(expected["loss/classes"])
+
+
+def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(trained):
+    _, state, _, batch, _ = trained
+    predict = jax.jit(tiny(ema=0.9, flip_test=True, score_threshold=0.0).predict)
+    found = predict(state, {"image": batch["image"]})
+    mirrored = predict(state, {"image": batch["image"][:, :, ::-1]})
+    assert found["detected"].all() and found["boxes"].shape == (3, 6, 4)
+    boxes = np.asarray(mirrored["boxes"])[..., [2, 1, 0, 3]]
+    np.testing.assert_allclose(found["boxes"], np.abs(boxes - [48, 0, 48, 0]), atol=1e-3)
+    np.testing.assert_allclose(found["scores"], mirrored["scores"], atol=1e-5)
+    plain = jax.jit(tiny(ema=0.9, score_threshold=0.0).predict)(state, {"image": batch["image"]})
+    assert np.abs(plain["scores"] - found["scores"]).max() > 1e-6
+
+
+def test_squares_are_learnt_and_drawn():
+    batch = scenes(count=8, objects=1, classes=2)
+    for image, box, label in zip(batch["image"], batch["boxes"][:, 0], batch["labels"][:, 0], strict=True):
+        x1, y1, x2, y2 = box.round().astype(int)
+        image[y1:y2, x1:x2] = [4.0, 0.0, 0.0] if label else [0.0, 0.0, 4.0]
+    batch["boxes"] = batch["boxes"].round()
+    recipe = tiny(classes=("blue", "red"), dropout=0.0, optimiser={"name": "adam", "learning_rate": 3e-3})
+    state = jax.jit(recipe.init)(KEY, batch)
+    step = jax.jit(recipe.train_step)
+    first = None
+    for _ in range(150):
+        state, metrics = step(state, batch, KEY)
+        first = metrics if first is None else first
+    assert metrics["loss/total"] < 0.2 * first["loss/total"] and metrics["iou"] > 0.6 > first["iou"]
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
+    figures = recipe.score(iter([(batch, outputs)]))
+    assert figures["map_voc07"] > 0.8 and {"voc07/blue", "voc07/red"} <= figures.keys()
+    shown = recipe.visualise(state, batch, KEY)["detections"]
+    assert shown.shape == (8, 256, 768, 3) and shown.min() >= 0 and shown.max() <= 1
+
+
+def test_an_image_too_small_for_the_layers_is_refused():
+    with pytest.raises(UserError, match="one pixel of 64"):
+        yolo.recipe(shape=(32, 32, 3), classes=2)

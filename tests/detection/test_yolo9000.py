@@ -1,0 +1,237 @@
+"""YOLO9000: the tree against loops down its branches, losses on ancestors only, and boxes that are truly withheld."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.detection import yolo9000
+from cvjax.detection.yolo9000 import WordTree
+from cvjax.errors import UserError
+
+# Siblings need not stand together, and leaves are at several depths.
+TREE = WordTree(("animal", "thing", "dog", "chair", "cat", "terrier", "poodle", "table"), (-1, -1, 0, 1, 0, 2, 2, 1))
+SHAPE, ANCHORS, CLASSES = (16, 16, 3), ((1.0, 1.5), (2.0, 2.0)), tuple("0123456789")
+UNBOXED = ("2", "5")
+
+
+def conditional(logits):
+    """Softmax over each node's siblings, by loops."""
+    odds = np.exp(np.float64(logits))
+    siblings = [[n for n, p in enumerate(TREE.parents) if p == parent] for parent in TREE.parents]
+    return np.array([odds[node] / odds[group].sum() for node, group in enumerate(siblings)])
+
+
+def climb(node):
+    return [] if node < 0 else [node, *climb(TREE.parents[node])]
+
+
+def test_conditional_probabilities_are_softmaxes_over_siblings():
+    logits = np.random.default_rng(0).normal(size=(4, 3, 8)) * 5
+    ours = jnp.exp(yolo9000.log_softmax(jnp.float32(logits), TREE))
+    np.testing.assert_allclose(ours, np.apply_along_axis(conditional, -1, logits), rtol=1e-5)
+    huge = yolo9000.log_softmax(jnp.float32(1e4 * logits), TREE)
+    assert np.isfinite(huge).all()
+
+
+def test_a_path_is_the_product_down_to_its_node():
+    logits = np.random.default_rng(1).normal(size=(5, 8))
+    ours = jnp.exp(yolo9000.path_log_probability(jnp.float32(logits), jnp.arange(8), TREE))
+    for row, p in zip(logits, ours, strict=True):
+        given = conditional(row)
+        np.testing.assert_allclose(p, [np.prod(given[climb(node)]) for node in range(8)], rtol=1e-5)
+        np.testing.assert_allclose(p[jnp.array([5, 6, 4, 3, 7])].sum(), 1, rtol=1e-5)  # the leaves
+
+
+def walk(logits, threshold):
+    """Downwards from the top, as section 4 tells it."""
+    given, node, p = conditional(logits), -1, 1.0
+    while True:
+        children = [child for child, parent in enumerate(TREE.parents) if parent == node]
+        if not children:
+            return node
+        best = max(children, key=lambda child: given[child])
+        if p * given[best] <= threshold and node >= 0:
+            return node
+        node, p = best, p * given[best]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
+def test_descends_while_the_path_is_probable(threshold):
+    logits = 2 * np.random.default_rng(2).normal(size=(60, 8))
+    ours = yolo9000.walk_down(jnp.float32(logits), TREE, threshold).tolist()
+    assert ours == [walk(row, threshold) for row in logits]
+    assert len(set(ours)) > 4  # inner nodes and leaves
+    tie = yolo9000.walk_down(jnp.zeros((1, 8)), TREE, threshold).item()
+    assert tie == walk(np.zeros(8), threshold)
+
+
+def test_the_loss_of_a_class_touches_the_groups_of_its_ancestors_only():
+    logits = np.random.default_rng(3).normal(size=8)
+    nodes = jnp.arange(8)
+    for node in range(8):
+        slope = jax.grad(lambda x, n=node: -yolo9000.path_log_probability(x, nodes, TREE)[n])(jnp.float32(logits))
+        expected = np.zeros(8)
+        for ancestor in climb(node):
+            group = [n for n, p in enumerate(TREE.parents) if p == TREE.parents[ancestor]]
+            expected[group] = conditional(logits)[group]
+            expected[ancestor] -= 1
+        np.testing.assert_allclose(slope, expected, atol=1e-6)
+
+
+def test_reads_trees(tmp_path):
+    file = tmp_path / "own.tree"
+    file.write_text("".join(f"{name} {parent}\n" for name, parent in zip(TREE.names, TREE.parents, strict=True)))
+    assert yolo9000.read_tree(str(file)) == TREE
+    digits = yolo9000.read_tree("digits")
+    assert set(CLASSES) < set(digits.names) and len(digits.names) == 16
+    path = [digits.names[n] for n in digits.paths[digits.names.index("7")] if n < 16]
+    assert path == ["7", "odd_straight", "odd"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a\n", "a 0\n", "a -1\nb 1\n", "a -2\n", "a -1 3\n", "a -1\na 0\n", "a x\n", "\n"]
+)
+def test_refuses_a_file_that_is_no_tree(tmp_path, text):
+    file = tmp_path / "own.tree"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"own\.tree"):
+        yolo9000.read_tree(str(file))
+
+
+def test_image_losses_teach_the_most_probable_box_alone():
+    generator = np.random.default_rng(4)
+    outputs = generator.normal(size=(4, 2, 3, 2, 5 + 8))
+    outputs[0, ..., 4] -= 3  # objectness below .3
+    outputs[1, ..., 4] += 6
+    nodes, shown = [5, 3], np.array([[True, False], [True, True], [False, False], [False, True]])
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(outputs):
+        parts = yolo9000.image_losses(outputs, jnp.asarray(shown), jnp.array(nodes), TREE)
+        return sum(parts.values()).sum(), parts
+
+    slope, parts = gradient(jnp.float32(outputs))
+    for image in range(4):
+        expected, loss_class, loss_object = np.zeros_like(outputs[image]), 0.0, 0.0
+        for node, visible in zip(nodes, shown[image], strict=True):
+            objectness = 1 / (1 + np.exp(-outputs[image, ..., 4]))
+            given = np.apply_along_axis(conditional, -1, outputs[image, ..., 5:])
+            likelihood = given[..., climb(node)].prod(-1)
+            best = np.unravel_index(np.argmax(objectness * likelihood), objectness.shape)
+            if not visible:
+                continue
+            o = objectness[best]
+            missing = max(0.3 - o, 0)
+            loss_object += 5 * missing**2 / 2
+            loss_class -= np.log(likelihood[best])
+            expected[best][4] -= 5 * missing * o * (1 - o)
+            for ancestor in climb(node):
+                group = [n for n, p in enumerate(TREE.parents) if p == TREE.parents[ancestor]]
+                expected[best][5 + np.array(group)] += given[best][group]
+                expected[best][5 + ancestor] -= 1
+        np.testing.assert_allclose(slope[image], expected, atol=1e-5)
+        np.testing.assert_allclose(parts["image_class"][image], loss_class, rtol=1e-5)
+        np.testing.assert_allclose(parts["image_object"][image], loss_object, rtol=1e-4)
+    assert parts["image_object"][0] > 0 == parts["image_object"][1]
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+def make_recipe(**options):
+    options = dict(ema=0.9, width=4, stages=(1, 1, 1), shape=SHAPE, anchors=ANCHORS) | options
+    return yolo9000.recipe(CLASSES, "digits", UNBOXED, **options)
+
+
+def make_batch(labels, seed=0):
+    """Noise with two random boxes an image."""
+    generator = np.random.default_rng(seed)
+    count = len(labels)
+    corner = generator.uniform(0, 8, size=(count, 2, 2))
+    boxes = np.concatenate([corner, corner + generator.uniform(3, 8, size=corner.shape)], axis=-1)
+    batch = dict(image=generator.uniform(size=(count, *SHAPE)).astype(np.float32), boxes=boxes.astype(np.float32))
+    batch |= dict(labels=np.array(labels, np.int32), mask=np.ones((count, 2), bool))
+    flags = {name: np.zeros((count, 2), bool) for name in ("difficult", "crowd")}
+    return jax.tree.map(jnp.asarray, {**batch, **flags})
+
+
+@pytest.fixture(scope="module")
+def started():
+    recipe, batch = make_recipe(), make_batch([[1, 3], [2, 4], [5, 2], [9, 5]])
+    return recipe, recipe.init(jax.random.key(0), batch), batch, jax.jit(recipe.train_step)
+
+
+def test_withheld_boxes_change_nothing(started):
+    _, state, batch, step = started
+    expected = jax.device_get(step(state, batch, jax.random.key(0)))
+    others = {
+        "boxes": batch["boxes"].at[1:].set(jnp.nan),
+        "labels": batch["labels"].at[jnp.array([1, 3]), jnp.array([1, 0])].set(7),
+        "difficult": batch["difficult"].at[1:].set(True),
+    }
+    for name, value in others.items():
+        again = jax.device_get(step(state, {**batch, name: value}, jax.random.key(0)))
+        jax.tree.map(np.testing.assert_array_equal, again, expected)
+    seen = jax.device_get(step(state, {**batch, "boxes": batch["boxes"] + 1}, jax.random.key(0)))
+    assert seen[1]["loss/coordinates"] != expected[1]["loss/coordinates"]
+
+
+def test_images_without_boxes_have_image_losses_only(started):
+    _, state, batch, step = started
+    metrics = {}
+    for name, labels in {"boxed": [[1, 3]] * 4, "unboxed": [[2, 3]] * 4}.items():
+        metrics[name] = jax.device_get(step(state, {**batch, "labels": jnp.int32(labels)}, jax.random.key(0))[1])
+    image_losses = {"loss/image_class", "loss/image_object"}
+    for name, value in metrics["boxed"].items():
+        assert (value == 0) == (name in image_losses), name
+    for name, value in metrics["unboxed"].items():
+        assert name == "loss/image_object" or (value > 0) == (name in {*image_losses, "loss/total"}), name
+
+
+def test_finite_without_objects_and_on_degenerate_boxes(started):
+    _, state, batch, step = started
+    empty = {**batch, "mask": jnp.zeros_like(batch["mask"])}
+    flat = {**batch, "boxes": jnp.full_like(batch["boxes"], 5.0)}
+    for given in (empty, flat):
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(step(state, given, jax.random.key(0))))
+
+
+def test_evaluates_all_classes_and_tells_nodes(started):
+    recipe, state, batch, _ = started
+    found = jax.device_get(recipe.eval_step(state, batch, jax.random.key(0)))
+    assert set(found["labels"].ravel()) <= set(range(10))
+    told = jax.device_get(recipe.predict(state, {"image": batch["image"]}))
+    assert told["labels"].max() >= 10  # an untrained network knows no digit for sure
+    sure = make_recipe(tree_threshold=0.0).predict(state, {"image": batch["image"]})
+    assert sure["labels"].max() < 10
+    assert recipe.visualise(state, batch, jax.random.key(0))["detections"].ndim == 4
+
+
+def test_figures_of_classes_with_and_without_boxes(started):
+    recipe, _, batch, _ = started
+    batch = jax.device_get(batch)
+    rows = {**batch, "area": np.ones((4, 2), np.float32)}
+    right = batch["labels"] != 5  # of the classes on these images, 1, 2, 3, 4, 5 and 9, all but 5 are found
+    found = dict(boxes=batch["boxes"], labels=batch["labels"], scores=np.full((4, 2), 0.9, np.float32), detected=right)
+    figures = recipe.score(iter([(rows, found)]))
+    assert figures["map_boxed"] == pytest.approx(1) and figures["map_unboxed"] == pytest.approx(0.5)
+    assert figures["map_voc07"] == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((("0", "ten"), "digits", ("0",)), "'ten'"),
+        ((CLASSES, "digits", ("11",)), "'11'"),
+        ((CLASSES, "digit", ("1",)), "Did you mean 'digits'"),
+        ((CLASSES, "digits", ()), "some of the classes"),
+        ((CLASSES, "digits", CLASSES), "some of the classes"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(UserError, match=message):
+        yolo9000.recipe(*arguments)

@@ -1,0 +1,215 @@
+"""YOLOv2's recipe on a small network: what a step does, what it detects, which sizes it sees, and that it learns."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.detection import region, yolov2
+from cvjax.errors import UserError
+
+SHAPE, ANCHORS, NAMES = (32, 48, 3), ((1.0, 1.5), (2.0, 2.0)), ("cat", "dog", "cow")
+BATCH = 8
+
+
+def make_recipe(**options):
+    options = dict(ema=0.9, optimiser=dict(name="sgd", learning_rate=1e-2)) | options
+    return yolov2.recipe(SHAPE, NAMES, ANCHORS, width=8, stages=(1, 1, 1), **options)
+
+
+def make_batch(seed=0, batch=BATCH):
+    """Noise with bright rectangles, which are the objects; the last row of each image is padding."""
+    generator = np.random.default_rng(seed)
+    images = generator.uniform(0, 0.3, size=(batch, *SHAPE)).astype(np.float32)
+    boxes, labels = np.zeros((batch, 3, 4), np.float32), generator.integers(3, size=(batch, 3)).astype(np.int32)
+    for image, slot in np.ndindex(batch, 2):
+        x, y = generator.integers((24 * slot, 0), (24 * slot + 14, 18))
+        boxes[image, slot] = x, y, x + generator.integers(6, 10), y + generator.integers(6, 14)
+        x1, y1, x2, y2 = boxes[image, slot].astype(int)
+        images[image, y1:y2, x1:x2, labels[image, slot]] = 1
+    mask = np.tile([True, True, False], (batch, 1))
+    flags = {name: np.zeros_like(mask) for name in ("difficult", "crowd")}
+    return jax.tree.map(jnp.asarray, dict(image=images, boxes=boxes, labels=labels, mask=mask, **flags))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The recipe, its state after 150 steps on one batch, the batch, and the metrics of each step."""
+    recipe, batch = make_recipe(prior_images=3 * BATCH, optimiser=dict(name="adam", learning_rate=1e-2)), make_batch()
+    step, state, metrics = jax.jit(recipe.train_step), recipe.init(jax.random.key(0), batch), []
+    for index in range(150):
+        state, values = step(state, batch, jax.random.key(index))
+        metrics.append(jax.device_get(values))
+    return recipe, state, batch, metrics
+
+
+def overlap(a, b):
+    sides = np.maximum(0, np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]))
+    return sides.prod() / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod())
+
+
+def test_learns_to_detect(trained):
+    recipe, state, batch, metrics = trained
+    assert metrics[-1]["loss/total"] < metrics[3]["loss/total"] / 4
+    found = jax.device_get(recipe.eval_step(state, batch, jax.random.key(0)))
+    truth = jax.device_get(batch)
+    for image, slot in np.ndindex(BATCH, 2):
+        same = found["labels"][image, :2] == truth["labels"][image, slot]
+        overlaps = [overlap(box, truth["boxes"][image, slot]) for box in found["boxes"][image, :2][same]]
+        assert max(overlaps, default=0) > 0.5
+
+
+def test_detections_are_as_all_systems_give_them(trained):
+    recipe, state, batch, _ = trained
+    for found in (recipe.eval_step(state, batch, jax.random.key(0)), recipe.predict(state, {"image": batch["image"]})):
+        shapes = {name: (value.shape, value.dtype) for name, value in found.items()}
+        assert shapes == {
+            "boxes": ((BATCH, 100, 4), jnp.float32),
+            "scores": ((BATCH, 100), jnp.float32),
+            "labels": ((BATCH, 100), jnp.int32),
+            "detected": ((BATCH, 100), bool),
+        }
+        assert (np.diff(found["scores"], axis=1) <= 0).all() and found["detected"].any(1).all()
+        assert (found["boxes"] >= 0).all() and (found["boxes"] <= np.array([48, 32, 48, 32])).all()
+        assert (found["scores"][found["detected"]] > 0.005).all() and not found["scores"][~found["detected"]].any()
+
+
+def test_figures_and_drawings(trained):
+    recipe, state, batch, _ = trained
+    rows = jax.device_get((batch, recipe.eval_step(state, batch, jax.random.key(0))))
+    figures = recipe.score(iter([rows]))
+    assert figures["map_voc07"] > 0.9 and {"ap", "voc07/cat", "ap/cow"} <= set(figures)
+    drawn = recipe.visualise(state, batch, jax.random.key(0))["detections"]
+    assert drawn.ndim == 4 and drawn.shape[-1] == 3 and 0 <= drawn.min() <= drawn.max() <= 1
+
+
+def test_predictors_are_pulled_to_their_anchors_by_the_first_images_only(trained):
+    metrics = trained[3]
+    assert [m["loss/prior"] > 0 for m in metrics[:5]] == [True, True, True, False, False]
+
+
+def test_a_step_descends_the_mean_loss_and_averages_parameters_and_statistics():
+    recipe, batch = make_recipe(), make_batch()
+    state = recipe.init(jax.random.key(1), batch)
+    net = yolov2.YoloV2(len(ANCHORS), len(NAMES), 8, (1, 1, 1))
+    after, metrics = jax.jit(recipe.train_step)(state, batch, jax.random.key(0))
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(params):
+        variables = {"params": params, "batch_stats": state.extra["batch_stats"]["detector"]}
+        outputs, new = net.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        truth = batch["boxes"], batch["labels"], batch["mask"]
+        parts, _ = region.losses(outputs, *truth, ANCHORS, 4, prior_weight=0.01)
+        return sum(parts.values()).mean(), (parts, new["batch_stats"])
+
+    slope, (parts, stats) = gradient(state.params["detector"])
+    expected = jax.tree.map(lambda p, g: p - 1e-2 * g, state.params["detector"], slope)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)  # two orders of the same float32 sums
+    jax.tree.map(near, after.params["detector"], expected)
+    for name, part in parts.items():
+        near(metrics[f"loss/{name}"], part.mean())
+    old = {"params": state.params["detector"], "batch_stats": state.extra["batch_stats"]["detector"]}
+    new = {"params": expected, "batch_stats": stats}
+    # (1 + 0) / (10 + 0) of the old average, which the first step starts from, is kept.
+    jax.tree.map(lambda e, a, b: near(e, 0.1 * a + 0.9 * b), after.extra["ema"]["detector"], old, new)
+    jax.tree.map(near, after.extra["batch_stats"]["detector"], stats)
+
+
+def test_the_average_detects(trained):
+    recipe, state, batch, _ = trained
+    broken = state.replace(params=jax.tree.map(jnp.zeros_like, state.params))
+    for found in (recipe.predict(state, batch), recipe.predict(broken, batch)):
+        assert found["scores"].max() > 0.5
+
+
+def test_difficult_and_crowd_objects_are_not_trained_on():
+    recipe, batch = make_recipe(), make_batch()
+    state, step = recipe.init(jax.random.key(0), batch), jax.jit(recipe.train_step)
+    hidden = batch["mask"] & np.array([True, False, False])
+    expected = step(state, {**batch, "mask": hidden}, jax.random.key(0))[1]
+    for flag in ("difficult", "crowd"):
+        metrics = step(state, {**batch, flag: ~hidden}, jax.random.key(0))[1]
+        assert jax.device_get(metrics) == jax.device_get(expected)
+
+
+def test_test_time_flip_sees_an_image_and_its_mirror_image_alike(trained):
+    _, state, batch, _ = trained
+    recipe = make_recipe(flip_test=True)
+    found = jax.device_get(recipe.predict(state, {"image": batch["image"]}))
+    mirrored = jax.device_get(recipe.predict(state, {"image": batch["image"][:, :, ::-1]}))
+    np.testing.assert_allclose(mirrored["scores"], found["scores"], atol=1e-5)  # ties may come in another order
+    top = mirrored["boxes"][:, 0]
+    np.testing.assert_allclose(
+        np.stack([48 - top[:, 2], top[:, 1], 48 - top[:, 0], top[:, 3]], 1), found["boxes"][:, 0], atol=1e-3
+    )
+
+
+def test_draws_a_size_every_ten_steps():
+    drawn = np.asarray(jax.vmap(lambda step: yolov2.draw_size(step, 3))(jnp.arange(600))).reshape(60, 10)
+    assert (drawn == drawn[:, :1]).all()
+    assert all(10 <= np.sum(drawn[:, 0] == size) <= 30 for size in range(3))
+
+
+def test_resizes_images_and_boxes_together():
+    batch = make_batch(batch=2)
+    bigger = yolov2.resize(batch, (64, 96))
+    assert bigger["image"].shape == (2, 64, 96, 3)
+    for image, slot in np.ndindex(2, 2):
+        x1, y1, x2, y2 = np.asarray(bigger["boxes"][image, slot]).astype(int)
+        inside = np.asarray(bigger["image"][image, y1 + 1 : y2 - 1, x1 + 1 : x2 - 1, batch["labels"][image, slot]])
+        np.testing.assert_allclose(inside, 1, atol=1e-6)
+        around = np.asarray(bigger["image"][image, :, :, batch["labels"][image, slot]])
+        assert around[y1:y2, max(x1 - 2, 0) : x1].mean() < 0.9 or x1 < 2
+
+
+def test_several_sizes_train_as_each_alone():
+    batch, both, one = make_batch(), make_recipe(sizes=(16, 32)), make_recipe(sizes=(16,))
+    state = both.init(jax.random.key(0), batch)
+    first = next(step for step in range(0, 100, 10) if yolov2.draw_size(jnp.int32(step), 2) == 0)
+    at = state.replace(step=jnp.int32(first))
+    one, both = (jax.jit(recipe.train_step)(at, batch, jax.random.key(0)) for recipe in (one, both))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), both, one)
+
+
+def test_passthrough_is_an_ablation_of_the_last_convolutions_inputs():
+    shapes = {}
+    for passthrough in (True, False):
+        net = yolov2.YoloV2(2, 3, width=4, stages=(1, 1, 1), passthrough=passthrough)
+        shapes[passthrough] = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *SHAPE)))["params"]
+    with_it, without = (shapes[p]["head_2"]["conv"]["kernel"].shape for p in (True, False))
+    assert with_it == (3, 3, 16 + 4 * 8, 16) and without == (3, 3, 16, 16)
+    assert set(shapes[True]) - set(shapes[False]) == {"passthrough"}
+
+
+def test_the_default_network_is_that_of_the_paper():
+    net = yolov2.YoloV2(5, 20)
+    images = jax.ShapeDtypeStruct((1, 416, 416, 3), jnp.float32)
+    outputs, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), images)
+    assert outputs.shape == (1, 13, 13, 5, 25)
+    assert len([k for k in jax.tree.leaves(variables["params"]) if len(k.shape) == 4]) == 18 + 3 + 1 + 1
+    assert variables["params"]["head_2"]["conv"]["kernel"].shape == (3, 3, 1024 + 4 * 64, 1024)
+
+
+@pytest.mark.parametrize("options", [dict(sizes=(30,)), dict(stages=(1,) * 7), dict(sizes=(36,))])
+def test_refuses_sizes_that_cannot_be_halved(options):
+    arguments = dict(shape=SHAPE, classes=NAMES, anchors=ANCHORS, stages=(1, 1, 1)) | options
+    with pytest.raises(UserError, match="have to be multiples of"):
+        yolov2.recipe(**arguments)
+
+
+def test_clusters_the_shapes_that_were_planted():
+    generator = np.random.default_rng(0)
+    planted = np.array([[8, 8], [16, 40], [48, 24]])
+    sizes = planted[generator.integers(3, size=(50, 4))] + generator.uniform(-1, 1, (50, 4, 2))
+    corner = generator.uniform(0, 10, (50, 4, 2))
+    mask = np.ones((50, 4), bool)
+    batch = dict(boxes=np.concatenate([corner, corner + sizes], -1).astype(np.float32), mask=mask, valid=mask[:, 0])
+    flags = dict(difficult=~mask, crowd=~mask)
+    odd = dict(boxes=np.full((1, 4, 4), [0, 0, 300, 1], np.float32), mask=mask[:1], valid=mask[:1, 0])
+    odd |= {name: mask[:1] if name == "difficult" else ~mask[:1] for name in flags}
+    anchors, fit = yolov2.cluster([{**batch, **flags}, odd], stride=8, count=3)
+    np.testing.assert_allclose(anchors, planted / 8, atol=0.05)
+    assert fit > 0.9
