@@ -11,7 +11,7 @@ Time: 10 minutes on two CPU cores.
 
 from cvjax.config import experiment, variant
 
-STEPS = 4000
+STEPS = 4400
 
 
 def get_config(name: str = ""):
@@ -42,7 +42,7 @@ def get_config(name: str = ""):
         data=dict(
             name="digit_scenes/plain_64",
             max_boxes=8,
-            batch=64,
+            batch=32,
             eval_batch=100,
             # No crop: what a crop leaves of an unboxed digit is known from its box alone.
             transforms=(

@@ -87,8 +87,10 @@ def written(annotation: Any) -> str:
         return " ".join([written(inner[0]), *(str(limits) for limits in inner[1:] if isinstance(limits, Range))])
     if kind is tuple and any(typing.get_origin(part) is Annotated for part in inner):
         return f"({', '.join('...' if part is Ellipsis else written(part) for part in inner)})"
+    if kind in (typing.Union, types.UnionType):
+        return " | ".join(map(written, inner))
     if kind is typing.Literal:
         return f"one of {', '.join(map(str, inner))}"
     if isinstance(annotation, type) and not inner:
-        return annotation.__name__
+        return "None" if annotation is types.NoneType else annotation.__name__
     return str(annotation).replace("collections.abc.", "").replace("typing.", "")

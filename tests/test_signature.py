@@ -48,5 +48,6 @@ def test_types_are_written_for_people():
     assert written(int) == "int"
     assert written(Literal["a", "b"]) == "one of a, b"
     assert written(int | None) == "int | None"
+    assert written(Count | tuple[str, ...]) == "int at least 1 | tuple[str, ...]"
     assert written(Sequence[float]) == "Sequence[float]"
     assert written(tuple[int, ...]) == "tuple[int, ...]"

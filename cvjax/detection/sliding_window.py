@@ -9,7 +9,7 @@ convolution over the whole picture, which computes once what windows share: Serm
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,7 @@ from cvjax.metrics import detection
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.pooling import max_pool
+from cvjax.signature import Count, Range, Share
 
 STRIDE = 4  # pixels between two windows of a picture: the network halves twice
 CONTEXT = 2  # pixels that a window shows around the box that it stands for
@@ -241,27 +242,27 @@ def hardest_background(
 
 
 def recipe(
-    shape: tuple[int, int, int],
-    classes: int | tuple[str, ...],
+    shape: tuple[Count, Count, Count],
+    classes: Count | tuple[str, ...],
     sizes: tuple[tuple[float, float], ...],
-    window: int = 20,
-    width: int = 16,
-    hidden: int = 128,
-    dropout: float = 0.0,
-    near: int = 16,
-    shift: float = 0.3,
-    scale: float = 1.3,
-    far: int = 48,
-    hardest: int = 16,
-    positive_iou: float = 0.55,
-    negative_iou: float = 0.4,
+    window: Count = 20,
+    width: Count = 16,
+    hidden: Count = 128,
+    dropout: Share = 0.0,
+    near: Count = 16,
+    shift: Annotated[float, Range(0)] = 0.3,
+    scale: Annotated[float, Range(1)] = 1.3,
+    far: Count = 48,
+    hardest: Count = 16,
+    positive_iou: Share = 0.55,
+    negative_iou: Share = 0.4,
     convolutional: bool = True,
-    candidates: int = 300,
-    ema: float = 0.0,
+    candidates: Count = 300,
+    ema: Share = 0.0,
     flip_test: bool = False,
-    score_threshold: float = 0.01,
-    iou_threshold: float = 0.3,
-    max_detections: int = 100,
+    score_threshold: Share = 0.01,
+    iou_threshold: Share = 0.3,
+    max_detections: Count = 100,
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
 ) -> Recipe:
     """Makes a classifier of windows, trained on windows of the batch's images and run on all of them.
@@ -356,12 +357,9 @@ def recipe(
             decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
             average = {"classifier": optax.incremental_update(params, average["classifier"], 1 - decay)}
         state = State(state.step + 1, {"classifier": params}, {"classifier": opt}, {"ema": average})
-        objects = (certain & (labels < len(names))).sum() / total
-        return state, {
-            "loss/cross_entropy": loss,
-            "share/right": (right & certain).sum() / total,
-            "share/objects": objects,
-        }
+        shown = certain & (labels < len(names))
+        shares = {"share/right": (right & certain).sum() / total, "share/objects": shown.sum() / total}
+        return state, {"loss/cross_entropy": loss} | shares
 
     def scan(params, images):
         """The best windows of images: boxes, scores and labels of all sizes together."""

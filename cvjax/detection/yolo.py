@@ -8,7 +8,7 @@ authors' Darknet answers it. Nothing is pretrained here, and the paper's first 2
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,7 @@ from cvjax.metrics import detection
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.pooling import max_pool
+from cvjax.signature import Count, Range, Share
 
 Boxes = Float[Array, "batch objects 4"]
 Outputs = Float[Array, "batch rows columns features"]
@@ -281,23 +282,23 @@ PAPER = {"name": "sgd", "learning_rate": 1e-2, "momentum": 0.9, "weight_decay": 
 
 
 def recipe(
-    shape: tuple[int, int, int],
-    classes: int | tuple[str, ...],
+    shape: tuple[Count, Count, Count],
+    classes: Count | tuple[str, ...],
     layers: Literal["yolo", "fast"] | Layers = "yolo",
-    width: float = 1.0,
-    predictors: int = 2,
-    bottleneck: int = 0,
-    hidden: int = 4096,
-    dropout: float = 0.5,
+    width: Annotated[float, Range(0)] = 1.0,
+    predictors: Count = 2,
+    bottleneck: Annotated[int, Range(0)] = 0,
+    hidden: Annotated[int, Range(0)] = 4096,
+    dropout: Share = 0.5,
     batch_norm: bool = False,
     shared: bool = False,
-    coordinate_weight: float = 5.0,
-    no_object_weight: float = 0.5,
-    ema: float = 0.0,
+    coordinate_weight: Annotated[float, Range(0)] = 5.0,
+    no_object_weight: Annotated[float, Range(0)] = 0.5,
+    ema: Share = 0.0,
     flip_test: bool = False,
-    score_threshold: float = 0.001,
-    iou_threshold: float = 0.5,
-    max_detections: int = 100,
+    score_threshold: Share = 0.001,
+    iou_threshold: Share = 0.5,
+    max_detections: Count = 100,
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
     """Makes YOLO. The defaults are the paper's network and loss; Fast YOLO is layers="fast", bottleneck=256.

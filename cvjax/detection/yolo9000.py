@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from cvjax.detection.yolov2 import PAPER, YoloV2, assemble, class_names
 from cvjax.errors import UserError, suggest
 from cvjax.metrics import detection
 from cvjax.nets.darknet import STAGES
+from cvjax.signature import Count, Range, Share
 
 Logits = Float[Array, "*batch nodes"]
 
@@ -215,24 +216,24 @@ def image_losses(
 
 
 def recipe(
-    classes: int | tuple[str, ...],
+    classes: Count | tuple[str, ...],
     tree: str,
     unboxed: tuple[str, ...],
-    shape: tuple[int, int, int] = (416, 416, 3),
+    shape: tuple[Count, Count, Count] = (416, 416, 3),
     anchors: tuple[tuple[float, float], ...] = COCO_ANCHORS,
-    width: int = 32,
-    stages: tuple[int, ...] = STAGES,
-    head: int = 0,
+    width: Count = 32,
+    stages: tuple[Count, ...] = STAGES,
+    head: Annotated[int, Range(0)] = 0,
     passthrough: bool = False,
-    sizes: tuple[int, ...] = (),
-    prior_images: int = 12_800,
+    sizes: tuple[Count, ...] = (),
+    prior_images: Annotated[int, Range(0)] = 12_800,
     rescore: bool = True,
-    tree_threshold: float = 0.5,
-    ema: float = 0.0,
+    tree_threshold: Share = 0.5,
+    ema: Share = 0.0,
     flip_test: bool = False,
-    score_threshold: float = 0.005,
-    iou_threshold: float = 0.45,
-    max_detections: int = 100,
+    score_threshold: Share = 0.005,
+    iou_threshold: Share = 0.45,
+    max_detections: Count = 100,
     dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:

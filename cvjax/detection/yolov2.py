@@ -8,7 +8,7 @@ python -m cvjax.detection.yolov2 --config=FILE    clusters the boxes of a config
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,7 @@ from cvjax.nets.darknet import STAGES, ConvBlock, Darknet, check_stages, reorgan
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.anchors import kmeans, shape_iou
+from cvjax.signature import Count, Range, Share
 
 VOC_ANCHORS = ((1.3221, 1.73145), (3.19275, 4.00944), (5.05587, 8.09892), (9.47112, 4.84053), (11.2364, 10.0071))
 
@@ -233,26 +234,26 @@ PAPER = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 
 
 
 def recipe(
-    shape: tuple[int, int, int] = (416, 416, 3),
-    classes: int | tuple[str, ...] = 20,
+    shape: tuple[Count, Count, Count] = (416, 416, 3),
+    classes: Count | tuple[str, ...] = 20,
     anchors: tuple[tuple[float, float], ...] = VOC_ANCHORS,
-    width: int = 32,
-    stages: tuple[int, ...] = STAGES,
-    head: int = 3,
+    width: Count = 32,
+    stages: tuple[Count, ...] = STAGES,
+    head: Annotated[int, Range(0)] = 3,
     passthrough: bool = True,
-    sizes: tuple[int, ...] = (),
-    prior_images: int = 12_800,
+    sizes: tuple[Count, ...] = (),
+    prior_images: Annotated[int, Range(0)] = 12_800,
     rescore: bool = True,
-    object_weight: float = 5.0,
-    no_object_weight: float = 1.0,
-    class_weight: float = 1.0,
-    coordinate_weight: float = 1.0,
-    ignore_iou: float = 0.6,
-    ema: float = 0.0,
+    object_weight: Annotated[float, Range(0)] = 5.0,
+    no_object_weight: Annotated[float, Range(0)] = 1.0,
+    class_weight: Annotated[float, Range(0)] = 1.0,
+    coordinate_weight: Annotated[float, Range(0)] = 1.0,
+    ignore_iou: Share = 0.6,
+    ema: Share = 0.0,
     flip_test: bool = False,
-    score_threshold: float = 0.005,
-    iou_threshold: float = 0.45,
-    max_detections: int = 100,
+    score_threshold: Share = 0.005,
+    iou_threshold: Share = 0.45,
+    max_detections: Count = 100,
     dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
