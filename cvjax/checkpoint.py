@@ -331,10 +331,9 @@ def _reader(folder: str | Path, step: int | None = None) -> ocp.training.Checkpo
     steps = _steps(folder)
     step = max(steps, default=None) if step is None else step
     if step in steps and (fault := _fault(folder / f"{step}")) and (folder / f"{step}").exists():
-        raise UserError(
-            f"checkpoint {step} in {folder} is broken: {fault}. It has {steps}; train.py with the run's config goes on "
-            f"from a sound one."
-        )
+        sound = max((s for s in steps if s != step and not _fault(folder / f"{s}")), default=None)
+        advice = "None here is sound." if sound is None else f"That of step {sound} is sound (apply: --step={sound})."
+        raise UserError(f"checkpoint {step} in {folder} is broken: {fault}. {advice}")
     return _open(Path(folder).absolute())
 
 

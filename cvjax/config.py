@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 import cvjax
-from cvjax import data
+from cvjax import data, optim
 from cvjax.core import Recipe
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import judge
@@ -255,7 +255,14 @@ def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
     if missing:
         raise UserError(f"config.recipe.{missing[0]} is missing: {system} cannot do without it.")
-    return {name: _cast(f"config.recipe.{name}", value, hints.get(name, Any)) for name, value in values.items()}
+    arguments = {name: _cast(f"config.recipe.{name}", value, hints.get(name, Any)) for name, value in values.items()}
+    for name in arguments:
+        if name.endswith("optimiser"):
+            try:
+                optim.build(arguments[name])
+            except UserError as error:
+                raise UserError(f"config.recipe.{name}: {error}") from None
+    return arguments
 
 
 def _cast(where: str, value: Any, annotation: Any) -> Any:

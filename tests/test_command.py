@@ -74,7 +74,7 @@ MISTAKES = {
     "unknown dataset": ([VAE, "--config.data.name=digit"], ["digit", "Did you mean 'digits'?"]),
     "unknown split": ([VAE, "--config.data.train_split=trian"], ["trian", "train"]),
     "unknown transform": ([VAE, "--config.data.transforms=({'op': 'flop'},)"], ["flop", "flip"]),
-    "unknown optimiser": ([VAE, "--config.recipe.optimiser.name=adm"], ["adm", "adam"]),
+    "unknown optimiser": ([VAE, "--config.recipe.optimiser.name=adm"], ["config.recipe.optimiser", "adm", "adam"]),
     "unknown mesh": ([VAE, "--config.mesh.data=3", "--config.mesh.fsdp=5"], ["config.mesh", "8 devices"]),
     "indivisible batch": ([VAE, "--config.data.batch=17"], ["17", "8"]),
     "unknown system": ("system", ["config.system", "Did you mean 'generative.vae'?"]),
