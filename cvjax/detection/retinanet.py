@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from cvjax import optim
@@ -363,8 +362,7 @@ def recipe(
         average = state.extra["ema"]
         if ema:
             latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))  # a short memory while all changes fast
-            average = optax.incremental_update(latest, average, 1 - decay)
+            average = optim.moving_average(average, latest, state.step, ema)
         state = State(state.step + 1, params, {"retinanet": opt}, {"batch_stats": stats, "ema": average})
         metrics = dict(zip(("loss/classification", "loss/boxes", "positive_anchors"), means, strict=True))
         return state, {**metrics, "loss/total": loss}

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from cvjax import optim
@@ -367,8 +366,7 @@ def recipe(
         average = state.extra["ema"]
         if ema:
             latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
-            average = {"yolo": optax.incremental_update(latest, average["yolo"], 1 - decay)}
+            average = {"yolo": optim.moving_average(average["yolo"], latest, state.step, ema)}
         extra = {"batch_stats": {"yolo": stats}, "ema": average}
         metrics = {f"loss/{name}": part.mean() for name, part in parts.items()}
         metrics |= {"loss/total": loss, "iou": iou.mean()}

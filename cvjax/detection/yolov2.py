@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from cvjax import optim
@@ -186,9 +185,8 @@ def assemble(
         )
         extra = {"batch_stats": {"detector": stats}}
         if ema:
-            decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
             latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            extra["ema"] = {"detector": optax.incremental_update(latest, state.extra["ema"]["detector"], 1 - decay)}
+            extra["ema"] = {"detector": optim.moving_average(state.extra["ema"]["detector"], latest, state.step, ema)}
         metrics = {f"loss/{name}": part.mean() for name, part in parts.items()}
         metrics |= {"loss/total": loss, "iou": counts["iou"].sum() / jnp.maximum(counts["objects"].sum(), 1)}
         return State(step=state.step + 1, params={"detector": params}, opt={"detector": opt}, extra=extra), metrics

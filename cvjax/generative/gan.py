@@ -286,8 +286,7 @@ def recipe(
             generator_tx, g_loss, state.params["generator"], state.opt["generator"]
         )
         latest = {"params": g_params, "batch_stats": g_stats}  # statistics belong to parameters: averaged alike
-        decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))  # a short memory while all changes fast
-        average = optax.incremental_update(latest, state.extra["ema"]["generator"], 1 - decay)
+        average = optim.moving_average(state.extra["ema"]["generator"], latest, state.step, ema)
         state = State(
             step=state.step + 1,
             params={"generator": g_params, "discriminator": d_params},
