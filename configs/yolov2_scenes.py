@@ -9,6 +9,8 @@ Time: 6 minutes on two CPU cores.
 from cvjax.config import experiment, variant
 
 STEPS = 4000
+HAND_PICKED = ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (2.0, 4.0), (4.0, 2.0))
+REPORTED = {"expect": {"map_voc07": (">=", 0), "ap": (">=", 0)}}
 
 
 def get_config(name: str = ""):
@@ -62,8 +64,8 @@ def get_config(name: str = ""):
     }
     variants = {
         "smoke": smoke | {"data.name": "digit_scenes/smoke"},
-        # Ablations of the paper's table 2.
-        "hand_picked_anchors": {"recipe.anchors": ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (2.0, 4.0), (4.0, 2.0))},
-        "no_passthrough": {"recipe.passthrough": False},
+        # Ablations of the paper's table 2; what they reach is reported, no bar is set.
+        "hand_picked_anchors": {"recipe.anchors": HAND_PICKED} | REPORTED,
+        "no_passthrough": {"recipe.passthrough": False} | REPORTED,
     }
     return variant(config, name, **variants)
