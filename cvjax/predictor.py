@@ -41,6 +41,8 @@ class Predictor:
         self.shape = tuple(description["batch"]["image"][0][1:])
         classes = description["config"]["recipe"].get("classes", ())
         self.classes = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+        # Boxes are of things whose proportions matter; a picture that is to come out whole is not to have margins.
+        self.resize = transforms.letterbox if description["config"]["data"].get("max_boxes") else transforms.resize
         self.batch = batch
         self.state, self.predict = state, jax.jit(recipe.predict)
 
@@ -58,7 +60,7 @@ class Predictor:
         scene = Scene(original, corners, {"area": np.ones(1, np.float32)})
         scene = self.transforms(scene, np.random.default_rng(0))
         if scene.shape[:2] != self.shape[:2]:
-            scene = transforms.resize(scene, size=self.shape[:2])
+            scene = self.resize(scene, size=self.shape[:2])
         if len(scene.boxes) == 0:
             raise UserError("data.eval_transforms leave nothing of the middle of this image")
         scale = np.tile((scene.boxes[0, 2:] - scene.boxes[0, :2]) / (corners[0, 2:] - corners[0, :2]), 2)

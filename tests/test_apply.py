@@ -173,10 +173,10 @@ def white_box(state, inputs):
     return {"boxes": boxes, "scores": scores, "labels": jnp.ones((count, 2), jnp.int32), "detected": detected}
 
 
-@pytest.fixture(params=["resize", "letterbox", "center_crop"])
+@pytest.fixture(params=["resize", "letterbox", "center_crop", None])
 def detector(request):
     size = (160, 160) if request.param == "center_crop" else (80, 80)
-    data = {"eval_transforms": [{"op": request.param, "size": size}]}
+    data = {"eval_transforms": [{"op": request.param, "size": size}] if request.param else [], "max_boxes": 4}
     description = {"config": {"data": data, "recipe": {"classes": ["box", "white"]}}}
     unused = [print] * 5
     recipe = Recipe(*unused, predict=white_box)
@@ -211,6 +211,20 @@ def test_detections_are_drawn_and_written_in_pixels_of_the_original(detector, tm
     small = drawn[:: drawn.shape[0] // 160, :: drawn.shape[0] // 160]
     changed = np.argwhere((small != image).any(axis=2))
     assert len(changed) and abs(changed[:, 0].max() - WHITE[3]) <= 3  # the box's lower edge, and the name is above
+
+
+def test_what_no_transform_brings_to_the_networks_shape_keeps_its_proportions_for_a_detector(tmp_path):
+    image = white(tmp_path / "a.png").astype(np.float32) / 255
+    edges = {}
+    for most in (4, None):
+        description = {"config": {"data": {"eval_transforms": [], "max_boxes": most}, "recipe": {}}}
+        description |= {"batch": {"image": [[4, 80, 80, 3], "float32"]}}
+        recipe = Recipe(*[print] * 5, predict=white_box)
+        prepared = apply.Predictor(description, recipe, State(jnp.int32(0), {}, {}, {}), batch=2).prepare(image)
+        edges[most] = prepared.scale.tolist()
+        assert prepared.image.shape == (80, 80, 3)
+    np.testing.assert_allclose(edges[4], [1 / 3] * 4, rtol=0.02)
+    np.testing.assert_allclose(edges[None], [1 / 3, 1 / 2] * 2, rtol=0.02)
 
 
 def test_detections_below_the_threshold_are_not_drawn(detector, tmp_path):
