@@ -59,9 +59,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     Raises:
       UserError: a missing or unknown file, an unknown key or flag, or a value of the wrong type.
     """
-    if {"--help", "-help", "--helpfull", "--helpshort", "-h"} & set(argv):
-        return flags.FLAGS(argv)
     paths = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
+    if {"--help", "-help", "--helpfull", "--helpshort", "-h"} & set(argv):
+        print(_help(argv[0], load(paths[-1]) if paths else None))
+        sys.exit()
     if not paths:
         known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
         raise UserError(f"which experiment? Give --config=FILE, one of: {known or 'no file in configs/ here'}.")
@@ -88,6 +89,21 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         with node.ignore_type():
             node[last] = None
     return rest
+
+
+def _help(program: str, config: ConfigDict | None) -> str:
+    """What a program does, its flags and, where there is one, its config's keys with their values."""
+
+    def keys(node: ConfigDict, path: str) -> list[str]:
+        lines = []
+        for name, value in node.items():
+            inside = isinstance(value, ConfigDict)
+            lines += keys(value, f"{path}.{name}") if inside else [f"  {path}.{name}={value!r}"]
+        return lines
+
+    lines = [(sys.modules["__main__"].__doc__ or "").rstrip(), "", flags.FLAGS.module_help(program).rstrip()]
+    lines += ["  --config: the experiment: FILE[:VARIANT]; with a file, --help lists its keys"]
+    return "\n".join(lines + ([] if config is None else ["", *keys(config, "--config")]))
 
 
 def _check_override(config: ConfigDict, name: str, value: str) -> tuple[list[str], str]:

@@ -374,3 +374,19 @@ def test_the_readmes_command_trains_on_a_folder_of_images(tmp_path):
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["batch"]["image"][0] == [16, 64, 64, 3]
+
+
+def test_help_lists_the_flags_and_a_configs_keys(run):
+    plain, full = run("train.py", "--help"), run("train.py", VAE, "--help")
+    anchors = run("cvjax.detection.yolov2", "--help")
+    assert plain.code == full.code == anchors.code == 0
+    assert "Trains one experiment" in plain.said and "--workdir" in plain.said and "--config.steps" not in plain.said
+    assert "--workdir" in full.said and "--config.recipe.latent=" in full.said and "--config.steps=" in full.said
+    assert "anchors" in anchors.said and "--config" in anchors.said
+
+
+def test_anchors_are_clustered_for_systems_that_have_them(run):
+    wrong = run("cvjax.detection.yolov2", "--config=configs/yolo_scenes.py:smoke")
+    assert wrong.code == 1 and wrong.said == (
+        "error: detection.yolo has no anchors to cluster: give a config of YOLOv2 or YOLO9000.\n"
+    )

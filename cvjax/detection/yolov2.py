@@ -349,6 +349,8 @@ if __name__ == "__main__":
         command.parse_flags(sys.argv)
         chosen = config.as_dict(CONFIG.value)
         made = chosen["recipe"]
+        if "anchors" not in made:
+            raise UserError(f"{chosen['system']} has no anchors to cluster: give a config of YOLOv2 or YOLO9000.")
         batches = data.load({**chosen["data"], "eval_split": chosen["data"]["train_split"]}, seed=0).evaluate()
         if made.get("unboxed"):
             names = class_names(made["classes"])
