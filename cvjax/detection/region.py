@@ -102,7 +102,8 @@ def losses(
 ) -> tuple[dict[str, Float[Array, " batch"]], dict[str, Float[Array, " batch"]]]:
     """Computes the parts of Darknet's loss, whose gradient is the `delta` of its region layer with the sign turned.
 
-    Centres and objectness have squared errors through the sigmoid, sizes of the logarithm; each is halved.
+    Centres and objectness have squared errors through the sigmoid, sizes of the logarithm; each is halved. What of an
+    object lies outside the image does not count, and an object of which nothing is left is none.
 
     Args:
       outputs: of the network.
@@ -125,11 +126,13 @@ def losses(
       that have a predictor; iou: sum of their IoU with its box).
     """
     batch, rows, columns, _, width = outputs.shape
+    boxes, mask = box_ops.visible(boxes, mask, rows * stride, columns * stride)
+    labels = jnp.where(mask, labels, 0)
     predictor, assigned = assign(boxes, mask, anchors, (rows, columns), stride)
     flat = outputs.reshape(batch, -1, width)
     objectness = jax.nn.sigmoid(flat[..., 4])
     predicted = jax.lax.stop_gradient(decode(outputs, anchors, stride)).reshape(batch, -1, 4)
-    overlap = box_ops.iou(predicted, boxes) * mask[:, None]
+    overlap = box_ops.iou(predicted, boxes)
     has_object = ((jnp.arange(flat.shape[1])[:, None] == predictor[:, None]) & assigned[:, None]).any(-1)
     free = 1.0 - has_object
     ignored = overlap.max(-1) > ignore_iou

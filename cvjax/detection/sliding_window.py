@@ -337,7 +337,8 @@ def recipe(
     def train_step(state, batch, key):
         draw_key, dropout_key = jax.random.split(key)
         keys, ignored = jax.random.split(draw_key, len(batch["image"])), batch["difficult"] | batch["crowd"]
-        objects = (batch["boxes"], batch["labels"], batch["mask"], ignored)
+        boxes, mask = box_ops.visible(batch["boxes"], batch["mask"], *shape[:2])
+        objects = (boxes, batch["labels"], mask, ignored)
         crops, labels, certain = jax.vmap(draw_windows)(keys, batch["image"], *objects)
         guesses = classify(state.params["classifier"], crops[:, near:])
         find = jax.vmap(partial(hardest_background, count=hardest))

@@ -215,6 +215,7 @@ def losses(
 
     The target of a responsible predictor's confidence is its IoU, through which nothing is learnt; that of all others
     is 0. Class probabilities are plain numbers, without softmax or sigmoid, and count in cells that have an object.
+    What of an object lies outside the image does not count, and an object of which nothing is left is none.
 
     Args:
       outputs: of the network.
@@ -231,6 +232,7 @@ def losses(
       the log: the mean IoU of its responsible predictors, 0 where there are none.
     """
     coordinates, confidence, classes = read(outputs, predictors)
+    boxes, mask = box_ops.visible(boxes, mask, *shape)
     index, occupied = objects_of_cells(boxes, mask, outputs.shape[1:3], shape)
     rows = jnp.arange(len(boxes))[:, None, None]
     truth = boxes[rows, index]
@@ -311,7 +313,7 @@ def recipe(
       width: factor of the channels of all layers but the last.
       predictors: B, boxes a cell.
       bottleneck: size of a linear dense layer in front of the hidden one; 0: none.
-      hidden: size of the hidden dense layer; 0: none.
+      hidden: size of the hidden dense layer.
       dropout: share of the hidden layer dropped while training.
       batch_norm: normalise after each convolution, which the paper does not.
       shared: dense layers that see one cell at a time, the same for all. The paper's learn every cell anew.

@@ -168,9 +168,9 @@ def withhold(
     """
     shown = (batch["labels"][..., None] == jnp.array(unboxed, jnp.int32)) & batch["mask"][..., None]
     boxed = ~shown.any((1, 2))
-    kept = {name: jnp.where(boxed[:, None, None], batch[name], 0) for name in ("boxes",)}
-    kept |= {name: jnp.where(boxed[:, None], batch[name], 0).astype(batch[name].dtype) for name in ("labels", "mask")}
-    return {**batch, **kept}, boxed, shown.any(1)
+    boxes = jnp.where(boxed[:, None, None], batch["boxes"], 0)
+    labels, mask = jnp.where(boxed[:, None], batch["labels"], 0), batch["mask"] & boxed[:, None]
+    return {**batch, "boxes": boxes, "labels": labels, "mask": mask}, boxed, shown.any(1)
 
 
 def image_losses(

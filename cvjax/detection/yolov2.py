@@ -42,7 +42,8 @@ class YoloV2(nn.Module):
       width: channels of the first convolution; 32 is the paper's.
       stages: as those of `Darknet`.
       head: 3x3 convolutions behind Darknet-19, of as many channels as its last one.
-      passthrough: whether the finer features join in front of the last of them.
+      passthrough: whether the finer features join in front of the last of them; as in Darknet's yolov2.cfg, a 1x1
+        convolution, of which the paper does not tell, makes them fewer before.
       dtype: of the computation.
     """
 
@@ -57,12 +58,12 @@ class YoloV2(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Outputs:
         """Returns x, y, width, height, objectness and class logits of each box, float32, before any sigmoid."""
-        *_, fine, x = Darknet(self.width, self.stages, self.dtype, name="darknet")(images, train)
+        *finer, x = Darknet(self.width, self.stages, self.dtype, name="darknet")(images, train)
         features = x.shape[-1]
         for index in range(self.head - 1):
             x = ConvBlock(features, dtype=self.dtype, name=f"head_{index}")(x, train)
         if self.passthrough:
-            fine = ConvBlock(2 * self.width, 1, self.dtype, name="passthrough")(fine, train)
+            fine = ConvBlock(2 * self.width, 1, self.dtype, name="passthrough")(finer[-1], train)
             x = jnp.concatenate([reorganise(fine), x], axis=-1)
         if self.head:
             x = ConvBlock(features, dtype=self.dtype, name=f"head_{self.head - 1}")(x, train)
@@ -129,7 +130,7 @@ def assemble(
     """Makes a recipe of a network that predicts boxes from anchors: YOLOv2 or YOLO9000.
 
     Args:
-      net: the network, with the attribute `stages`.
+      net: the network, with the attributes `stages` and `passthrough`.
       losses_of: (outputs, batch, stride, weight of the prior) -> what `losses` returns.
       scores_of: outputs -> scores of each box for each class, by which figures are computed.
       names_of: outputs -> the same for what `predict` and the drawings tell.
@@ -153,6 +154,8 @@ def assemble(
       UserError: sizes that the network cannot halve as often as it wants to.
     """
     tx, stride = optim.build(optimiser), check_stages(net.stages)
+    if net.passthrough and len(net.stages) < 2:
+        raise UserError(f"config.recipe.stages={tuple(net.stages)}: passthrough wants a stage before the last.")
     scales = [shape[:2], *((size, round(size * shape[1] / shape[0])) for size in sizes)][bool(sizes) :]
     for side in {*shape[:2], *np.ravel(scales).tolist()}:
         if side % stride or side < stride:
@@ -320,6 +323,8 @@ def recipe(
 def cluster(batches: Iterable[Mapping[str, Any]], stride: int, count: int) -> tuple[Anchors, float]:
     """Clusters the boxes of a training set into anchors (section 2, dimension clusters).
 
+    Boxes without width or height are left out, as they are in training.
+
     Args:
       batches: `boxes`, `mask`, `difficult`, `crowd` and `valid`.
       stride: pixels a cell.
@@ -330,13 +335,14 @@ def cluster(batches: Iterable[Mapping[str, Any]], stride: int, count: int) -> tu
     """
     used = (b["boxes"][b["mask"] & ~b["difficult"] & ~b["crowd"] & b["valid"][:, None]] for b in batches)
     boxes = np.concatenate(list(used))
-    sizes = jnp.asarray(boxes[:, 2:] - boxes[:, :2]) / stride
+    sizes = jnp.asarray(boxes[:, 2:] - boxes[:, :2])[(boxes[:, 2:] > boxes[:, :2]).all(-1)] / stride
     anchors = kmeans(jax.random.key(0), sizes, count)
     rounded = [[round(side, 3) for side in anchor] for anchor in anchors.tolist()]
     return rounded, float(shape_iou(sizes, anchors).max(-1).mean())
 
 
 if __name__ == "__main__":
+    import inspect
     import sys
 
     from cvjax import command, config, data
@@ -348,11 +354,15 @@ if __name__ == "__main__":
         """Prints as many anchors as the config has, clustered from its training set as its network sees it."""
         command.parse_flags(sys.argv)
         chosen = config.as_dict(CONFIG.value)
-        made = chosen["recipe"]
+        system = {"detection.yolov2": recipe, "detection.yolo9000": yolo9000.recipe}.get(chosen["system"])
+        if system is None:
+            raise UserError(f"config.system={chosen['system']!r} has no clustered anchors: that of YOLOv2 or YOLO9000 has.")
+        defaults = {name: parameter.default for name, parameter in inspect.signature(system).parameters.items()}
+        made = {**defaults, **chosen["recipe"]}
         if "anchors" not in made:
             raise UserError(f"{chosen['system']} has no anchors to cluster: give a config of YOLOv2 or YOLO9000.")
         batches = data.load({**chosen["data"], "eval_split": chosen["data"]["train_split"]}, seed=0).evaluate()
-        if made.get("unboxed"):
+        if "unboxed" in made:
             names = class_names(made["classes"])
             withheld = [names.index(name) for name in made["unboxed"]]
             batches = (jax.device_get(yolo9000.withhold(batch, withheld)[0]) for batch in batches)

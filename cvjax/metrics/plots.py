@@ -23,7 +23,8 @@ def draw_precision_recall(curves: Mapping[str, Curve], title: str = "") -> Image
     """
     figure, axes = _figure(title, "recall", "precision")
     for name, (recall, precision) in curves.items():
-        axes.plot(np.append(0.0, recall), np.append(precision[:1], precision), label=name, linewidth=1.5)
+        recall, precision = (np.append(values[:1] * first, values) for values, first in ((recall, 0), (precision, 1)))
+        axes.plot(recall, precision, label=name, linewidth=1.5)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     if 0 < len(curves) <= 20:

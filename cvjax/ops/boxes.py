@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 SMALLEST = 1e-3  # pixels; `encode` takes a thinner box for one as thin as this, so that its logarithm is finite
 
@@ -68,6 +68,26 @@ def clip(boxes: Boxes, height: Length, width: Length) -> Boxes:
       What of them lies in the image. A box outside becomes an empty one on the border.
     """
     return jnp.clip(boxes, 0, jnp.array([width, height, width, height], boxes.dtype))
+
+
+def visible(
+    boxes: Boxes, mask: Bool[Array, "*batch"], height: Length, width: Length
+) -> tuple[Boxes, Bool[Array, "*batch"]]:
+    """Cuts objects off at the border of an image, and leaves out those of which nothing is to be seen.
+
+    Args:
+      boxes: corners of objects and of padding, which may be any numbers, NaN as well.
+      mask: which of them are objects.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+
+    Returns:
+      (boxes, 0 where there is none; which of them are objects still: not those without width or height, nor those
+      that lie outside).
+    """
+    boxes = clip(boxes, height, width)
+    seen = mask & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    return jnp.where(seen[..., None], boxes, 0), seen
 
 
 def to_centre(boxes: Boxes) -> Boxes:
