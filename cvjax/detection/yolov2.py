@@ -356,11 +356,11 @@ if __name__ == "__main__":
         chosen = config.as_dict(CONFIG.value)
         system = {"detection.yolov2": recipe, "detection.yolo9000": yolo9000.recipe}.get(chosen["system"])
         if system is None:
-            raise UserError(f"config.system={chosen['system']!r} has no clustered anchors: that of YOLOv2 or YOLO9000 has.")
+            raise UserError(
+                f"config.system={chosen['system']!r} has no clustered anchors: that of YOLOv2 or YOLO9000 has."
+            )
         defaults = {name: parameter.default for name, parameter in inspect.signature(system).parameters.items()}
         made = {**defaults, **chosen["recipe"]}
-        if "anchors" not in made:
-            raise UserError(f"{chosen['system']} has no anchors to cluster: give a config of YOLOv2 or YOLO9000.")
         batches = data.load({**chosen["data"], "eval_split": chosen["data"]["train_split"]}, seed=0).evaluate()
         if "unboxed" in made:
             names = class_names(made["classes"])
