@@ -389,5 +389,5 @@ def test_help_lists_the_flags_and_a_configs_keys():
 def test_anchors_are_clustered_for_systems_that_have_them(run):
     wrong = run("cvjax.detection.yolov2", "--config=configs/yolo_scenes.py:smoke")
     assert wrong.code == 1 and wrong.said == (
-        "error: detection.yolo has no anchors to cluster: give a config of YOLOv2 or YOLO9000.\n"
+        "error: config.system='detection.yolo' has no clustered anchors: that of YOLOv2 or YOLO9000 has.\n"
     )
