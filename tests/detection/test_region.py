@@ -78,8 +78,8 @@ def examples(seed=0, images=3):
     outputs = generator.normal(size=(images, *GRID, len(ANCHORS), 5 + CLASSES))
     corner = generator.uniform(0, 16, size=(images, OBJECTS, 2))
     boxes = np.concatenate([corner, corner + generator.uniform(4, 20, size=corner.shape)], axis=-1)
-    boxes = np.minimum(boxes, [32, 24, 32, 24])
     boxes[:, 1] = boxes[:, 0] + 0.01
+    boxes = np.minimum(boxes, [32, 24, 32, 24])
     labels = generator.integers(CLASSES, size=(images, OBJECTS))
     mask = np.ones((images, OBJECTS), bool)
     mask[:, 3] = False
@@ -166,6 +166,8 @@ DEGENERATE = {
     "inside out": ([[20, 12, 8, 4]], [True]),
     "outside": ([[90, 90, 99, 99]], [True]),
     "as thin as float32 goes": ([[8, 8, 8.000001, 16]], [True]),
+    "rubbish in padding": ([[np.nan, np.inf, -np.inf, 4]], [False]),
+    "rubbish": ([[np.nan, 4, 8, 8]], [True]),
 }
 
 
@@ -174,10 +176,37 @@ def test_degenerate_objects_give_finite_losses_and_gradients(name):
     boxes, mask = DEGENERATE[name]
     outputs = jnp.float32(examples(images=1)[0])
 
-    truth = jnp.float32([boxes]), jnp.zeros((1, 1), jnp.int32), jnp.asarray([mask])
+    truth = jnp.float32([boxes]), jnp.full((1, 1), 0 if mask[0] else -7), jnp.asarray([mask])
     slope, (parts, counts) = gradient(outputs, *truth, jnp.float32(0.01), True)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((slope, parts)))
-    assert counts["objects"].item() == (name in ("outside", "as thin as float32 goes"))
+    assert counts["objects"].item() == (name == "as thin as float32 goes")
+    if not counts["objects"]:
+        nothing = jnp.zeros((1, 1, 4)), jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), bool)
+        same = gradient(outputs, *nothing, jnp.float32(0.01), True)
+        jax.tree.map(np.testing.assert_array_equal, (slope, parts, counts), (same[0], *same[1]))
+
+
+def test_what_of_an_object_lies_outside_the_image_does_not_count():
+    outputs = jnp.float32(examples(images=1)[0])
+    labels, mask = jnp.ones((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+    height, width = STRIDE * GRID[0], STRIDE * GRID[1]
+    whole = gradient(outputs, jnp.float32([[[-7, 10, 9, height + 90]]]), labels, mask, jnp.float32(0), True)
+    cut = gradient(outputs, jnp.float32([[[0, 10, 9, height]]]), labels, mask, jnp.float32(0), True)
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+    inside = gradient(outputs, jnp.float32([[[width - 9, 10, width, height]]]), labels, mask, jnp.float32(0), True)
+    assert (inside[0] != cut[0]).any()
+
+
+def test_weights_are_factors_of_their_parts():
+    given = to_jax(*examples())
+    parts, _ = region.losses(*given, ANCHORS, STRIDE)
+    weights = dict(object_weight=10.0, no_object_weight=3.0, class_weight=4.0, coordinate_weight=5.0)
+    heavier, _ = region.losses(*given, ANCHORS, STRIDE, **weights)
+    factors = dict(object=2, no_object=3, **{"class": 4}, coordinates=5, prior=1)
+    for name, factor in factors.items():
+        np.testing.assert_allclose(heavier[name], factor * parts[name], rtol=1e-6)
+    never, _ = region.losses(*given, ANCHORS, STRIDE, ignore_iou=1.0)
+    assert (never["no_object"] > parts["no_object"]).all()  # predictions that are nearly right are not left alone
 
 
 def test_ranks_pairs_of_box_and_class():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import yolo
 from cvjax.errors import UserError
@@ -16,7 +17,8 @@ def scenes(count=3, objects=4, size=(32, 48), classes=3, seed=0):
     """Random boxes, some of them padding, on noise."""
     rng = np.random.default_rng(seed)
     near = rng.uniform(0, np.array(size[::-1]) * 0.7, (count, objects, 2))
-    boxes = np.concatenate([near, near + rng.uniform(4, 14, near.shape)], axis=-1).astype(np.float32)
+    far = np.minimum(near + rng.uniform(4, 14, near.shape), size[::-1])
+    boxes = np.concatenate([near, far], axis=-1).astype(np.float32)
     mask = np.arange(objects) < rng.integers(1, objects + 1, (count, 1))
     nothing = np.zeros((count, objects), bool)
     return {
@@ -136,10 +138,20 @@ def test_placing_is_by_cell_and_square_and_has_an_inverse():
     np.testing.assert_allclose(back, boxes, atol=1e-4)  # float32, pixels
 
 
-@pytest.mark.parametrize("kind", ["padding", "degenerate", "inside out", "no overlap"])
+DEGENERATE = {
+    "padding": [0, 0, 0, 0],
+    "rubbish": [np.nan, np.inf, 4, 4],
+    "a point": [5, 5, 5, 5],
+    "inside out": [9, 9, 4, 4],
+    "outside": [70, 3, 80, 9],
+}
+
+
+@pytest.mark.parametrize("kind", [*DEGENERATE, "no overlap"])
 def test_loss_and_gradients_are_finite_without_proper_objects(kind):
-    boxes = {"padding": [0, 0, 0, 0], "degenerate": [5, 5, 5, 5], "inside out": [9, 9, 4, 4]}.get(kind, [1, 1, 2, 2])
-    rows = (jnp.array([[boxes]], jnp.float32), jnp.zeros((1, 1), jnp.int32), jnp.array([[kind != "padding"]]))
+    boxes = DEGENERATE.get(kind, [1, 1, 2, 2])
+    padding = kind in ("padding", "rubbish")
+    rows = (jnp.array([[boxes]], jnp.float32), jnp.full((1, 1), -7 if padding else 0), jnp.array([[not padding]]))
     outputs = jnp.zeros((1, 2, 2, 12))
 
     def total(outputs):
@@ -148,14 +160,24 @@ def test_loss_and_gradients_are_finite_without_proper_objects(kind):
 
     value, gradient = jax.jit(jax.value_and_grad(total))(outputs)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    assert (float(value) > 0) == (kind != "padding")  # outputs of 0 are right where there is nothing
+    assert (float(value) > 0) == (kind == "no overlap")  # outputs of 0 are right where there is nothing
+
+
+def test_what_of_an_object_lies_outside_the_image_does_not_count():
+    outputs = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 3, 12)), jnp.float32)
+    compute = jax.jit(
+        lambda box: yolo.losses(outputs, box, jnp.zeros((1, 1), jnp.int32), box[..., 0] < 99, 2, (16, 24))
+    )
+    whole, cut = (compute(jnp.array([[box]], jnp.float32)) for box in ([-50, 7, 9, 90], [0, 7, 9, 16]))
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)
 
 
 # --- the network --------------------------------------------------------------------------------------------------
 
 
-# As many as PyTorch versions of the paper's table have; and as the weights of Darknet's yolo-tiny.cfg hold, a file of
-# 180,357,512 bytes with a header of 16.
+# As PyTorch's summaries of the paper's table print it: 60,155,968 in convolutions, 7 * 7 * 1024 * 4096 + 4096 and
+# 4096 * 1470 + 1470 in dense layers. And as the weights of Darknet's yolo-tiny.cfg hold, a file of 180,357,512 bytes
+# with a header of 16.
 PARAMETERS = {"yolo": 271_703_550, "fast": (180_357_512 - 16) // 4}
 
 
@@ -167,6 +189,30 @@ def test_networks_are_those_of_the_paper(layers, bottleneck, convolutions):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == PARAMETERS[layers]
     outputs = jax.eval_shape(net.apply, {"params": shapes}, jnp.zeros((2, 448, 448, 3)))
     assert outputs.shape == (2, 7, 7, 30)
+
+
+def test_layers_are_those_of_figure_3():
+    figure = """
+        7x7x64-s2 pool 3x3x192 pool 1x1x128 3x3x256 1x1x256 3x3x512 pool
+        1x1x256 3x3x512 1x1x256 3x3x512 1x1x256 3x3x512 1x1x256 3x3x512 1x1x512 3x3x1024 pool
+        1x1x512 3x3x1024 1x1x512 3x3x1024 3x3x1024 3x3x1024-s2 3x3x1024 3x3x1024
+    """
+    said = {"pool": yolo.POOL}
+    for name in figure.split():
+        size, _, stride = name.partition("-s")
+        said[name] = said.get(name) or (int(size.split("x")[2]), int(size[0]), int(stride or 1))
+    assert yolo.LAYERS["yolo"] == tuple(said[name] for name in figure.split())
+
+
+def test_operations_are_as_many_as_darknet_counts():
+    """40.19 billion, says its page of yolov1.cfg, whose one dense layer makes 7 * 7 * 35 numbers of 7 * 7 * 256."""
+    channels, side, operations = 3, 448, 2 * (7 * 7 * 256) * (7 * 7 * 35)
+    for features, kernel, stride in yolo.LAYERS["yolo"]:
+        side //= stride
+        if features:
+            operations += 2 * kernel**2 * channels * features * side**2
+            channels = features
+    assert operations == pytest.approx(40.19e9, abs=0.005e9)
 
 
 @pytest.mark.parity
@@ -267,6 +313,38 @@ def test_the_average_of_parameters_and_statistics_is_what_detects(trained):
     jax.tree.map(np.testing.assert_array_equal, evaluate(changed, batch, KEY), evaluate(state, batch, KEY))
     assert np.isfinite(list(metrics.values())).all()
     assert not jax.eval_shape(tiny().init, KEY, batch).extra["ema"]
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_step_stays_finite_and_small(trained, how):
+    _, state, step, batch, usual = trained
+    after, metrics = step(state, spoil(batch, how), KEY)
+    assert finite(after, metrics) and metrics["loss/total"] < 3 * usual["loss/total"]
+
+
+def test_a_step_weighs_the_parts_of_the_mean_loss_as_asked():
+    batch = jax.tree.map(jnp.asarray, scenes())
+    asked = dict(coordinate_weight=3.0, no_object_weight=0.25)
+    recipe = tiny(dropout=0.0, optimiser={"name": "sgd", "learning_rate": 1e-3}, **asked)
+    state = jax.jit(recipe.init)(KEY, batch)
+    net = yolo.Yolo(TINY["layers"], 13, hidden=16, dropout=0.0, batch_norm=True)
+
+    @jax.jit
+    @jax.value_and_grad
+    def expect(params):
+        variables = {"params": params, "batch_stats": state.extra["batch_stats"]["yolo"]}
+        outputs, _ = net.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        truth = (batch[name] for name in ("boxes", "labels", "mask"))
+        parts = yolo.losses(outputs, *truth, 2, (32, 48))
+        parts["coordinates"] *= asked["coordinate_weight"] / 5
+        parts["no_object"] *= asked["no_object_weight"] / 0.5
+        return (sum(parts.values()) - parts["iou"]).mean()
+
+    value, gradient = expect(state.params["yolo"])
+    after, metrics = jax.jit(recipe.train_step)(state, batch, KEY)
+    assert metrics["loss/total"] == pytest.approx(float(value), rel=1e-5)
+    expected = jax.tree.map(lambda p, g: p - 1e-3 * g, state.params["yolo"], gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), after.params["yolo"], expected)
 
 
 def test_difficult_and_crowd_objects_are_not_trained_on(trained):

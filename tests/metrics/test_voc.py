@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from detection_scenes import in_batches, scenes
 
-from cvjax.metrics import detection, voc
+from cvjax.metrics import detection, plots, voc
 
 NAMES = ("a", "b", "c")
 
@@ -118,6 +118,29 @@ def test_the_nearest_object_is_asked_even_if_it_is_taken():
     outputs["detected"] = np.ones((1, 2), bool)
     found = detection.measure([(batch, outputs)], ["thing"])[1]["thing"]
     assert found["voc"] == 0.5 and found["ap50"] > 0.99  # COCO gives it the free one
+
+
+@pytest.mark.parametrize("difficult", [False, True])
+def test_the_nearest_object_is_asked_even_if_it_is_difficult(difficult):
+    """A detection of a difficult object counts neither way, though a plain one is free and overlaps it enough."""
+    boxes = np.array([[[0, 0, 10, 10], [2, 0, 12, 10]]], np.float32)
+    batch = {"boxes": boxes, "labels": np.zeros((1, 2), np.int32), "mask": np.ones((1, 2), bool)}
+    batch["difficult"] = np.array([[difficult, False]])
+    guesses = np.array([[[0.5, 0, 10.5, 10], [30, 0, 40, 10], [2, 0, 12, 10]]], np.float32)
+    outputs = {"boxes": guesses, "labels": np.zeros((1, 3), np.int32), "detected": np.ones((1, 3), bool)}
+    outputs["scores"] = np.array([[0.9, 0.8, 0.7]], np.float32)
+    recall, precision = detection.precision_recall([(batch, outputs)], ["thing"])["thing"]
+    np.testing.assert_allclose(recall, [0, 1] if difficult else [1 / 2, 1 / 2, 1])
+    np.testing.assert_allclose(precision, [0, 1 / 2] if difficult else [1, 1 / 2, 2 / 3])
+
+
+def test_the_curve_of_a_class_that_was_never_detected_is_drawn():
+    batch, outputs = scenes(0)
+    outputs["detected"] &= outputs["labels"] != 1
+    curves = detection.precision_recall(in_batches(batch, outputs, 7), NAMES)
+    assert set(curves) == set(NAMES) and len(curves["b"][0]) == 0
+    drawn, others = plots.draw_precision_recall(curves), plots.draw_precision_recall({"a": curves["a"]})
+    assert (drawn != others).any()
 
 
 def test_an_overlap_of_exactly_the_threshold_is_no_match():

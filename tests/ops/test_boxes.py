@@ -118,6 +118,17 @@ def test_clip_flip_and_centres():
     np.testing.assert_allclose(boxes.flip(boxes.flip(a, 33.0), 33.0), a, atol=2e-5)
 
 
+def test_objects_are_what_is_visible_of_them():
+    whole, half, touching = [2, 3, 9, 8], [-5, 25, 5, 35], [40, 0, 50, 30]
+    flat, inside_out, rubbish = [4, 4, 4, 9], [9, 8, 2, 3], [np.nan, 0, np.inf, 5]
+    given = jnp.array([[whole, half, touching, flat], [inside_out, rubbish, whole, rubbish]], jnp.float32)
+    mask = jnp.array([[True, True, True, True], [True, True, False, False]])
+    seen, present = boxes.visible(given, mask, 30, 40)
+    np.testing.assert_array_equal(present, [[True, True, False, False], [False] * 4])
+    np.testing.assert_array_equal(seen[0, :2], [whole, [0, 25, 5, 30]])
+    assert not seen[0, 2:].any() and not seen[1].any()
+
+
 @pytest.mark.parametrize("function", [boxes.area, boxes.to_centre, lambda b: boxes.iou(b, b)])
 def test_all_of_it_maps_over_batches(function):
     a = jnp.asarray(random_boxes(5, (3, 7)))
