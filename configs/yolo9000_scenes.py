@@ -29,6 +29,7 @@ def get_config(name: str = ""):
             stages=(1, 1, 3, 3),
             head=3,
             passthrough=True,
+            absent_weight=1.0,  # a scene often shows two of the three
             ema=0.998,
             optimiser=dict(
                 name="adamw",

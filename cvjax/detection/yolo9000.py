@@ -212,6 +212,30 @@ def image_losses(
     }
 
 
+def absent_loss(
+    outputs: Outputs, shown: Bool[Array, "batch unboxed"], nodes: Int[Array, " unboxed"], tree: WordTree
+) -> Float[Array, " batch"]:
+    """Computes the cross-entropy of the classes without boxes that are not on an image of which labels alone are known.
+
+    The paper has no such loss. It matters where several classes without boxes are often on the same images: what is
+    learnt of an image with all of them fits any exchange of their names.
+
+    Args:
+      outputs: of the network.
+      shown: which of the classes is to be seen where; an image without any is one with boxes, and has no loss.
+      nodes: of the tree, one a class.
+      tree: the hierarchy.
+
+    Returns:
+      Sums over an image's boxes, each weighted by its objectness, which is not trained by it.
+    """
+    flat = outputs.reshape(len(outputs), -1, outputs.shape[-1])
+    likelihoods = jnp.minimum(path_log_probability(flat[..., 5:], nodes, tree), -1e-4)
+    objectness = jax.lax.stop_gradient(jax.nn.sigmoid(flat[..., 4:5]))
+    losses = (objectness * -jnp.log(-jnp.expm1(likelihoods))).sum(1)
+    return (losses * (~shown & shown.any(1, keepdims=True))).sum(-1)
+
+
 # --- recipe -------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +252,7 @@ def recipe(
     sizes: tuple[Count, ...] = (),
     prior_images: Annotated[int, Range(0)] = 12_800,
     rescore: bool = True,
+    absent_weight: Annotated[float, Range(0)] = 0.0,
     tree_threshold: Share = 0.5,
     ema: Share = 0.0,
     flip_test: bool = False,
@@ -255,6 +280,7 @@ def recipe(
       sizes: likewise.
       prior_images: likewise.
       rescore: likewise.
+      absent_weight: of `absent_loss`, which the paper does not have.
       tree_threshold: probability of a node down to which `predict` and the drawings descend the tree; they number the
         nodes that are no class of the dataset behind those that are.
       ema: likewise.
@@ -295,7 +321,10 @@ def recipe(
         options = dict(prior_weight=prior_weight, rescore=rescore, class_loss=class_loss)
         parts, counts = region.losses(outputs, *truth, anchors, stride, **options)
         parts = {name: boxed * part for name, part in parts.items()}
-        return parts | image_losses(outputs, shown, nodes[jnp.array(without_boxes)], words), counts
+        parts |= image_losses(outputs, shown, nodes[jnp.array(without_boxes)], words)
+        if absent_weight:
+            parts["image_absent"] = absent_weight * absent_loss(outputs, shown, nodes[jnp.array(without_boxes)], words)
+        return parts, counts
 
     def class_scores(outputs):
         return jax.nn.sigmoid(outputs[..., 4:5]) * jnp.exp(path_log_probability(outputs[..., 5:], nodes, words))
