@@ -1,0 +1,154 @@
+"""Every notebook of colabs/ is clean and, at smoke size, runs from top to bottom in a kernel of its own."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import house
+import nbformat
+import numpy as np
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from nbclient import NotebookClient
+
+NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
+FIGURES = {"detection": 8}  # drawn by each
+# What is asked of each kernel in the end: something that JSON can hold.
+QUESTIONS = {
+    "detection": """dict(
+        final=figures, totals=totals, official=official, sweep=dict(zip(thresholds, voc07, strict=True)),
+        clustered=[coverage(clustered[count]) for count in counts], picked=coverage(picked),
+        anchors=json.loads((RUN / "config.json").read_text())["config"]["recipe"]["anchors"],
+        steps=[row["step"] for row in history if row["split"] == "train"], same=all(jax.tree.leaves(same)),
+        mistakes=total, objects=objects,
+    )"""
+}
+
+# Before the first cell: shapes in signatures are checked as in the other tests, and two libraries are not to be found.
+CONDITIONS = f"""
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+absent = ("tensorflow", "torch")
+PathFinder.find_spec = classmethod(lambda cls, name, *rest: None if name in absent else find(name, *rest))
+sys.path.insert(0, {str(house.ROOT / "tests")!r})
+import conftest
+"""
+
+
+def read(name):
+    return nbformat.read(NOTEBOOKS[name], as_version=4)
+
+
+def code(notebook):
+    """All its code as Python: magics become calls."""
+    cells = (cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return "\n".join(map(TransformerManager().transform_cell, cells))
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS)
+def run(request, tmp_path_factory):
+    """(name, the executed notebook, the kernel's answers, folder) of each notebook, as a newcomer with one device."""
+    name, notebook, folder = request.param, read(request.param), tmp_path_factory.mktemp("colab")
+    (folder / "work").mkdir()
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "conditions.py").write_text(CONDITIONS)
+    question = f"import json\nprint(json.dumps({QUESTIONS[name]}, default=lambda value: value.tolist()))"
+    notebook.cells.append(nbformat.v4.new_code_cell(question))
+    environment = os.environ | {
+        "CVJAX_SMOKE": "1",
+        "IPYTHONDIR": str(folder / "ipython"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PIP_NO_INDEX": "1",  # nothing is to be installed
+        # Nearly all of the time goes into compiling, which takes half as long so.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_DATA_DIR", str(folder / "jupyter"))  # the user's kernels and connections stay untouched
+        options = dict(timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder / "work")}})
+        NotebookClient(notebook, **options).execute(env=environment)
+    last = notebook.cells.pop()
+    return name, notebook, json.loads(last.outputs[-1].text), folder / "work"
+
+
+# --- as they lie in the repository --------------------------------------------------------------------------------
+
+
+def test_there_are_notebooks():
+    assert "detection" in NOTEBOOKS and set(FIGURES) == set(QUESTIONS) == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_is_clean(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    for cell in notebook.cells:
+        assert cell.cell_type != "code" or (cell.outputs == [] and cell.execution_count is None), cell.source
+    assert [cell.cell_type for cell in notebook.cells].count("markdown") >= 5
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_keeps_the_rules(name):
+    path, text = f"colabs/{name}.ipynb", code(read(name))
+    ast.parse(text)
+    assert house.foreign_imports(path, text) + house.nameless_names(path, text) == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_installs_from_a_clone_below(name, tmp_path):
+    """Where nothing is installed, the first cell finds the clone below, a folder that Python takes for a package."""
+    (tmp_path / "cvjax").symlink_to(house.ROOT)
+    first = next(cell for cell in read(name).cells if cell.cell_type == "code")
+    program = f"""
+import builtins, sys
+class Shell:
+    def run_line_magic(self, name, line): print(name, line.format(**globals()))
+builtins.get_ipython = lambda: Shell()
+sys.path.insert(0, "")
+{TransformerManager().transform_cell(first.source)}
+import cvjax
+print(cvjax.__version__)
+"""
+    bare = [sys.executable, "-I", "-S", "-c", program]  # without installed packages
+    printed = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert printed.split("\n")[0].startswith(f"pip install --quiet --editable {tmp_path / 'cvjax'}")
+    (tmp_path / "cvjax").unlink()
+    lost = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "git clone" in lost.stderr and "pip" not in lost.stdout
+
+
+# --- as they run --------------------------------------------------------------------------------------------------
+
+
+def test_all_cells_run(run):
+    name, notebook, _, _ = run
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == FIGURES[name]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "Traceback" not in text and "Warning" not in text
+
+
+def test_detection_is_measured(run):
+    name, notebook, found, folder = run
+    if name != "detection":
+        pytest.skip("of another family")
+    assert 0 <= found["final"]["map_voc07"] <= 1
+    # Reloaded from the folder, or put together from pure functions, it detects what it did at the end of the training.
+    assert found["totals"]["map_voc07"] == pytest.approx(found["final"]["map_voc07"], abs=1e-6)
+    assert found["sweep"]["0.45"] == pytest.approx(found["totals"]["map_voc07"], abs=1e-6)
+    for figure, value in found["official"].items():
+        assert found["totals"][figure] == pytest.approx(value, abs=1e-9), figure
+    assert np.all(np.diff(found["clustered"]) > 0) and found["clustered"][-1] > found["picked"] + 0.05
+    assert len(found["anchors"]) == 5 and found["anchors"][0][0] != 0.966  # of these scenes, not the config's
+    assert found["same"] and found["steps"] == [2, 4, 6, 8]
+    assert found["mistakes"]["missed"] + found["mistakes"]["correct"] <= found["objects"]
+    data = [output.data for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
+    tables = [kinds["text/markdown"] for kinds in data if "text/markdown" in kinds]
+    assert len(tables) == 1 and tables[0].count("\n") == 11
+    assert (folder / "runs" / "colab_smoke" / "report.html").exists()
