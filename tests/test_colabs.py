@@ -58,18 +58,18 @@ def run(request, tmp_path_factory):
     (startup / "conditions.py").write_text(CONDITIONS)
     question = f"import json\nprint(json.dumps({QUESTIONS[name]}, default=lambda value: value.tolist()))"
     notebook.cells.append(nbformat.v4.new_code_cell(question))
-    environment = os.environ | {
+    environment = {
         "CVJAX_SMOKE": "1",
-        "IPYTHONDIR": str(folder / "ipython"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PIP_NO_INDEX": "1",  # nothing is to be installed
         # Nearly all of the time goes into compiling, which takes half as long so.
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JUPYTER_DATA_DIR", str(folder / "jupyter"))  # the user's kernels and connections stay untouched
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))  # nothing of the user's is read or written
+        patch.setenv("JUPYTER_DATA_DIR", str(folder / "jupyter"))
         options = dict(timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder / "work")}})
-        NotebookClient(notebook, **options).execute(env=environment)
+        NotebookClient(notebook, **options).execute(env=os.environ | environment)
     last = notebook.cells.pop()
     return name, notebook, json.loads(last.outputs[-1].text), folder / "work"
 
