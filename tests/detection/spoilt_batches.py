@@ -15,7 +15,7 @@ def _rubbish(batch, padding):
     return {
         "mask": batch["mask"] & ~padding,
         "boxes": jnp.where(padding[..., None], jnp.nan, batch["boxes"]),
-        "labels": jnp.where(padding, -7, batch["labels"]),
+        "labels": jnp.where(padding, 1000, batch["labels"]),
     }
 
 

@@ -176,7 +176,7 @@ def test_degenerate_objects_give_finite_losses_and_gradients(name):
     boxes, mask = DEGENERATE[name]
     outputs = jnp.float32(examples(images=1)[0])
 
-    truth = jnp.float32([boxes]), jnp.full((1, 1), 0 if mask[0] else -7), jnp.asarray([mask])
+    truth = jnp.float32([boxes]), jnp.full((1, 1), 0 if mask[0] else 1000), jnp.asarray([mask])
     slope, (parts, counts) = gradient(outputs, *truth, jnp.float32(0.01), True)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((slope, parts)))
     assert counts["objects"].item() == (name == "as thin as float32 goes")
@@ -184,6 +184,14 @@ def test_degenerate_objects_give_finite_losses_and_gradients(name):
         nothing = jnp.zeros((1, 1, 4)), jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), bool)
         same = gradient(outputs, *nothing, jnp.float32(0.01), True)
         jax.tree.map(np.testing.assert_array_equal, (slope, parts, counts), (same[0], *same[1]))
+
+
+def test_padding_is_told_by_the_mask_alone():
+    outputs, boxes, labels, mask = to_jax(*examples())
+    expected, _ = region.losses(outputs, boxes, labels, mask, ANCHORS, STRIDE)
+    boxes, labels = jnp.where(mask[..., None], boxes, jnp.nan), jnp.where(mask, labels, 1000)
+    found, _ = region.losses(outputs, boxes, labels, mask, ANCHORS, STRIDE)  # not compiled: XLA may take 0 * NaN for 0
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_what_of_an_object_lies_outside_the_image_does_not_count():

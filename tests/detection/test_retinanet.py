@@ -153,6 +153,27 @@ def test_default_anchors_are_the_papers():
         np.testing.assert_allclose(np.sort(ratios.reshape(3, 3)), [[0.5, 1, 2]] * 3, rtol=1e-4)
 
 
+def test_default_settings_are_the_papers():
+    """Sections 3 and 4: focal loss, subnets, initialisation, and what is detected."""
+    defaults = {n: p.default for n, p in inspect.signature(retinanet.recipe).parameters.items()}
+    paper = dict(gamma=2.0, alpha=0.25, prior=0.01, subnet_deviation=0.01, subnet_depth=4, channels=256)
+    paper |= dict(score_threshold=0.05, candidates=1000, iou_threshold=0.5, depth=50, levels=(3, 4, 5, 6, 7))
+    assert {name: defaults[name] for name in paper} == paper
+    said = {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
+    assert said.items() <= defaults["optimiser"].items()
+
+
+def test_the_default_network_has_the_parameters_that_torchvision_publishes():
+    """38,198,935 in retinanet_resnet50_fpn_v2, whose P6 comes from C5 too.
+
+    Its 8 convolutions between the subnets' ends have scales and biases of a normalisation, 2 * 256 each, for our 256
+    biases. It has 91 classes.
+    """
+    recipe = retinanet.recipe(shape=(128, 128, 3), classes=91)
+    params = jax.eval_shape(recipe.init, jax.random.key(0), {"image": jnp.zeros((1, 128, 128, 3))}).params
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 38_198_935 - 8 * 2 * 256 + 8 * 256
+
+
 @pytest.mark.parity
 def test_subnets_are_torchs_and_in_the_order_of_the_anchors():
     torch = pytest.importorskip("torch")

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import sliding_window as sliding
 from cvjax.errors import UserError
@@ -180,7 +181,18 @@ def test_steps_are_finite_without_proper_objects(trained, kind):
     batch |= {"difficult": np.full((16, 2), kind == "difficult")}
     new, metrics = step(state, batch, KEY)
     assert float(metrics["share/objects"]) == 0 and float(metrics["share/right"]) > 0
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((new.params, new.opt, metrics)))
+    assert finite(new, metrics)
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_step_stays_finite_and_small(trained, how):
+    recipe, _, step, _ = trained
+    batch = squares()
+    state = jax.jit(recipe.init)(KEY, batch)
+    usual, (new, metrics) = (step(state, b, KEY) for b in (batch, spoil(batch, how)))
+    assert finite(new, metrics) and metrics["loss/cross_entropy"] < 3 * usual[1]["loss/cross_entropy"]
+    if how in ("no objects", "rubbish in padding alone", "outside", "inside out"):
+        assert float(metrics["share/objects"]) == 0 < usual[1]["share/objects"]
 
 
 def test_the_average_detects(trained):

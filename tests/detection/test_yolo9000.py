@@ -1,11 +1,13 @@
 """YOLO9000: the tree against loops down its branches, losses on ancestors only, and boxes that are truly withheld."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import yolo9000
 from cvjax.detection.yolo9000 import WordTree
@@ -139,6 +141,28 @@ def test_image_losses_teach_the_most_probable_box_alone():
     assert parts["image_object"][0] > 0 == parts["image_object"][1]
 
 
+def test_absent_classes_are_unlearnt_where_an_image_shows_others():
+    generator = np.random.default_rng(5)
+    outputs = generator.normal(size=(3, 2, 3, 2, 5 + 8))
+    nodes, shown = [5, 3], np.array([[True, False], [True, True], [False, False]])
+
+    def loss(outputs):
+        return yolo9000.absent_loss(outputs, jnp.asarray(shown), jnp.array(nodes), TREE)
+
+    expected = np.zeros(3)
+    for place in np.ndindex(3, 2, 3, 2):
+        visible = shown[place[0]]
+        objectness, given = 1 / (1 + np.exp(-outputs[place][4])), conditional(outputs[place][5:])
+        for node, there in zip(nodes, visible, strict=True):
+            if visible.any() and not there:
+                expected[place[0]] -= objectness * np.log(1 - given[climb(node)].prod())
+    assert expected[0] > 0 == expected[1] == expected[2]
+    np.testing.assert_allclose(jax.jit(loss)(jnp.float32(outputs)), expected, rtol=1e-4)
+    sure = jnp.zeros((3, 1, 1, 1, 13)).at[..., 5:].set(40.0 * (jnp.arange(8) == 3) + 40.0 * (jnp.arange(8) == 1))
+    slope = jax.jit(jax.grad(lambda outputs: loss(outputs).sum()))(sure)
+    assert np.isfinite(slope).all() and not slope[..., 4].any()
+
+
 # --- recipe -------------------------------------------------------------------------------------------------------
 
 
@@ -192,12 +216,46 @@ def test_images_without_boxes_have_image_losses_only(started):
         assert name == "loss/image_object" or (value > 0) == (name in {*image_losses, "loss/total"}), name
 
 
-def test_finite_without_objects_and_on_degenerate_boxes(started):
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_step_stays_finite_and_small(started, how):
     _, state, batch, step = started
-    empty = {**batch, "mask": jnp.zeros_like(batch["mask"])}
-    flat = {**batch, "boxes": jnp.full_like(batch["boxes"], 5.0)}
-    for given in (empty, flat):
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(step(state, given, jax.random.key(0))))
+    usual, (after, metrics) = (step(state, b, jax.random.key(0)) for b in (batch, spoil(batch, how)))
+    assert finite(after, metrics) and metrics["loss/total"] < 50 * usual[1]["loss/total"]  # logarithms of sizes
+
+
+def test_the_average_detects(started):
+    recipe, state, batch, step = started
+    after, _ = step(state, batch, jax.random.key(0))
+    expected = recipe.predict(after, batch)
+    spoilt = {name: jax.tree.map(jnp.ones_like, after.extra[name]) for name in ("batch_stats", "ema")}
+    params = jax.tree.map(jnp.zeros_like, after.params)
+    latest_spoilt = after.replace(params=params, extra={**after.extra, "batch_stats": spoilt["batch_stats"]})
+    jax.tree.map(np.testing.assert_array_equal, recipe.predict(latest_spoilt, batch), expected)
+    average_spoilt = after.replace(extra={**after.extra, "ema": spoilt["ema"]})
+    assert (recipe.predict(average_spoilt, batch)["scores"] != expected["scores"]).any()
+
+
+def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(started):
+    _, state, batch, _ = started
+    detect = jax.jit(make_recipe(flip_test=True).eval_step)
+    mirrored = {**batch, "image": batch["image"][:, :, ::-1]}
+    found, seen = (jax.device_get(detect(state, given, jax.random.key(0))) for given in (batch, mirrored))
+    np.testing.assert_allclose(seen["scores"], found["scores"], atol=1e-5)
+    boxes = np.abs(seen["boxes"][..., [2, 1, 0, 3]] - [SHAPE[1], 0, SHAPE[1], 0])
+    for image in range(len(boxes)):  # of equal scores either may come first
+        for box in found["boxes"][image, :10]:
+            assert np.abs(boxes[image] - box).max(1).min() < 1e-3
+
+
+def test_the_default_network_is_that_of_the_paper():
+    """Of 9,418 nodes, for which Darknet's yolo9000.cfg has 3 * (5 + 9418) = 28,269 filters behind Darknet-19."""
+    defaults = {name: p.default for name, p in inspect.signature(yolo9000.recipe).parameters.items()}
+    anchors, head, passthrough = (defaults[name] for name in ("anchors", "head", "passthrough"))
+    net = yolo9000.YoloV2(len(anchors), 9418, defaults["width"], defaults["stages"], head, passthrough)
+    variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *defaults["shape"])))
+    assert variables["params"]["predictions"]["kernel"].shape == (1, 1, 1024, 28_269)
+    # darknet19_448.conv.23, a file of 79,327,120 bytes of which 16 are its header; then the 28,269 filters with biases
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == (79_327_120 - 16) // 4 + 1025 * 28_269
 
 
 def test_evaluates_all_classes_and_tells_nodes(started):

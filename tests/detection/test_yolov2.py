@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import region, yolov2
 from cvjax.errors import UserError
+from cvjax.nets.darknet import Darknet
 
 SHAPE, ANCHORS, NAMES = (32, 48, 3), ((1.0, 1.5), (2.0, 2.0)), ("cat", "dog", "cow")
 BATCH = 8
@@ -43,6 +45,13 @@ def trained():
         state, values = step(state, batch, jax.random.key(index))
         metrics.append(jax.device_get(values))
     return recipe, state, batch, metrics
+
+
+@pytest.fixture(scope="module")
+def started():
+    """The recipe, its first state, a batch, and the compiled step."""
+    recipe, batch = make_recipe(), make_batch()
+    return recipe, recipe.init(jax.random.key(1), batch), batch, jax.jit(recipe.train_step)
 
 
 def overlap(a, b):
@@ -90,11 +99,10 @@ def test_predictors_are_pulled_to_their_anchors_by_the_first_images_only(trained
     assert [m["loss/prior"] > 0 for m in metrics[:5]] == [True, True, True, False, False]
 
 
-def test_a_step_descends_the_mean_loss_and_averages_parameters_and_statistics():
-    recipe, batch = make_recipe(), make_batch()
-    state = recipe.init(jax.random.key(1), batch)
+def test_a_step_descends_the_mean_loss_and_averages_parameters_and_statistics(started):
+    _, state, batch, step = started
     net = yolov2.YoloV2(len(ANCHORS), len(NAMES), 8, (1, 1, 1))
-    after, metrics = jax.jit(recipe.train_step)(state, batch, jax.random.key(0))
+    after, metrics = step(state, batch, jax.random.key(0))
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
@@ -125,9 +133,26 @@ def test_the_average_detects(trained):
         assert found["scores"].max() > 0.5
 
 
-def test_difficult_and_crowd_objects_are_not_trained_on():
-    recipe, batch = make_recipe(), make_batch()
-    state, step = recipe.init(jax.random.key(0), batch), jax.jit(recipe.train_step)
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_step_stays_finite_and_small(started, how):
+    _, state, batch, step = started
+    usual, (after, metrics) = (step(state, b, jax.random.key(0)) for b in (batch, spoil(batch, how)))
+    assert finite(after, metrics) and metrics["loss/total"] < 50 * usual[1]["loss/total"]  # logarithms of sizes
+
+
+def test_bfloat16_is_computed_in_and_all_that_stays_is_float32():
+    recipe, batch = make_recipe(dtype="bfloat16"), make_batch()
+    state = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+    after, metrics = jax.eval_shape(recipe.train_step, state, batch, jax.random.key(0))
+    found = jax.eval_shape(recipe.eval_step, state, batch, jax.random.key(0))
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((after.params, after.opt, after.extra, metrics, found["boxes"]))}
+    assert kinds == {jnp.dtype("float32")}
+    features = jax.eval_shape(Darknet(8, (1, 1), "bfloat16").init_with_output, jax.random.key(0), batch["image"])[0]
+    assert {stage.dtype for stage in features} == {jnp.dtype("bfloat16")}
+
+
+def test_difficult_and_crowd_objects_are_not_trained_on(started):
+    _, state, batch, step = started
     hidden = batch["mask"] & np.array([True, False, False])
     expected = step(state, {**batch, "mask": hidden}, jax.random.key(0))[1]
     for flag in ("difficult", "crowd"):
@@ -193,6 +218,47 @@ def test_the_default_network_is_that_of_the_paper():
     assert variables["params"]["head_2"]["conv"]["kernel"].shape == (3, 3, 1024 + 4 * 64, 1024)
 
 
+# Sizes in bytes of Darknet's published files: a header of 16, then four a number. A convolution has a kernel and the
+# scale, bias, mean and variance of its normalisation; the last one, a kernel and biases. Those that YOLOv2 starts from
+# are the 18 convolutions of darknet19_448.conv.23; yolov2.weights is for COCO.
+FILES = {"darknet19_448.conv.23": 79_327_120, "yolov2.weights": 203_934_260}
+
+
+def test_parameters_are_as_many_as_in_darknets_files():
+    nets = {"darknet19_448.conv.23": Darknet(), "yolov2.weights": yolov2.YoloV2(5, 80)}
+    for name, net in nets.items():
+        variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 416, 416, 3)))
+        assert 16 + 4 * sum(leaf.size for leaf in jax.tree.leaves(variables)) == FILES[name]
+
+
+def test_operations_are_as_many_as_darknet_counts():
+    """62.94 billion for COCO at 608 x 608, says its page of yolov2.cfg."""
+    params = jax.eval_shape(yolov2.YoloV2(5, 80).init, jax.random.key(0), jnp.zeros((1, 608, 608, 3)))["params"]
+    operations = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [entry.key for entry in path]
+        if names[-1] == "kernel":
+            halvings = int(names[1].split("_")[1]) if names[0] == "darknet" else 4 if names[0] == "passthrough" else 5
+            operations += 2 * leaf.size * (608 >> halvings) ** 2
+    assert operations == pytest.approx(62.94e9, abs=0.005e9)
+
+
+def test_the_recipes_defaults_are_the_papers_network():
+    recipe = yolov2.recipe()
+    batch = {"image": jnp.zeros((1, 416, 416, 3))}
+    state = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+    expected = jax.eval_shape(yolov2.YoloV2(5, 20).init, jax.random.key(0), batch["image"])["params"]
+    assert state.params["detector"] == expected
+
+
+def test_refuses_a_passthrough_from_nowhere():
+    with pytest.raises(UserError, match="passthrough wants a stage"):
+        yolov2.recipe(SHAPE, NAMES, ANCHORS, stages=(1,))
+    recipe = yolov2.recipe(SHAPE, NAMES, ANCHORS, width=4, stages=(1,), passthrough=False)
+    state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
+    assert state.params["detector"]["head_2"]["conv"]["kernel"].shape == (3, 3, 4, 4)
+
+
 @pytest.mark.parametrize("options", [dict(sizes=(30,)), dict(stages=(1,) * 7), dict(sizes=(36,))])
 def test_refuses_sizes_that_cannot_be_halved(options):
     arguments = dict(shape=SHAPE, classes=NAMES, anchors=ANCHORS, stages=(1, 1, 1)) | options
@@ -210,6 +276,7 @@ def test_clusters_the_shapes_that_were_planted():
     flags = dict(difficult=~mask, crowd=~mask)
     odd = dict(boxes=np.full((1, 4, 4), [0, 0, 300, 1], np.float32), mask=mask[:1], valid=mask[:1, 0])
     odd |= {name: mask[:1] if name == "difficult" else ~mask[:1] for name in flags}
-    anchors, fit = yolov2.cluster([{**batch, **flags}, odd], stride=8, count=3)
+    flat = {**batch, **flags, "boxes": batch["boxes"][:, :, [0, 1, 0, 3]]}
+    anchors, fit = yolov2.cluster([{**batch, **flags}, odd, flat], stride=8, count=3)
     np.testing.assert_allclose(anchors, planted / 8, atol=0.05)
     assert fit > 0.9

@@ -141,6 +141,9 @@ def test_the_curve_of_a_class_that_was_never_detected_is_drawn():
     assert set(curves) == set(NAMES) and len(curves["b"][0]) == 0
     drawn, others = plots.draw_precision_recall(curves), plots.draw_precision_recall({"a": curves["a"]})
     assert (drawn != others).any()
+    one, flat = np.array([0.5]), np.array([1.0])  # from recall 0 on the precision is the first
+    shown = [plots.draw_precision_recall({"a": curve}) for curve in ((one, flat), (np.append(0, one), np.ones(2)))]
+    np.testing.assert_array_equal(*shown)
 
 
 def test_an_overlap_of_exactly_the_threshold_is_no_match():
