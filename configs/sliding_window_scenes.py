@@ -32,7 +32,7 @@ def get_config(name: str = ""):
             name="digit_scenes/plain_64",
             max_boxes=8,
             batch=32,
-            eval_batch=50,
+            eval_batch=64,
             transforms=(dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),),
         ),
         steps=STEPS,

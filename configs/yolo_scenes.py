@@ -43,7 +43,7 @@ def get_config(name: str = ""):
             name="digit_scenes/plain_64",
             max_boxes=8,
             batch=32,
-            eval_batch=100,
+            eval_batch=128,
             # No flip: few digits are still one in the mirror.
             transforms=(
                 dict(op="random_scale", scale=(0.75, 1.33)),
