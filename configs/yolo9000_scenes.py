@@ -29,7 +29,8 @@ def get_config(name: str = ""):
             stages=(1, 1, 3, 3),
             head=3,
             passthrough=True,
-            absent_weight=1.0,  # a scene often shows two of the three
+            gate=0.3,
+            absent_weight=0.5,  # a scene often shows two of the three
             ema=0.998,
             optimiser=dict(
                 name="adamw",
@@ -44,7 +45,7 @@ def get_config(name: str = ""):
             name="digit_scenes/plain_64",
             max_boxes=8,
             batch=32,
-            eval_batch=100,
+            eval_batch=128,
             # No crop: what a crop leaves of an unboxed digit is known from its box alone.
             transforms=(
                 dict(op="random_scale", scale=(0.7, 1.0), value=0.5),

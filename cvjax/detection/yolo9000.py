@@ -181,6 +181,7 @@ def image_losses(
     object_weight: float = 5.0,
     class_weight: float = 1.0,
     least_objectness: float = 0.3,
+    gate: float = 0.0,
 ) -> dict[str, Float[Array, " batch"]]:
     """Computes the loss of images of which no more is known than what is to be seen on them.
 
@@ -195,6 +196,8 @@ def image_losses(
       object_weight: of the objectness.
       class_weight: of the class.
       least_objectness: below which objectness is pulled up to it.
+      gate: boxes whose objectness is less than this share of the image's greatest are out of the question. In the paper
+        all are in it; a class can then be learnt by a box beside the object, which will never be the one that detects.
 
     Returns:
       (image_object, image_class: one weighted sum an image).
@@ -202,7 +205,9 @@ def image_losses(
     batch, width = len(outputs), outputs.shape[-1]
     flat = outputs.reshape(batch, -1, width)
     likelihoods = path_log_probability(flat[..., 5:], nodes, tree)
-    best = jax.lax.stop_gradient(jax.nn.log_sigmoid(flat[..., 4:5]) + likelihoods).argmax(1)
+    log_objectness = jax.nn.log_sigmoid(flat[..., 4:5])
+    eligible = jnp.exp(log_objectness) >= gate * jnp.exp(log_objectness.max(1, keepdims=True))
+    best = jax.lax.stop_gradient(jnp.where(eligible, log_objectness + likelihoods, -jnp.inf)).argmax(1)
     likelihood = jnp.take_along_axis(likelihoods, best[:, None], axis=1)[:, 0]
     objectness = jax.nn.sigmoid(jnp.take_along_axis(flat[..., 4], best, axis=1))
     missing = jnp.maximum(least_objectness - objectness, 0.0)
@@ -252,6 +257,7 @@ def recipe(
     sizes: tuple[Count, ...] = (),
     prior_images: Annotated[int, Range(0)] = 12_800,
     rescore: bool = True,
+    gate: Share = 0.0,
     absent_weight: Annotated[float, Range(0)] = 0.0,
     tree_threshold: Share = 0.5,
     ema: Share = 0.0,
@@ -280,6 +286,7 @@ def recipe(
       sizes: likewise.
       prior_images: likewise.
       rescore: likewise.
+      gate: as in `image_losses`; the paper has none.
       absent_weight: of `absent_loss`, which the paper does not have.
       tree_threshold: probability of a node down to which `predict` and the drawings descend the tree; they number the
         nodes that are no class of the dataset behind those that are.
@@ -321,9 +328,10 @@ def recipe(
         options = dict(prior_weight=prior_weight, rescore=rescore, class_loss=class_loss)
         parts, counts = region.losses(outputs, *truth, anchors, stride, **options)
         parts = {name: boxed * part for name, part in parts.items()}
-        parts |= image_losses(outputs, shown, nodes[jnp.array(without_boxes)], words)
+        sought = (outputs, shown, nodes[jnp.array(without_boxes)], words)
+        parts |= image_losses(*sought, gate=gate)
         if absent_weight:
-            parts["image_absent"] = absent_weight * absent_loss(outputs, shown, nodes[jnp.array(without_boxes)], words)
+            parts["image_absent"] = absent_weight * absent_loss(*sought)
         return parts, counts
 
     def class_scores(outputs):

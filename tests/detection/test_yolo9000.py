@@ -141,6 +141,24 @@ def test_image_losses_teach_the_most_probable_box_alone():
     assert parts["image_object"][0] > 0 == parts["image_object"][1]
 
 
+def test_behind_the_gate_only_sure_boxes_learn_a_class():
+    outputs = np.zeros((1, 1, 3, 1, 13), np.float32)
+    outputs[0, 0, :, 0, 4] = [4.0, 0.0, -3.0]  # objectness .98, .5, .05
+    outputs[0, 0, 2, 0, 5:] += 9.0 * np.isin(np.arange(8), climb(5))  # where the class is certain
+    outputs[0, 0, 1, 0, 5:] += 4.0 * np.isin(np.arange(8), climb(5))
+
+    def slope(gate):
+        def loss(outputs):
+            parts = yolo9000.image_losses(outputs, jnp.array([[True]]), jnp.array([5]), TREE, gate=gate)
+            return parts["image_class"].sum()
+
+        return np.abs(jax.jit(jax.grad(loss))(jnp.asarray(outputs))[0, 0, :, 0, 5:]).sum(-1) > 0
+
+    # Objectness times probability is about .02, .4 and .05 of the three.
+    assert slope(0.0).tolist() == [False, True, False]
+    assert slope(0.6).tolist() == [True, False, False]
+
+
 def test_absent_classes_are_unlearnt_where_an_image_shows_others():
     generator = np.random.default_rng(5)
     outputs = generator.normal(size=(3, 2, 3, 2, 5 + 8))
