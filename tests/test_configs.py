@@ -44,7 +44,9 @@ def test_config_is_whole(path):
     full, small = config.load(path), config.load(f"{path}:smoke")
     assert full.expect and small.system == full.system
     assert 3 <= small.steps <= 20 < full.steps
-    assert not any(size % 8 for c in (full, small) for size in (c.data.batch, c.data.eval_batch or 8)), "for eight devices"
+    assert not any(size % 8 for c in (full, small) for size in (c.data.batch, c.data.eval_batch or 8)), (
+        "for eight devices"
+    )
     with pytest.raises(UserError, match=r"smok.*'smoke'"):
         config.load(f"{path}:smok")
     spec = importlib.util.spec_from_file_location("config", path)  # as ml_collections' flag does, without a variant
