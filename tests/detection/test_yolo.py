@@ -1,5 +1,7 @@
 """YOLO against loops over cells and predictors in NumPy, and against torch."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -189,6 +191,15 @@ def test_networks_are_those_of_the_paper(layers, bottleneck, convolutions):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == PARAMETERS[layers]
     outputs = jax.eval_shape(net.apply, {"params": shapes}, jnp.zeros((2, 448, 448, 3)))
     assert outputs.shape == (2, 7, 7, 30)
+
+
+def test_the_recipes_defaults_are_the_papers():
+    defaults = {name: p.default for name, p in inspect.signature(yolo.recipe).parameters.items()}
+    paper = dict(predictors=2, dropout=0.5, coordinate_weight=5.0, no_object_weight=0.5, batch_norm=False, shared=False)
+    assert {name: defaults[name] for name in paper} == paper
+    recipe = yolo.recipe(shape=(448, 448, 3), classes=20)
+    params = jax.eval_shape(recipe.init, KEY, {"image": jnp.zeros((1, 448, 448, 3))}).params
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS["yolo"]
 
 
 def test_layers_are_those_of_figure_3():
