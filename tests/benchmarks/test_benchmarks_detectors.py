@@ -14,7 +14,8 @@ YOLO |= dict(no_object_weight=1.0, class_weight=1.0, coordinate_weight=1.0)
 
 def objects(count=3, most=5, size=(32, 48), classes=4):
     near = RNG.uniform(0, np.array(size[::-1]) * 0.7, (count, most, 2))
-    boxes = np.concatenate([near, near + RNG.uniform(4, 14, near.shape)], axis=-1).astype(np.float32)
+    far = np.minimum(near + RNG.uniform(4, 14, near.shape), size[::-1])  # boxes of data end with their image
+    boxes = np.concatenate([near, far], axis=-1).astype(np.float32)
     mask = np.arange(most) < RNG.integers(1, most + 1, (count, 1))
     labels = RNG.integers(0, classes, mask.shape).astype(np.int32)
     nothing = np.zeros_like(mask)
