@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from cvjax import optim
 from cvjax.core import Recipe, State, check_images, descend
@@ -62,6 +62,7 @@ class Yolo(nn.Module):
       dropout: share of the hidden layer dropped while training.
       batch_norm: normalise after each convolution; the paper does not, Darknet's later versions do.
       shared: the dense layers see one cell at a time, with the same weights for all, as 1x1 convolutions do.
+      dtype: of the computation.
     """
 
     layers: Layers
@@ -72,6 +73,7 @@ class Yolo(nn.Module):
     dropout: float = 0.5
     batch_norm: bool = False
     shared: bool = False
+    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Outputs:
@@ -80,23 +82,24 @@ class Yolo(nn.Module):
         def scaled(features: int) -> int:
             return max(1, round(self.width * features))
 
-        x = 2 * images - 1
+        x, options = (2 * images - 1).astype(self.dtype), {"dtype": self.dtype}
         for features, kernel, stride in self.layers:
             if not features:
                 x = max_pool(x)
                 continue
-            x = Conv(scaled(features), kernel, stride, padding=kernel // 2, use_bias=not self.batch_norm)(x)
+            x = Conv(scaled(features), kernel, stride, padding=kernel // 2, use_bias=not self.batch_norm, **options)(x)
             if self.batch_norm:
-                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5)(x)
+                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, **options)(x)
             x = nn.leaky_relu(x, 0.1)
         batch, rows, columns, _ = x.shape
         cells = 1 if self.shared else rows * columns  # that the dense layers see at a time
         x = x.reshape(batch, rows * columns // cells, -1)
         if self.bottleneck:
-            x = nn.Dense(scaled(self.bottleneck), name="bottleneck")(x)
-        x = nn.leaky_relu(nn.Dense(scaled(self.hidden), name="hidden")(x), 0.1)
+            x = nn.Dense(scaled(self.bottleneck), name="bottleneck", **options)(x)
+        x = nn.leaky_relu(nn.Dense(scaled(self.hidden), name="hidden", **options)(x), 0.1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(cells * self.features, name="cells")(x).reshape(batch, rows, columns, self.features)
+        x = nn.Dense(cells * self.features, name="cells", **options)(x).astype(jnp.float32)
+        return x.reshape(batch, rows, columns, self.features)
 
 
 # --- loss ---------------------------------------------------------------------------------------------------------
@@ -300,6 +303,7 @@ def recipe(
     score_threshold: Share = 0.001,
     iou_threshold: Share = 0.5,
     max_detections: Count = 100,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
     """Makes YOLO. The defaults are the paper's network and loss; Fast YOLO is layers="fast", bottleneck=256.
@@ -325,6 +329,7 @@ def recipe(
       score_threshold: class probability times confidence below which nothing is detected.
       iou_threshold: of the suppression of overlapping detections of a class.
       max_detections: how many an image may have.
+      dtype: of the network's computation; parameters, statistics and losses are float32.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -336,10 +341,8 @@ def recipe(
     names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes
     size, layers = shape[:2], LAYERS[layers] if isinstance(layers, str) else layers
     if min(size) < (stride := math.prod(row[2] for row in layers)):
-        raise UserError(
-            f"config.recipe.shape={shape}: config.recipe.layers leave one pixel of {stride} and none of these."
-        )
-    net = Yolo(layers, 5 * predictors + len(names), width, bottleneck, hidden, dropout, batch_norm, shared)
+        raise UserError(f"config.recipe.shape={shape}: config.recipe.layers leave one pixel of {stride}, none of it.")
+    net = Yolo(layers, 5 * predictors + len(names), width, bottleneck, hidden, dropout, batch_norm, shared, dtype)
     tx = optim.build(optimiser)
     thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
 
@@ -356,9 +359,8 @@ def recipe(
 
         def loss_fn(params):
             variables = {"params": params, "batch_stats": state.extra["batch_stats"]["yolo"]}
-            outputs, new = net.apply(
-                variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
-            )
+            options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
+            outputs, new = net.apply(variables, batch["image"], **options)
             objects = (batch["boxes"], batch["labels"], mask)
             parts = losses(outputs, *objects, predictors, size, coordinate_weight, no_object_weight)
             iou = parts.pop("iou")
@@ -370,10 +372,9 @@ def recipe(
             latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
             average = {"yolo": optim.moving_average(average["yolo"], latest, state.step, ema)}
         extra = {"batch_stats": {"yolo": stats}, "ema": average}
-        metrics = {f"loss/{name}": part.mean() for name, part in parts.items()}
-        metrics |= {"loss/total": loss, "iou": iou.mean()}
-        state = State(step=state.step + 1, params={"yolo": params}, opt={"yolo": opt}, extra=extra)
-        return state, metrics
+        metrics = {"iou": iou.mean(), "loss/total": loss}
+        metrics |= {f"loss/{name}": part.mean() for name, part in parts.items()}
+        return State(step=state.step + 1, params={"yolo": params}, opt={"yolo": opt}, extra=extra), metrics
 
     def detect(state, images):
         latest = {"params": state.params["yolo"], "batch_stats": state.extra["batch_stats"]["yolo"]}

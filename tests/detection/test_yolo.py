@@ -180,6 +180,17 @@ def tiny(**changes):
     return yolo.recipe(**{**arguments, **TINY, **changes})
 
 
+def test_bfloat16_is_computed_in_and_all_that_stays_is_float32():
+    recipe, batch = tiny(dtype="bfloat16", batch_norm=True), scenes()
+    state = jax.eval_shape(recipe.init, KEY, batch)
+    after, metrics = jax.eval_shape(recipe.train_step, state, batch, KEY)
+    found = jax.eval_shape(recipe.eval_step, state, batch, KEY)
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((after, metrics, found["boxes"]))}
+    assert kinds == {jnp.dtype("float32"), jnp.dtype("int32")}  # the latter counts steps
+    products = str(jax.make_jaxpr(recipe.eval_step)(state, batch, KEY))
+    assert "bf16" in products
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A tiny recipe with average and its state after three steps."""
