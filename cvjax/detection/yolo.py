@@ -292,7 +292,7 @@ def recipe(
     width: Annotated[float, Range(0)] = 1.0,
     predictors: Count = 2,
     bottleneck: Annotated[int, Range(0)] = 0,
-    hidden: Annotated[int, Range(0)] = 4096,
+    hidden: Count = 4096,
     dropout: Share = 0.5,
     batch_norm: bool = False,
     shared: bool = False,
