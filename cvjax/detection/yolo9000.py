@@ -332,8 +332,7 @@ def recipe(
         parts = {name: boxed * part for name, part in parts.items()}
         sought = (outputs, shown, nodes[jnp.array(without_boxes)], words)
         parts |= image_losses(*sought, class_weight=image_class_weight, gate=gate)
-        if absent_weight:
-            parts["image_absent"] = absent_weight * absent_loss(*sought)
+        parts |= {"image_absent": absent_weight * absent_loss(*sought)} if absent_weight else {}
         return parts, counts
 
     def class_scores(outputs):
