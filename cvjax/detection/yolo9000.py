@@ -349,8 +349,7 @@ def recipe(
             values = [found[f"voc07/{name}"] for name in names if found[f"voc07/{name}"] >= 0]
             return float(np.mean(values)) if values else -1.0
 
-        with_boxes = [name for name in classes if name not in unboxed]
-        return {"map_boxed": mean(with_boxes), "map_unboxed": mean(unboxed), **found}
+        return {"map_boxed": mean(n for n in classes if n not in unboxed), "map_unboxed": mean(unboxed), **found}
 
     return assemble(
         YoloV2(len(anchors), len(words.names), width, tuple(stages), head, passthrough, dtype),
