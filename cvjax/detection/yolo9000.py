@@ -310,9 +310,8 @@ def recipe(
     words = read_tree(tree)
     classes = class_names(classes)
     for known, names in ((words.names, classes), (classes, unboxed)):
-        for name in names:
-            if name not in known:
-                raise UserError(f"config.recipe: class {name!r} is not known. {suggest(name, known)}")
+        for name in (name for name in names if name not in known):
+            raise UserError(f"config.recipe: class {name!r} is not known. {suggest(name, known)}")
     if not 0 < len(unboxed) < len(classes):
         raise UserError(f"config.recipe.unboxed={tuple(unboxed)}: expected some of the classes, not all: {classes}.")
     nodes = jnp.array([words.names.index(name) for name in classes])
