@@ -3,8 +3,9 @@
 Paper: Rowley, Baluja & Kanade, Neural Network-Based Face Detection, 1998; run as a convolution as in Sermanet et al.,
 OverFeat, 2014 (arXiv:1312.6229).
 Command: python train.py --config=configs/sliding_window_scenes.py --workdir=runs/sliding_window_scenes
-Result: not measured.
-Time: 15 minutes on two CPU cores at most.
+Result: VOC07 mAP 0.842 on the 1,000 held-out scenes, 0.884 by area, COCO AP 0.325 (seed 4711). Parts of digits are often
+  taken for other digits: suppression is within a class.
+Time: 14 minutes on two CPU cores.
 """
 
 from cvjax.config import experiment, variant
@@ -41,7 +42,7 @@ def get_config(name: str = ""):
         figure_every=1000,
         checkpoint_every=1000,
         checkpoint_best="map_voc07",
-        expect={"map_voc07": (">=", 0.6)},
+        expect={"map_voc07": (">=", 0.6), "ap": (">=", 0.25)},
     )
     smoke = {"steps": 4, "recipe.width": 4, "recipe.hidden": 16, "recipe.sizes": ((14.0, 20.0),), "log_every": 1}
     smoke |= {"data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}

@@ -59,7 +59,7 @@ def get_config(name: str = ""):
         eval_every=1000,
         figure_every=1000,
         checkpoint_every=1000,
-        expect={"map_boxed": (">=", 0.9), "map_unboxed": (">=", 0.5)},
+        expect={"map_boxed": (">=", 0.9), "map_unboxed": (">=", 0.5), "ap": (">=", 0.4)},
     )
     smoke = {
         "steps": 4,
