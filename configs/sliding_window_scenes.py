@@ -3,8 +3,8 @@
 Paper: Rowley, Baluja & Kanade, Neural Network-Based Face Detection, 1998; run as a convolution as in Sermanet et al.,
 OverFeat, 2014 (arXiv:1312.6229).
 Command: python train.py --config=configs/sliding_window_scenes.py --workdir=runs/sliding_window_scenes
-Result: VOC07 mAP 0.842 on the 1,000 held-out scenes, 0.884 by area, COCO AP 0.325 (seed 4711). Parts of digits are often
-  taken for other digits: suppression is within a class.
+Result: VOC07 mAP 0.842 on the 1,000 held-out scenes, 0.884 by area, COCO AP 0.325 (seed 4711). Parts of digits
+  are often taken for other digits: suppression is within a class.
 Time: 14 minutes on two CPU cores.
 """
 
