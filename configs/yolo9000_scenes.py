@@ -5,8 +5,9 @@ Hierarchy: even and odd, round and straight, digits (cvjax/detection/digits.tree
 
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
 Command: python train.py --config=configs/yolo9000_scenes.py --workdir=runs/yolo9000_scenes
-Result: not measured.
-Time: 10 minutes on two CPU cores.
+Result: VOC07 mAP 0.879 of the classes with boxes, below its bar, and 0.814 of those without (seed 4711). As in the
+  paper, with neither gate nor absent_weight: 0.875 and 0.284.
+Time: 12 minutes on two CPU cores.
 """
 
 from cvjax.config import experiment, variant
@@ -29,10 +30,8 @@ def get_config(name: str = ""):
             stages=(1, 1, 3, 3),
             head=3,
             passthrough=True,
-            # One box of an image learns a class, where boxes are known all do. A scene often shows two of the three.
-            image_class_weight=2.0,
             gate=0.3,
-            absent_weight=0.5,
+            absent_weight=0.5,  # a scene often shows two of the three
             ema=0.998,
             optimiser=dict(
                 name="adamw",

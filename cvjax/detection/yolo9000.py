@@ -257,7 +257,6 @@ def recipe(
     sizes: tuple[Count, ...] = (),
     prior_images: Annotated[int, Range(0)] = 12_800,
     rescore: bool = True,
-    image_class_weight: Annotated[float, Range(0)] = 1.0,
     gate: Share = 0.0,
     absent_weight: Annotated[float, Range(0)] = 0.0,
     tree_threshold: Share = 0.5,
@@ -287,7 +286,6 @@ def recipe(
       sizes: likewise.
       prior_images: likewise.
       rescore: likewise.
-      image_class_weight: `class_weight` of `image_losses`.
       gate: as in `image_losses`; the paper has none.
       absent_weight: of `absent_loss`, which the paper does not have.
       tree_threshold: probability of a node down to which `predict` and the drawings descend the tree; they number the
@@ -330,7 +328,7 @@ def recipe(
         parts, counts = region.losses(outputs, *truth, anchors, stride, **options)
         parts = {name: boxed * part for name, part in parts.items()}
         sought = (outputs, shown, nodes[jnp.array(without_boxes)], words)
-        parts |= image_losses(*sought, class_weight=image_class_weight, gate=gate)
+        parts |= image_losses(*sought, gate=gate)
         parts |= {"image_absent": absent_weight * absent_loss(*sought)} if absent_weight else {}
         return parts, counts
 
