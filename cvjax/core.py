@@ -95,3 +95,15 @@ def check_images(batch: Mapping[str, Any], shape: Sequence[int]) -> None:
             f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}: set it, or resize "
             "them by data.transforms and data.eval_transforms."
         )
+
+
+def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    """Names classes from a recipe's argument `classes`: names themselves, or how many, which makes them "0" to "n - 1".
+
+    Args:
+      classes: the argument.
+
+    Returns:
+      One name a class.
+    """
+    return tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)

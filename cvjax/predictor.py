@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from cvjax.core import Recipe, State
+from cvjax.core import Recipe, State, class_names
 from cvjax.data import pipeline, transforms
 from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError
@@ -39,8 +39,7 @@ class Predictor:
         """Prepares the transforms that the run evaluated with; `description` is the run's config.json."""
         self.transforms = pipeline.build(description["config"]["data"]["eval_transforms"])
         self.shape = tuple(description["batch"]["image"][0][1:])
-        classes = description["config"]["recipe"].get("classes", ())
-        self.classes = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+        self.classes = class_names(description["config"]["recipe"].get("classes", ()))
         # Boxes are of things whose proportions matter; a picture that is to come out whole is not to have margins.
         self.resize = transforms.letterbox if description["config"]["data"].get("max_boxes") else transforms.resize
         self.batch = batch

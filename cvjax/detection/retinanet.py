@@ -15,16 +15,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
-from cvjax.detection.selection import draw, select
+from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
 from cvjax.losses.focal import sigmoid_focal, smooth_l1
-from cvjax.metrics import detection
 from cvjax.nets.fpn import FPN
 from cvjax.nets.layers import Conv
 from cvjax.nets.resnet import ResNet, stage_strides
 from cvjax.ops import anchors as grids
-from cvjax.ops import boxes as geometry
+from cvjax.ops import boxes as box_ops
 from cvjax.signature import Count, Range, Share
 
 # --- nets ---------------------------------------------------------------------------------------------------------
@@ -166,7 +165,7 @@ def match(
       (the object of greatest overlap, whether the anchor is trained on it, whether it is ignored: neither trained on an
       object nor as background).
     """
-    overlaps = jnp.where(present, geometry.iou(anchors, boxes), -1.0)
+    overlaps = jnp.where(present, box_ops.iou(anchors, boxes), -1.0)
     greatest = overlaps.max(axis=1)
     positives = greatest >= positive
     if force:
@@ -215,7 +214,7 @@ def detection_losses(
     # Anchors without an object stand in for it, so that what is thrown away below is finite.
     anchors = jnp.broadcast_to(anchors, deltas.shape)
     targets = jnp.where(positives[..., None], jnp.take_along_axis(boxes, matched[..., None], axis=1), anchors)
-    offsets = smooth_l1(deltas, geometry.encode(targets, anchors), beta).sum(axis=-1)
+    offsets = smooth_l1(deltas, box_ops.encode(targets, anchors), beta).sum(axis=-1)
     return classification, jnp.where(positives, offsets, 0).sum(axis=1) / count, positives.sum(axis=1) + 0.0
 
 
@@ -243,8 +242,8 @@ def propose(
     """
     scores, indices = jax.lax.top_k(logits.reshape(len(logits), -1), min(count, math.prod(logits.shape[1:])))
     at, labels = jnp.divmod(indices, logits.shape[2])
-    boxes = geometry.decode(jnp.take_along_axis(deltas, at[..., None], axis=1), anchors[at])
-    return geometry.clip(boxes, *size), jax.nn.sigmoid(scores), labels
+    boxes = box_ops.decode(jnp.take_along_axis(deltas, at[..., None], axis=1), anchors[at])
+    return box_ops.clip(boxes, *size), jax.nn.sigmoid(scores), labels
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
@@ -326,7 +325,7 @@ def recipe(
         raise UserError(f"config.recipe.sizes={sizes}: levels={levels} want {len(levels)} of them.")
     if not fpn and len(strides) < 3:
         raise UserError(f"config.recipe.fpn=False puts all anchors on C4; strides={strides} end before.")
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+    names = class_names(classes)
     size = shape[:2]
     lay = partial(lay_anchors, size, stage_strides(stem, strides), levels, sizes, scales, ratios, fpn)
     resnet = ResNet(depth, width, stem, strides, dtype)
@@ -367,32 +366,18 @@ def recipe(
         metrics = dict(zip(("loss/classification", "loss/boxes", "positive_anchors"), means, strict=True))
         return state, {**metrics, "loss/total": loss}
 
-    def propose_all(state, images):
+    def detect(state, images):
         params, stats = state.params, state.extra["batch_stats"]
         if ema:
             params, stats = state.extra["ema"]["params"], state.extra["ema"]["batch_stats"]
-        stages = resnet.apply({"params": params["resnet"], "batch_stats": stats}, images)
-        levels = retinanet.apply({"params": params["retinanet"]}, stages)
-        return [propose(*level, anchors, size, candidates) for level, anchors in zip(levels, lay(), strict=True)]
 
-    def detect(state, images):
-        proposals = propose_all(state, images)
-        if flip_test:
-            mirrored = propose_all(state, images[:, :, ::-1])
-            proposals += [(geometry.flip(boxes, size[1]), *others) for boxes, *others in mirrored]
-        boxes, scores, labels = (jnp.concatenate(rows, axis=1) for rows in zip(*proposals, strict=True))
+        def find(images):
+            stages = resnet.apply({"params": params["resnet"], "batch_stats": stats}, images)
+            levels = zip(retinanet.apply({"params": params["retinanet"]}, stages), lay(), strict=True)
+            proposals = [propose(*level, anchors, size, candidates) for level, anchors in levels]
+            return tuple(jnp.concatenate(rows, axis=1) for rows in zip(*proposals, strict=True))
+
         thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
-        return select(boxes, scores, labels, **thresholds)
+        return select(*find_candidates(find, images, flip_test), **thresholds)
 
-    def eval_step(state, batch, key):
-        return detect(state, batch["image"])
-
-    detect_all = jax.jit(detect)
-
-    def visualise(state, batch, key):
-        return {"detections": draw(batch, detect_all(state, batch["image"]), names)}
-
-    def predict(state, inputs):
-        return detect(state, inputs["image"])
-
-    return Recipe(init, train_step, eval_step, partial(detection.figures, classes=names), visualise, predict)
+    return make_detector(init, train_step, detect, names)

@@ -4,7 +4,8 @@ Each system says what its boxes and scores are; the selection follows Felzenszwa
 Discriminatively Trained Part-Based Models, 2010, section 7.2: greedy suppression within a class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,10 +13,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from cvjax.core import Recipe, State
+from cvjax.metrics import detection
+from cvjax.ops import boxes as box_ops
 from cvjax.ops.drawing import draw_boxes
 from cvjax.ops.nms import batched_nms
 
+Images = Float[Array, "batch height width channels"]
 LEGIBLE = 256  # pixels to which small images are enlarged for drawing
+Found = dict[str, Shaped[Array, "batch detections *rest"]]
+Candidates = tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]
+
+
+def find_candidates(find: Callable[[Images], Candidates], images: Images, flip: bool) -> Candidates:
+    """Finds candidates in images, and for a test-time flip in their mirror images too, whose boxes are turned back.
+
+    Args:
+      find: a function of images.
+      images: where.
+      flip: whether the mirror images are looked at.
+
+    Returns:
+      (boxes xyxy in pixels, scores, labels).
+    """
+    found = find(images)
+    if not flip:
+        return found
+    boxes, *others = find(images[:, :, ::-1])
+    mirrored = (box_ops.flip(boxes, images.shape[2]), *others)
+    return tuple(jnp.concatenate(both, axis=1) for both in zip(found, mirrored, strict=True))
 
 
 def select(
@@ -26,7 +52,7 @@ def select(
     score_threshold: float,
     iou_threshold: float,
     max_detections: int,
-) -> dict[str, Shaped[Array, "batch detections *rest"]]:
+) -> Found:
     """Selects the detections of each image by non-maximum suppression within each class.
 
     Args:
@@ -85,3 +111,34 @@ def draw(
         right = draw_boxes(image, *detections, names, found["scores"][row][sure], scale)
         pictures.append(np.concatenate([left, right], axis=1))
     return np.stack(pictures)
+
+
+def make_detector(
+    init: Callable[..., State],
+    train_step: Callable[..., tuple[State, dict[str, Any]]],
+    detect: Callable[[State, Images], Found],
+    names: Sequence[str],
+) -> Recipe:
+    """Makes the recipe of a system whose evaluation, pictures and predictions are all its detections.
+
+    Args:
+      init: as in `Recipe`.
+      train_step: as in `Recipe`.
+      detect: (state, images) -> what `select` returns.
+      names: of the classes.
+
+    Returns:
+      The recipe. Its figures are those of `cvjax.metrics.detection.figures`.
+    """
+    compiled = jax.jit(detect)
+
+    def eval_step(state, batch, key):
+        return detect(state, batch["image"])
+
+    def visualise(state, batch, key):
+        return {"detections": draw(batch, compiled(state, batch["image"]), names)}
+
+    def predict(state, inputs):
+        return detect(state, inputs["image"])
+
+    return Recipe(init, train_step, eval_step, partial(detection.figures, classes=names), visualise, predict)

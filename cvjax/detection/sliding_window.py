@@ -19,10 +19,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
-from cvjax.detection.selection import draw, select
+from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
-from cvjax.metrics import detection
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.pooling import max_pool
@@ -306,7 +305,7 @@ def recipe(
         raise UserError(f"config.recipe.sizes={sizes}: expected (width, height) in pixels of the boxes sought.")
     if hardest > far:
         raise UserError(f"config.recipe.hardest={hardest} of far={far} windows: there are not so many.")
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes
+    names = class_names(classes)
     net, tx = WindowClassifier(len(names), window, width, hidden, dropout), optim.build(optimiser)
     core = window - 2 * CONTEXT
     grids = window_boxes(shape[:2], sizes, core)
@@ -377,22 +376,6 @@ def recipe(
 
     def detect(state, images):
         params = (state.extra["ema"] if ema else state.params)["classifier"]
-        found = scan(params, images)
-        if flip_test:
-            boxes, *rest = scan(params, images[:, :, ::-1])
-            mirrored = (box_ops.flip(boxes, shape[1]), *rest)
-            found = [jnp.concatenate(both, axis=1) for both in zip(found, mirrored, strict=True)]
-        return select(*found, **thresholds)
+        return select(*find_candidates(partial(scan, params), images, flip_test), **thresholds)
 
-    def eval_step(state, batch, key):
-        return detect(state, batch["image"])
-
-    detect_all = jax.jit(detect)
-
-    def visualise(state, batch, key):
-        return {"detections": draw(batch, detect_all(state, batch["image"]), names)}
-
-    def predict(state, inputs):
-        return detect(state, inputs["image"])
-
-    return Recipe(init, train_step, eval_step, partial(detection.figures, classes=names), visualise, predict)
+    return make_detector(init, train_step, detect, names)

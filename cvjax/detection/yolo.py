@@ -7,7 +7,6 @@ authors' Darknet answers it. Nothing is pretrained here, and the paper's first 2
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
@@ -16,10 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
-from cvjax.detection.selection import draw, select
+from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
-from cvjax.metrics import detection
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.pooling import max_pool
@@ -338,7 +336,7 @@ def recipe(
     Raises:
       UserError: layers that leave nothing of the image.
     """
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes
+    names = class_names(classes)
     size, layers = shape[:2], LAYERS[layers] if isinstance(layers, str) else layers
     if min(size) < (stride := math.prod(row[2] for row in layers)):
         raise UserError(f"config.recipe.shape={shape}: config.recipe.layers leave one pixel of {stride}, none of it.")
@@ -379,22 +377,10 @@ def recipe(
     def detect(state, images):
         latest = {"params": state.params["yolo"], "batch_stats": state.extra["batch_stats"]["yolo"]}
         variables = state.extra["ema"]["yolo"] if ema else latest
-        found = candidates(net.apply(variables, images), predictors, size)
-        if flip_test:
-            boxes, *rest = candidates(net.apply(variables, images[:, :, ::-1]), predictors, size)
-            mirrored = (box_ops.flip(boxes, shape[1]), *rest)
-            found = [jnp.concatenate(both, axis=1) for both in zip(found, mirrored, strict=True)]
-        return select(*found, **thresholds)
 
-    def eval_step(state, batch, key):
-        return detect(state, batch["image"])
+        def find(images):
+            return candidates(net.apply(variables, images), predictors, size)
 
-    detect_all = jax.jit(detect)
+        return select(*find_candidates(find, images, flip_test), **thresholds)
 
-    def visualise(state, batch, key):
-        return {"detections": draw(batch, detect_all(state, batch["image"]), names)}
-
-    def predict(state, inputs):
-        return detect(state, inputs["image"])
-
-    return Recipe(init, train_step, eval_step, partial(detection.figures, classes=names), visualise, predict)
+    return make_detector(init, train_step, detect, names)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from cvjax.core import Recipe
+from cvjax.core import Recipe, class_names
 from cvjax.detection import region
 from cvjax.detection.region import Outputs
-from cvjax.detection.yolov2 import PAPER, YoloV2, assemble, class_names
+from cvjax.detection.yolov2 import PAPER, YoloV2, assemble
 from cvjax.errors import UserError, suggest
 from cvjax.metrics import detection
 from cvjax.nets.darknet import STAGES

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
+from cvjax.core import Recipe, State, check_images, class_names, descend
 from cvjax.detection.region import Anchors, Outputs, class_scores, decode, losses, rank
-from cvjax.detection.selection import draw, select
+from cvjax.detection.selection import draw, find_candidates, select
 from cvjax.errors import UserError
 from cvjax.metrics import detection
 from cvjax.nets.darknet import STAGES, ConvBlock, Darknet, check_stages, reorganise
@@ -72,11 +72,6 @@ class YoloV2(nn.Module):
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
-
-
-def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of the classes, "0" to "n - 1" where there is but a number."""
-    return tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
 
 
 def resize(batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
@@ -209,14 +204,8 @@ def assemble(
             boxes = box_ops.clip(decode(outputs, anchors, stride), *shape[:2])
             return rank(boxes, judge(outputs))
 
-        found = look(images)
-        if flip_test:
-            boxes, *others = look(images[:, :, ::-1])
-            mirrored = (box_ops.flip(boxes, shape[1]), *others)
-            found = jax.tree.map(lambda *both: jnp.concatenate(both, axis=1), found, mirrored)
-        return select(
-            *found, score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
-        )
+        thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
+        return select(*find_candidates(look, images, flip_test), **thresholds)
 
     def eval_step(state, batch, key):
         return detect(state, batch["image"], scores_of)
