@@ -3,6 +3,7 @@
 python -m cvjax.results [CONFIG ...] --seed=N
 """
 
+import os
 import re
 import shutil
 import time
@@ -81,6 +82,7 @@ def make_row(
         f"{figure} {display.format_number(value)} {relation} {bar:g}" for figure, value, relation, bar, _ in verdict
     ]
     devices = facts["devices"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "config": name,
         "seed": str(experiment.seed),
@@ -89,7 +91,7 @@ def make_row(
         "parameters": f"{sum(count for _, _, count in facts['parameters']):,}",
         "steps": f"{experiment.steps:,}",
         "minutes": f"{minutes:.1f}",
-        "device": f"{len(devices)} x {devices[0]}",
+        "device": f"{len(devices)} x {devices[0]}" + (f", {cores} core{'s' * (cores > 1)}" if "cpu" in devices else ""),
         "figure and bar": "<br>".join(cells),
         "met": "yes" if verdict and all(met for *_, met in verdict) else "NO",
     }

@@ -134,10 +134,9 @@ def test_all_cells_run(run):
     assert "Traceback" not in text and "Warning" not in text
 
 
+@pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "detection"], indirect=True)  # not run twice
 def test_detection_is_measured(run):
-    name, notebook, found, folder = run
-    if name != "detection":
-        pytest.skip("of another family")
+    _, notebook, found, folder = run
     assert 0 <= found["final"]["map_voc07"] <= 1
     # Reloaded from the folder, or put together from pure functions, it detects what it did at the end of the training.
     assert found["totals"]["map_voc07"] == pytest.approx(found["final"]["map_voc07"], abs=1e-6)

@@ -78,13 +78,15 @@ def test_mistakes_are_named(monkeypatch):
         results.main(["--seed=-1"])
 
 
-def test_a_missed_bar_and_a_missing_figure_are_not_met(tmp_path):
+def test_a_missed_bar_and_a_missing_figure_are_not_met(tmp_path, monkeypatch):
+    monkeypatch.setattr(results.os, "sched_getaffinity", lambda process: {0, 3}, raising=False)
     experiment = config.load(str(ROOT / "configs/vae_digits.py"))
     facts = {"config": {}, "devices": ["cpu"], "parameters": [["a", "b", 5], ["c", "d", 1000]]}
     (tmp_path / "config.json").write_text(json.dumps(facts))
     good = {"bits_per_dim": 2.1, "iwae_gain": 0.1, "active_units": 8.0}
     assert results.make_row("x", experiment, good, tmp_path, 1.0)["met"] == "yes"
     assert results.make_row("x", experiment, good, tmp_path, 1.0)["parameters"] == "1,005"
+    assert results.make_row("x", experiment, good, tmp_path, 1.0)["device"] == "1 x cpu, 2 cores"
     assert results.make_row("x", experiment, {**good, "bits_per_dim": 2.3}, tmp_path, 1.0)["met"] == "NO"
     del good["iwae_gain"]
     assert results.make_row("x", experiment, good, tmp_path, 1.0)["met"] == "NO"

@@ -154,29 +154,30 @@ def walk_down(logits: Logits, tree: WordTree, threshold: float = 0.5) -> Int[Arr
 
 
 def withhold(
-    batch: Mapping[str, Any], unboxed: Sequence[int]
-) -> tuple[dict[str, Any], Bool[Array, " batch"], Bool[Array, "batch unboxed"]]:
+    batch: Mapping[str, Any], unboxed: Sequence[int], classes: int
+) -> tuple[dict[str, Any], Bool[Array, " batch"], Bool[Array, "batch classes"]]:
     """Makes images that show a class without boxes into images with no more than labels, for training.
 
     Args:
       batch: `boxes`, `labels` and `mask`.
       unboxed: classes that have no boxes.
+      classes: how many there are.
 
     Returns:
-      (the batch, all objects of such images taken away; which images have boxes still; which classes without boxes are
-      to be seen on each image).
+      (the batch, all objects of such images taken away; which images have boxes still; which classes are to be seen on
+      each of the others).
     """
-    shown = (batch["labels"][..., None] == jnp.array(unboxed, jnp.int32)) & batch["mask"][..., None]
-    boxed = ~shown.any((1, 2))
+    shown = ((batch["labels"][..., None] == jnp.arange(classes)) & batch["mask"][..., None]).any(1)
+    boxed = ~shown[:, jnp.array(unboxed, jnp.int32)].any(1)
     boxes = jnp.where(boxed[:, None, None], batch["boxes"], 0)
     labels, mask = jnp.where(boxed[:, None], batch["labels"], 0), batch["mask"] & boxed[:, None]
-    return {**batch, "boxes": boxes, "labels": labels, "mask": mask}, boxed, shown.any(1)
+    return {**batch, "boxes": boxes, "labels": labels, "mask": mask}, boxed, shown & ~boxed[:, None]
 
 
 def image_losses(
     outputs: Outputs,
-    shown: Bool[Array, "batch unboxed"],
-    nodes: Int[Array, " unboxed"],
+    shown: Bool[Array, "batch classes"],
+    nodes: Int[Array, " classes"],
     tree: WordTree,
     object_weight: float = 5.0,
     class_weight: float = 1.0,
@@ -218,16 +219,17 @@ def image_losses(
 
 
 def absent_loss(
-    outputs: Outputs, shown: Bool[Array, "batch unboxed"], nodes: Int[Array, " unboxed"], tree: WordTree
+    outputs: Outputs, shown: Bool[Array, "batch classes"], nodes: Int[Array, " classes"], tree: WordTree
 ) -> Float[Array, " batch"]:
-    """Computes the cross-entropy of the classes without boxes that are not on an image of which labels alone are known.
+    """Computes the cross-entropy of the classes that are not on an image of which labels alone are known.
 
-    The paper has no such loss. It matters where several classes without boxes are often on the same images: what is
-    learnt of an image with all of them fits any exchange of their names.
+    The paper, whose images without boxes have one label each, has no such loss. It matters where several classes
+    without boxes are often on the same images: what is learnt of an image with all of them fits any exchange of their
+    names. And an object of such a class is most easily taken for one of a class with boxes.
 
     Args:
       outputs: of the network.
-      shown: which of the classes is to be seen where; an image without any is one with boxes, and has no loss.
+      shown: which of the classes is to be seen where; an image without any has no loss.
       nodes: of the tree, one a class.
       tree: the hierarchy.
 
@@ -270,7 +272,7 @@ def recipe(
 ) -> Recipe:
     """Makes YOLO9000.
 
-    An image of the training set that shows one of `unboxed` is one without boxes: which of them it shows is all that
+    An image of the training set that shows one of `unboxed` is one without boxes: which classes it shows is all that
     training is told of it.
 
     Args:
@@ -321,13 +323,13 @@ def recipe(
         return -jnp.take_along_axis(path_log_probability(logits, nodes, words), labels[..., None], axis=-1)[..., 0]
 
     def losses_of(outputs, batch, stride, prior_weight):
-        batch, boxed, shown = withhold(batch, without_boxes)
+        batch, boxed, shown = withhold(batch, without_boxes, len(classes))
         mask = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
         truth = (batch["boxes"], batch["labels"], mask)
         options = dict(prior_weight=prior_weight, rescore=rescore, class_loss=class_loss)
         parts, counts = region.losses(outputs, *truth, anchors, stride, **options)
         parts = {name: boxed * part for name, part in parts.items()}
-        sought = (outputs, shown, nodes[jnp.array(without_boxes)], words)
+        sought = (outputs, shown, nodes, words)
         parts |= image_losses(*sought, gate=gate)
         parts |= {"image_absent": absent_weight * absent_loss(*sought)} if absent_weight else {}
         return parts, counts

@@ -354,7 +354,7 @@ if __name__ == "__main__":
         if "unboxed" in made:
             names = class_names(made["classes"])
             withheld = [names.index(name) for name in made["unboxed"]]
-            batches = (jax.device_get(yolo9000.withhold(batch, withheld)[0]) for batch in batches)
+            batches = (jax.device_get(yolo9000.withhold(batch, withheld, len(names))[0]) for batch in batches)
         anchors, fit = cluster(batches, check_stages(made["stages"]), len(made["anchors"]))
         print(f"anchors={tuple(map(tuple, anchors))}\nmean IoU with the nearest: {fit:.3f}")
 

@@ -31,7 +31,7 @@ def take(iterator, count):
     return list(itertools.islice(iterator, count))
 
 
-def same(first, second):
+def assert_same(first, second):
     for left, right in zip(first, second, strict=True):
         assert left.keys() == right.keys()
         for key in left:
@@ -62,15 +62,15 @@ def test_memory_disk_and_workers_give_the_same_batches():
     memory = load(in_memory=True)
     expected = take(memory.train(), 8)
     disk = load(in_memory=False)
-    same(expected, take(disk.train(), 8))
-    same(memory.evaluate(), disk.evaluate())
-    same(expected[:4], take(load(in_memory=False, workers=2).train(), 4))
+    assert_same(expected, take(disk.train(), 8))
+    assert_same(memory.evaluate(), disk.evaluate())
+    assert_same(expected[:4], take(load(in_memory=False, workers=2).train(), 4))
 
 
 def test_processes_share_the_batches_that_one_would_have():
     expected = take(load().train(), 8)
     parts = [take(load(process=(index, 3)).train(), 8) for index in range(3)]
-    same(
+    assert_same(
         expected,
         ({key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)),
     )
@@ -83,7 +83,7 @@ def test_an_interrupted_iterator_continues_exactly_where_it_was():
     state = json.loads(json.dumps(train.get_state()))
     again = load(in_memory=False).train()
     again.set_state(state)
-    same(take(again, 4), straight[5:])
+    assert_same(take(again, 4), straight[5:])
 
 
 def test_the_seed_and_the_epoch_change_what_is_drawn():

@@ -212,7 +212,7 @@ def test_withheld_boxes_change_nothing(started):
     expected = jax.device_get(step(state, batch, jax.random.key(0)))
     others = {
         "boxes": batch["boxes"].at[1:].set(jnp.nan),
-        "labels": batch["labels"].at[jnp.array([1, 3]), jnp.array([1, 0])].set(7),
+        "labels": batch["labels"].at[1:].set(batch["labels"][1:, ::-1]),  # which of the boxes they are of
         "difficult": batch["difficult"].at[1:].set(True),
     }
     for name, value in others.items():
@@ -220,6 +220,23 @@ def test_withheld_boxes_change_nothing(started):
         jax.tree.map(np.testing.assert_array_equal, again, expected)
     seen = jax.device_get(step(state, {**batch, "boxes": batch["boxes"] + 1}, jax.random.key(0)))
     assert seen[1]["loss/coordinates"] != expected[1]["loss/coordinates"]
+    named = jax.device_get(step(state, {**batch, "labels": batch["labels"].at[1:, 0].set(2)}, jax.random.key(0)))
+    assert named[1]["loss/image_class"] != expected[1]["loss/image_class"]
+
+
+def test_images_without_boxes_tell_all_classes_they_show():
+    labels = np.array([[2, 3, 3], [1, 3, 9], [4, 5, 2], [0, 0, 0]])
+    batch = make_batch(labels[:, :2])
+    batch |= {
+        "labels": labels,
+        "boxes": np.ones((4, 3, 4)),
+        "mask": np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0], [0] * 3]) > 0,
+    }
+    told, boxed, shown = yolo9000.withhold(batch, [2, 5], 10)
+    assert boxed.tolist() == [False, True, False, True]
+    assert [np.flatnonzero(row).tolist() for row in shown] == [[2, 3], [], [4, 5], []]
+    assert told["mask"].any(1).tolist() == [False, True, False, False]
+    assert not told["boxes"][jnp.array([0, 2])].any() and (told["labels"][1] == labels[1]).all()
 
 
 def test_images_without_boxes_have_image_losses_only(started):
