@@ -1,7 +1,7 @@
 """What every detector does with scored boxes: it selects its detections, and shows them beside the truth.
 
 Each system says what its boxes and scores are; the selection follows Felzenszwalb et al., Object Detection with
-Discriminatively Trained Part-Based Models, 2010, section 7.2: greedy suppression within a class.
+Discriminatively Trained Part-Based Models, 2010, section 7.2: greedy suppression, within a class if not said otherwise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -52,8 +52,9 @@ def select(
     score_threshold: float,
     iou_threshold: float,
     max_detections: int,
+    across_classes: bool = False,
 ) -> Found:
-    """Selects the detections of each image by non-maximum suppression within each class.
+    """Selects the detections of each image by non-maximum suppression.
 
     Args:
       boxes: candidates, xyxy in pixels.
@@ -62,6 +63,7 @@ def select(
       score_threshold: what scores no more than this is dropped.
       iou_threshold: what overlaps a better box of its class by more is dropped.
       max_detections: length of the result.
+      across_classes: drop what overlaps a better box of any class.
 
     Returns:
       boxes, scores and labels by falling score, and detected: which of them are not padding.
@@ -71,7 +73,7 @@ def select(
         kept, detected = batched_nms(
             boxes,
             scores,
-            labels,
+            jnp.zeros_like(labels) if across_classes else labels,
             iou_threshold=iou_threshold,
             max_outputs=max_detections,
             mask=scores > score_threshold,

@@ -261,6 +261,7 @@ def recipe(
     flip_test: bool = False,
     score_threshold: Share = 0.01,
     iou_threshold: Share = 0.3,
+    across_classes: bool = True,
     max_detections: Count = 100,
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
 ) -> Recipe:
@@ -289,7 +290,9 @@ def recipe(
         is less. 0: no average.
       flip_test: detect in the mirrored image too.
       score_threshold: probability of the class below which nothing is detected.
-      iou_threshold: of the suppression of overlapping detections of a class.
+      iou_threshold: of the suppression of overlapping detections.
+      across_classes: whether a detection suppresses those of other classes too, as where one object is, there is no
+        other (Rowley et al., section 2.2, overlap elimination).
       max_detections: how many an image may have.
       optimiser: as `cvjax.optim.build` takes it.
 
@@ -312,6 +315,7 @@ def recipe(
     everywhere = np.concatenate([grid.reshape(-1, 4) for grid in grids])
     run = classify_by_convolution if convolutional else classify_by_crops
     thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
+    thresholds |= dict(across_classes=across_classes)
 
     def init(key, batch):
         check_images(batch, shape)

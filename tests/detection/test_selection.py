@@ -32,6 +32,18 @@ def candidates(seed, images=4, count=60, classes=3):
     return boxes, scores, rng.integers(0, classes, (images, count)).astype(np.int32)
 
 
+def test_across_classes_all_boxes_are_rivals():
+    boxes, scores, labels = candidates(3)
+    thresholds = dict(score_threshold=0.25, iou_threshold=0.3)
+    select = jax.jit(lambda *rows: selection.select(*rows, **thresholds, max_detections=50, across_classes=True))
+    found = jax.device_get(select(*map(jnp.asarray, (boxes, scores, labels))))
+    for image in range(4):
+        chosen = greedy(boxes[image], scores[image], np.zeros_like(labels[image]), *thresholds.values(), 50)
+        assert len(chosen) < len(greedy(boxes[image], scores[image], labels[image], *thresholds.values(), 50))
+        for name, rows in (("boxes", boxes), ("scores", scores), ("labels", labels)):
+            np.testing.assert_array_equal(found[name][image][found["detected"][image]], rows[image][chosen])
+
+
 def test_detections_are_the_best_that_do_not_overlap_another_of_their_class():
     boxes, scores, labels = candidates(0)
     scores[3] = 0.0  # an image of nothing

@@ -112,6 +112,7 @@ def random_scale(
     generator: np.random.Generator,
     image: Image,
     scale: Sequence[float] = (0.5, 2.0),
+    aspect: Sequence[float] = (1.0, 1.0),
     value: float = 0.5,
     method: Method = "bilinear",
     keep: Keep = "centre",
@@ -119,23 +120,25 @@ def random_scale(
     """Enlarges what is shown, of which a random window stays, or shrinks it to a random place; the shape stays.
 
     Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", CVPR 2021,
-    section 3.1 (large scale jittering).
+    section 3.1 (large scale jittering); the detectors of Darknet jitter the aspect too.
 
     Args:
       generator: random numbers.
       image: float32 [height, width, channels].
       scale: (least, most) factor, drawn uniformly in its logarithm.
+      aspect: (least, most) factor of the width over that of the height, likewise; each is off `scale` by its root.
       value: of what is around the shrunk image, in [0, 1].
       method: as for `resize`.
       keep: as for `crop`.
     """
-    height, width = image.shape[:2]
-    drawn = np.exp(generator.uniform(*np.log(scale)))
-    if drawn >= 1:
-        window = max(1, round(height / drawn)), max(1, round(width / drawn))
-        return resize(random_crop(generator, image, window, keep=keep), (height, width), method)
-    shrunk = resize(image, (max(1, round(height * drawn)), max(1, round(width * drawn))), method)
-    return _put(generator, shrunk, height, width, value)
+    old = np.array(image.shape[:2])
+    factors = np.exp(generator.uniform(*np.log(scale)) + generator.uniform(*np.log(aspect)) * np.array([-0.5, 0.5]))
+    window, size = (
+        tuple(np.maximum(1, np.round(old * share)).astype(int).tolist())
+        for share in (1 / np.maximum(factors, 1), np.minimum(factors, 1))
+    )
+    shown = resize(random_crop(generator, image, window, keep=keep), size, method)
+    return _put(generator, shown, *image.shape[:2], value)
 
 
 def mosaic(

@@ -84,6 +84,10 @@ OPS = {
     "random_expand": (lambda g, s: transforms.random_expand(g, s, (1.0, 3.0), value=0.0), WHOLE),
     "random_scale up": (lambda g, s: transforms.random_scale(g, s, (1.0, 2.0), value=0.0, keep=0.0), FRACTION),
     "random_scale down": (lambda g, s: transforms.random_scale(g, s, (0.6, 1.0), value=0.0, keep=0.0), SHRUNK),
+    "random_scale askew": (
+        lambda g, s: transforms.random_scale(g, s, (0.8, 1.25), (0.5, 2.0), value=0.0, keep=0.0),
+        SHRUNK,
+    ),
 }
 
 
@@ -303,3 +307,16 @@ def test_random_scale_keeps_the_shape_and_is_even_in_the_logarithm():
     assert 0.49 < min(factors) < 0.52
     assert 1.9 < max(factors) < 2.04
     assert abs(np.mean(np.log2(factors)) + 0.05) < 0.15  # uniform on [-1, 1], but for what was cut
+
+
+def test_random_scale_jitters_the_aspect_evenly_in_the_logarithm_too():
+    scene = Scene(np.zeros((64, 64, 1), np.float32), np.float32([[24, 24, 40, 40]]), {"area": np.float32([256])})
+    generator, aspects, scales = rng(), [], []
+    for _ in range(400):
+        after = transforms.random_scale(generator, scene, (0.7, 0.7), (0.5, 2.0), keep=1.0)
+        width, height = after.boxes[0, 2:] - after.boxes[0, :2]  # .7 * 2^.5 < 1: nothing is cut
+        aspects.append(width / height)
+        scales.append(np.sqrt(width * height) / 16)
+    assert 0.49 < min(aspects) < 0.52 and 1.92 < max(aspects) < 2.05
+    assert abs(np.mean(np.log2(aspects))) < 0.12  # four standard errors of a uniform draw on [-1, 1]
+    np.testing.assert_allclose(scales, 0.7, atol=0.01)  # whole pixels
