@@ -10,7 +10,7 @@ Time: 14 minutes on two CPU cores.
 
 from cvjax.config import experiment, variant
 
-STEPS = 3000
+STEPS = 2000
 HEIGHTS, ASPECTS = (12.5, 15.5, 19.0, 23.0, 28.0), (0.5, 0.7)  # of nearly all digits
 
 
