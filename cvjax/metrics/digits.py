@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvjax import data
-from cvjax.metrics import density, generative, impostors
+from cvjax.metrics import density, generative, impostors, neighbours
 from cvjax.weights import digit_classifier
 
 LEVELS = 16  # real pixels are multiples of 1 / LEVELS
@@ -70,17 +70,27 @@ def evaluate(samples: Images) -> dict[str, float]:
     Returns:
       fid: Fréchet distance of the features to those of the test digits.
       fid_over_control: fid over that of as many samples of one Gaussian a class.
+      kid: the kernel distance of the same features, all at once; unbiased, so around 0 for real digits.
+      precision: share of the samples whose features lie among those of the test digits.
+      recall: share of the test digits whose features lie among those of the samples.
       inception_score: mean over 10 splits. Never a bar: ten memorised digits score higher than all real ones.
       nearest_distance: mean L2 distance to the nearest training digit, grey levels 0 .. 16. 0 is copied.
+      memorisation: nearest_distance over that of the test digits. 0 is copied, 1 as new as unseen digits.
       smallest_class: share of the class that the classifier sees least.
     """
     found, probabilities = features(samples)
     fid = generative.fid(found, _test_features())
+    precision, recall = neighbours.precision_recall(found, _test_features())
+    grey, (training, _) = quantise(samples), _training_digits()
     return {
         "fid": fid,
         "fid_over_control": fid / control_fid(len(samples)),
+        "kid": generative.kernel_distance(found, _test_features()),
+        "precision": precision,
+        "recall": recall,
         "inception_score": generative.inception_score(probabilities)[0],
-        "nearest_distance": generative.nearest_distance(quantise(samples), _training_digits()[0]),
+        "nearest_distance": generative.nearest_distance(grey, training),
+        "memorisation": generative.memorisation(grey, training, _test_digits()),
         "smallest_class": float(generative.class_shares(probabilities).min()),
     }
 
@@ -140,5 +150,10 @@ def _training_digits() -> tuple[Images, Int[np.ndarray, " images"]]:
 
 
 @functools.cache
+def _test_digits() -> Images:
+    return quantise(data.arrays("digits", "test")["image"])
+
+
+@functools.cache
 def _test_features() -> Float[np.ndarray, "images 64"]:
-    return features(data.arrays("digits", "test")["image"])[0]
+    return features(_test_digits())[0]

@@ -1,13 +1,17 @@
-"""Measures of generated images, in float64 on the host: Fréchet distance, Inception Score, nearest neighbours.
+"""Measures of generated images, in float64 on the host: moments, kernels, class probabilities, nearest training images.
 
 None of them stands alone. Ten memorised images, one a class, score higher on the Inception Score than all real ones
 do, and a copy of the training set has a perfect Fréchet distance; `cvjax.metrics.digits.controls` shows each measure
-on such impostors.
+on such impostors. Precision and recall are in `cvjax.metrics.neighbours`.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial.distance import cdist
+
+from cvjax.errors import UserError
+from cvjax.metrics.neighbours import distance_tables
 
 
 def frechet_distance(
@@ -45,13 +49,41 @@ def _square_root(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     return (vectors * np.sqrt(np.where(values > rounding, values, 0.0))) @ vectors.T
 
 
+def moments(
+    chunks: Iterable[Float[np.ndarray, "rows features"]],
+) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, "features features"]]:
+    """Accumulates the mean and the unbiased covariance of features that need not fit into memory together.
+
+    Args:
+      chunks: features, some rows at a time; at least two rows in all.
+
+    Returns:
+      (mean, covariance), so that `frechet_distance(*moments(a), *moments(b))` is the `fid` of two streams.
+
+    Raises:
+      UserError: fewer than two rows.
+    """
+    count, mean, scatter = 0, np.float64(0), np.float64(0)
+    for chunk in chunks:
+        chunk = np.asarray(chunk, np.float64)
+        centre = chunk.mean(axis=0)
+        residual, shift = chunk - centre, centre - mean
+        total = count + len(chunk)
+        scatter = scatter + residual.T @ residual + np.outer(shift, shift) * (count * len(chunk) / total)
+        mean, count = mean + shift * (len(chunk) / total), total
+    if count < 2:
+        raise UserError(f"a covariance takes at least two images, not {count}.")
+    return mean, scatter / (count - 1)
+
+
 def fid(
     features_a: Float[np.ndarray, "samples_a features"],
     features_b: Float[np.ndarray, "samples_b features"],
 ) -> float:
     """Fréchet distance of two sets of features, each summarised by its mean and unbiased covariance.
 
-    It is biased upwards by O(1 / samples): compare only figures taken with the same numbers of samples.
+    It is biased upwards by O(1 / samples): compare only figures taken with the same numbers of samples, or
+    `fid_infinity`.
 
     Args:
       features_a: features of one set of images, at least two.
@@ -62,11 +94,135 @@ def fid(
 
     Source: Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
     """
-    summaries = []
-    for features in (features_a, features_b):
-        features = np.asarray(features, np.float64)
-        summaries += [features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False, ddof=1))]
-    return frechet_distance(*summaries)
+    return frechet_distance(*moments([features_a]), *moments([features_b]))
+
+
+def fid_interval(
+    samples: Float[np.ndarray, "samples features"],
+    reference: Float[np.ndarray, "references features"],
+    level: float = 0.95,
+    resamples: int = 200,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Confidence interval of `fid` over draws of as many samples, by the bootstrap; the reference stays as it is.
+
+    A resample repeats images and leaves others out, so that its FID is biased once more; the interval has the
+    resamples' deviations from their mean about the FID of all samples.
+
+    Args:
+      samples: features of generated images.
+      reference: features of real ones.
+      level: how often intervals of this kind hold the mean FID of so many samples.
+      resamples: how many sets are drawn from the samples, with replacement.
+      seed: of the draws; the same interval comes each time.
+
+    Returns:
+      (low, high), low at least 0.
+
+    Source: Efron and Tibshirani, "An introduction to the bootstrap" (1993), chapters 12 and 13.
+    """
+    rng, count, real = np.random.default_rng(seed), len(samples), moments([reference])
+    draws = [frechet_distance(*moments([samples[rng.integers(count, size=count)]]), *real) for _ in range(resamples)]
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]) - np.mean(draws)
+    centre = frechet_distance(*moments([samples]), *real)
+    return max(0.0, float(centre + low)), float(centre + high)
+
+
+def fid_infinity(
+    samples: Float[np.ndarray, "samples features"],
+    reference: Float[np.ndarray, "references features"],
+    points: int = 15,
+    smallest: float = 0.1,
+    seed: int = 0,
+) -> float:
+    """FID of infinitely many samples, extrapolated: the intercept of a line through FID against 1 / samples.
+
+    Only the bias by the samples goes; that by the number of references stays.
+
+    Args:
+      samples: features of generated images.
+      reference: features of real ones.
+      points: numbers of samples, evenly spaced, at each of which FID is measured on a random subset.
+      smallest: the least of them, as a share of the samples. With fewer than about twice as many samples as features
+        FID is no longer a line.
+      seed: of the subsets; the same figure comes each time.
+
+    Returns:
+      The intercept; around 0 it may be negative.
+
+    Source: Chong and Forsyth, "Effectively unbiased FID and Inception Score and where to find them" (2020), section 4.
+    """
+    rng, real = np.random.default_rng(seed), moments([reference])
+    sizes = np.linspace(max(2, smallest * len(samples)), len(samples), points).astype(int)
+    subsets = (rng.permutation(len(samples))[:size] for size in sizes)
+    fids = [frechet_distance(*moments([samples[subset]]), *real) for subset in subsets]
+    return float(np.polynomial.Polynomial.fit(1 / sizes, fids, 1)(0.0))
+
+
+def kernel_distance(
+    samples: Float[np.ndarray, "samples features"], reference: Float[np.ndarray, "references features"]
+) -> float:
+    """Unbiased squared maximum mean discrepancy by the kernel (x.y / features + 1)^3: KID over all images at once.
+
+    Args:
+      samples: features of generated images, at least two.
+      reference: features of real ones.
+
+    Returns:
+      The estimate; for equal distributions it is 0 on average, and so it may be negative.
+
+    Source: Gretton et al., "A kernel two-sample test" (2012), lemma 6.
+    """
+    within = 0.0
+    samples, reference = np.asarray(samples, np.float64), np.asarray(reference, np.float64)
+    for features in (samples, reference):
+        pairs = len(features) * (len(features) - 1)
+        itself = np.sum((np.sum(features**2, axis=1) / features.shape[1] + 1) ** 3)
+        within += (_kernel_sum(features, features) - itself) / pairs
+    return float(within - 2 * _kernel_sum(samples, reference) / (len(samples) * len(reference)))
+
+
+def _kernel_sum(a: Float[np.ndarray, "rows_a features"], b: Float[np.ndarray, "rows_b features"]) -> float:
+    parts = (a[start : start + 1024] @ b.T for start in range(0, len(a), 1024))
+    return sum(np.sum((part / a.shape[1] + 1) ** 3) for part in parts)
+
+
+def kid(
+    samples: Float[np.ndarray, "samples features"],
+    reference: Float[np.ndarray, "references features"],
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Kernel Inception Distance: `kernel_distance` over random subsets, which unlike FID has no bias.
+
+    Args:
+      samples: features of generated images.
+      reference: features of real ones.
+      subsets: how many pairs of subsets are drawn.
+      size: images in each subset, drawn without replacement.
+      seed: of the draws; the same figures come each time.
+
+    Returns:
+      (mean, standard deviation) over the subsets.
+
+    Raises:
+      UserError: fewer images than a subset has.
+
+    Source: Binkowski et al., "Demystifying MMD GANs" (2018), section 4.
+    """
+    if size > min(len(samples), len(reference)):
+        raise UserError(
+            f"KID by subsets of {size} takes as many images of each kind: {len(samples)}, {len(reference)}."
+        )
+    rng = np.random.default_rng(seed)
+    distances = [
+        kernel_distance(
+            *(features[rng.choice(len(features), size, replace=False)] for features in (samples, reference))
+        )
+        for _ in range(subsets)
+    ]
+    return float(np.mean(distances)), float(np.std(distances))
 
 
 def inception_score(probabilities: Float[np.ndarray, "samples classes"], splits: int = 10) -> tuple[float, float]:
@@ -103,14 +259,10 @@ def nearest_neighbours(
     Returns:
       (distance, index into `reference`) of each sample. A distance of 0 is a copy.
     """
-    reference = np.asarray(reference, np.float64).reshape(len(reference), -1)
-    distances, indices = [], []
-    for start in range(0, len(samples), 256):  # bounds the memory of the table of distances
-        part = np.asarray(samples[start : start + 256], np.float64)
-        table = cdist(part.reshape(len(part), -1), reference)
-        indices.append(table.argmin(axis=1))
-        distances.append(scale * table.min(axis=1))
-    return np.concatenate(distances), np.concatenate(indices)
+    tables = distance_tables(samples.reshape(len(samples), -1), reference.reshape(len(reference), -1))
+    nearest = [(scale * table.min(axis=1), table.argmin(axis=1)) for table in tables]
+    distances, indices = (np.concatenate(parts) for parts in zip(*nearest, strict=True))
+    return distances, indices
 
 
 def nearest_distance(
@@ -129,6 +281,26 @@ def nearest_distance(
       The mean over the samples of `nearest_neighbours`' distances.
     """
     return float(nearest_neighbours(samples, reference, scale)[0].mean())
+
+
+def memorisation(
+    samples: Float[np.ndarray, "samples height width channels"],
+    training: Float[np.ndarray, "examples height width channels"],
+    held_out: Float[np.ndarray, "references height width channels"],
+) -> float:
+    """How far samples are from the training images, in units of how far real images are that nobody trained on.
+
+    It is a mean: half copies and half noise may reach 1, but then not the `precision_recall` of real images.
+
+    Args:
+      samples: images in [0, 1].
+      training: what the model was trained on.
+      held_out: real images of the same kind.
+
+    Returns:
+      The ratio of `nearest_distance`: 0 for copies, 1 for images as new as unseen real ones, more for unlikely ones.
+    """
+    return nearest_distance(samples, training) / nearest_distance(held_out, training)
 
 
 def class_shares(probabilities: Float[np.ndarray, "samples classes"]) -> Float[np.ndarray, " classes"]:

@@ -56,6 +56,41 @@ def test_inception_score_alone_passes_a_collapsed_model(controls):
         assert collapsed["fid_over_control"] > 2
 
 
+def test_precision_passes_what_recall_catches(controls):
+    real, half, means, exemplars, noise = (
+        controls[name]
+        for name in (
+            "1297 training digits",
+            "half of the classes",
+            "class means",
+            "one exemplar a class",
+            "uniform noise",
+        )
+    )
+    assert min(real["precision"], half["precision"]) > 0.9 and real["recall"] > 0.8
+    assert half["recall"] < 0.5 * real["recall"]
+    assert means["precision"] == exemplars["precision"] == 1.0  # each mode is in the midst of real ones
+    assert max(means["recall"], exemplars["recall"], noise["recall"]) <= 0.01  # a ball about copies is a point
+    assert controls["one Gaussian"]["precision"] < 0.5 * controls["Gaussian per class"]["precision"]
+
+
+def test_kernel_distance_orders_the_controls_and_is_0_on_average_for_real_digits(controls):
+    order = ["Gaussian per class", "class means", "half of the classes", "independent pixels", "uniform noise"]
+    distances = [controls[name]["kid"] for name in order]
+    assert distances == sorted(distances) and distances[0] > 0.02
+    for name in ("1297 training digits", "500 training digits"):
+        assert abs(controls[name]["kid"]) < 0.02
+
+
+def test_memorisation_tells_copies_from_what_is_new(controls):
+    copies = ["1297 training digits", "500 training digits", "one exemplar a class", "half of the classes"]
+    assert [controls[name]["memorisation"] for name in copies] == [0, 0, 0, 0]
+    order = ["class means", "Gaussian per class", "one Gaussian", "independent pixels", "uniform noise"]
+    ratios = [controls[name]["memorisation"] for name in order]
+    assert ratios == sorted(ratios) and 0.8 < ratios[0] < 1 < ratios[1] < 1.2
+    assert digits.evaluate(data.arrays("digits", "test")["image"])["memorisation"] == pytest.approx(1.0, rel=1e-12)
+
+
 def test_what_each_other_measure_catches(controls):
     assert controls["one exemplar a class"]["nearest_distance"] == 0
     assert controls["half of the classes"]["smallest_class"] == 0
