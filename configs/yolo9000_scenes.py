@@ -30,8 +30,10 @@ def get_config(name: str = ""):
             stages=(1, 1, 3, 3),
             head=3,
             passthrough=True,
-            gate=0.6,
+            gate=0.3,
             absent_weight=0.5,  # a scene often shows two of the three
+            score_threshold=0.0005,
+            iou_threshold=0.5,
             ema=0.998,
             optimiser=dict(
                 name="adamw",
@@ -49,7 +51,7 @@ def get_config(name: str = ""):
             eval_batch=128,
             # No crop: what a crop leaves of an unboxed digit is known from its box alone.
             transforms=(
-                dict(op="random_scale", scale=(0.75, 1.0), value=0.5),
+                dict(op="random_scale", scale=(0.8, 1.0), value=0.5),
                 dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
             ),
         ),
