@@ -1,13 +1,12 @@
 """YOLO9000 on scenes of real digits: the digits 2, 5 and 8 have no boxes, and are to be detected all the same.
 
-Of the training scenes, those that show a 2, 5 or 8 come without boxes: training is told which of the three they show.
+Of 12,000 training scenes, 7,321 show a 2, 5 or 8. They come without boxes: training is told which digits they show.
 Hierarchy: even and odd, round and straight, digits (cvjax/detection/digits.tree).
 
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
 Command: python train.py --config=configs/yolo9000_scenes.py --workdir=runs/yolo9000_scenes
-Result: VOC07 mAP 0.879 of the classes with boxes, below its bar, and 0.814 of those without (seed 4711). As in the
-  paper, with neither gate nor absent_weight: 0.875 and 0.284.
-Time: 12 minutes on two CPU cores.
+Result: VOC07 mAP 0.899 of the classes with boxes and 0.668 of those without (seed 31337), with half as many scenes.
+Time: 13 minutes on two busy CPU cores.
 """
 
 from cvjax.config import experiment, variant
@@ -25,7 +24,7 @@ def get_config(name: str = ""):
             unboxed=("2", "5", "8"),
             shape=(64, 64, 3),
             # What python -m cvjax.detection.yolov2 prints for this config; withheld boxes have no part in it.
-            anchors=((1.009, 1.752), (1.366, 2.263), (1.891, 3.004)),
+            anchors=((0.995, 1.769), (1.354, 2.29), (1.869, 3.018)),
             width=16,
             stages=(1, 1, 3, 3),
             head=3,
@@ -45,7 +44,7 @@ def get_config(name: str = ""):
             ),
         ),
         data=dict(
-            name="digit_scenes/plain_64",
+            name="digit_scenes/plain_64_more",
             max_boxes=8,
             batch=32,
             eval_batch=128,

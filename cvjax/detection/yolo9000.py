@@ -329,10 +329,9 @@ def recipe(
         options = dict(prior_weight=prior_weight, rescore=rescore, class_loss=class_loss)
         parts, counts = region.losses(outputs, *truth, anchors, stride, **options)
         parts = {name: boxed * part for name, part in parts.items()}
-        # What has boxes learns from them alone: a box that is most probably a 1 need not be one.
-        sought = jnp.array(without_boxes)
-        parts |= image_losses(outputs, shown[:, sought], nodes[sought], words, gate=gate)
-        parts |= {"image_absent": absent_weight * absent_loss(outputs, shown, nodes, words)} if absent_weight else {}
+        sought = (outputs, shown, nodes, words)
+        parts |= image_losses(*sought, gate=gate)
+        parts |= {"image_absent": absent_weight * absent_loss(*sought)} if absent_weight else {}
         return parts, counts
 
     def class_scores(outputs):

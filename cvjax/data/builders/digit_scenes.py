@@ -28,6 +28,12 @@ VARIANTS = (
     Scenes(
         name="plain_64", description="the same upright and side by side", layout=Layout(degrees=0.0, occlusion=False)
     ),
+    Scenes(
+        name="plain_64_more",
+        description="plain_64 with twice as many training scenes, the same and others",
+        layout=Layout(degrees=0.0, occlusion=False),
+        train=12_000,
+    ),
     Scenes(name="128", description="128x128, 1 to 8 digits", layout=Layout(128, most=8, largest=56)),
     Scenes(name="256", description="256x256, 1 to 12 digits", layout=Layout(256, 12, 16, 112)),
     Scenes(name="smoke", description="a few of 64x64", train=64, test=32),

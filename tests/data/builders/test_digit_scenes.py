@@ -236,6 +236,14 @@ def test_variants_hold_what_they_promise(name):
     assert 1 <= len(scene["objects"]) <= config.layout.most
 
 
+def test_more_scenes_are_the_same_and_others():
+    few, more = (DigitScenes.builder_configs[name] for name in ("plain_64", "plain_64_more"))
+    assert (more.train, more.test) == (
+        12_000,
+        few.test,
+    ) and more.layout == few.layout  # each scene has a stream of its own
+
+
 def test_a_batch_is_what_detectors_take():
     loaded = data.load({"name": "digit_scenes/smoke", "max_boxes": 5, "batch": 8}, seed=0)
     assert loaded.info["classes"] == tuple("0123456789")
