@@ -12,9 +12,9 @@ import pytest
 PAGE = (house.ROOT / "CONTRIBUTING.md").read_text()
 FILES = dict(re.findall(r"^`([\w/]+\.py)`\n\n```python\n(.*?)```$", PAGE, re.MULTILINE | re.DOTALL))
 SYSTEM, CONFIG, TEST = (
-    "cvjax/generative/autoencoder.py",
-    "configs/autoencoder_digits.py",
-    "tests/generative/test_autoencoder.py",
+    "cvjax/generative/ppca.py",
+    "configs/ppca_digits.py",
+    "tests/generative/test_ppca.py",
 )
 
 
@@ -65,8 +65,8 @@ def test_example_is_linted():
 
 def test_example_trains(tree):
     output = run(tree, "train.py", f"--config={CONFIG}:smoke", "--workdir=run")
-    assert "squared_error" in output
-    assert (tree / "run" / "report.html").exists() and list((tree / "run" / "figures" / "reconstructions").iterdir())
+    assert "log_likelihood" in output
+    assert (tree / "run" / "report.html").exists() and list((tree / "run" / "figures" / "samples").iterdir())
 
 
 def test_examples_test_passes(tree):

@@ -5,6 +5,7 @@ divergence (Higgins et al., beta-VAE, ICLR 2017). Judged in bits per dimension, 
 al., Importance Weighted Autoencoders, 2016 (arXiv:1509.00519), beside it.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Key
 from cvjax import optim
 from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
+from cvjax.generative import latents
 from cvjax.metrics import digits
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.signature import Count, Range, Share
@@ -225,12 +227,14 @@ def recipe(
       binarise: draw each pixel from a Bernoulli of its grey value, anew at every step.
       beta: weight of the divergence; only 1 is a bound.
       importance_samples: of the evaluation's tighter bound.
-      measure: "digits" shows what simple densities of the digits reach, as controls.
+      measure: "digits" measures samples of the prior by the frozen classifier, and shows what simple densities of the
+        digits reach, as controls.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
       The recipe. Figures: bits_per_dim (the negative bound), iwae_bits_per_dim and iwae_gain (how much tighter),
-      kl (nats), active_units (latents whose posterior mean varies by more than .01 over the test set).
+      kl (nats), active_units (latents whose posterior mean varies by more than .01 over the test set); with `measure`,
+      those of samples by `latents.sample_figures`.
 
     Raises:
       UserError: a likelihood that there is not, or sizes below 1.
@@ -303,33 +307,47 @@ def recipe(
         log_p_x, _ = jax.lax.map(one_sample, elbo_keys[:10])
         _, log_weights = jax.lax.map(one_sample, iwae_keys)
         nats = jnp.stack([log_p_x.mean(axis=0) - divergence.sum(axis=1), importance_bound(log_weights)], axis=1)
-        return {"bits": -nats * bits, "divergence": divergence, "mean": mean}
+        rows = {"bits": -nats * bits, "divergence": divergence, "mean": mean}
+        if measure == "digits":
+            z = jax.random.normal(jax.random.fold_in(key, 1), (2 * len(images), latent))
+            rows["samples"] = expected_image(likelihood, decode(state.params, z)).reshape(-1, 2, *shape)
+        return rows
 
     def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         rows = [outputs for _, outputs in rows]
         bounds, divergence, mean = (np.concatenate([r[name] for r in rows]) for name in ("bits", "divergence", "mean"))
         elbo, iwae = bounds.mean(axis=0, dtype=np.float64)
+        samples = np.concatenate([r["samples"] for r in rows]).reshape(-1, *shape) if measure == "digits" else None
         return {
             "bits_per_dim": float(elbo),
             "iwae_bits_per_dim": float(iwae),
             "iwae_gain": float(elbo - iwae),
             "kl": float(divergence.sum(axis=1).mean()),
             "active_units": float((mean.var(axis=0) > 0.01).sum()),
+            **({} if samples is None else latents.sample_figures(samples)),
         }
 
     @jax.jit
     def reconstruct(params, images):
         mean, _ = encoder.apply({"params": params["encoder"]}, images)
-        return expected_image(likelihood, decode(params, mean))
+        return from_prior(params, mean)
 
     @jax.jit
     def from_prior(params, z):
         return expected_image(likelihood, decode(params, z))
 
+    @jax.jit
+    def show(state, batch, key):
+        mean, _ = encoder.apply({"params": state.params["encoder"]}, batch["image"])
+        draw, images = functools.partial(from_prior, state.params), batch["image"]
+        pairs = jnp.stack([images[:32], draw(mean[:32])], axis=1).reshape(-1, *images.shape[1:])
+        shown = latents.pictures(draw, mean, latents.Moments.standard(latent))
+        samples = draw(jax.random.normal(key, (64, latent)))
+        return {"reconstructions": pairs, "samples": samples, **shown}, mean
+
     def visualise(state, batch, key):
-        images = batch["image"][:32]
-        pairs = jnp.stack([images, reconstruct(state.params, images)], axis=1).reshape(-1, *images.shape[1:])
-        return {"reconstructions": pairs, "samples": sample(state, key, 64)["image"]}
+        shown, mean = show(state, batch, key)
+        return shown | latents.latent_map(mean, batch)
 
     def predict(state, inputs):
         return {"image": reconstruct(state.params, inputs["image"])}

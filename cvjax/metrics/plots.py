@@ -1,4 +1,4 @@
-"""Curves and matrices drawn as images, on the host."""
+"""Curves, matrices and maps drawn as images, on the host."""
 
 from collections.abc import Mapping, Sequence
 
@@ -53,6 +53,48 @@ def draw_confusion(matrix: Int[np.ndarray, "n n"], names: Sequence[str], title: 
         for (row, column), count in np.ndenumerate(matrix):
             ink = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count) if count else "", ha="center", va="center", fontsize=7, color=ink)
+    return _pixels(figure)
+
+
+def draw_map(points: Float[np.ndarray, "points 2"], labels: Int[np.ndarray, " points"], title: str = "") -> Image:
+    """Draws points of a plane, coloured by class.
+
+    Args:
+      points: coordinates, x first.
+      labels: the class of each; ten colours are told apart, then they repeat.
+      title: written above.
+
+    Returns:
+      The figure, float32 in [0, 1].
+    """
+    figure, axes = _figure(title, "first", "second")
+    for label in np.unique(labels):
+        chosen = points[labels == label]
+        axes.scatter(*chosen.T, s=14, color=f"C{label % 10}", label=str(label), linewidths=0)
+    axes.grid(alpha=0.3)
+    if 0 < len(np.unique(labels)) <= 20:
+        axes.legend(fontsize=8, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
+    return _pixels(figure)
+
+
+def draw_curves(curves: Mapping[str, Curve], title: str, x: str, y: str) -> Image:
+    """Draws lines with a mark at each point.
+
+    Args:
+      curves: name -> (x, y) of its points.
+      title: written above.
+      x: name of the horizontal axis, which is logarithmic.
+      y: name of the vertical axis.
+
+    Returns:
+      The figure, float32 in [0, 1].
+    """
+    figure, axes = _figure(title, x, y)
+    for name, points in curves.items():
+        axes.plot(*points, label=name, marker=".", linewidth=1.5)
+    axes.set_xscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
     return _pixels(figure)
 
 

@@ -129,6 +129,23 @@ def test_loss_sums_over_pixels_and_latents_and_averages_over_the_batch(images):
     np.testing.assert_allclose(metrics["loss/total"], expected, rtol=1e-5)
 
 
+def test_latent_space_is_shown_and_samples_of_the_prior_are_measured(images):
+    recipe = vae.recipe(shape=(8, 8, 1), latent=3, hidden=(16,), importance_samples=10, measure="digits")
+    batch = {"image": images, "label": jnp.arange(16) % 10, "valid": jnp.ones(16, bool)}
+    state = recipe.init(jax.random.key(0), batch)
+    shown = recipe.visualise(state, batch, jax.random.key(1))
+    assert set(shown) == {"reconstructions", "samples", "interpolations", "traversals", "latent_map"}
+    assert shown["traversals"].shape == (3 * 50, 9 * 50, 1)
+    # The ends of the first interpolation are the reconstructions of the first and the ninth image.
+    ends = [shown["interpolations"][1:49:6, side : side + 48 : 6] for side in (1, 8 * 50 + 1)]
+    both = recipe.predict(state, {"image": images})["image"][np.array([0, 8])]
+    np.testing.assert_allclose(np.stack(ends), both, atol=1e-5)
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, jax.random.key(2)))
+    assert outputs["samples"].shape == (16, 2, 8, 8, 1)
+    figures = recipe.score([(jax.device_get(batch), outputs)])
+    assert figures["sample_fid_over_control"] > 1 and figures["active_units"] <= 3
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="levels=1"):
         vae.recipe(shape=(8, 8, 1), levels=1)

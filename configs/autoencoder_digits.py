@@ -1,0 +1,55 @@
+"""Autoencoders on real handwritten digits, beside principal components.
+
+Paper: Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006; the variants: `linear`,
+Baldi & Hornik, Neural Networks and Principal Component Analysis, 1989; `two`, two latents; `convolutional`, Masci et
+al., Stacked Convolutional Auto-Encoders, 2011.
+Command: python train.py --config=configs/autoencoder_digits.py --workdir=runs/autoencoder_digits
+Result: not measured yet.
+Time: 1 minute on two CPU cores.
+"""
+
+from cvjax.config import experiment, variant
+
+STEPS = 4000
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "generative.autoencoder",
+        recipe=dict(
+            shape=(8, 8, 1),
+            latent=8,
+            hidden=(256, 128),
+            activation="elu",
+            measure="digits",
+            optimiser=dict(
+                name="adamw",
+                learning_rate=2e-3,
+                weight_decay=1e-2,
+                schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS),
+            ),
+        ),
+        data=dict(name="digits", batch=64, eval_batch=256),
+        steps=STEPS,
+        log_every=500,
+        eval_every=2000,
+        figure_every=2000,
+        checkpoint_every=2000,
+        expect={"error_over_pca": ("<=", 0.8), "jpeg_gain": (">=", 1.0)},
+    )
+    linear = {  # few parameters: all digits at every step, so that the subspace settles
+        "recipe.latent": 10,
+        "recipe.hidden": (),
+        "data.batch": 1296,
+        "recipe.optimiser.learning_rate": 1e-2,
+        "recipe.optimiser.weight_decay": 0.0,
+        "expect": {"error_over_pca": ("<=", 1.01), "subspace_angle": ("<=", 0.05)},
+    }
+    variants = {
+        "smoke": {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "log_every": 1},
+        "linear": linear,
+        "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<", 1.0), "precision_at_10": (">=", 0.6)}},
+        "convolutional": {"recipe.hidden": (32, 64), "recipe.latent": 2, "recipe.convolutional": True},
+    }
+    return variant(config, name, **variants)

@@ -1,0 +1,44 @@
+"""Contractive autoencoder on real handwritten digits; the variant `plain` has no penalty, to compare with.
+
+Paper: Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011.
+Command: python train.py --config=configs/contractive_digits.py --workdir=runs/contractive_digits
+Result: not measured yet.
+Time: 1 minute on two CPU cores.
+"""
+
+from cvjax.config import experiment, variant
+
+STEPS = 4000
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "generative.autoencoder",
+        recipe=dict(
+            shape=(8, 8, 1),
+            latent=128,
+            code_activation="sigmoid",
+            tied=True,
+            loss="cross_entropy",
+            contractive=0.1,
+            measure="digits",
+            optimiser=dict(
+                name="adam",
+                learning_rate=2e-3,
+                schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS),
+            ),
+        ),
+        data=dict(name="digits", batch=64, eval_batch=256),
+        steps=STEPS,
+        log_every=500,
+        eval_every=2000,
+        figure_every=2000,
+        checkpoint_every=2000,
+        expect={"jacobian_norm": ("<=", 1.0), "squared_error": ("<=", 0.01)},
+    )
+    variants = {
+        "smoke": {"steps": 4, "recipe.latent": 8, "data.batch": 16, "log_every": 1},
+        "plain": {"recipe.contractive": 0.0, "expect": {"squared_error": ("<=", 0.01)}},
+    }
+    return variant(config, name, **variants)
