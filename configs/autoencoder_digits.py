@@ -4,8 +4,11 @@ Paper: Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural N
 Baldi & Hornik, Neural Networks and Principal Component Analysis, 1989; `two`, two latents; `convolutional`, Masci et
 al., Stacked Convolutional Auto-Encoders, 2011.
 Command: python train.py --config=configs/autoencoder_digits.py --workdir=runs/autoencoder_digits
-Result: not measured yet.
-Time: 1 minute on two CPU cores.
+Result: squared error on the 500 held-out digits 0.476 times that of 8 principal components, and 2.0 dB more PSNR than
+  JPEG at the same bytes (seed 22). The variants (seed 11): `linear`, 1.000 times the error of 10 components, the same
+  subspace within 0.012 radians; `two`, 0.654 times that of 2, precision at 10 of 0.764 against 0.562; `convolutional`,
+  0.429 times that of 8, 2.5 dB over JPEG.
+Time: 20 seconds of one CPU core.
 """
 
 from cvjax.config import experiment, variant
@@ -36,7 +39,7 @@ def get_config(name: str = ""):
         eval_every=2000,
         figure_every=2000,
         checkpoint_every=2000,
-        expect={"error_over_pca": ("<=", 0.8), "jpeg_gain": (">=", 1.0)},
+        expect={"error_over_pca": ("<=", 0.5), "jpeg_gain": (">=", 1.5)},
     )
     linear = {  # few parameters: all digits at every step, so that the subspace settles
         "recipe.latent": 10,
@@ -49,7 +52,7 @@ def get_config(name: str = ""):
     variants = {
         "smoke": {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "log_every": 1},
         "linear": linear,
-        "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<", 1.0), "precision_at_10": (">=", 0.6)}},
+        "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<=", 0.75), "precision_at_10": (">=", 0.7)}},
         "convolutional": {"recipe.hidden": (32, 64), "recipe.latent": 2, "recipe.convolutional": True},
     }
     return variant(config, name, **variants)

@@ -1,7 +1,7 @@
 """Looking into a latent space: samples, interpolations, traversals and maps, of an autoencoder with or without a prior.
 
-A variational autoencoder's decoder has seen codes all over its prior (Kingma & Welling, 2014). A plain one's has seen
-only the codes of images: a Gaussian fitted to them reaches into holes between them, where it draws what is no digit.
+A variational autoencoder's decoder has seen codes about its prior (Kingma & Welling, 2014). A plain one's has seen only
+the codes of images: a Gaussian fitted to them reaches into the holes between. Where images are few, so does a prior.
 
     python -m cvjax.generative.latents --run_a=runs/vae_digits --run_b=runs/autoencoder_digits --output=latents
 

@@ -21,7 +21,8 @@ def psnr(clean: Images, images: Images) -> float:
       10 log10 of 1 over the mean squared error, in dB.
     """
     clipped = np.clip(images, 0, 1).astype(np.float64)
-    return float(peak_signal_noise_ratio(clean.astype(np.float64), clipped, data_range=1.0))
+    with np.errstate(divide="ignore"):  # infinite where nothing is wrong
+        return float(peak_signal_noise_ratio(clean.astype(np.float64), clipped, data_range=1.0))
 
 
 def nonlocal_means(clean: Images, noisy: Images) -> Images:
