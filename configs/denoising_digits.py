@@ -4,8 +4,8 @@ Paper: Vincent et al., Stacked Denoising Autoencoders, JMLR 2010; the variants `
 other two corruptions.
 Command: python train.py --config=configs/denoising_digits.py --workdir=runs/denoising_digits
 Result: PSNR on the 500 held-out digits from 14.3 to 19.0 dB, 3.7 dB over non-local means; precision at 10 of a search
-  by codes 0.950, by pixels 0.946 (seed 11). `salt_and_pepper`: from 9.7 to 16.2 dB, 5.2 over non-local means and over the
-  median filter; `masking`: from 12.2 to 18.1 dB, 5.9 over non-local means (seed 11); their searches are no better than
+  by codes 0.950, by pixels 0.946 (seed 11). `salt_and_pepper`: from 9.7 to 16.2 dB, 5.2 over non-local means and over
+  the median filter; `masking`: from 12.2 to 18.1 dB, 5.9 over non-local means (seed 11); their searches are worse than
   by pixels.
 Time: 20 seconds of one CPU core.
 """

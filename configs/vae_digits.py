@@ -3,7 +3,7 @@
 Paper: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114).
 Command: python train.py --config=configs/vae_digits.py --workdir=runs/vae_digits
 Result: 2.12 bits/dim on the held-out digits, 2.07 by the importance-weighted bound; all 8 latents active.
-  Of its samples 0.25 are clear digits, as of those of the plain autoencoder_digits 0.28 to 0.32 (seed 11).
+  A share of 0.25 of its samples are clear digits (seed 11); of the plain autoencoder_digits', 0.28 to 0.32.
 Time: 15 seconds on two CPU cores.
 """
 
