@@ -4,8 +4,8 @@ Paper: Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural N
 Baldi & Hornik, Neural Networks and Principal Component Analysis, 1989; `two`, two latents; `convolutional`, Masci et
 al., Stacked Convolutional Auto-Encoders, 2011.
 Command: python train.py --config=configs/autoencoder_digits.py --workdir=runs/autoencoder_digits
-Result: squared error on the 500 held-out digits 0.476 times that of 8 principal components, and 2.0 dB more PSNR than
-  JPEG at the same bytes (seed 22). The variants (seed 11): `linear`, 1.000 times the error of 10 components, the same
+Result: squared error on the 500 held-out digits 0.457 times that of 8 principal components, and 2.2 dB more PSNR than
+  JPEG at the same bytes (seeds 11 and 33; 22: 0.476, 2.0 dB). The variants (seed 11): `linear`, 1.000 times the error of 10 components, the same
   subspace within 0.012 radians; `two`, 0.654 times that of 2, precision at 10 of 0.764 against 0.562; `convolutional`,
   0.429 times that of 8, 2.5 dB over JPEG.
 Time: 20 seconds of one CPU core.
@@ -39,7 +39,7 @@ def get_config(name: str = ""):
         eval_every=2000,
         figure_every=2000,
         checkpoint_every=2000,
-        expect={"error_over_pca": ("<=", 0.5), "jpeg_gain": (">=", 1.5)},
+        expect={"error_over_pca": ("<=", 0.48), "jpeg_gain": (">=", 2.0)},
     )
     linear = {  # few parameters: all digits at every step, so that the subspace settles
         "recipe.latent": 10,

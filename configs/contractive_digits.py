@@ -3,7 +3,7 @@
 Paper: Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011.
 Command: python train.py --config=configs/contractive_digits.py --workdir=runs/contractive_digits
 Result: squared norm of the Jacobian 15.3 on the held-out digits at a squared error of 0.0069; `plain`, 46.6 at 0.0027
-  (seed 11).
+  (seed 11; 22 and 33: 15.3 and 15.2 at 0.0070 and 0.0069).
 Time: 20 seconds of one CPU core.
 """
 
@@ -36,7 +36,7 @@ def get_config(name: str = ""):
         eval_every=2000,
         figure_every=2000,
         checkpoint_every=2000,
-        expect={"jacobian_norm": ("<=", 20.0), "squared_error": ("<=", 0.009)},
+        expect={"jacobian_norm": ("<=", 16.0), "squared_error": ("<=", 0.0075)},
     )
     variants = {
         "smoke": {"steps": 4, "recipe.latent": 8, "data.batch": 16, "log_every": 1},
