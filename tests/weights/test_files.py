@@ -1,0 +1,239 @@
+"""Tensors of files that torch wrote, read as torch reads them; and files that would do more than hold tensors."""
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from cvjax.errors import UserError
+from cvjax.weights import files
+from cvjax.weights.files import read_tensors
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_are_those_of_torch(torch, tmp_path, zipped):
+    table = torch.arange(12.0).reshape(3, 4)
+    saved = {
+        "whole": table,
+        "transposed": table.T,
+        "part": table[1:, ::2],
+        "expanded": table[:, :1].expand(3, 5),
+        "half": table.half(),
+        "brain": (table / 3).bfloat16(),
+        "double": table.double(),
+        "bytes": table.to(torch.uint8),
+        "long": -table.long(),
+        "truth": table > 3,
+        "parameter": torch.nn.Parameter(table[0]),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+    }
+    torch.save(saved, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    tensors = read_tensors(tmp_path / "x.pth")
+    assert list(tensors) == list(saved)
+    for name, value in saved.items():
+        ours, expected = tensors[name], value.detach()
+        assert ours.dtype == (jnp.bfloat16 if name == "brain" else expected.numpy().dtype) and not ours.flags.writeable
+        np.testing.assert_array_equal(ours.astype(np.float64), expected.double().numpy(), err_msg=name)
+    assert np.shares_memory(tensors["whole"], tensors["transposed"])
+    assert tensors["expanded"].strides[1] == 0
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_state_dict_keeps_its_names_and_what_is_no_tensor_is_left_out(torch, tmp_path, zipped):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    state = net.state_dict()  # an OrderedDict with an attribute
+    torch.save({"model": state, "epoch": 3, "losses": [0.5, None], "seen": {"again": state}}, tmp_path / "x.pth",
+               _use_new_zipfile_serialization=zipped)  # fmt: skip
+    tensors = read_tensors(tmp_path / "x.pth")
+    assert list(tensors) == [f"model.{name}" for name in state]
+    np.testing.assert_array_equal(tensors["model.0.weight"], state["0.weight"].numpy())
+    assert tensors["model.1.num_batches_tracked"].shape == ()
+
+
+def test_safetensors(tmp_path):
+    saved = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, jnp.bfloat16)}
+    safetensors.numpy.save_file(saved, tmp_path / "x.safetensors")
+    tensors = read_tensors(tmp_path / "x.safetensors")
+    assert tensors.keys() == saved.keys() and tensors["b"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(tensors["a"], saved["a"])
+    (tmp_path / "broken.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0nonsense")
+    with pytest.raises(UserError, match=r"broken\.safetensors is no safetensors file"):
+        read_tensors(tmp_path / "broken.safetensors")
+
+
+# --- files made by hand -------------------------------------------------------------------------------------------
+
+
+def write_zip(path, program, compression=zipfile.ZIP_STORED, **storages):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", program)
+        for key, content in storages.items():
+            archive.writestr(f"archive/data/{key.removeprefix('_')}", content)
+    return path
+
+
+def write_legacy(path, program):
+    head = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    path.write_bytes(b"".join(head) + program + pickle.dumps([], 2))
+    return path
+
+
+def tensor_program(count=6, offset=0, size=(2, 3), stride=(3, 1), kind="FloatStorage", key="0"):
+    """The pickle of {"x": tensor}, instruction by instruction."""
+    parts = [pickle.dumps(value, 2)[2:-1] for value in (offset, size, stride, False)]  # without head and stop
+    storage = b"(X\x07\0\0\0storage" + b"ctorch\n" + kind.encode() + b"\n" + pickle.dumps(key, 2)[2:-1]
+    storage += b"X\x03\0\0\0cpu" + pickle.dumps(count, 2)[2:-1] + b"tQ"
+    arguments = b"(" + storage + b"".join(parts) + b"ccollections\nOrderedDict\n)Rt"
+    return b"\x80\x02}X\x01\0\0\0xctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
+
+
+NUMBERS = np.arange(6, dtype="<f4").tobytes()
+
+
+def test_the_program_made_by_hand_is_a_tensor(tmp_path):
+    tensors = read_tensors(write_zip(tmp_path / "x.pth", tensor_program(), _0=NUMBERS))
+    np.testing.assert_array_equal(tensors["x"], np.arange(6).reshape(2, 3))
+
+
+class Call:
+    """Pickled, it is a call."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+@pytest.mark.parametrize("write", [write_zip, write_legacy])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_what_a_pickle_calls_is_not_called_but_named(tmp_path, write, protocol):
+    victim = tmp_path / "written by the pickle"
+    for call, name in [
+        (Call(os.mkdir, str(victim)), "mkdir"),
+        (Call(eval, f"__import__('os').mkdir({str(victim)!r})"), r"builtins\.eval|__builtin__\.eval"),
+        (Call(getattr, {}, "clear"), r"getattr"),
+        (OrderedDict(a=Call(os.mkdir, str(victim))), "mkdir"),
+    ]:
+        path = write(tmp_path / "x.pth", pickle.dumps({"x": call}, protocol))
+        with pytest.raises(UserError, match=rf"x\.pth is not read: it asks for .*({name}).*state_dict"):
+            read_tensors(path)
+        assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x08\0\0\0__call__K\x01sb.",  # sets an attribute
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x08\0\0\0__call__K\x01s\x86b.",  # the same by setattr
+        b"\x80\x02ctorch._utils\n_rebuild_parameter\nN}X\x08\0\0\0__call__K\x01s\x86b.",
+        b"\x80\x02ccollections\nOrderedDict\nN}X\x05\0\0\0itemsK\x01s\x86b.",
+        b"\x80\x02ctorch\nFloatStorage\nN}X\x05\0\0\0upperK\x01s\x86b.",
+        b"\x80\x02ctorch\nFloatStorage\n)R.",  # calls what cannot be called
+        b"\x80\x02X\x01\0\0\0aQ.",  # a storage that is none
+        b"\x80\x02(X\x07\0\0\0storage(lX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ.",
+        b"\x80\x02\x95",
+        b"",
+    ],
+)
+def test_programs_that_do_anything_else_are_refused_and_change_nothing(tmp_path, program):
+    with pytest.raises(UserError, match=r"x\.pth is (not read|damaged)"):
+        read_tensors(write_zip(tmp_path / "x.pth", program))
+    test_the_program_made_by_hand_is_a_tensor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(count=7), "cut short: 24 bytes of 28"),
+        (dict(size=(2, 4)), "beyond its storage of 6"),
+        (dict(offset=1), "beyond its storage"),
+        (dict(offset=-1), "its offset -1"),
+        (dict(stride=(-3, 1)), r"its strides \(-3, 1\)"),
+        (dict(stride=(10**12, 1)), "beyond its storage"),
+        (dict(stride=(3,)), "shorter|longer"),
+        (dict(size=(2.0, 3)), "sizes"),
+        (dict(size=(10**15, 10**15), stride=(0, 0)), "too big|maximum|range|overflow|large"),
+        (dict(key="1"), "data/1"),
+        (dict(kind="QInt8Storage"), r"asks for torch\.QInt8Storage"),
+    ],
+)
+def test_tensors_that_reach_out_of_their_storage_are_refused(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        read_tensors(write_zip(tmp_path / "x.pth", tensor_program(**options), _0=NUMBERS))
+
+
+def test_what_contains_itself_or_much_too_much_is_looked_into_once(tmp_path):
+    itself = {}
+    itself["itself"] = itself
+    with pytest.raises(UserError, match="no dict of tensors"):
+        read_tensors(write_zip(tmp_path / "x.pth", pickle.dumps(itself)))
+    node = [1.0]
+    for _ in range(60):
+        node = [node] * 10  # 10^60 paths to the end of it
+    with pytest.raises(UserError, match="no dict of tensors"):
+        read_tensors(write_zip(tmp_path / "x.pth", pickle.dumps({"x": node})))
+
+
+def test_other_files_are_told_from_damaged_ones(tmp_path):
+    (tmp_path / "picture.pth").write_bytes(b"GIF89a" + bytes(100))
+    with pytest.raises(UserError, match="is neither"):
+        read_tensors(tmp_path / "picture.pth")
+    with pytest.raises(UserError, match=r"weight\.pth: .*Did you mean 'weights\.pth'\?"):
+        (tmp_path / "weights.pth").touch()
+        read_tensors(tmp_path / "weight.pth")
+    with pytest.raises(UserError, match=r"weight\.safetensors: "):
+        read_tensors(tmp_path / "weight.safetensors")
+    with pytest.raises(UserError, match="compressed"):
+        read_tensors(write_zip(tmp_path / "x.pth", tensor_program(), zipfile.ZIP_DEFLATED, _0=NUMBERS))
+    whole = write_zip(tmp_path / "x.pth", tensor_program(), _0=NUMBERS).read_bytes()
+    (tmp_path / "y.pth").write_bytes(whole.replace(NUMBERS, NUMBERS[:-1] + b"\x01"))
+    with pytest.raises(UserError, match=r"y\.pth is damaged.*CRC"):
+        read_tensors(tmp_path / "y.pth")
+    (tmp_path / "z.pth").write_bytes(whole[:-30])
+    with pytest.raises(UserError, match=r"z\.pth is neither"):
+        read_tensors(tmp_path / "z.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth", "a") as archive:
+        archive.writestr("archive/byteorder", "big")
+    with pytest.raises(UserError, match="big-endian"):
+        read_tensors(tmp_path / "x.pth")
+
+
+@pytest.mark.parity
+def test_a_legacy_file_that_is_cut_short(torch, tmp_path):
+    torch.save({"x": torch.arange(6.0)}, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "x.pth").read_bytes()
+    assert content.endswith(struct.pack("<q", 6) + NUMBERS) and content.startswith(files.LEGACY)
+    (tmp_path / "x.pth").write_bytes(content[:-4])
+    with pytest.raises(UserError, match="cut short: 20 bytes of 24"):
+        read_tensors(tmp_path / "x.pth")
+
+
+@pytest.mark.parity
+def test_whole_modules_and_lazily_negated_tensors_are_refused(torch, tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"asks for torch\.nn\.modules\.linear\.Linear"):
+        read_tensors(tmp_path / "x.pth")
+    torch.save({"x": torch.complex(torch.ones(2), torch.ones(2)).conj().imag}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="asks for a tensor with"):
+        read_tensors(tmp_path / "x.pth")
+    buffer = io.BytesIO()
+    torch.save(torch.ones(2), buffer)
+    (tmp_path / "x.pth").write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match="no dict of tensors"):
+        read_tensors(tmp_path / "x.pth")
