@@ -329,8 +329,13 @@ def recipe(
         averaged, raw = draw_both(state, draw_latent(key, 64))
         return {"samples": averaged, "raw_samples": raw, "real": batch["image"][:64]}
 
+    def predict(state, inputs):
+        stats = state.extra["batch_stats"]["discriminator"]
+        variables = {"params": state.params["discriminator"], "batch_stats": stats}
+        return {"logit": discriminator.apply(variables, inputs["image"])}
+
     def sample(state, key, count):
         return {"image": draw_both(state, draw_latent(key, count))[0]}
 
     controls = digits.controls if measure == "digits" else None
-    return Recipe(init, train_step, eval_step, score, visualise, sample=sample, controls=controls)
+    return Recipe(init, train_step, eval_step, score, visualise, predict, sample, controls)

@@ -256,6 +256,20 @@ def test_samples_are_of_the_averaged_generator_with_averaged_statistics(system, 
     assert np.abs(outputs["samples"] - outputs["raw_samples"]).max() > 0.1
 
 
+def test_predict_gives_the_discriminators_logits_by_its_running_statistics(system, images):
+    recipe, state, _ = system
+    state = randomise_statistics(state)
+    variables = {
+        "params": state.params["discriminator"],
+        "batch_stats": state.extra["batch_stats"]["discriminator"],
+    }
+    expected = gan.Discriminator(SHAPE, WIDTH, 4).apply(variables, images)
+    outputs = jax.jit(recipe.predict)(state, {"image": images})
+    np.testing.assert_allclose(outputs["logit"], expected, atol=1e-5)  # float32
+    alone = jax.jit(recipe.predict)(state, {"image": images[:1]})  # whoever is beside an image does not matter
+    np.testing.assert_allclose(alone["logit"], expected[:1], atol=1e-5)
+
+
 def test_sizes_that_cannot_be_doubled_to_are_refused():
     for shape in [(28, 28, 1), (4, 4, 1), (16, 32, 3)]:
         with pytest.raises(UserError, match="8, 16, 32"):

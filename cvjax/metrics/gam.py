@@ -1,0 +1,172 @@
+"""Generative Adversarial Metric: two trained GANs, each with its discriminator before the other's samples.
+
+    python -m cvjax.metrics.gam --run_a=runs/dcgan --run_b=runs/other
+
+Im, Kim, Jiang & Memisevic, Generating Images with Recurrent Adversarial Networks, 2016 (arXiv:1602.05110), "battle
+between GANs". It needs no features and no classifier, but says only which of two is better.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from cvjax.core import Recipe, State
+from cvjax.errors import UserError
+
+CHUNK = 256  # images a call of a discriminator, always padded to that many: one compilation
+
+Images = Float[np.ndarray, "images height width channels"]
+
+
+class Errors(NamedTuple):
+    """Shares of images that a discriminator takes for what they are not.
+
+    Attributes:
+      test: real images it takes for generated ones.
+      samples: the other generator's images it takes for real ones.
+    """
+
+    test: float
+    samples: float
+
+
+class Verdict(NamedTuple):
+    """What comes of a comparison.
+
+    Attributes:
+      r_test: A's error on the test images over B's; far from 1, one discriminator is simply the better of the two.
+      r_samples: A's error on B's samples over B's error on A's.
+      winner: "a", "b", or "none" where r_test is far from 1 or r_samples is 1.
+    """
+
+    r_test: float
+    r_samples: float
+    winner: str
+
+
+def gam(a: Errors, b: Errors, tolerance: float = 0.2) -> Verdict:
+    """Decides between two GANs by the errors of their discriminators.
+
+    Args:
+      a: of the first one's discriminator, `samples` on images of the second.
+      b: of the second one's, `samples` on images of the first.
+      tolerance: how far from 1 r_test or its inverse may be. The paper says "approximately" and no number.
+
+    Returns:
+      The verdict. Two errors of 0 have the ratio 1, and one over 0 is infinite.
+    """
+    r_test, r_samples = _ratio(a.test, b.test), _ratio(a.samples, b.samples)
+    fair = max(r_test, _ratio(b.test, a.test)) <= 1 + tolerance
+    winner = "none" if not fair or r_samples == 1 else "a" if r_samples < 1 else "b"
+    return Verdict(r_test, r_samples, winner)
+
+
+def _ratio(one: float, other: float) -> float:
+    if one == other:
+        return 1.0
+    return one / other if other else float("inf")
+
+
+def battle(
+    a: tuple[Recipe, State], b: tuple[Recipe, State], images: Images, count: int = 1000, seed: int = 0
+) -> tuple[Errors, Errors]:
+    """Shows two trained GANs' discriminators the test images and each other's samples.
+
+    Args:
+      a: recipe and trained state; `sample` draws, and `predict` gives a `logit`, above 0 for real images.
+      b: likewise.
+      images: held-out real ones, in [0, 1].
+      count: how many samples each draws.
+      seed: of the samples; the same samples come each time.
+
+    Returns:
+      (errors of A's discriminator, errors of B's), for `gam`.
+
+    Raises:
+      UserError: a system that does not sample, or has no discriminator that says real or not.
+    """
+    samples = []
+    for name, (recipe, state) in (("a", a), ("b", b)):
+        inputs = {"image": jax.ShapeDtypeStruct(images.shape, np.float32)}
+        judges = recipe.predict and "logit" in jax.eval_shape(recipe.predict, state, inputs)
+        if recipe.sample is None or not judges:
+            raise UserError(f"--run_{name} is no GAN whose discriminator tells real images from generated ones.")
+        samples.append(np.asarray(recipe.sample(state, jax.random.key(seed), count)["image"]))
+    # What is not a number is wrong about both.
+    return tuple(
+        Errors(np.mean(~(_logits(*gan, images) > 0)).item(), np.mean(~(_logits(*gan, others) <= 0)).item())
+        for gan, others in ((a, samples[1]), (b, samples[0]))
+    )
+
+
+def _logits(recipe: Recipe, state: State, images: Images) -> Float[np.ndarray, " images"]:
+    predict, parts = jax.jit(recipe.predict), []
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        padded = np.pad(part, ((0, CHUNK - len(part)), (0, 0), (0, 0), (0, 0)))
+        parts.append(np.asarray(predict(state, {"image": padded})["logit"])[: len(part)])
+    return np.concatenate(parts)
+
+
+def report(names: Mapping[str, str], errors: tuple[Errors, Errors], verdict: Verdict) -> str:
+    """Writes a comparison as a small table.
+
+    Args:
+      names: of the runs, for "a" and "b".
+      errors: of A's discriminator and of B's.
+      verdict: on them.
+
+    Returns:
+      Lines of text.
+    """
+    width = max(12, *map(len, names.values()))
+    rows = [
+        ("discriminator of", *names.values()),
+        ("error on test images", *(f"{error.test:.4f}" for error in errors)),
+        ("error on the other's samples", *(f"{error.samples:.4f}" for error in errors)),
+    ]
+    lines = [f"{title:<30}{one:>{width}}  {other:>{width}}" for title, one, other in rows]
+    if verdict.winner != "none":
+        outcome = f"{names[verdict.winner]} wins: its samples deceive the other's discriminator more often"
+    elif verdict.r_samples == 1:
+        outcome = "a draw"
+    else:
+        outcome = "no verdict: r_test is far from 1, one of the discriminators is simply the better"
+    return "\n".join([*lines, f"r_test {verdict.r_test:.3f}, r_samples {verdict.r_samples:.3f}: {outcome}"])
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    from cvjax import command, data, runs
+
+    def main() -> None:
+        """Compares two runs and prints the table."""
+        parser = command.Parser(prog="python -m cvjax.metrics.gam", description=__doc__)
+        parser.add_argument("--run_a", type=Path, required=True, help="folder of a trained GAN")
+        parser.add_argument("--run_b", type=Path, required=True, help="folder of another, trained on the same data")
+        parser.add_argument("--count", type=int, default=1000, help="samples of each")
+        parser.add_argument("--seed", type=int, default=0, help="of the samples")
+        parser.add_argument("--tolerance", type=float, default=0.2, help="how far from 1 r_test may be")
+        arguments = parser.parse_args()
+        if arguments.count < 1 or not arguments.tolerance >= 0:
+            raise UserError(f"--count={arguments.count} --tolerance={arguments.tolerance}: at least 1 and at least 0.")
+        folders = {"a": arguments.run_a.expanduser(), "b": arguments.run_b.expanduser()}
+        loaded = {name: runs.load(folder) for name, folder in folders.items()}
+        settings = {name: description["config"]["data"] for name, (description, *_) in loaded.items()}
+        for key in ("name", "folder", "eval_split", "eval_transforms"):
+            one, other = (settings[name].get(key) for name in "ab")
+            if one != other:
+                raise UserError(f"--run_a has data.{key}={one!r}, --run_b {other!r}: they do not make the same images.")
+        batches = data.load(settings["a"], seed=0).evaluate()
+        images = np.concatenate([np.asarray(batch["image"])[np.asarray(batch["valid"])] for batch in batches])
+        a, b = (tuple(found) for _, *found in loaded.values())
+        errors = battle(a, b, images, arguments.count, arguments.seed)
+        print(
+            report({name: str(folder) for name, folder in folders.items()}, errors, gam(*errors, arguments.tolerance))
+        )
+
+    command.explained(main)
