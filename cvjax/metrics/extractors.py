@@ -1,0 +1,141 @@
+"""What turns images into the features that FID, KID, precision and recall compare, and the figures by any of them.
+
+An `Extractor` is any function of images [images, height, width, channels] in [0, 1], all of one size, that returns
+(features, class probabilities for the Inception Score or None): float64, one row an image, which does not depend on the
+other images. `make` has three: the frozen classifier of digits, thumbnails, and Inception v3, by which figures are
+published (Heusel et al., "GANs trained by a two time-scale update rule", 2017), with weights from the user's file.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from cvjax.errors import UserError, suggest
+from cvjax.metrics import digits, generative, neighbours
+from cvjax.nets.inception import InceptionV3
+from cvjax.weights import inception as inception_weights
+
+CHUNK = 32  # images a call of Inception, always padded to that many: one compilation a size
+WEIGHTS = (".pth", ".pt", ".safetensors")
+
+Images = Float[np.ndarray, "images height width channels"]
+Found = tuple[Float[np.ndarray, "images features"], Float[np.ndarray, "images classes"] | None]
+Extractor = Callable[[Images], Found]
+
+
+def make(features: str) -> Extractor:
+    """Makes an extractor by its name.
+
+    Args:
+      features: "digits": the frozen classifier of 8 x 8 digits; "pixels": `thumbnails`, a coarse measure of any images;
+        else the `.pth` or `.safetensors` file of Inception's weights, for figures as they are published.
+
+    Returns:
+      The extractor.
+
+    Raises:
+      UserError: no such name, or a file that does not hold these weights.
+    """
+    if Path(features).suffix.lower() in WEIGHTS:
+        return inception(features)
+    known = {"digits": _digits, "pixels": _pixels}
+    if features not in known:
+        raise UserError(
+            f"there are no features {features!r}. {suggest(features, known)} Or a file of Inception's weights "
+            f"({', '.join(WEIGHTS)})."
+        )
+    return known[features]
+
+
+def _digits(images: Images) -> Found:
+    if images.shape[1:] != (8, 8, 1):
+        raise UserError(f'features "digits" are of 8 x 8 grey images, not of {images.shape[1:]}.')
+    return digits.features(images)
+
+
+def _pixels(images: Images) -> Found:
+    if any(side % 8 for side in images.shape[1:3]):
+        raise UserError(f'features "pixels" are of images whose sides are multiples of 8, not of {images.shape[1:]}.')
+    return generative.thumbnails(images), None
+
+
+def inception(weights: str | Path) -> Extractor:
+    """Makes the extractor of published figures: Inception v3 as the graph of 2015 has it.
+
+    Images are first rounded to bytes, as in the files of which figures are published. The probabilities are of the
+    logits without their bias, with which the Inception Score is published.
+
+    Args:
+      weights: file of the network's weights, as `cvjax.weights.inception` reads it.
+
+    Returns:
+      The extractor: 2,048 features and 1,008 probabilities.
+
+    Raises:
+      UserError: the file cannot be read, or does not hold these weights.
+    """
+    net, variables = InceptionV3("fid"), jax.device_put(inception_weights.load(weights, "fid"))
+
+    @jax.jit
+    def run(variables, images):
+        logits, activations = net.apply(variables, images)
+        return activations["features"], jax.nn.softmax(logits - variables["params"]["fc"]["bias"])
+
+    def extract(images: Images) -> Found:
+        rows = []
+        for start in range(0, len(images), CHUNK):
+            chunk = np.round(np.clip(images[start : start + CHUNK], 0, 1) * 255) / 255
+            padded = np.pad(chunk, ((0, CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0)))
+            found = run(variables, jnp.asarray(padded, jnp.float32))
+            rows.append([np.asarray(part, np.float64)[: len(chunk)] for part in found])
+        features, probabilities = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        return features, probabilities
+
+    return extract
+
+
+def gather(chunks: Iterable[Float[np.ndarray, "_ _ _ _"]], extract: Extractor) -> Found:
+    """Computes the features of images that need not fit into memory together.
+
+    Args:
+      chunks: some images at a time.
+      extract: the extractor.
+
+    Returns:
+      (features, probabilities or None) of all, in order.
+    """
+    features, probabilities = zip(*map(extract, chunks), strict=True)
+    return np.concatenate(features), None if probabilities[0] is None else np.concatenate(probabilities)
+
+
+def evaluate(
+    samples: Float[np.ndarray, "samples features"],
+    reference: Float[np.ndarray, "references features"],
+    probabilities: Float[np.ndarray, "samples classes"] | None = None,
+) -> dict[str, float]:
+    """Measures generated images against real ones by the features that an extractor found.
+
+    Args:
+      samples: features of generated images, more than three.
+      reference: features of real images, likewise.
+      probabilities: of the samples, in random order, where the extractor gives any.
+
+    Returns:
+      fid, kid (of all images at once), precision and recall, and with probabilities inception_score. A figure compares
+      only with those by the same extractor and the same numbers of images.
+    """
+    precision, recall = neighbours.precision_recall(samples, reference)
+    figures = {
+        "fid": generative.fid(samples, reference),
+        "kid": generative.kernel_distance(samples, reference),
+        "precision": precision,
+        "recall": recall,
+    }
+    if probabilities is not None:
+        splits = min(10, len(probabilities))
+        figures["inception_score"] = generative.inception_score(probabilities, splits)[0]
+    return figures
