@@ -1,0 +1,200 @@
+"""Autoregressive models: sampling with cached activations beside naive, and PixelCNN's training step beside torch's.
+
+    python -m benchmarks.autoregressive
+
+Needs the extra `parity`. Sampling: either way is one compiled loop over pixels and channels, and draws the same levels.
+Training: the recipe's own step beside the same network, loss, Adam and average in torch, on batches placed beforehand.
+Each is timed in turn in each round, and a ratio is the median over the rounds. Writes the section `autoregressive` of
+BENCHMARKS.md, and exits 1 if a bar is missed.
+"""
+
+import dataclasses
+import itertools
+import math
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen
+import jax
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from benchmarks import report, steps
+from cvjax.generative import autoregressive
+from cvjax.generative.gated_pixelcnn import GatedPixelCNN
+from cvjax.generative.masked import kernel_mask
+from cvjax.generative.pixelcnn import PixelCNN
+from cvjax.generative.pixelrnn import PixelRNN
+
+IMAGES = 64
+ROUNDS = 15
+NETS = {"generative.pixelcnn": PixelCNN, "generative.gated_pixelcnn": GatedPixelCNN, "generative.pixelrnn": PixelRNN}
+# name: (bar on naive by cached, config, what it changes, rounds)
+SAMPLED = {
+    "PixelCNN, configs/pixelcnn_digits.py": (5.0, "pixelcnn_digits", {}, ROUNDS),
+    "Gated PixelCNN, configs/gated_pixelcnn_digits.py": (5.0, "gated_pixelcnn_digits", {}, ROUNDS),
+    "Row LSTM, configs/pixelrnn_digits.py": (5.0, "pixelrnn_digits", {}, ROUNDS),
+}
+PAPER = {"recipe.layers": 15, "recipe.width": 128, "recipe.head": 1024, "recipe.shape": (32, 32, 3)}
+PAPER |= {"recipe.levels": 256, "recipe.measure": "none", "data.name": "photos/32", "data.batch": 16}
+# name: (bar on our time by torch's, config, what it changes, rounds)
+TRAINED = {
+    "PixelCNN, configs/pixelcnn_digits.py": (1.5, "pixelcnn_digits", {}, ROUNDS),
+    "PixelCNN of the paper, 32 px, batch 16": (1.5, "pixelcnn_digits", PAPER, 3),
+}
+
+
+# Sampling.
+
+
+def network(config: Mapping[str, Any]) -> flax.linen.Module:
+    """The network of an experiment."""
+    kind, recipe = NETS[config["system"]], config["recipe"]
+    options = {field.name: recipe[field.name] for field in dataclasses.fields(kind) if field.name in recipe}
+    return kind(**options, **({} if kind is PixelCNN else {"channels": recipe["shape"][2]}))
+
+
+def sampler(config: Mapping[str, Any], cached: bool, images: int = IMAGES) -> Callable[[], jax.Array]:
+    """A function that draws images by a network with random parameters; its calls draw others each time."""
+    net, empty = network(config), jax.numpy.zeros((images, *config["recipe"]["shape"]))
+    params = jax.jit(net.init)(jax.random.key(config["seed"]), empty[:1])["params"]
+    naive = partial(autoregressive.sample_naively, apply=lambda x: net.apply({"params": params}, x), images=empty)
+    draw = jax.jit(partial(autoregressive.sample, net=net, params=params, images=empty) if cached else naive)
+    keys = (jax.random.key(index) for index in itertools.count())
+    return lambda: jax.block_until_ready(draw(next(keys)))
+
+
+def sampling_row(name: str) -> tuple[str, bool]:
+    """A line of the table, and whether the bar is met."""
+    bar, file, changes, rounds = SAMPLED[name]
+    config = steps.experiment(file, changes)
+    times = report.interleave(
+        {kind: partial(sampler, config, kind == "cached") for kind in ("naive", "cached")}, rounds
+    )
+    low, middle, high = report.ratio(times["naive"], times["cached"])
+    naive, cached = (np.median(times[kind]) for kind in ("naive", "cached"))
+    return f"| {name} | >= {bar} | {middle:.1f} ({low:.1f} to {high:.1f}) | {naive:.1f} | {cached:.1f} |", middle >= bar
+
+
+# The same network in torch.
+
+
+class Masked(nn.Conv2d):
+    """A masked convolution in the rows of the kernel that count, as ours."""
+
+    def __init__(self, inputs: int, features: int, kernel: int, mask: str, channels: int):
+        super().__init__(inputs, features, (kernel // 2 + 1, kernel))
+        allowed = kernel_mask((kernel // 2 + 1, kernel, inputs, features), channels, mask)
+        self.all = allowed.all()
+        self.register_buffer("mask", torch.from_numpy(allowed.transpose(3, 2, 0, 1).copy()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pads above and on both sides, where the kernel is larger than a pixel."""
+        if self.all:
+            return F.conv2d(x, self.weight, self.bias)
+        above, side = self.mask.shape[2] - 1, self.mask.shape[3] // 2
+        return F.conv2d(F.pad(x, (side, side, above, 0)), self.weight * self.mask, self.bias)
+
+
+class Block(nn.Module):
+    """`cvjax.generative.pixelcnn.ResidualBlock`."""
+
+    def __init__(self, width: int, kernel: int, channels: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            Masked(2 * width, width, 1, "B", channels),
+            nn.ReLU(),
+            Masked(width, width, kernel, "B", channels),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            Masked(width, 2 * width, 1, "B", channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the sum of the input and what the block makes of it."""
+        return x + self.layers(x)
+
+
+class Peer(nn.Module):
+    """`cvjax.generative.pixelcnn.PixelCNN` and its loss."""
+
+    def __init__(self, recipe: Mapping[str, Any]):
+        super().__init__()
+        width, head, self.levels, channels = recipe["width"], recipe["head"], recipe["levels"], recipe["shape"][2]
+        self.net = nn.Sequential(
+            Masked(channels, 2 * width, recipe["first_kernel"], "A", channels),
+            *(Block(width, recipe["kernel"], channels, recipe["dropout"]) for _ in range(recipe["layers"])),
+            nn.ReLU(),
+            Masked(2 * width, head, 1, "B", channels),
+            nn.ReLU(),
+            Masked(head, channels * self.levels, 1, "B", channels),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns bits per dimension, the mean over the batch."""
+        index = torch.round(images * (self.levels - 1))
+        logits = self.net(2 * index / (self.levels - 1) - 1).unflatten(1, (-1, self.levels)).transpose(1, 2)
+        return F.cross_entropy(logits, index.long()) / math.log(2)
+
+
+def theirs(config: Mapping[str, Any]) -> Callable[[], None]:
+    """A function that takes one training step in torch: its default layout, Adam in its fused form."""
+    torch.set_num_threads(steps.THREADS)
+    torch.manual_seed(config["seed"])
+    net = Peer(config["recipe"])
+    adam = torch.optim.Adam(net.parameters(), config["recipe"]["optimiser"]["learning_rate"], fused=True)
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config["recipe"]["ema"]))
+    placed = [torch.from_numpy(images.transpose(0, 3, 1, 2).copy()) for images in steps.batches(config)]
+    turn = itertools.cycle(placed)
+
+    def work():
+        adam.zero_grad()
+        net(next(turn)).backward()
+        adam.step()
+        average.update_parameters(net)
+
+    return work
+
+
+def training_row(name: str) -> tuple[str, bool]:
+    """A line of the table, and whether the bar is met."""
+    bar, file, changes, rounds = TRAINED[name]
+    config = steps.experiment(file, changes)
+    times = report.interleave({"ours": partial(steps.ours, config), "torch": partial(theirs, config)}, rounds)
+    return steps.row(name, bar, times)
+
+
+def main() -> None:
+    tables = {
+        "| 64 images drawn | bar | naive / cached | naive, ms | cached, ms |": (sampling_row, SAMPLED),
+        "| training step | bar | ours / torch | ours, ms | torch, ms |": (training_row, TRAINED),
+    }
+    lines, missed = [], []
+    for head, (row, names) in tables.items():
+        lines += [head, "|" + "---|" * 5]
+        for name in names:
+            line, met = row(name)
+            lines.append(line)
+            print(line, flush=True)
+            missed += [] if met else [name]
+        lines.append("")
+    header = f"""## Autoregressive models
+
+`python -m benchmarks.autoregressive`: CPU, {steps.THREADS} threads each, float32. Sampling with cached activations
+beside sampling from whole images, which draws the same levels; training beside the same network, loss, average and Adam
+in torch, in its default layout, Adam fused. Times are medians over rounds in which both are timed in turn, ratios
+medians of the rounds' ratios, with their quartiles. {report.machine(["jax", "flax", "torch"])}.
+"""
+    report.write_section("autoregressive", "\n".join([header, *lines]))
+    if missed:
+        sys.exit(f"Over the bar: {'; '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""What autoregressive models of pixels share: likelihood, sampling and recipe (van den Oord et al., 2016).
+
+p(image) is the product of p(value | all values before) in raster order, R before G before B (arXiv:1601.06759,
+equations 1 and 2), each a softmax over the levels of a value. A network is a Linen module that gives the logits of all
+values at once, `net(images, labels, train)`, and those of one pixel of an image under way by two methods:
+
+    net.above(images, labels, (row,))                   what the rows above tell the pixels of a row, before the first
+    net.across(images, labels, above, (row, column))    logits of one pixel, which is told its part of that
+
+These read and write the variable collection "cache", which a call of the first kind fills where it is mutable.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from cvjax import optim
+from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax.errors import UserError
+from cvjax.metrics import digits
+
+Images = Float[Array, "batch height width channels"]
+Logits = Float[Array, "batch height width channels levels"]
+Labels = Int[Array, " batch"]
+Measure = Literal["none", "digits"]
+
+# --- likelihood ---------------------------------------------------------------------------------------------------
+
+
+def quantise(images: Images, levels: int) -> Int[Array, "batch height width channels"]:
+    """Rounds images to their levels.
+
+    Args:
+      images: in [0, 1].
+      levels: of a value.
+
+    Returns:
+      Whole numbers from 0 to levels - 1.
+    """
+    return jnp.round(images * (levels - 1)).astype(jnp.int32)
+
+
+def log_likelihood(logits: Logits, images: Images) -> Images:
+    """Computes log p of each value given all before, in nats; over an image they sum to its log-likelihood.
+
+    Args:
+      logits: of each value's levels.
+      images: in [0, 1].
+
+    Returns:
+      One a value.
+    """
+    index = quantise(images, logits.shape[-1])
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), index[..., None], axis=-1)[..., 0]
+
+
+def bits_per_dim(logits: Logits, images: Images) -> Float[Array, " batch"]:
+    """Computes the negative log-likelihood of each image in bits, by the number of its values.
+
+    Args:
+      logits: of each value's levels.
+      images: in [0, 1].
+
+    Returns:
+      One a image: log2(levels) for a uniform model.
+    """
+    return -log_likelihood(logits, images).mean(axis=(1, 2, 3)) / math.log(2)
+
+
+def likeliest_class(
+    apply: Callable[[Images, Labels], Logits], images: Images, classes: int, rows: int | None = None
+) -> Labels:
+    """Finds by Bayes' rule, all classes being as frequent, the class of each image from its upper rows.
+
+    Args:
+      apply: (images, labels) -> logits of a class-conditional model.
+      images: in [0, 1].
+      classes: how many there are.
+      rows: how many rows are known; all by default.
+
+    Returns:
+      The class under which those are likeliest.
+    """
+
+    def known(label):
+        logits = apply(images, jnp.full(len(images), label))
+        return log_likelihood(logits, images)[:, :rows].sum(axis=(1, 2, 3))
+
+    return lax.map(known, jnp.arange(classes)).argmax(axis=0).astype(jnp.int32)
+
+
+# --- sampling -----------------------------------------------------------------------------------------------------
+
+
+def draw_value(
+    key: Key[Array, ""], index: int | Int[Array, ""], logits: Float[Array, "batch levels"]
+) -> Float[Array, " batch"]:
+    """Draws a value of each image by the Gumbel-max trick, with noise that depends on the value's place alone.
+
+    So two ways to the same logits, equal but for rounding, draw the same levels.
+
+    Args:
+      key: of the images.
+      index: which of an image's values, in order.
+      logits: of its levels.
+
+    Returns:
+      Values in [0, 1].
+    """
+    noise = jax.random.gumbel(jax.random.fold_in(key, index), logits.shape, logits.dtype)
+    return (logits + noise).argmax(axis=-1) / (logits.shape[-1] - 1)
+
+
+def sample_naively(key: Key[Array, ""], apply: Callable[[Images], Logits], images: Images, rows: int = 0) -> Images:
+    """Draws images value by value, each from the logits of whole images: what `sample` does, by definition.
+
+    Args:
+      key: of the draws.
+      apply: images -> logits.
+      images: in [0, 1]; their first rows are kept.
+      rows: how many rows are kept.
+
+    Returns:
+      Images in [0, 1].
+    """
+    _, height, width, channels = images.shape
+
+    def draw(index, images):
+        row, column, channel = index // (width * channels), index // channels % width, index % channels
+        value = draw_value(key, index, apply(images)[:, row, column, channel])
+        return images.at[:, row, column, channel].set(value)
+
+    return lax.fori_loop(rows * width * channels, height * width * channels, draw, images.at[:, rows:].set(0.0))
+
+
+def sample(
+    key: Key[Array, ""], net: nn.Module, params: PyTree, images: Images, labels: Labels | None = None, rows: int = 0
+) -> Images:
+    """Draws images value by value, computing what each draw changes and no more; jit it.
+
+    Of what the layers made of the values before, each keeps the rows that it sees. The levels are those that
+    `sample_naively` draws: their logits are sums in another order, in float32 the same to 1e-5 or better, and a draw in
+    100,000 or fewer is so near to a tie that it could differ.
+
+    Args:
+      key: of the draws.
+      net: as the module's docstring has it.
+      params: of the network.
+      images: in [0, 1]; their first rows are kept.
+      labels: of the images, for class-conditional networks.
+      rows: how many rows are kept.
+
+    Returns:
+      Images in [0, 1].
+    """
+    _, height, width, channels = images.shape
+    images, known = images.at[:, rows:].set(0.0), images[:, : max(rows, 1)]
+    _, filled = net.apply({"params": params}, known, labels, mutable=["cache"])
+    cache = filled["cache"] if rows else jax.tree.map(jnp.zeros_like, filled["cache"])
+
+    def call(method, cache, *arguments):
+        outputs, changed = net.apply({"params": params, "cache": cache}, *arguments, method=method, mutable=["cache"])
+        return outputs, changed["cache"]
+
+    def draw_row(row, carry):
+        images, cache = carry
+        above, cache = call("above", cache, images, labels, (row,))
+
+        def draw(index, carry):
+            images, cache = carry
+            column, channel = index // channels, index % channels
+            told = jax.tree.map(lambda wide: lax.dynamic_slice_in_dim(wide, column, 1, axis=2), above)
+            logits, cache = call("across", cache, images, labels, told, (row, column))
+            value = draw_value(key, row * width * channels + index, logits[:, 0, 0, channel])
+            return images.at[:, row, column, channel].set(value), cache
+
+        return lax.fori_loop(0, width * channels, draw, (images, cache))
+
+    return lax.fori_loop(rows, height, draw_row, (images, cache))[0]
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+def make_recipe(
+    name: str,
+    net: nn.Module,
+    shape: tuple[int, int, int],
+    classes: int | Sequence[str] | None,
+    ema: float,
+    measure: Measure,
+    samples_per_example: int,
+    optimiser: Mapping[str, Any],
+) -> Recipe:
+    """Makes the recipe of an autoregressive network.
+
+    Args:
+      name: of its entry in the state's parameters.
+      net: as the module's docstring has it, with the attribute `levels`.
+      shape: height, width, channels of the images.
+      classes: how many classes the network is told, or their names; None: it is told none.
+      ema: share of the averaged parameters that each step keeps.
+      measure: "digits": samples are judged by the frozen digit classifier.
+      samples_per_example: how many samples are drawn for each image of the evaluation split.
+      optimiser: as `cvjax.optim.build` takes it.
+
+    Returns:
+      The recipe. Figures: bits_per_dim of the held-out images, sample_bits_per_dim of the model's own samples, and
+      sample_gap, the distance of the two; for "digits", those of `cvjax.metrics.digits.evaluate` and, of samples that
+      were told a class, class_accuracy, the share that the classifier takes for it.
+
+    Raises:
+      UserError: digits are to be measured on images that are none.
+    """
+    if measure == "digits" and tuple(shape) != (8, 8, 1):
+        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {tuple(shape)}.')
+    tx, levels = optim.build(optimiser), net.levels
+    count_classes = 0 if classes is None else len(class_names(classes))
+
+    def labels_of(batch):
+        return batch["label"] if count_classes else None
+
+    def snap(images):
+        """Rounds to the levels: what is told of the values before may be no finer than what they count as."""
+        return quantise(images, levels) / (levels - 1)
+
+    def apply(params, images, labels=None):
+        return net.apply({"params": params}, images, labels)
+
+    def init(key, batch):
+        check_images(batch, shape)
+        params = {name: net.init(key, batch["image"], labels_of(batch))["params"]}
+        opt = {name: tx.init(params[name])}
+        return State(step=jnp.int32(0), params=params, opt=opt, extra={"ema": jax.tree.map(jnp.copy, params)})
+
+    def train_step(state, batch, key):
+        images, labels = snap(batch["image"]), labels_of(batch)
+
+        def loss_fn(params):
+            logits = net.apply({"params": params}, images, labels, train=True, rngs={"dropout": key})
+            return bits_per_dim(logits, images).mean(), None
+
+        params, opt, loss, _ = descend(tx, loss_fn, state.params[name], state.opt[name])
+        average = optim.moving_average(state.extra["ema"], {name: params}, state.step, ema)
+        state = State(step=state.step + 1, params={name: params}, opt={name: opt}, extra={"ema": average})
+        return state, {"loss/bits_per_dim": loss}
+
+    @functools.partial(jax.jit, static_argnames="rows")
+    def draw(state, key, images, labels, rows=0):
+        return sample(key, net, state.extra["ema"][name], images, labels, rows)
+
+    def eval_step(state, batch, key):
+        images, labels, params = snap(batch["image"]), labels_of(batch), state.extra["ema"][name]
+        empty = jnp.zeros((len(images) * samples_per_example, *shape))
+        wanted = None if labels is None else jnp.repeat(labels, samples_per_example)
+        samples = draw(state, key, empty, wanted)
+        sample_bits = bits_per_dim(apply(params, samples, wanted), samples)
+        rows = (len(images), samples_per_example)
+        return {
+            "bits": bits_per_dim(apply(params, images, labels), images),
+            "samples": samples.reshape(*rows, *shape),
+            "sample_bits": sample_bits.reshape(rows),
+        }
+
+    def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        rows = list(rows)
+        bits, samples, sample_bits = (
+            np.concatenate([outputs[key] for _, outputs in rows]) for key in ("bits", "samples", "sample_bits")
+        )
+        figures = {"bits_per_dim": float(bits.mean()), "sample_bits_per_dim": float(sample_bits.mean())}
+        figures["sample_gap"] = abs(figures["sample_bits_per_dim"] - figures["bits_per_dim"])
+        if measure == "digits":
+            figures |= digits.evaluate(samples.reshape(-1, *shape))
+        if measure == "digits" and count_classes:
+            labels = np.repeat(np.concatenate([batch["label"] for batch, _ in rows]), samples_per_example)
+            _, probabilities = digits.features(samples.reshape(-1, *shape))
+            figures["class_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
+        return figures
+
+    @functools.partial(jax.jit, static_argnames="rows")
+    def complete(state, key, images, rows):
+        """Draws what is below the first rows of images; of whichever class these are likeliest."""
+        images = snap(images)
+        params, labels = state.extra["ema"][name], None
+        if count_classes:
+            labels = likeliest_class(functools.partial(apply, params), images, count_classes, rows)
+        return draw(state, key, images, labels, rows)
+
+    half = shape[0] // 2
+
+    def visualise(state, batch, key):
+        draw_key, complete_key = jax.random.split(key)
+        images = jnp.repeat(batch["image"][:8], 6, axis=0)
+        completed = complete(state, complete_key, images, half).reshape(-1, 6, *shape)
+        whole = batch["image"][:8, None]
+        rows = jnp.concatenate([whole, whole.at[:, :, half:].set(0.5), completed], axis=1)  # 8 columns
+        side = min(count_classes, 10) or 8
+        labels = jnp.repeat(jnp.arange(side), side) if count_classes else None  # a row a class
+        samples = draw(state, draw_key, jnp.zeros((side**2, *shape)), labels)
+        return {"samples": samples, "completions": rows.reshape(-1, *shape)}
+
+    def predict(state, inputs):
+        return {"image": complete(state, jax.random.key(0), inputs["image"], half)}
+
+    def draw_samples(state, key, count):
+        labels = jnp.arange(count) % count_classes if count_classes else None
+        return {"image": draw(state, key, jnp.zeros((count, *shape)), labels)}
+
+    controls = digits.density_controls if measure == "digits" else None
+    return Recipe(init, train_step, eval_step, score, visualise, predict, draw_samples, controls)

@@ -1,0 +1,207 @@
+"""Convolutions that see only what comes before: van den Oord et al., Pixel Recurrent Neural Networks, 2016.
+
+Pixels come in rows from the top, each from the left; the channels of a pixel come one after the other, R before G
+before B (arXiv:1601.06759, sections 2.1 and 3.4). Training computes all pixels of an image at once. To draw one, the
+same layers are applied to a piece of it at a time, a pixel or a row: each keeps its inputs in the variable collection
+"cache", as many rows as it sees, written piece by piece, and computes the outputs of the piece alone.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from cvjax.errors import UserError
+from cvjax.ops.convolution import conv
+
+Features = Float[Array, "batch _ _ _"]  # height, width and features of an image or of a piece of it
+Labels = Int[Array, " batch"]
+# Where a piece of an image lies: (row, column) of a pixel, or (row,) of a whole row.
+Place = tuple[int | Int[Array, ""], ...]
+
+
+def channel_mask(
+    inputs: int, outputs: int, channels: int, mask: Literal["A", "B"], parts: int = 1
+) -> Float[np.ndarray, "inputs outputs"]:
+    """Says which features of a pixel may see which features of the same pixel.
+
+    Features are split evenly into as many groups as the image has channels, in their order.
+
+    Args:
+      inputs: number of input features.
+      outputs: number of output features.
+      channels: of the image.
+      mask: "A": a group sees the groups before it; "B": its own as well.
+      parts: the outputs are so many blocks one after the other, such as the gates of an LSTM, each split by itself.
+
+    Returns:
+      1 where the output may see the input, elsewhere 0.
+    """
+    source = np.arange(inputs) * channels // inputs
+    target = np.tile(np.arange(outputs // parts) * channels // (outputs // parts), parts)
+    allowed = source[:, None] < target if mask == "A" else source[:, None] <= target
+    return allowed.astype(np.float32)
+
+
+def kernel_mask(
+    shape: tuple[int, int, int, int], channels: int, mask: Literal["A", "B"], parts: int = 1
+) -> Float[np.ndarray, "rows width inputs outputs"]:
+    """Says which weights of a kernel, whose last row is the pixel's own, come from before the pixel (figure 2).
+
+    Args:
+      shape: of the kernel.
+      channels: of the image.
+      mask: as in `channel_mask`.
+      parts: as in `channel_mask`.
+
+    Returns:
+      1 where a weight counts, elsewhere 0.
+    """
+    allowed = np.ones(shape, np.float32)
+    allowed[-1, shape[1] // 2] = channel_mask(*shape[2:], channels, mask, parts)
+    allowed[-1, shape[1] // 2 + 1 :] = 0
+    return allowed
+
+
+class MaskedConv(nn.Module):
+    """Convolution that sees only what comes before each pixel; its output has the size of the image.
+
+    Parameters: `kernel` [kh // 2 + 1, kw, inputs, features], the rows of the kernel that are not masked altogether;
+    `bias` [features].
+
+    Attributes:
+      features: number of output features.
+      kernel: height and width of the whole kernel, both odd.
+      mask: "A" or "B" of the paper; None: all of the rows down to the pixel's own, for images moved down by a row.
+      channels: of the image.
+      parts: as in `channel_mask`.
+      first: the input is the image itself, which is handed over whole when a piece is computed; else it is the piece.
+    """
+
+    features: int
+    kernel: tuple[int, int]
+    mask: Literal["A", "B"] | None = "B"
+    channels: int = 1
+    parts: int = 1
+    first: bool = False
+
+    @nn.compact
+    def __call__(self, x: Features, place: Place | None = None) -> Features:
+        """Convolves a whole image, or computes the piece of it at `place`."""
+        if self.kernel[0] % 2 == 0 or self.kernel[1] % 2 == 0:
+            raise UserError(f"config.recipe: a masked convolution has a middle: its kernel is odd, not {self.kernel}.")
+        above, side = self.kernel[0] // 2, self.kernel[1] // 2
+        shape = (above + 1, self.kernel[1], x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        if self.mask:
+            kernel = kernel * kernel_mask(shape, self.channels, self.mask, self.parts)
+        if above or side:
+            x = self._windows(x, place, above, side)
+        return conv(x, kernel) + bias
+
+    def _windows(self, x: Array, place: Place | None, above: int, side: int) -> Array:
+        """All that the kernel sees of a whole image or of a piece: zeros outside of the image."""
+        around = ((0, 0), (above, 0), (side, side), (0, 0))
+        if place is None:
+            if not self.first and self.is_mutable_collection("cache"):
+                self.put_variable("cache", "rows", last_rows(jnp.pad(x, around), above + 1))
+            return jnp.pad(x, around)
+        row, column = (*place, 0)[:2]
+        if self.first:
+            seen = (len(x), above + 1, 2 * side + (x.shape[2] if len(place) == 1 else 1), x.shape[3])
+            return lax.dynamic_slice(jnp.pad(x, around), (0, row, column, 0), seen)
+        rows = write_row(self.get_variable("cache", "rows"), x, row, column + side)
+        self.put_variable("cache", "rows", rows)
+        return read_rows(rows, row, column, x.shape[2] + 2 * side)
+
+
+# Of each layer's inputs, no more rows are kept than its kernel sees: row r of the image in row r % kept.
+
+
+def last_rows(x: Features, kept: int) -> Features:
+    """Keeps the last rows of an image, or of as much of it as is known.
+
+    Args:
+      x: the image below kept - 1 rows of zeros.
+      kept: how many.
+
+    Returns:
+      The rows, each in its place.
+    """
+    return jnp.roll(x[:, -kept:], (x.shape[1] - (kept - 1)) % kept, axis=1)
+
+
+def write_row(rows: Features, piece: Features, row: int | Int[Array, ""], column: int | Int[Array, ""]) -> Features:
+    """Writes a row, or a part of it, over the one that is no longer needed.
+
+    Args:
+      rows: as `last_rows` keeps them.
+      piece: what is to be written.
+      row: of the image.
+      column: where the piece begins.
+
+    Returns:
+      The rows.
+    """
+    return lax.dynamic_update_slice(rows, piece, (0, row % rows.shape[1], column, 0))
+
+
+def read_rows(rows: Features, row: int | Int[Array, ""], column: int | Int[Array, ""], width: int) -> Features:
+    """Reads all rows that are kept, in the order of the image.
+
+    Args:
+      rows: as `last_rows` keeps them.
+      row: the last of them.
+      column: where to begin.
+      width: how many columns to read.
+
+    Returns:
+      As many columns of each row.
+    """
+    batch, kept, _, features = rows.shape
+    places = [(0, (row + 1 + index) % kept, column, 0) for index in range(kept)]
+    return jnp.concatenate([lax.dynamic_slice(rows, place, (batch, 1, width, features)) for place in places], axis=1)
+
+
+class ClassBias(nn.Module):
+    """A bias a class and feature: how a layer is told the class of its image.
+
+    Attributes:
+      classes: how many there are; None: nothing is added.
+      features: of the layer.
+    """
+
+    classes: int | None
+    features: int
+
+    @nn.compact
+    def __call__(self, labels: Labels | None) -> Float[Array, "batch 1 1 features"] | float:
+        """Returns what to add at every pixel; 0 without classes."""
+        if self.classes is None:
+            return 0.0
+        return nn.Embed(self.classes, self.features, embedding_init=nn.initializers.zeros_init())(labels)[:, None, None]
+
+
+class Head(nn.Module):
+    """Two 1 x 1 convolutions behind ReLUs, from features to a distribution a pixel and channel (table 1).
+
+    Attributes:
+      features: between the two.
+      levels: of a channel's values.
+      channels: of the image.
+    """
+
+    features: int
+    levels: int
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "batch height width channels levels"]:
+        """Returns logits."""
+        x = MaskedConv(self.features, (1, 1), channels=self.channels)(nn.relu(x))
+        x = MaskedConv(self.channels * self.levels, (1, 1), channels=self.channels)(nn.relu(x))
+        return x.reshape(*x.shape[:3], self.channels, self.levels)
