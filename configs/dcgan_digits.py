@@ -21,7 +21,7 @@ def get_config(name: str = ""):
             width=64,
             kernel=4,
             base=2,
-            real_label=0.9,
+            training=dict(real_label=0.9),
             measure="digits",
             # Twice the paper's rate, which left seed 1 at .91 of the control after as many steps.
             generator_optimiser=dict(name="adam", learning_rate=4e-4, b1=0.5),

@@ -1,5 +1,6 @@
 """Experiments: the top level that every config shares, and its check."""
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -50,11 +51,12 @@ DEFAULTS = dict(
 def experiment(system: str, **values: Any) -> ConfigDict:
     """Builds a config: the defaults of the shared top level and of the system's recipe, overlaid with `values`.
 
-    Every argument of the system's `recipe()` becomes a key of `config.recipe`, so each can be set by a flag.
+    Every argument of the system's `recipe()` becomes a key of `config.recipe`, so each can be set by a flag; one
+    that is a dataclass becomes a group of keys, its fields.
 
     Args:
       system: import path below cvjax, such as "generative.vae".
-      **values: top-level keys; dicts are laid over the defaults one level deep.
+      **values: top-level keys; dicts are laid over the defaults one level deep, and over those of a dataclass.
 
     Returns:
       The config, its top level locked.
@@ -72,6 +74,8 @@ def experiment(system: str, **values: Any) -> ConfigDict:
             _check_names(values.get(key, {}), default, "config.recipe")
         overlay = isinstance(default, Mapping) and key != "expect"
         merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
+        if key == "recipe":
+            merged[key] |= _groups(default, values.get(key, {}))
     merged["recipe"] = {k: v for k, v in merged["recipe"].items() if v is not inspect.Parameter.empty}
     return ConfigDict(_placeholders(merged, recipe_parameters(system))).lock()
 
@@ -256,13 +260,34 @@ def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
     if missing:
         raise UserError(f"config.recipe.{missing[0]} is missing: {system} cannot do without it.")
     arguments = {name: _cast(f"config.recipe.{name}", value, hints.get(name, Any)) for name, value in values.items()}
+    arguments = {name: _group(f"config.recipe.{name}", value, hints.get(name)) for name, value in arguments.items()}
     for name in arguments:
-        if name.endswith("optimiser"):
+        if name.endswith("optimiser") and arguments[name] is not None:
             try:
                 optim.build(arguments[name])
             except UserError as error:
                 raise UserError(f"config.recipe.{name}: {error}") from None
     return arguments
+
+
+def _groups(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments whose default is a dataclass, as dicts of all fields, overlaid with the keys that a config has."""
+    groups = {name: dataclasses.asdict(value) for name, value in defaults.items() if dataclasses.is_dataclass(value)}
+    for name in groups.keys() & values.keys():
+        _check_names(values[name], groups[name], f"config.recipe.{name}")
+        groups[name] |= values[name]
+    return groups
+
+
+def _group(where: str, value: Any, annotation: Any) -> Any:
+    """Makes the dataclass that an argument is annotated with of the group of keys that a config has for it."""
+    if not dataclasses.is_dataclass(annotation) or isinstance(value, annotation):
+        return value
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value!r}: expected a group of keys, {', '.join(annotation.__annotations__)}.")
+    hints = typing.get_type_hints(annotation, include_extras=True)
+    _check_names(value, hints, where)
+    return annotation(**{name: _cast(f"{where}.{name}", item, hints[name]) for name, item in value.items()})
 
 
 def _cast(where: str, value: Any, annotation: Any) -> Any:
@@ -276,6 +301,9 @@ def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) 
     """Gives each None a type, so that a flag can set it."""
 
     def typed(name: str, value: Any, hints: Mapping) -> Any:
+        if dataclasses.is_dataclass(hints.get(name)):
+            fields = typing.get_type_hints(hints[name], include_extras=True)
+            return {key: _either(inner, fields[key]) for key, inner in value.items()}
         if isinstance(value, Mapping):
             return {key: typed(key, inner, {}) for key, inner in value.items()}
         if value is not None:
@@ -288,6 +316,12 @@ def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) 
         group: {key: typed(key, value, hints) for key, value in inner.items()} if isinstance(inner, Mapping) else inner
         for group, inner in values.items()
     }
+
+
+def _either(value: Any, annotation: Any) -> Any:
+    """Lets a flag give a field of a group any of the types of its union, `float | tuple[float, float]`."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return config_dict.FieldReference(value, field_type=object) if union else value
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

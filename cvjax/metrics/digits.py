@@ -10,8 +10,9 @@ import functools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from cvjax import data
 from cvjax.metrics import density, generative, impostors, neighbours
@@ -93,6 +94,21 @@ def evaluate(samples: Images) -> dict[str, float]:
         "memorisation": generative.memorisation(grey, training, _test_digits()),
         "smallest_class": float(generative.class_shares(probabilities).min()),
     }
+
+
+def nearest(samples: Float[Array, "samples 8 8 1"]) -> Float[Array, "samples 8 8 1"]:
+    """Finds the training digit nearest to each sample by L2 distance over all pixels; it may be traced.
+
+    Args:
+      samples: in [0, 1]; they are quantised for the comparison, as `evaluate` does.
+
+    Returns:
+      The training digits.
+    """
+    digits = jnp.asarray(_training_digits()[0])
+    levels = jnp.round(jnp.clip(samples, 0, 1) * LEVELS) / LEVELS
+    distances = jnp.square(levels[:, None] - digits).sum(axis=(2, 3, 4))
+    return digits[distances.argmin(axis=1)]
 
 
 @functools.cache

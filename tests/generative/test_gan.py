@@ -1,14 +1,14 @@
-"""DCGAN against torch: losses, both networks, and whole training steps; then what its pictures must keep to."""
+"""DCGAN against torch: both networks and whole training steps; what its pictures must keep to; dense networks."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torch_gan import BATCH, CONVOLVED, LATENT, SHAPE, TRANSPOSED, WIDTH, carry_across, networks, without_tracking
 
 from cvjax.errors import UserError
 from cvjax.generative import gan
-
-SHAPE, WIDTH, LATENT, BATCH = (16, 16, 3), 4, 7, 6
+from cvjax.generative.adversarial import Training
 
 
 @pytest.fixture(scope="module")
@@ -18,82 +18,13 @@ def torch():
     return torch
 
 
+def latents(key):
+    """Those that a training step with this key draws."""
+    return jax.random.uniform(jax.random.split(key, 4)[0], (BATCH, LATENT), minval=-1.0, maxval=1.0)
+
+
 def make_recipe(**options):
     return gan.recipe(shape=SHAPE, latent=LATENT, width=WIDTH, kernel=4, **options)
-
-
-def torch_networks(torch, kernel=4):
-    """DCGAN for 16 x 16 x 3 as one writes it in torch."""
-    nn = torch.nn
-    pad, extra = (kernel - 1) // 2, kernel % 2
-
-    class Generator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.project = nn.Linear(LATENT, 4 * 4 * 2 * WIDTH, bias=False)
-            self.net = nn.Sequential(
-                nn.BatchNorm2d(2 * WIDTH),
-                nn.ReLU(),
-                nn.ConvTranspose2d(2 * WIDTH, WIDTH, kernel, 2, pad, extra, bias=False),
-                nn.BatchNorm2d(WIDTH),
-                nn.ReLU(),
-                nn.ConvTranspose2d(WIDTH, 3, kernel, 2, pad, extra),
-                nn.Tanh(),
-            )
-
-        def forward(self, z):
-            x = self.project(z).reshape(-1, 4, 4, 2 * WIDTH).permute(0, 3, 1, 2)
-            return self.net(x)
-
-    class Discriminator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = nn.Sequential(
-                nn.Conv2d(3, WIDTH, kernel, 2, pad),
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(WIDTH, 2 * WIDTH, kernel, 2, pad, bias=False),
-                nn.BatchNorm2d(2 * WIDTH),
-                nn.LeakyReLU(0.2),
-            )
-            self.logit = nn.Linear(4 * 4 * 2 * WIDTH, 1)
-
-        def forward(self, x):
-            return self.logit(self.net(x).permute(0, 2, 3, 1).flatten(1))[:, 0]
-
-    return Generator(), Discriminator()
-
-
-def carry_across(torch, state, generator, discriminator):
-    """Copies our parameters and statistics into torch's networks."""
-
-    def put(target, value, order=None):
-        value = np.asarray(value)
-        with torch.no_grad():
-            target.copy_(torch.tensor(value.transpose(order) if order else value))
-
-    def put_norm(layer, params, stats):
-        put(layer.weight, params["scale"])
-        put(layer.bias, params["bias"])
-        put(layer.running_mean, stats["mean"])
-        put(layer.running_var, stats["var"])
-
-    g, d = state.params["generator"], state.params["discriminator"]
-    g_stats, d_stats = (state.extra["batch_stats"][name] for name in ("generator", "discriminator"))
-    put(generator.project.weight, g["Dense_0"]["kernel"], (1, 0))
-    put_norm(generator.net[0], g["BatchNorm_0"], g_stats["BatchNorm_0"])
-    put(generator.net[2].weight, g["ConvTranspose_0"]["kernel"], TRANSPOSED)
-    put_norm(generator.net[3], g["BatchNorm_1"], g_stats["BatchNorm_1"])
-    put(generator.net[5].weight, g["ConvTranspose_1"]["kernel"], TRANSPOSED)
-    put(generator.net[5].bias, g["ConvTranspose_1"]["bias"])
-    put(discriminator.net[0].weight, d["Conv_0"]["kernel"], (3, 2, 0, 1))
-    put(discriminator.net[0].bias, d["Conv_0"]["bias"])
-    put(discriminator.net[2].weight, d["Conv_1"]["kernel"], (3, 2, 0, 1))
-    put_norm(discriminator.net[3], d["BatchNorm_0"], d_stats["BatchNorm_0"])
-    put(discriminator.logit.weight, d["Dense_0"]["kernel"], (1, 0))
-    put(discriminator.logit.bias, d["Dense_0"]["bias"])
-
-
-TRANSPOSED = (2, 3, 0, 1)  # our kernel [kh, kw, in, features] to torch's [in, features, kh, kw]
 
 
 def randomise_statistics(state):
@@ -111,18 +42,8 @@ def images():
 @pytest.fixture(scope="module")
 def system(images):
     """(recipe, initial state, compiled train step)."""
-    recipe = make_recipe(real_label=0.9, ema=0.15)
+    recipe = make_recipe(training=Training(real_label=0.9, ema=0.15))
     return recipe, jax.jit(recipe.init)(jax.random.key(0), {"image": images}), jax.jit(recipe.train_step)
-
-
-@pytest.mark.parity
-def test_losses_are_torchs(torch):
-    real, fake = 3 * jax.random.normal(jax.random.key(1), (2, 9))
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    r, f = torch.tensor(np.asarray(real)), torch.tensor(np.asarray(fake))
-    expected = entropy(r, torch.full_like(r, 0.9)) + entropy(f, torch.zeros_like(f))
-    np.testing.assert_allclose(gan.discriminator_loss(real, fake, 0.9), expected, rtol=1e-6)
-    np.testing.assert_allclose(gan.generator_loss(fake), entropy(f, torch.ones_like(f)), rtol=1e-6)
 
 
 @pytest.mark.parity
@@ -130,7 +51,7 @@ def test_losses_are_torchs(torch):
 def test_networks_are_torchs(torch, images, kernel):
     recipe = gan.recipe(shape=SHAPE, latent=LATENT, width=WIDTH, kernel=kernel)
     state = randomise_statistics(jax.jit(recipe.init)(jax.random.key(0), {"image": images}))
-    generator, discriminator = torch_networks(torch, kernel)
+    generator, discriminator = networks(torch, kernel)
     carry_across(torch, state, generator, discriminator)
     z = jax.random.uniform(jax.random.key(2), (BATCH, LATENT), minval=-1.0)
     variables = {
@@ -149,14 +70,14 @@ def test_three_training_steps_are_torchs(torch, system, images):
     """Same weights, same z: after three steps of both networks, losses and weights agree, BN statistics too."""
     _, state, step = system
     batch = {"image": images}
-    generator, discriminator = torch_networks(torch)
+    generator, discriminator = networks(torch)
     carry_across(torch, state, generator, discriminator)
     g_adam, d_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (generator, discriminator))
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
     real = torch.tensor(np.asarray(2 * images - 1)).permute(0, 3, 1, 2)
     for index in range(3):
         key = jax.random.key(index)
-        z = torch.tensor(np.asarray(jax.random.uniform(key, (BATCH, LATENT), minval=-1.0, maxval=1.0)))
+        z = torch.tensor(np.asarray(latents(key)))
         fake = generator(z)
         d_adam.zero_grad()
         real_logits = discriminator(real)
@@ -173,16 +94,10 @@ def test_three_training_steps_are_torchs(torch, system, images):
         np.testing.assert_allclose(metrics["loss/generator"], g_loss.item(), rtol=1e-4)
     kernel = np.asarray(state.params["generator"]["ConvTranspose_0"]["kernel"]).transpose(TRANSPOSED)
     np.testing.assert_allclose(kernel, generator.net[2].weight.detach(), atol=2e-5)  # a tenth of one Adam step
-    kernel = np.asarray(state.params["discriminator"]["Conv_1"]["kernel"]).transpose(3, 2, 0, 1)
+    kernel = np.asarray(state.params["discriminator"]["Conv_1"]["kernel"]).transpose(CONVOLVED)
     np.testing.assert_allclose(kernel, discriminator.net[2].weight.detach(), atol=2e-5)
     ours = state.extra["batch_stats"]["discriminator"]["BatchNorm_0"]["mean"]
     np.testing.assert_allclose(ours, discriminator.net[3].running_mean, rtol=1e-3, atol=1e-6)
-
-
-def without_tracking(torch, network, inputs):
-    """Applies a torch network in training mode, leaving its running statistics as they were."""
-    copies = {name: value.clone() for name, value in network.named_buffers()}
-    return torch.func.functional_call(network, copies, (inputs,))
 
 
 def test_no_normalisation_on_the_generators_output_and_the_discriminators_input(system):
@@ -210,7 +125,7 @@ def test_initial_weights_are_the_papers():
 def test_real_and_generated_images_are_batches_of_their_own_for_the_discriminator(system, images):
     _, state, step = system
     key = jax.random.key(3)
-    z = jax.random.uniform(key, (BATCH, LATENT), minval=-1.0, maxval=1.0)
+    z = latents(key)
     variables = {
         name: {"params": state.params[name], "batch_stats": state.extra["batch_stats"][name]} for name in state.params
     }
@@ -276,3 +191,59 @@ def test_sizes_that_cannot_be_doubled_to_are_refused():
             gan.recipe(shape=shape)
     with pytest.raises(UserError, match="judges 8 x 8"):
         gan.recipe(shape=SHAPE, measure="digits")
+
+
+# Conditional and dense networks.
+
+
+def test_maxout_is_the_largest_of_each_units_maps():
+    x = jax.random.normal(jax.random.key(0), (4, 3))
+    ours, variables = gan.Maxout(features=5, pieces=2).init_with_output(jax.random.key(1), x)
+    kernel, bias = (np.asarray(variables["params"]["Dense_0"][name]) for name in ("kernel", "bias"))
+    for unit in range(5):
+        maps = [np.asarray(x) @ kernel[:, 2 * unit + piece] + bias[2 * unit + piece] for piece in range(2)]
+        np.testing.assert_allclose(ours[:, unit], np.maximum(*maps), atol=1e-6)
+
+
+def test_the_papers_layers():
+    """Units as in the papers' sections on MNIST; nothing is computed."""
+    z, image, label = jnp.zeros((1, 100)), jnp.zeros((1, 28, 28, 1)), jnp.zeros(1, jnp.int32)
+
+    def kernels(net, *inputs):
+        params = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
+        return sorted(leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) == 2)
+
+    assert kernels(gan.DenseGenerator((28, 28, 1)), z) == [(100, 1200), (1200, 784), (1200, 1200)]
+    of_class = kernels(gan.DenseGenerator((28, 28, 1), classes=10), z, label)
+    assert of_class == [(10, 1000), (100, 200), (1200, 784), (1200, 1200)]
+    assert kernels(gan.DenseDiscriminator(), image) == [(240, 1), (240, 240 * 5), (784, 240 * 5)]
+    of_class = kernels(gan.DenseDiscriminator(classes=10), image, label)
+    assert of_class == [(10, 50 * 5), (240, 1), (240 + 50, 240 * 4), (784, 240 * 5)]
+
+
+def test_dropout_is_the_discriminators_while_training():
+    image = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1))
+    net = gan.DenseDiscriminator(hidden=32)
+    variables = net.init(jax.random.key(1), image)
+    logits = [net.apply(variables, image, train=True, rngs={"dropout": jax.random.key(n)}) for n in (2, 3)]
+    assert np.abs(logits[0] - logits[1]).min() > 0
+    np.testing.assert_array_equal(net.apply(variables, image), net.apply(variables, image))
+    pixels = gan.DenseGenerator((8, 8, 1), hidden=12).init_with_output(jax.random.key(1), jnp.ones((2, 4)))[0]
+    assert pixels.shape == (2, 8, 8, 1) and pixels.min() > 0 and pixels.max() < 1
+
+
+@pytest.mark.parametrize(
+    "generator, discriminator",
+    [
+        (gan.Generator((8, 8, 1), 4, 4, 2, 3), gan.Discriminator((8, 8, 1), 4, 4, 2, 3)),
+        (gan.DenseGenerator((8, 8, 1), 12, 3), gan.DenseDiscriminator(24, classes=3)),
+    ],
+    ids=["convolutional", "dense"],
+)
+def test_labels_reach_both_networks(generator, discriminator):
+    z, labels = jnp.ones((3, 5)), jnp.arange(3)
+    images, _ = generator.init_with_output(jax.random.key(0), z, labels)
+    assert np.abs(images[0] - images[1]).max() > 0 and np.abs(images[1] - images[2]).max() > 0
+    same = jnp.broadcast_to(images[:1], images.shape)
+    logits, _ = discriminator.init_with_output(jax.random.key(1), same, labels)
+    assert len(np.unique(np.asarray(logits))) == 3

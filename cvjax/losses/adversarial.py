@@ -1,0 +1,182 @@
+"""Losses of adversarial games, by the name of the game; what is said of a discriminator holds for a critic.
+
+Cross-entropy: Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661). Least squares: Mao et al., Least
+Squares Generative Adversarial Networks, 2017 (arXiv:1611.04076). Wasserstein: Arjovsky, Chintala & Bottou, Wasserstein
+GAN, 2017 (arXiv:1701.07875), with the penalty of Gulrajani et al., Improved Training of Wasserstein GANs, 2017
+(arXiv:1704.00028). Hinge: Lim & Ye, Geometric GAN, 2017 (arXiv:1705.02894). Logits may have any shape: one an image, or
+one a patch.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key, PyTree
+
+Logits = Float[Array, "*shape"]
+Others = Float[Array, "*others"]  # of a batch that may have another size
+
+
+def cross_entropy_discriminator_loss(
+    real_logits: Logits, fake_logits: Others, real_label: float | Float[Array, "..."] = 1.0
+) -> Float[Array, ""]:
+    """Computes the discriminator's cross-entropy, averaged over each batch (Goodfellow et al., equation 1).
+
+    Args:
+      real_logits: of real images.
+      fake_logits: of generated ones.
+      real_label: the target of real images, or of each; .9 is the one-sided smoothing of Salimans et al.
+        (arXiv:1606.03498).
+
+    Returns:
+      Mean over real images + mean over generated images, in nats.
+    """
+    labels = jnp.broadcast_to(jnp.asarray(real_label, real_logits.dtype), real_logits.shape)
+    real = optax.sigmoid_binary_cross_entropy(real_logits, labels)
+    return real.mean() + optax.sigmoid_binary_cross_entropy(fake_logits, jnp.zeros_like(fake_logits)).mean()
+
+
+def cross_entropy_generator_loss(fake_logits: Logits, saturating: bool = False) -> Float[Array, ""]:
+    """Computes the generator's loss, averaged: -log D(G(z)), or log(1 - D(G(z))) (Goodfellow et al., section 3).
+
+    Args:
+      fake_logits: of generated images.
+      saturating: the second form, that of the minimax game, whose gradient vanishes where the discriminator is sure.
+
+    Returns:
+      The mean, in nats; that of the second form is negative.
+    """
+    return jax.nn.log_sigmoid(-fake_logits).mean() if saturating else -jax.nn.log_sigmoid(fake_logits).mean()
+
+
+def least_squares_discriminator_loss(
+    real_logits: Logits,
+    fake_logits: Others,
+    real_label: float | Float[Array, "..."] = 1.0,
+    fake_label: float = 0.0,
+) -> Float[Array, ""]:
+    """Computes the discriminator's squared error, averaged over each batch (Mao et al., equation 2).
+
+    Args:
+      real_logits: of real images; there is no sigmoid.
+      fake_logits: of generated ones.
+      real_label: the paper's b, or one an image.
+      fake_label: the paper's a; 0 with 1 is equation 9, -1 with 1 equation 8.
+
+    Returns:
+      Half the mean over real images + half the mean over generated images.
+    """
+    return (jnp.square(real_logits - real_label).mean() + jnp.square(fake_logits - fake_label).mean()) / 2
+
+
+def least_squares_generator_loss(fake_logits: Logits, target: float = 1.0) -> Float[Array, ""]:
+    """Computes the generator's squared error, averaged (Mao et al., equation 2).
+
+    Args:
+      fake_logits: of generated images.
+      target: the paper's c; 1 is equation 9, 0 equation 8.
+
+    Returns:
+      Half the mean.
+    """
+    return jnp.square(fake_logits - target).mean() / 2
+
+
+def wasserstein_discriminator_loss(real_logits: Logits, fake_logits: Others) -> Float[Array, ""]:
+    """Computes the critic's loss, averaged over each batch (Arjovsky et al., equation 3, its sign turned round).
+
+    Args:
+      real_logits: scores of real images.
+      fake_logits: scores of generated ones.
+
+    Returns:
+      Mean over generated images - mean over real images: minus the distance, up to the critic's slope.
+    """
+    return fake_logits.mean() - real_logits.mean()
+
+
+def wasserstein_generator_loss(fake_logits: Logits) -> Float[Array, ""]:
+    """Computes the generator's loss against a critic, or against a hinge: minus the mean score of generated images.
+
+    Args:
+      fake_logits: scores of generated images.
+
+    Returns:
+      The mean.
+    """
+    return -fake_logits.mean()
+
+
+def hinge_discriminator_loss(real_logits: Logits, fake_logits: Others) -> Float[Array, ""]:
+    """Computes the discriminator's hinge loss, averaged over each batch (Lim & Ye, equation 16).
+
+    Args:
+      real_logits: of real images; beyond 1 they cost nothing.
+      fake_logits: of generated ones; below -1 they cost nothing.
+
+    Returns:
+      Mean over real images + mean over generated images.
+    """
+    return jax.nn.relu(1.0 - real_logits).mean() + jax.nn.relu(1.0 + fake_logits).mean()
+
+
+LOSSES = {  # name: (discriminator's, generator's)
+    "cross_entropy": (cross_entropy_discriminator_loss, cross_entropy_generator_loss),
+    "least_squares": (least_squares_discriminator_loss, least_squares_generator_loss),
+    "wasserstein": (wasserstein_discriminator_loss, wasserstein_generator_loss),
+    "hinge": (hinge_discriminator_loss, wasserstein_generator_loss),
+}
+LABELLED = ("cross_entropy", "least_squares")  # whose discriminator has a label to reach
+
+
+def draw_labels(key: Key[Array, ""], count: int, real_label: float | tuple[float, float]) -> Float[Array, " count"]:
+    """Draws the targets of real images: one number for all, or one an image, uniform in a range.
+
+    Args:
+      key: of the draw.
+      count: how many images.
+      real_label: the number, or (low, high), such as (.7, 1.2).
+
+    Returns:
+      One target an image.
+    """
+    low, high = real_label if isinstance(real_label, tuple) else (real_label, real_label)
+    return jax.random.uniform(key, (count,), minval=low, maxval=high) if low != high else jnp.full((count,), low)
+
+
+def gradient_penalty(
+    key: Key[Array, ""],
+    critic: Callable[[Float[Array, "batch ..."]], Float[Array, "batch ..."]],
+    real: Float[Array, "batch ..."],
+    fake: Float[Array, "batch ..."],
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Computes (|gradient of the critic| - 1)^2 between real and generated images (Gulrajani et al., algorithm 1).
+
+    Args:
+      key: of the places: one number an image in [0, 1], which says how much of it is the real one.
+      critic: images -> scores. A score must depend on its own image alone: no batch normalisation.
+      real: real images, in the range in which the slope is to be 1.
+      fake: generated ones.
+
+    Returns:
+      (penalty, norm of the gradient over all rows, columns and channels) of each pair; neither is averaged.
+    """
+    batch = len(real)
+    share = jax.random.uniform(key, (batch, *[1] * (real.ndim - 1)))
+    gradients = jax.grad(lambda images: critic(images).sum())(share * real + (1 - share) * fake)
+    norms = optax.safe_norm(gradients.reshape(batch, -1), 0.0, axis=1)  # its derivative at 0 is 0 and not NaN
+    return jnp.square(norms - 1.0), norms
+
+
+def clip_weights(params: PyTree, limit: float) -> PyTree:
+    """Clips every parameter of a critic to [-limit, limit] (Arjovsky et al., algorithm 1).
+
+    Args:
+      params: the parameters.
+      limit: .01 is the paper's.
+
+    Returns:
+      The clipped parameters.
+    """
+    return jax.tree.map(lambda weights: jnp.clip(weights, -limit, limit), params)
