@@ -1,0 +1,42 @@
+"""Attention among the places of an image: Zhang et al., Self-Attention GANs, 2019 (arXiv:1805.08318), section 3."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cvjax.nets.layers import Conv
+from cvjax.nets.normalisation import spectral
+
+
+class SelfAttention(nn.Module):
+    """Adds to every place a mean over all places, weighted by how much they have to do with it.
+
+    Parameters: 1 x 1 convolutions `f`, `g`, `h` to `channels / reduction` and `v` back, without bias, and `gamma`, the
+    weight of what is added, at first 0.
+
+    Attributes:
+      reduction: how many times fewer channels than the input `f`, `g` and `h` have.
+      spectral_norm: divide the kernels by their spectral norms.
+    """
+
+    reduction: int = 8
+    spectral_norm: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], train: bool = False
+    ) -> Float[Array, "batch height width channels"]:
+        """Returns gamma times the attended features (equation 2) plus x (equation 3)."""
+        batch, height, width, channels = x.shape
+        narrow = max(channels // self.reduction, 1)
+
+        def project(name: str, features: int, inputs: Array) -> Array:
+            layer = Conv(features, 1, use_bias=False, kernel_init=nn.initializers.glorot_uniform(), name=name)
+            return spectral(layer, train)(inputs) if self.spectral_norm else layer(inputs)
+
+        f, g, h = (project(name, narrow, x).reshape(batch, height * width, narrow) for name in "fgh")
+        shares = jax.nn.softmax(jnp.einsum("bjc,bic->bji", g, f), axis=2)  # beta of equation 1: of place i for place j
+        attended = jnp.einsum("bji,bic->bjc", shares, h).reshape(batch, height, width, narrow)
+        gamma = self.param("gamma", nn.initializers.zeros, ())
+        return gamma * project("v", channels, attended) + x
