@@ -21,12 +21,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks import report
+from benchmarks import report, torch_gans
 from cvjax import config as experiments
 from cvjax import data
-from cvjax.generative import gan
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 ROUNDS = 15
@@ -46,6 +44,8 @@ CASES = {
     "VAE, configs/vae_digits.py": (1.0, "vae_digits", {}, ROUNDS),
     "DCGAN, configs/dcgan_digits.py": (1.5, "dcgan_digits", {}, ROUNDS),
     "DCGAN of the paper, 64 px, batch 32": (1.5, "dcgan_mnist", PAPER, 3),
+    "WGAN-GP, configs/wgan_gp_digits.py": (1.5, "wgan_gp_digits", {}, ROUNDS),
+    "SAGAN, configs/sagan_digits.py": (1.5, "sagan_digits", {}, ROUNDS),
 }
 GPU_BAR = 1.0
 
@@ -57,10 +57,10 @@ def experiment(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     return experiments.as_dict(config)
 
 
-def batches(config: Mapping[str, Any]) -> list[np.ndarray]:
-    """The first images that a run of the experiment would see."""
+def batches(config: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+    """The first images, with their labels where they have any, that a run of the experiment would see."""
     stream = data.load(config["data"], seed=config["seed"]).train()
-    return [batch["image"] for batch in itertools.islice(stream, PLACED)]
+    return [{k: batch[k] for k in ("image", "label") if k in batch} for batch in itertools.islice(stream, PLACED)]
 
 
 # Ours.
@@ -88,7 +88,7 @@ def flops(config: Mapping[str, Any]) -> float:
 
 def _our_step(config: Mapping[str, Any]) -> tuple[Callable, Any, list[dict[str, jax.Array]]]:
     recipe, key = experiments.build(config), jax.random.key(config["seed"])
-    placed = [{"image": jax.device_put(images)} for images in batches(config)]
+    placed = [jax.device_put(batch) for batch in batches(config)]
     step = jax.jit(
         lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
     )
@@ -124,25 +124,14 @@ class Vae(nn.Module):
 
 def torch_networks(config: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The networks of an experiment, by the names of its state's parameters."""
-    recipe = {key: config["recipe"][key] for key in ("shape", "latent")}
+    recipe = config["recipe"]
     if config["system"] == "generative.vae":
-        return {"vae": Vae(**recipe, **{key: config["recipe"][key] for key in ("hidden", "dropout", "levels")})}
-    (height, _, channels), latent = recipe["shape"], recipe["latent"]
-    width, kernel, base = (config["recipe"][key] for key in ("width", "kernel", "base"))
-    levels = gan.count_doublings((height, height, channels), base)
-    widths = [width * 2**level for level in range(levels)]
-    window = dict(kernel_size=kernel, stride=2, padding=(kernel - 1) // 2)
-    up = [nn.Linear(latent, base**2 * widths[-1], bias=False), nn.Unflatten(1, (widths[-1], base, base))]
-    up += [nn.BatchNorm2d(widths[-1]), nn.ReLU()]
-    for narrow, wide in reversed(list(itertools.pairwise(widths))):
-        double = nn.ConvTranspose2d(wide, narrow, **window, output_padding=kernel % 2, bias=False)
-        up += [double, nn.BatchNorm2d(narrow), nn.ReLU()]
-    up += [nn.ConvTranspose2d(width, channels, **window, output_padding=kernel % 2), nn.Tanh()]
-    down = [nn.Conv2d(channels, width, **window), nn.LeakyReLU(0.2)]
-    for narrow, wide in itertools.pairwise(widths):
-        down += [nn.Conv2d(narrow, wide, **window, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
-    down += [nn.Flatten(), nn.Linear(base**2 * widths[-1], 1), nn.Flatten(0)]
-    return {"generator": nn.Sequential(*up), "discriminator": nn.Sequential(*down)}
+        return {"vae": Vae(**{key: recipe[key] for key in ("shape", "latent", "hidden", "dropout", "levels")})}
+    if config["system"] == "generative.sagan":
+        generator, discriminator = torch_gans.sagan(recipe)
+    else:
+        generator, discriminator = torch_gans.dcgan(recipe, normalise=config["system"] == "generative.gan")
+    return {"generator": generator, "discriminator": discriminator}
 
 
 def theirs(config: Mapping[str, Any], device: str = "cpu") -> Callable[[], None]:
@@ -150,63 +139,35 @@ def theirs(config: Mapping[str, Any], device: str = "cpu") -> Callable[[], None]
     torch.set_num_threads(THREADS)
     torch.manual_seed(config["seed"])
     nets = {name: net.to(device) for name, net in torch_networks(config).items()}
-    placed = [torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device) for images in batches(config)]
-    step = _torch_vae(config, nets["vae"]) if "vae" in nets else _torch_gan(config, **nets)
+    placed = [
+        [torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy()).to(device)]
+        + [torch.from_numpy(batch["label"]).long().to(device) for _ in range("label" in batch)]
+        for batch in batches(config)
+    ]
+    step = _torch_vae(config, nets["vae"]) if "vae" in nets else torch_gans.stepper(config, **nets)
     turn = itertools.cycle(placed)
     if device == "cpu":
-        return lambda: step(next(turn))
+        return lambda: step(*next(turn))
     for net in nets.values():
         net.compile()
 
     def work():
         with torch.autocast(device, torch.bfloat16):
-            step(next(turn))
+            step(*next(turn))
         torch.cuda.synchronize()
 
     return work
 
 
-def _torch_vae(config: Mapping[str, Any], vae: nn.Module) -> Callable[[torch.Tensor], None]:
-    adam = _adam(vae, config["recipe"]["optimiser"])
+def _torch_vae(config: Mapping[str, Any], vae: nn.Module) -> Callable[..., None]:
+    adam = torch_gans.adam(vae, config["recipe"]["optimiser"])
 
-    def step(images):
+    def step(images, labels=None):
         adam.zero_grad()
         vae(images).backward()
         adam.step()
 
     return step
-
-
-def _torch_gan(
-    config: Mapping[str, Any], generator: nn.Module, discriminator: nn.Module
-) -> Callable[[torch.Tensor], None]:
-    recipe = config["recipe"]
-    adam_g = _adam(generator, recipe["generator_optimiser"])
-    adam_d = _adam(discriminator, recipe["discriminator_optimiser"])
-    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema"]), use_buffers=True)
-
-    def cross_entropy(logits, label):
-        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
-
-    def step(images):
-        z = torch.empty(len(images), recipe["latent"], device=images.device).uniform_(-1, 1)
-        fake = generator(z)  # one forward pass for both updates, as in ours
-        adam_d.zero_grad()
-        on_real, on_fake = discriminator(2 * images - 1), discriminator(fake.detach())
-        (cross_entropy(on_real, recipe["real_label"]) + cross_entropy(on_fake, 0.0)).backward()
-        adam_d.step()
-        adam_g.zero_grad()
-        # Without `inputs` the discriminator's gradients, which nobody wants, would be computed as well.
-        cross_entropy(discriminator(fake), 1.0).backward(inputs=list(generator.parameters()))
-        adam_g.step()
-        average.update_parameters(generator)
-
-    return step
-
-
-def _adam(net: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    betas = (options.get("b1", 0.9), options.get("b2", 0.999))
-    return torch.optim.Adam(net.parameters(), options["learning_rate"], betas, fused=True)
 
 
 # The table.

@@ -31,6 +31,8 @@ def test_memory_is_read_twice_in_one_run():
     [
         ("vae_digits", {"recipe.hidden": (16,), "data.batch": 8}),
         ("dcgan_digits", {"recipe.width": 4, "data.batch": 8}),
+        ("wgan_gp_digits", {"recipe.width": 4, "data.batch": 40}),
+        ("sagan_digits", {"recipe.width": 8, "data.batch": 8}),
     ],
 )
 def test_torch_is_timed_on_the_same_networks(file, changes):
