@@ -1,0 +1,40 @@
+"""Conditional GAN on real handwritten digits: dense networks that are told the class.
+
+Paper: Mirza & Osindero, Conditional Generative Adversarial Nets, 2014 (arXiv:1411.1784).
+Command: python train.py --config=configs/cgan_digits.py --workdir=runs/cgan_digits
+Result: not measured: the bars are goals.
+Time: not measured; 20,000 steps of two small dense networks.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    # Adam in place of the paper's SGD with momentum, and fewer units for 64 pixels.
+    adam = dict(name="adam", learning_rate=2e-4, b1=0.5)
+    config = experiment(
+        "generative.gan",
+        recipe=dict(
+            shape=(8, 8, 1),
+            networks="dense",
+            classes=10,
+            latent=32,
+            hidden=(384, 120),
+            dropout=0.3,
+            measure="digits",
+            training=dict(real_label=0.9),
+            generator_optimiser=adam,
+            discriminator_optimiser=adam,
+        ),
+        data=dict(name="digits", batch=64, eval_batch=128),
+        steps=20_000,
+        log_every=200,
+        eval_every=4000,
+        figure_every=2000,
+        checkpoint_every=4000,
+        checkpoint_best="fid_over_control",
+        expect={"fid_over_control": ("<=", 2.0), "class_accuracy": (">=", 0.9), "nearest_distance": (">=", 10.0)},
+    )
+    smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1}
+    return variant(config, name, smoke=smoke)

@@ -1,0 +1,46 @@
+"""The first GAN on real handwritten digits; its mode collapse, and a cure.
+
+Paper: Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661).
+Command: python train.py --config=configs/gan_digits.py --workdir=runs/gan_digits
+Result: not measured: the bars are what collapse and cure are expected to be told apart by.
+Time: not measured; 10,000 steps of two small dense networks.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; "collapsed" differs from "cured", which is the experiment, in one strategy alone."""
+    # Adam in place of the paper's SGD with momentum, and fewer units for 64 pixels.
+    adam = dict(name="adam", learning_rate=2e-4, b1=0.5)
+    config = experiment(
+        "generative.gan",
+        recipe=dict(
+            shape=(8, 8, 1),
+            networks="dense",
+            latent=32,
+            hidden=(256, 120),
+            dropout=0.3,
+            measure="digits",
+            training=dict(real_label=0.9),
+            generator_optimiser=adam,
+            discriminator_optimiser=adam,
+        ),
+        data=dict(name="digits", batch=64, eval_batch=128),
+        steps=10_000,
+        log_every=100,
+        eval_every=2000,
+        figure_every=1000,
+        checkpoint_every=2000,
+        checkpoint_best="smallest_class",
+        expect={"fid_over_control": ("<=", 3.0), "smallest_class": (">=", 0.03), "classes_seen": (">=", 10)},
+    )
+    smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1}
+    # "G must not be trained too much without updating D" (section 6): ten steps of the generator to one.
+    collapsed = {
+        "recipe.training.generator_steps": 10,
+        "expect.fid_over_control": (">=", 5.0),
+        "expect.smallest_class": ("<=", 0.01),
+        "expect.classes_seen": ("<=", 7),
+    }
+    return variant(config, name, smoke=smoke, collapsed=collapsed, cured={})
