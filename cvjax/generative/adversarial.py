@@ -291,10 +291,14 @@ def assemble(
         return {**sampler.figures(key, state), "real": batch["image"][:64]}
 
     def predict(state, inputs):
-        labels = inputs["label"] if conditional else None
+        if conditional and "label" not in inputs:
+            raise UserError("a conditional GAN's discriminator judges an image of a class: it wants `label` beside it.")
         stats = state.extra["batch_stats"]["discriminator"]
         variables = {"params": state.params["discriminator"], "batch_stats": stats}
-        return {"logit": discriminator.apply(variables, inputs["image"], labels)}
+        seen = discriminator.apply(variables, inputs["image"], inputs["label"] if conditional else None)
+        if loss == "wasserstein":  # a critic's scores have no zero
+            return {"score": seen}
+        return {"logit": seen - 0.5 if loss == "least_squares" else seen}
 
     def sample(state, key, count):
         return {"image": sampler.make(state, sampler.draw(key, count), sampler.in_turn(count))}
