@@ -2,8 +2,9 @@
 
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/conditional_pixelcnn_digits.py --workdir=runs/conditional_pixelcnn_digits
-Result: not measured
-Time: 1
+Result: 1.687 bits/dim on the held-out digits (seed 11; 22 and 33: 1.687, 1.695); its own samples within 0.06 of that, 0.96
+  of them of the class that was asked for (0.94, 0.94), at an FID of 0.39 times that of one Gaussian a class (0.42, 0.40).
+Time: 2 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
@@ -39,7 +40,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
-        expect={"bits_per_dim": ("<=", 1.82), "sample_gap": ("<=", 0.1), "class_accuracy": (">=", 0.9)},
+        expect={"bits_per_dim": ("<=", 1.70), "sample_gap": ("<=", 0.1), "class_accuracy": (">=", 0.93)},
     )
     smoke = {"steps": 4, "recipe.layers": 2, "recipe.width": 8, "recipe.head": 8, "data.batch": 16, "log_every": 1}
     return variant(config, name, smoke=smoke)

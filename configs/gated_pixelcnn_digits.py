@@ -2,8 +2,8 @@
 
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/gated_pixelcnn_digits.py --workdir=runs/gated_pixelcnn_digits
-Result: not measured
-Time: 1
+Result: 1.779 bits/dim on the held-out digits (seed 11; 22 and 33: 1.775, 1.782); its own samples within 0.04 of that.
+Time: 1.5 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
@@ -38,7 +38,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
-        expect={"bits_per_dim": ("<=", 1.93), "sample_gap": ("<=", 0.1)},
+        expect={"bits_per_dim": ("<=", 1.79), "sample_gap": ("<=", 0.1)},
     )
     smoke = {"steps": 4, "recipe.layers": 2, "recipe.width": 8, "recipe.head": 8, "data.batch": 16, "log_every": 1}
     return variant(config, name, smoke=smoke)

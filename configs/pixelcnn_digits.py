@@ -2,8 +2,10 @@
 
 Paper: van den Oord, Kalchbrenner & Kavukcuoglu, Pixel Recurrent Neural Networks, 2016 (arXiv:1601.06759).
 Command: python train.py --config=configs/pixelcnn_digits.py --workdir=runs/pixelcnn_digits
-Result: not measured
-Time: 1
+Result: 1.816 bits/dim on the held-out digits (seed 11; 22 and 33: 1.812, 1.813), where the best table of two
+  neighbours has 2.21; its own samples within 0.07 of that. Their FID is twice that of one Gaussian a class: pixels are
+  likely, digits less so.
+Time: 2 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
@@ -37,7 +39,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
-        expect={"bits_per_dim": ("<=", 1.95), "sample_gap": ("<=", 0.1)},
+        expect={"bits_per_dim": ("<=", 1.82), "sample_gap": ("<=", 0.1)},
     )
     smoke = {"steps": 4, "recipe.layers": 1, "recipe.width": 8, "recipe.head": 8, "data.batch": 16, "log_every": 1}
     return variant(config, name, smoke=smoke)

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
+from sklearn.decomposition import PCA
+
+from cvjax import data
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8}  # drawn by each
+FIGURES = {"detection": 8, "generative": 12}  # drawn by each
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -23,8 +26,21 @@ QUESTIONS = {
         anchors=json.loads((RUN / "config.json").read_text())["config"]["recipe"]["anchors"],
         steps=[row["step"] for row in history if row["split"] == "train"], same=all(jax.tree.leaves(same)),
         mistakes=total, objects=objects,
-    )"""
+    )""",
+    "generative": """dict(
+        controls=controls, judged=judged, game=[collapsed_figures, cured_figures], errors=judges,
+        errors_of_two={
+            title: np.square(held_out["image"] - images).mean(dtype=float) for title, images in both.items()
+        },
+        told=told_figures["bits_per_dim"], vae=[bound, gain], same=np.array_equal(*same),
+        fields={title: field[centre - 3:centre + 1, centre - 3:centre + 4] for title, field in fields.items()},
+        ahead=[bool((field[centre:, centre + 1:] > 0.5).any() or (field[centre + 1:] > 0.5).any())
+               for field in fields.values()],
+        generator_steps=json.loads((RUNS / "collapsed" / "config.json").read_text())["config"]["recipe"]["training"],
+    )""",
 }
+
+DIGITS = {split: data.arrays("digits", split)["image"].reshape(-1, 64) for split in ("train", "test")}
 
 # Before the first cell: shapes in signatures are checked as in the other tests, and two libraries are not to be found.
 CONDITIONS = f"""
@@ -151,3 +167,24 @@ def test_detection_is_measured(run):
     tables = [kinds["text/markdown"] for kinds in data if "text/markdown" in kinds]
     assert len(tables) == 1 and tables[0].count("\n") == 11
     assert (folder / "runs" / "colab_smoke" / "report.html").exists()
+
+
+@pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "generative"], indirect=True)
+def test_generative_is_measured(run):
+    _, _, found, folder = run
+    exemplars, training = (found["controls"][name] for name in ("one exemplar a class", "500 training digits"))
+    assert exemplars["inception_score"] > training["inception_score"]  # as the text says
+    assert exemplars["recall"] < training["recall"] and exemplars["fid"] > training["fid"]
+    components = PCA(2).fit(DIGITS["train"])
+    lost = np.square(components.inverse_transform(components.transform(DIGITS["test"])) - DIGITS["test"]).mean()
+    assert found["errors_of_two"]["two principal components"] == pytest.approx(lost, rel=1e-4)
+    assert found["generator_steps"]["generator_steps"] == 10
+    assert all(0 <= error <= 1 for pair in found["errors"] for error in pair)
+    assert len(found["judged"]) == 6 and all(figures["fid"] > 0 for figures in found["judged"].values())
+    assert found["told"] == pytest.approx(np.log2(17), abs=1) and found["vae"][1] > 0
+    assert found["same"]
+    plain, gated = (np.array(found["fields"][name]) > 0.5 for name in ("PixelCNN", "Gated PixelCNN"))
+    assert gated[:3].all() and gated[3, :4].all() and found["ahead"] == [False, False]
+    assert not plain[2, 6] and plain[:3, :4].all()  # two to the right in the row above is in the blind spot
+    for name in ("autoencoder", "vae", "collapsed", "cured", "dcgan", "pixelcnn"):
+        assert (folder / "runs" / "generative_smoke" / name / "report.html").exists()

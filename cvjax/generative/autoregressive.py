@@ -70,7 +70,7 @@ def bits_per_dim(logits: Logits, images: Images) -> Float[Array, " batch"]:
       images: in [0, 1].
 
     Returns:
-      One a image: log2(levels) for a uniform model.
+      One an image: log2(levels) for a uniform model.
     """
     return -log_likelihood(logits, images).mean(axis=(1, 2, 3)) / math.log(2)
 
