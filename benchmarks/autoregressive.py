@@ -150,7 +150,7 @@ def theirs(config: Mapping[str, Any]) -> Callable[[], None]:
     net = Peer(config["recipe"])
     adam = torch.optim.Adam(net.parameters(), config["recipe"]["optimiser"]["learning_rate"], fused=True)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config["recipe"]["ema"]))
-    placed = [torch.from_numpy(images.transpose(0, 3, 1, 2).copy()) for images in steps.batches(config)]
+    placed = [torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy()) for batch in steps.batches(config)]
     turn = itertools.cycle(placed)
 
     def work():

@@ -50,7 +50,7 @@ def get_config(name: str = ""):
             eval_batch=128,
             # No flip: few digits are still one in the mirror.
             transforms=(
-                dict(op="random_scale", scale=(0.75, 1.33), value=0.5),
+                dict(op="random_scale", scale=(0.75, 1.33), aspect=(0.8, 1.25), value=0.5),
                 dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
             ),
         ),

@@ -156,7 +156,7 @@ def test_detection_is_measured(run):
     assert 0 <= found["final"]["map_voc07"] <= 1
     # Reloaded from the folder, or put together from pure functions, it detects what it did at the end of the training.
     assert found["totals"]["map_voc07"] == pytest.approx(found["final"]["map_voc07"], abs=1e-6)
-    assert found["sweep"]["0.45"] == pytest.approx(found["totals"]["map_voc07"], abs=1e-6)
+    assert found["sweep"]["0.5"] == pytest.approx(found["totals"]["map_voc07"], abs=1e-6)
     for figure, value in found["official"].items():
         assert found["totals"][figure] == pytest.approx(value, abs=1e-9), figure
     assert np.all(np.diff(found["clustered"]) > 0) and found["clustered"][-1] > found["picked"] + 0.05
