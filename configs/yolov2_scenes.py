@@ -2,7 +2,8 @@
 
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
 Command: python train.py --config=configs/yolov2_scenes.py --workdir=runs/yolov2_scenes
-Result: VOC07 mAP 0.951 on the 1,000 held-out scenes, 0.989 by area, COCO AP 0.682 (seed 2027).
+Result: VOC07 mAP 0.951 on the 1,000 held-out scenes, 0.989 by area, COCO AP 0.682 (seed 2027; 102 and 104: 0.939 and
+  0.947, AP 0.689 and 0.682).
 Time: 131 ms a step on two idle CPU cores, 11 minutes in all but compilation and evaluation.
 """
 
@@ -54,7 +55,7 @@ def get_config(name: str = ""):
         figure_every=1000,
         checkpoint_every=1000,
         checkpoint_best="map_voc07",
-        expect={"map_voc07": (">=", 0.93), "ap": (">=", 0.6)},
+        expect={"map_voc07": (">=", 0.938), "ap": (">=", 0.68)},
     )
     smoke = {
         "steps": 4,
