@@ -2,7 +2,8 @@
 
 Paper: Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 Command: python train.py --config=configs/retinanet_scenes.py --workdir=runs/retinanet_scenes
-Result: VOC07 mAP 0.932 on the 1,000 held-out scenes, 0.980 by area, COCO AP 0.751 (seed 2026).
+Result: VOC07 mAP 0.949 on the 1,000 held-out scenes, 0.985 by area, COCO AP 0.767 (seed 101; 103 and 105: 0.937 and
+  0.933, AP 0.751 and 0.760).
 Time: 245 ms a step on two idle CPU cores, 12 minutes in all but compilation and evaluation.
 """
 
@@ -60,7 +61,7 @@ def get_config(name: str = ""):
         figure_every=1000,
         checkpoint_every=1000,
         checkpoint_best="map_voc07",
-        expect={"map_voc07": (">=", 0.93), "ap": (">=", 0.7)},
+        expect={"map_voc07": (">=", 0.932), "ap": (">=", 0.75)},
     )
     smoke = {"steps": 4, "recipe.width": 4, "recipe.channels": 8, "recipe.strides": (2, 2, 2), "log_every": 1}
     smoke |= {"data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}

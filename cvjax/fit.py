@@ -184,14 +184,14 @@ class Run:
         config, last = self.config, self.step == self.config.steps
         figures = None
         with self.clock.paused():
+            if not _finite(self.state.params):
+                self._give_up("the parameters are not finite")
             if last or _due(self.step, config.eval_every):
                 figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
                 self.record.scalars(self.step, "eval", figures)
             if last or _due(self.step, config.figure_every):
                 self._draw()
             if last or self.stopping or _due(self.step, config.checkpoint_every):
-                if not _finite(self.state.params):
-                    self._give_up("the parameters are not finite")
                 self.checkpoints.save(self.step, self.state, self.iterator.get_state(), figures)
             if self.stopping and not last:
                 self.checkpoints.wait()

@@ -32,11 +32,13 @@ def frechet_distance(
       cov_b: covariance of the second.
 
     Returns:
-      The distance, at least 0.
+      The distance, at least 0; nan where an argument is not finite.
 
     Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions" (1982), eq. 4.
     """
     mean_a, cov_a, mean_b, cov_b = (np.asarray(array, np.float64) for array in (mean_a, cov_a, mean_b, cov_b))
+    if not all(np.isfinite(array).all() for array in (mean_a, cov_a, mean_b, cov_b)):
+        return float("nan")
     overlap = np.linalg.svd(_square_root(cov_a) @ _square_root(cov_b), compute_uv=False).sum()
     distance = np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * overlap
     return max(0.0, float(distance))

@@ -83,6 +83,15 @@ def test_fid_of_features_equals_the_textbook_formula():
     np.testing.assert_allclose(generative.fid(x, y), expected, rtol=1e-8)  # sqrtm's error
 
 
+def test_fid_of_what_is_not_finite_is_no_number():
+    features = np.random.default_rng(0).normal(size=(20, 4))
+    for spoilt in (np.nan, np.inf):
+        broken = features.copy()
+        broken[3, 1] = spoilt
+        with np.errstate(invalid="ignore"):
+            assert np.isnan(generative.fid(broken, features)) and np.isnan(generative.fid(features, broken))
+
+
 def test_moments_of_a_stream_are_those_of_all_rows():
     x = 1e3 + features(22, 101, 5)
     mean, covariance = generative.moments(x[start : start + 7] for start in range(0, 101, 7))
