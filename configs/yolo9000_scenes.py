@@ -6,8 +6,8 @@ Hierarchy: even and odd, round and straight, digits (cvjax/detection/digits.tree
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
 Command: python train.py --config=configs/yolo9000_scenes.py --workdir=runs/yolo9000_scenes
 Result: VOC07 mAP 0.916 of the classes with boxes and 0.731 of those without on the 1,000 held-out scenes, COCO AP 0.502
-  (seed 61803). With half as many scenes: 0.899 and 0.668 (seed 31337).
-Time: 22 minutes on two CPU cores that ran the test-suite as well.
+  (seed 61803; 106: 0.926, 0.860 and 0.546; 107: 0.926, 0.856 and 0.534). With half as many scenes: 0.899 and 0.668.
+Time: 240 ms a step on one CPU core, 20 minutes; two cores that ran the test-suite as well took 22.
 """
 
 from cvjax.config import experiment, variant
@@ -60,7 +60,7 @@ def get_config(name: str = ""):
         eval_every=1000,
         figure_every=1000,
         checkpoint_every=1000,
-        expect={"map_boxed": (">=", 0.9), "map_unboxed": (">=", 0.5), "ap": (">=", 0.4)},
+        expect={"map_boxed": (">=", 0.915), "map_unboxed": (">=", 0.73), "ap": (">=", 0.5)},
     )
     smoke = {
         "steps": 4,
