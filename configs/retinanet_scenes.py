@@ -3,7 +3,8 @@
 Paper: Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 Command: python train.py --config=configs/retinanet_scenes.py --workdir=runs/retinanet_scenes
 Result: VOC07 mAP 0.949 on the 1,000 held-out scenes, 0.985 by area, COCO AP 0.767 (seed 101; 103 and 105: 0.937 and
-  0.933, AP 0.751 and 0.760).
+  0.933, AP 0.751 and 0.760). Without the pyramid: 0.871 and AP 0.669 (seed 108); cross-entropy in place of focal loss:
+  0.932 and AP 0.720 (seed 109).
 Time: 245 ms a step on two idle CPU cores, 12 minutes in all but compilation and evaluation.
 """
 
