@@ -3,8 +3,9 @@
 Paper: Rowley, Baluja & Kanade, Neural Network-Based Face Detection, 1998; run as a convolution as in Sermanet et al.,
 OverFeat, 2014 (arXiv:1312.6229).
 Command: python train.py --config=configs/sliding_window_scenes.py --workdir=runs/sliding_window_scenes
-Result: VOC07 mAP 0.787 on the 1,000 held-out scenes, 0.817 by area, COCO AP 0.305 (seed 2026; 112: 0.785 and 0.304). In
-  a longer run, suppression within a class alone was 0.01 better, with ten times as many false detections above a score of .3.
+Result: VOC07 mAP 0.787 on the 1,000 held-out scenes, 0.817 by area, COCO AP 0.305 (seed 2026; 112: 0.785 and 0.304).
+  In a longer run, suppression within a class alone was 0.01 better, with ten times as many false detections above a
+  score of .3.
 Time: 200 ms a step on two idle CPU cores, 7 minutes in all but compilation and evaluation.
 """
 
