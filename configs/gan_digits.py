@@ -2,8 +2,10 @@
 
 Paper: Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661).
 Command: python train.py --config=configs/gan_digits.py --workdir=runs/gan_digits
-Result: not measured: the bars are what collapse and cure are expected to be told apart by.
-Time: not measured; 10,000 steps of two small dense networks.
+Result: all ten classes, the smallest 4.3 % of the samples, FID 2.95 times that of one Gaussian a class and recall 0.78
+  (seed 51). `collapsed`: one image for all latents, which changes as the training goes on; FID 51 times the
+  control's, and recall 0, where precision is 1 and the discriminator's loss that of guessing (seed 51).
+Time: 1.4 minutes on two CPU cores beside other work; `collapsed`, with ten steps of the generator to one, 7.
 """
 
 from cvjax.config import experiment, variant
