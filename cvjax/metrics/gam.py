@@ -40,11 +40,13 @@ class Verdict(NamedTuple):
       r_test: A's error on the test images over B's; far from 1, one discriminator is simply the better of the two.
       r_samples: A's error on B's samples over B's error on A's.
       winner: "a", "b", or "none" where r_test is far from 1 or r_samples is 1.
+      fair: whether r_test is near 1: both discriminators judge real images about equally well.
     """
 
     r_test: float
     r_samples: float
     winner: str
+    fair: bool
 
 
 def gam(a: Errors, b: Errors, tolerance: float = 0.2) -> Verdict:
@@ -61,7 +63,7 @@ def gam(a: Errors, b: Errors, tolerance: float = 0.2) -> Verdict:
     r_test, r_samples = _ratio(a.test, b.test), _ratio(a.samples, b.samples)
     fair = max(r_test, _ratio(b.test, a.test)) <= 1 + tolerance
     winner = "none" if not fair or r_samples == 1 else "a" if r_samples < 1 else "b"
-    return Verdict(r_test, r_samples, winner)
+    return Verdict(r_test, r_samples, winner, fair)
 
 
 def _ratio(one: float, other: float) -> float:
@@ -131,7 +133,7 @@ def report(names: Mapping[str, str], errors: tuple[Errors, Errors], verdict: Ver
     lines = [f"{title:<30}{one:>{width}}  {other:>{width}}" for title, one, other in rows]
     if verdict.winner != "none":
         outcome = f"{names[verdict.winner]} wins: its samples deceive the other's discriminator more often"
-    elif verdict.r_samples == 1:
+    elif verdict.fair:
         outcome = "a draw"
     else:
         outcome = "no verdict: r_test is far from 1, one of the discriminators is simply the better"

@@ -153,3 +153,5 @@ def test_table():
     assert "r_test 0.500, r_samples 4.000: no verdict" in lines[3]
     assert "runs/longer than that wins" in report(names, errors, gam(*errors, tolerance=1.0))
     assert report(names, (errors[0], errors[0]), gam(errors[0], errors[0])).endswith("a draw")
+    undeceived = Errors(1.0, 0.0), Errors(0.6, 0.0)
+    assert "no verdict" in report(names, undeceived, gam(*undeceived))
