@@ -1,162 +1,57 @@
-"""Inception v3 beside a torch module written from the published architecture, through a file of its weights."""
+"""Inception v3 beside torch-fidelity's network, which is FID's, and torchvision's, through files of their weights."""
+
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax.nets.inception import CLASSES, InceptionV3, resize_as_tensorflow_1
+from cvjax.nets.inception import BLOCKS, CLASSES, InceptionV3, resize_as_tensorflow_1
 from cvjax.weights import inception
 
 
-def torch_inception(torch, variant):
-    """Inception v3 with torchvision's names; for "fid" its pools and its head are those of the graph of 2015."""
-    nn, functional = torch.nn, torch.nn.functional
-    fid = variant == "fid"
+@pytest.fixture(scope="module")
+def torch():
+    """torch, with torchvision to be imported even where its compiled operators are for another build of torch."""
+    torch = pytest.importorskip("torch")
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:  # "operator torchvision::nms does not exist"; networks need its name and nothing of it
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")  # as long as there is a reference to it
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield torch
 
-    class Conv(nn.Module):
-        def __init__(self, inputs, outputs, kernel, stride=1, padding=0):
-            super().__init__()
-            self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
-            self.bn = nn.BatchNorm2d(outputs, eps=0.001)
 
-        def forward(self, x):
-            return torch.relu(self.bn(self.conv(x)))
+def fidelity_network(torch, monkeypatch):
+    """torch-fidelity's, which otherwise loads its weights as it is made, with random ones."""
+    from torch_fidelity import feature_extractor_inceptionv3 as module
 
-    class Block(nn.Module):
-        def __init__(self, pool="mean", **layers):
-            super().__init__()
-            self.pool = pool
-            for name, arguments in layers.items():
-                setattr(self, name, Conv(*arguments))
+    kind = module.FeatureExtractorInceptionV3
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(kind, "load_state_dict", lambda *_: None)
+        return randomise(torch, kind("inception", ["2048", "logits"]))
 
-        def pooled(self, x):
-            if self.pool == "maximum":
-                return functional.max_pool2d(x, 3, 1, 1)
-            return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=not fid)
 
-        def run(self, x, *names):
-            for name in names:
-                x = getattr(self, name)(x)
-            return x
+def torchvision_network(torch):
+    import torchvision
 
-    class A(Block):
-        def __init__(self, inputs, pooled):
-            super().__init__(
-                branch1x1=(inputs, 64, 1),
-                branch5x5_1=(inputs, 48, 1),
-                branch5x5_2=(48, 64, 5, 1, 2),
-                branch3x3dbl_1=(inputs, 64, 1),
-                branch3x3dbl_2=(64, 96, 3, 1, 1),
-                branch3x3dbl_3=(96, 96, 3, 1, 1),
-                branch_pool=(inputs, pooled, 1),
-            )
+    return randomise(torch, torchvision.models.inception_v3(weights=None, init_weights=False))
 
-        def forward(self, x):
-            double = self.run(x, "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3")
-            five = self.run(x, "branch5x5_1", "branch5x5_2")
-            return torch.cat([self.branch1x1(x), five, double, self.branch_pool(self.pooled(x))], 1)
 
-    class B(Block):
-        def __init__(self):
-            super().__init__(
-                branch3x3=(288, 384, 3, 2),
-                branch3x3dbl_1=(288, 64, 1),
-                branch3x3dbl_2=(64, 96, 3, 1, 1),
-                branch3x3dbl_3=(96, 96, 3, 2),
-            )
-
-        def forward(self, x):
-            double = self.run(x, "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3")
-            return torch.cat([self.branch3x3(x), double, functional.max_pool2d(x, 3, 2)], 1)
-
-    class C(Block):
-        def __init__(self, c):
-            wide, tall = ((1, 7), 1, (0, 3)), ((7, 1), 1, (3, 0))
-            super().__init__(
-                branch1x1=(768, 192, 1),
-                branch7x7_1=(768, c, 1),
-                branch7x7_2=(c, c, *wide),
-                branch7x7_3=(c, 192, *tall),
-                branch7x7dbl_1=(768, c, 1),
-                branch7x7dbl_2=(c, c, *tall),
-                branch7x7dbl_3=(c, c, *wide),
-                branch7x7dbl_4=(c, c, *tall),
-                branch7x7dbl_5=(c, 192, *wide),
-                branch_pool=(768, 192, 1),
-            )
-
-        def forward(self, x):
-            seven = self.run(x, *(f"branch7x7_{index}" for index in (1, 2, 3)))
-            double = self.run(x, *(f"branch7x7dbl_{index}" for index in (1, 2, 3, 4, 5)))
-            return torch.cat([self.branch1x1(x), seven, double, self.branch_pool(self.pooled(x))], 1)
-
-    class D(Block):
-        def __init__(self):
-            super().__init__(
-                branch3x3_1=(768, 192, 1),
-                branch3x3_2=(192, 320, 3, 2),
-                branch7x7x3_1=(768, 192, 1),
-                branch7x7x3_2=(192, 192, (1, 7), 1, (0, 3)),
-                branch7x7x3_3=(192, 192, (7, 1), 1, (3, 0)),
-                branch7x7x3_4=(192, 192, 3, 2),
-            )
-
-        def forward(self, x):
-            three = self.run(x, "branch3x3_1", "branch3x3_2")
-            seven = self.run(x, *(f"branch7x7x3_{index}" for index in (1, 2, 3, 4)))
-            return torch.cat([three, seven, functional.max_pool2d(x, 3, 2)], 1)
-
-    class E(Block):
-        def __init__(self, inputs, pool):
-            wide, tall = (384, 384, (1, 3), 1, (0, 1)), (384, 384, (3, 1), 1, (1, 0))
-            super().__init__(
-                pool,
-                branch1x1=(inputs, 320, 1),
-                branch3x3_1=(inputs, 384, 1),
-                branch3x3_2a=wide,
-                branch3x3_2b=tall,
-                branch3x3dbl_1=(inputs, 448, 1),
-                branch3x3dbl_2=(448, 384, 3, 1, 1),
-                branch3x3dbl_3a=wide,
-                branch3x3dbl_3b=tall,
-                branch_pool=(inputs, 192, 1),
-            )
-
-        def forward(self, x):
-            three, double = self.branch3x3_1(x), self.run(x, "branch3x3dbl_1", "branch3x3dbl_2")
-            forks = [self.branch3x3_2a(three), self.branch3x3_2b(three)]
-            forks += [self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)]
-            return torch.cat([self.branch1x1(x), *forks, self.branch_pool(self.pooled(x))], 1)
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            layers = {
-                "Conv2d_1a_3x3": Conv(3, 32, 3, 2),
-                "Conv2d_2a_3x3": Conv(32, 32, 3),
-                "Conv2d_2b_3x3": Conv(32, 64, 3, 1, 1),
-                "maxpool1": nn.MaxPool2d(3, 2),
-                "Conv2d_3b_1x1": Conv(64, 80, 1),
-                "Conv2d_4a_3x3": Conv(80, 192, 3),
-                "maxpool2": nn.MaxPool2d(3, 2),
-                **{"Mixed_5b": A(192, 32), "Mixed_5c": A(256, 64), "Mixed_5d": A(288, 64), "Mixed_6a": B()},
-                **{"Mixed_6b": C(128), "Mixed_6c": C(160), "Mixed_6d": C(160), "Mixed_6e": C(192)},
-                **{"Mixed_7a": D(), "Mixed_7b": E(1280, "mean"), "Mixed_7c": E(2048, "maximum" if fid else "mean")},
-            }
-            self.order = list(layers)
-            for name, layer in layers.items():
-                setattr(self, name, layer)
-            self.fc = nn.Linear(2048, CLASSES[variant])
-
-        def forward(self, x):
-            activations = {}
-            for name in self.order:
-                activations[name] = x = getattr(self, name)(x)
-            activations["features"] = features = x.mean((2, 3))
-            return self.fc(features), activations
-
-    return Net()
+def activations_of(net, inputs):
+    """What each block gives, the features before the last layer, and the logits."""
+    found = {}
+    for name in BLOCKS:
+        module = getattr(net, name)
+        module.register_forward_hook(lambda _, __, value, name=name: found.update({name: value.permute(0, 2, 3, 1)}))
+    net.fc.register_forward_hook(lambda _, given, value: found.update(features=given[0], logits=value))
+    net(inputs)
+    return found
 
 
 def randomise(torch, net):
@@ -183,32 +78,26 @@ def resized(images, size=299):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("variant", ["fid", "torchvision"])
-def test_network_is_torchs_through_a_file_of_its_weights(tmp_path, variant):
-    torch = pytest.importorskip("torch")
+def test_network_is_the_published_one_through_a_file_of_its_weights(torch, monkeypatch, tmp_path, variant):
     torch.manual_seed(0)
-    theirs = randomise(torch, torch_inception(torch, variant))
-    torch.save(theirs.state_dict(), tmp_path / "weights.pth", _use_new_zipfile_serialization=variant == "torchvision")
+    fid = variant == "fid"
+    theirs = fidelity_network(torch, monkeypatch) if fid else torchvision_network(torch)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth", _use_new_zipfile_serialization=not fid)
     variables = inception.load(tmp_path / "weights.pth", variant)
-    images = np.random.default_rng(0).uniform(size=(2, 20, 20, 3)).astype(np.float32)
-    images[1] = images[1].mean(axis=-1, keepdims=True) / 2
+    levels = np.random.default_rng(0).integers(256, size=(2, 20, 20, 3), dtype=np.uint8)
+    levels[1] = levels[1].mean(axis=-1, keepdims=True) / 2
+    images = levels.astype(np.float32) / 255
     logits, activations = jax.jit(InceptionV3(variant).apply)(variables, images)
-    if variant == "fid":
-        inputs = torch.tensor((255 * resized(images) - 128) / 128)
-    else:
-        inputs = torch.tensor(images).permute(0, 3, 1, 2)
-        inputs = 2 * torch.nn.functional.interpolate(inputs, (299, 299), mode="bilinear").permute(0, 2, 3, 1) - 1
+    inputs = torch.tensor(levels).permute(0, 3, 1, 2)  # which torch-fidelity resizes and scales by itself
+    if not fid:
+        inputs = 2 * torch.nn.functional.interpolate(inputs / 255, (299, 299), mode="bilinear") - 1
     with torch.no_grad():
-        expected, expected_activations = theirs(inputs.float().permute(0, 3, 1, 2))
-    expected_activations = {
-        name: value.permute(0, 2, 3, 1) if value.ndim == 4 else value
-        for name, value in expected_activations.items()
-        if name in activations
-    }
-    assert list(expected_activations) == list(activations) and logits.shape == (2, CLASSES[variant])
-    for name, value in {"logits": expected, **expected_activations}.items():
-        ours = logits if name == "logits" else activations[name]
+        expected = activations_of(theirs, inputs)
+    ours = activations | {"logits": logits}
+    assert ours.keys() == expected.keys() and logits.shape == (2, CLASSES[variant])
+    for name, value in expected.items():
         # float32 through 94 layers, relative to the size of the layer's features
-        np.testing.assert_allclose(ours, value, atol=1e-4 * np.abs(value.numpy()).max(), rtol=0, err_msg=name)
+        np.testing.assert_allclose(ours[name], value, atol=1e-4 * np.abs(value.numpy()).max(), rtol=0, err_msg=name)
     features = np.asarray(activations["features"])
     assert np.abs(features[0] - features[1]).max() > 0.1 * features.max()  # the images have not been lost on the way
 
