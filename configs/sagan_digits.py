@@ -3,7 +3,7 @@
 Paper: Zhang, Goodfellow, Metaxas & Odena, Self-Attention Generative Adversarial Networks, 2019 (arXiv:1805.08318).
 Command: python train.py --config=configs/sagan_digits.py --workdir=runs/sagan_digits
 Result: not measured: the bars are goals.
-Time: not measured; 8,000 steps.
+Time: not measured; 4,000 steps.
 """
 
 from cvjax.config import experiment, variant
@@ -23,7 +23,7 @@ def get_config(name: str = ""):
             measure="digits",
         ),
         data=dict(name="digits", batch=64, eval_batch=128),
-        steps=8000,
+        steps=4000,
         log_every=100,
         eval_every=2000,
         figure_every=1000,

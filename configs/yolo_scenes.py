@@ -2,7 +2,8 @@
 
 Paper: Redmon, Divvala, Girshick & Farhadi, You Only Look Once, 2016 (arXiv:1506.02640).
 Command: python train.py --config=configs/yolo_scenes.py --workdir=runs/yolo_scenes
-Result: VOC07 mAP 0.934 and 0.921 on the 1,000 held-out scenes, COCO AP 0.600 and 0.625 (seeds 4711 and 2026).
+Result: VOC07 mAP 0.934, 0.921 and 0.936 on the 1,000 held-out scenes, COCO AP 0.600, 0.625 and 0.613 (seeds 4711,
+  2026 and 113).
 Time: 13 minutes on two busy CPU cores.
 """
 
@@ -56,7 +57,7 @@ def get_config(name: str = ""):
         figure_every=1000,
         checkpoint_every=1000,
         checkpoint_best="map_voc07",
-        expect={"map_voc07": (">=", 0.8), "ap": (">=", 0.5)},
+        expect={"map_voc07": (">=", 0.92), "ap": (">=", 0.59)},
     )
     smoke = {"steps": 4, "recipe.width": 0.1, "data.batch": 16, "data.eval_batch": 16, "log_every": 1}
     variants = {

@@ -107,3 +107,15 @@ def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
       One name a class.
     """
     return tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+
+
+def count_classes(classes: int | Sequence[str] | None) -> int | None:
+    """Counts classes from a recipe's argument `classes`.
+
+    Args:
+      classes: how many, or their names, or None.
+
+    Returns:
+      How many; None where the argument is None.
+    """
+    return None if classes is None else len(class_names(classes))

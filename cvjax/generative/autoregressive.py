@@ -10,6 +10,7 @@ values at once, `net(images, labels, train)`, and those of one pixel of an image
 These read and write the variable collection "cache", which a call of the first kind fills where it is mutable.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +20,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax.core import Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits
 
@@ -190,11 +192,135 @@ def sample(
 # --- recipe -------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class PixelModel:
+    """An autoregressive network that learns by likelihood, is averaged, and draws, completes and is judged.
+
+    Attributes:
+      name: of its entry in the state's parameters.
+      net: as the module's docstring has it, with the attributes `levels` and `classes`.
+      shape: height, width, channels of the images.
+      ema: share of the averaged parameters that each step keeps.
+      measure: "digits": samples are judged by the frozen digit classifier.
+      samples_per_example: how many samples are drawn for each image of the evaluation split.
+      tx: the optimiser.
+    """
+
+    name: str
+    net: nn.Module
+    shape: tuple[int, int, int]
+    ema: float
+    measure: Measure
+    samples_per_example: int
+    tx: optax.GradientTransformation
+
+    def snap(self, images: Images) -> Images:
+        """Rounds to the levels: what is told of the values before may be no finer than what they count as."""
+        return quantise(images, self.net.levels) / (self.net.levels - 1)
+
+    def labels(self, batch: Mapping[str, Array]) -> Labels | None:
+        """Returns what the network is told of a batch."""
+        return batch["label"] if self.net.classes else None
+
+    def bits(self, params: PyTree, images: Images, labels: Labels | None, **options: Any) -> Float[Array, " batch"]:
+        """Computes bits per dimension of each image; options are those of `net.apply`."""
+        return bits_per_dim(self.net.apply({"params": params}, images, labels, **options), images)
+
+    def init(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> State:
+        """Makes parameters and their average."""
+        check_images(batch, self.shape)
+        params = {self.name: self.net.init(key, batch["image"], self.labels(batch))["params"]}
+        opt = {self.name: self.tx.init(params[self.name])}
+        return State(step=jnp.int32(0), params=params, opt=opt, extra={"ema": jax.tree.map(jnp.copy, params)})
+
+    def train_step(
+        self, state: State, batch: Mapping[str, Array], key: Key[Array, ""]
+    ) -> tuple[State, dict[str, Array]]:
+        """Takes one step down the bits per dimension."""
+        images, labels, name = self.snap(batch["image"]), self.labels(batch), self.name
+
+        def loss_fn(params):
+            return self.bits(params, images, labels, train=True, rngs={"dropout": key}).mean(), None
+
+        params, opt, loss, _ = descend(self.tx, loss_fn, state.params[name], state.opt[name])
+        average = optim.moving_average(state.extra["ema"], {name: params}, state.step, self.ema)
+        state = State(step=state.step + 1, params={name: params}, opt={name: opt}, extra={"ema": average})
+        return state, {"loss/bits_per_dim": loss}
+
+    @functools.partial(jax.jit, static_argnums=0, static_argnames="rows")
+    def draw(
+        self, state: State, key: Key[Array, ""], images: Images, labels: Labels | None = None, rows: int = 0
+    ) -> Images:
+        """Draws what is below the first rows of images, by the averaged parameters."""
+        return sample(key, self.net, state.extra["ema"][self.name], images, labels, rows)
+
+    @functools.partial(jax.jit, static_argnums=0, static_argnames="rows")
+    def complete(self, state: State, key: Key[Array, ""], images: Images, rows: int) -> Images:
+        """Draws the same of whichever class the images are likeliest."""
+        images, labels = self.snap(images), None
+        if self.net.classes:
+
+            def apply(images, labels):
+                return self.net.apply({"params": state.extra["ema"][self.name]}, images, labels)
+
+            labels = likeliest_class(apply, images, self.net.classes, rows)
+        return self.draw(state, key, images, labels, rows=rows)
+
+    def eval_step(self, state: State, batch: Mapping[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
+        """Measures held-out images, and samples of the same classes."""
+        images, labels, params = self.snap(batch["image"]), self.labels(batch), state.extra["ema"][self.name]
+        rows = (len(images), self.samples_per_example)
+        wanted = None if labels is None else jnp.repeat(labels, self.samples_per_example)
+        samples = self.draw(state, key, jnp.zeros((math.prod(rows), *self.shape)), wanted)
+        return {
+            "bits": self.bits(params, images, labels),
+            "samples": samples.reshape(*rows, *self.shape),
+            "sample_bits": self.bits(params, samples, wanted).reshape(rows),
+        }
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Averages over images, and judges the samples."""
+        rows = list(rows)
+        bits, samples, sample_bits = (
+            np.concatenate([outputs[key] for _, outputs in rows]) for key in ("bits", "samples", "sample_bits")
+        )
+        figures = {"bits_per_dim": float(bits.mean()), "sample_bits_per_dim": float(sample_bits.mean())}
+        figures["sample_gap"] = abs(figures["sample_bits_per_dim"] - figures["bits_per_dim"])
+        if self.measure == "digits":
+            samples = samples.reshape(-1, *self.shape)
+            figures |= digits.evaluate(samples)
+            if self.net.classes:
+                labels = np.concatenate([batch["label"] for batch, _ in rows])
+                found = digits.features(samples)[1].argmax(axis=1)
+                figures["class_accuracy"] = float((found == np.repeat(labels, self.samples_per_example)).mean())
+        return figures
+
+    def visualise(self, state: State, batch: Mapping[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
+        """Draws a square of samples, a row a class, and lower halves to images whose upper halves are known."""
+        draw_key, complete_key = jax.random.split(key)
+        half, whole = self.shape[0] // 2, batch["image"][:8, None]
+        completed = self.complete(state, complete_key, jnp.repeat(batch["image"][:8], 6, axis=0), rows=half)
+        known = whole.at[:, :, half:].set(0.5)
+        rows = jnp.concatenate([whole, known, completed.reshape(-1, 6, *self.shape)], axis=1)  # 8 columns
+        side = min(self.net.classes or 8, 10)
+        labels = jnp.repeat(jnp.arange(side), side) if self.net.classes else None
+        samples = self.draw(state, draw_key, jnp.zeros((side**2, *self.shape)), labels)
+        return {"samples": samples, "completions": rows.reshape(-1, *self.shape)}
+
+    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Draws the lower halves of images."""
+        return {"image": self.complete(state, jax.random.key(0), inputs["image"], rows=self.shape[0] // 2)}
+
+    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Array]:
+        """Draws images, of the classes in turn."""
+        labels = jnp.arange(count) % self.net.classes if self.net.classes else None
+        return {"image": self.draw(state, key, jnp.zeros((count, *self.shape)), labels)}
+
+
 def make_recipe(
     name: str,
     net: nn.Module,
-    shape: tuple[int, int, int],
-    classes: int | Sequence[str] | None,
+    shape: Sequence[int],
     ema: float,
     measure: Measure,
     samples_per_example: int,
@@ -203,10 +329,9 @@ def make_recipe(
     """Makes the recipe of an autoregressive network.
 
     Args:
-      name: of its entry in the state's parameters.
-      net: as the module's docstring has it, with the attribute `levels`.
+      name: as `PixelModel` has it, and so are what follows, except that the optimiser is to be built.
+      net: the network.
       shape: height, width, channels of the images.
-      classes: how many classes the network is told, or their names; None: it is told none.
       ema: share of the averaged parameters that each step keeps.
       measure: "digits": samples are judged by the frozen digit classifier.
       samples_per_example: how many samples are drawn for each image of the evaluation split.
@@ -220,99 +345,18 @@ def make_recipe(
     Raises:
       UserError: digits are to be measured on images that are none.
     """
-    if measure == "digits" and tuple(shape) != (8, 8, 1):
-        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {tuple(shape)}.')
-    tx, levels = optim.build(optimiser), net.levels
-    count_classes = 0 if classes is None else len(class_names(classes))
-
-    def labels_of(batch):
-        return batch["label"] if count_classes else None
-
-    def snap(images):
-        """Rounds to the levels: what is told of the values before may be no finer than what they count as."""
-        return quantise(images, levels) / (levels - 1)
-
-    def apply(params, images, labels=None):
-        return net.apply({"params": params}, images, labels)
-
-    def init(key, batch):
-        check_images(batch, shape)
-        params = {name: net.init(key, batch["image"], labels_of(batch))["params"]}
-        opt = {name: tx.init(params[name])}
-        return State(step=jnp.int32(0), params=params, opt=opt, extra={"ema": jax.tree.map(jnp.copy, params)})
-
-    def train_step(state, batch, key):
-        images, labels = snap(batch["image"]), labels_of(batch)
-
-        def loss_fn(params):
-            logits = net.apply({"params": params}, images, labels, train=True, rngs={"dropout": key})
-            return bits_per_dim(logits, images).mean(), None
-
-        params, opt, loss, _ = descend(tx, loss_fn, state.params[name], state.opt[name])
-        average = optim.moving_average(state.extra["ema"], {name: params}, state.step, ema)
-        state = State(step=state.step + 1, params={name: params}, opt={name: opt}, extra={"ema": average})
-        return state, {"loss/bits_per_dim": loss}
-
-    @functools.partial(jax.jit, static_argnames="rows")
-    def draw(state, key, images, labels, rows=0):
-        return sample(key, net, state.extra["ema"][name], images, labels, rows)
-
-    def eval_step(state, batch, key):
-        images, labels, params = snap(batch["image"]), labels_of(batch), state.extra["ema"][name]
-        empty = jnp.zeros((len(images) * samples_per_example, *shape))
-        wanted = None if labels is None else jnp.repeat(labels, samples_per_example)
-        samples = draw(state, key, empty, wanted)
-        sample_bits = bits_per_dim(apply(params, samples, wanted), samples)
-        rows = (len(images), samples_per_example)
-        return {
-            "bits": bits_per_dim(apply(params, images, labels), images),
-            "samples": samples.reshape(*rows, *shape),
-            "sample_bits": sample_bits.reshape(rows),
-        }
-
-    def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        rows = list(rows)
-        bits, samples, sample_bits = (
-            np.concatenate([outputs[key] for _, outputs in rows]) for key in ("bits", "samples", "sample_bits")
-        )
-        figures = {"bits_per_dim": float(bits.mean()), "sample_bits_per_dim": float(sample_bits.mean())}
-        figures["sample_gap"] = abs(figures["sample_bits_per_dim"] - figures["bits_per_dim"])
-        if measure == "digits":
-            figures |= digits.evaluate(samples.reshape(-1, *shape))
-        if measure == "digits" and count_classes:
-            labels = np.repeat(np.concatenate([batch["label"] for batch, _ in rows]), samples_per_example)
-            _, probabilities = digits.features(samples.reshape(-1, *shape))
-            figures["class_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
-        return figures
-
-    @functools.partial(jax.jit, static_argnames="rows")
-    def complete(state, key, images, rows):
-        """Draws what is below the first rows of images; of whichever class these are likeliest."""
-        images = snap(images)
-        params, labels = state.extra["ema"][name], None
-        if count_classes:
-            labels = likeliest_class(functools.partial(apply, params), images, count_classes, rows)
-        return draw(state, key, images, labels, rows)
-
-    half = shape[0] // 2
-
-    def visualise(state, batch, key):
-        draw_key, complete_key = jax.random.split(key)
-        images = jnp.repeat(batch["image"][:8], 6, axis=0)
-        completed = complete(state, complete_key, images, half).reshape(-1, 6, *shape)
-        whole = batch["image"][:8, None]
-        rows = jnp.concatenate([whole, whole.at[:, :, half:].set(0.5), completed], axis=1)  # 8 columns
-        side = min(count_classes, 10) or 8
-        labels = jnp.repeat(jnp.arange(side), side) if count_classes else None  # a row a class
-        samples = draw(state, draw_key, jnp.zeros((side**2, *shape)), labels)
-        return {"samples": samples, "completions": rows.reshape(-1, *shape)}
-
-    def predict(state, inputs):
-        return {"image": complete(state, jax.random.key(0), inputs["image"], half)}
-
-    def draw_samples(state, key, count):
-        labels = jnp.arange(count) % count_classes if count_classes else None
-        return {"image": draw(state, key, jnp.zeros((count, *shape)), labels)}
-
+    shape = tuple(shape)
+    if measure == "digits" and shape != (8, 8, 1):
+        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {shape}.')
+    model = PixelModel(name, net, shape, ema, measure, samples_per_example, optim.build(optimiser))
     controls = digits.density_controls if measure == "digits" else None
-    return Recipe(init, train_step, eval_step, score, visualise, predict, draw_samples, controls)
+    return Recipe(
+        model.init,
+        model.train_step,
+        model.eval_step,
+        model.score,
+        model.visualise,
+        model.predict,
+        model.sample,
+        controls,
+    )

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int, Key
 
-from cvjax.core import Recipe, class_names
+from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
 from cvjax.generative.adversarial import Training, assemble
 from cvjax.generative.sampling import Measure, Prior, Sampler
@@ -278,7 +278,7 @@ def recipe(
     Raises:
       UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
     """
-    shape, number = tuple(shape), None if classes is None else len(class_names(classes))
+    shape, number = tuple(shape), count_classes(classes)
     if networks == "dense":
         generator = DenseGenerator(shape, hidden[0], number)
         discriminator = DenseDiscriminator(hidden[1], dropout, number)

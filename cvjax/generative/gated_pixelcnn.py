@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cvjax.core import Recipe, class_names
+from cvjax.core import Recipe, count_classes
 from cvjax.generative import autoregressive
 from cvjax.generative.masked import ClassBias, Features, Head, Labels, MaskedConv, Place
 from cvjax.nets.layers import Conv
@@ -176,6 +176,6 @@ def recipe(
     Raises:
       UserError: digits to be measured that are none.
     """
-    count = None if classes is None else len(class_names(classes))
+    count = count_classes(classes)
     net = GatedPixelCNN(levels, count, layers, width, first_kernel, kernel, head, dropout, shape[2])
-    return autoregressive.make_recipe("pixelcnn", net, shape, classes, ema, measure, samples_per_example, optimiser)
+    return autoregressive.make_recipe("pixelcnn", net, shape, ema, measure, samples_per_example, optimiser)

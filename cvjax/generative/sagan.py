@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cvjax.core import Recipe, class_names
+from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
 from cvjax.generative.adversarial import Training, assemble
 from cvjax.generative.gan import count_doublings
@@ -216,7 +216,7 @@ def recipe(
     Raises:
       UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
     """
-    shape, number = tuple(shape), None if classes is None else len(class_names(classes))
+    shape, number = tuple(shape), count_classes(classes)
     sizes = [base * 2**level for level in range(1, count_doublings(shape, base))]
     if attention and attention not in sizes:
         shown = ", ".join(map(str, sizes)) or "none here"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 
-from cvjax.core import Recipe, class_names
+from cvjax.core import Recipe, count_classes
 from cvjax.generative.adversarial import Training, assemble
 from cvjax.generative.gan import WEIGHTS, Discriminator, Generator, count_doublings
 from cvjax.generative.sampling import Measure, Prior, Sampler
@@ -68,7 +68,7 @@ def recipe(
       UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
     """
     count_doublings(shape, base)
-    shape, number = tuple(shape), None if classes is None else len(class_names(classes))
+    shape, number = tuple(shape), count_classes(classes)
     clipping = constraint == "clipping"
     paper = RMSPROP if clipping else ADAM
     weights = WEIGHTS if clipping else nn.initializers.he_normal()
