@@ -11,8 +11,9 @@ from cvjax.config import experiment, variant
 
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
-    # Adam in place of the paper's SGD with momentum, and fewer units for 64 pixels.
-    adam = dict(name="adam", learning_rate=2e-4, b1=0.5)
+    # Adam in place of the paper's SGD with momentum, and fewer units for 64 pixels. At one rate for both networks, the
+    # generator draws one image a class.
+    slow, fast = (dict(name="adam", learning_rate=rate, b1=0.5) for rate in (1e-4, 4e-4))
     config = experiment(
         "generative.gan",
         recipe=dict(
@@ -21,11 +22,11 @@ def get_config(name: str = ""):
             classes=10,
             latent=32,
             hidden=(384, 120),
-            dropout=0.3,
+            dropout=0.5,
             measure="digits",
             training=dict(real_label=0.9),
-            generator_optimiser=adam,
-            discriminator_optimiser=adam,
+            generator_optimiser=slow,
+            discriminator_optimiser=fast,
         ),
         data=dict(name="digits", batch=64, eval_batch=128),
         steps=20_000,
@@ -34,7 +35,12 @@ def get_config(name: str = ""):
         figure_every=2000,
         checkpoint_every=4000,
         checkpoint_best="fid_over_control",
-        expect={"fid_over_control": ("<=", 2.0), "class_accuracy": (">=", 0.9), "nearest_distance": (">=", 10.0)},
+        expect={
+            "fid_over_control": ("<=", 0.9),
+            "class_accuracy": (">=", 0.95),
+            "recall": (">=", 0.3),
+            "nearest_distance": (">=", 14.0),
+        },
     )
     smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1}
     return variant(config, name, smoke=smoke)

@@ -6,10 +6,17 @@ from typing import Any
 
 import flax
 import jax
+import numpy as np
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from cvjax.errors import UserError
+
+# What goes in and out of a recipe's functions.
+Batch = Mapping[str, Shaped[Array | np.ndarray, "..."]]
+Params = Mapping[str, Any]
+Metrics = dict[str, Float[Array, ""]]
+Pictures = dict[str, Float[Array | np.ndarray, "..."]]
 
 
 @flax.struct.dataclass
@@ -55,6 +62,20 @@ class Recipe:
     predict: Callable | None = None
     sample: Callable | None = None
     controls: Callable | None = None
+
+    @classmethod
+    def of(cls, system: Any, controls: Callable | None = None) -> "Recipe":
+        """Takes the methods of a system that are called as the fields are.
+
+        Args:
+          system: a frozen dataclass.
+          controls: the last field, for systems that have competitors.
+
+        Returns:
+          The recipe.
+        """
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "controls"]
+        return cls(**{name: getattr(system, name) for name in names if hasattr(system, name)}, controls=controls)
 
 
 def descend(

@@ -11,28 +11,34 @@ One recipe; each penalty is an argument, and they combine:
 Without hidden layers and with linear codes the best one is the principal subspace (Baldi & Hornik, 1989).
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+import optax
+from jaxtyping import Array, Float, Key, Shaped
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
+from cvjax.core import Batch, Metrics, Params, Pictures, Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.generative import latents, uses
+from cvjax.generative.penalties import jacobian_norm, kl_sparsity, sigmoid_jacobian_norm
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.ops.corruption import Corruption, corrupt
 from cvjax.signature import Count, Range
 
 Activation = Literal["linear", "relu", "sigmoid", "tanh", "elu"]
+Loss = Literal["squared_error", "cross_entropy"]
+Sparsity = Literal["none", "kl", "l1"]
 Images = Float[Array, "batch height width channels"]
 Codes = Float[Array, "batch codes"]
+Rows = dict[str, Shaped[Array, "batch ..."]]
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh, "elu": nn.elu}
 
@@ -112,7 +118,7 @@ def _dense(width: int, index: int) -> nn.Dense:
     return nn.Dense(width, name=f"layer{index}")
 
 
-def encoder_kernels(params: Mapping[str, Any]) -> list[Float[Array, "_ _"]]:
+def encoder_kernels(params: Params) -> list[Float[Array, "_ _"]]:
     """Lists the kernels of a dense encoder, from the image to the code.
 
     Args:
@@ -154,51 +160,144 @@ def cross_entropy(images: Images, logits: Images) -> Float[Array, " batch"]:
     return -(images * jax.nn.log_sigmoid(logits) + (1 - images) * jax.nn.log_sigmoid(-logits)).sum(axis=(1, 2, 3))
 
 
-def jacobian_norm(encode: Callable[[Images], Codes], images: Images) -> Float[Array, " batch"]:
-    """Computes the squared Frobenius norm of the code's Jacobian by the image, exactly, for any encoder.
-
-    Args:
-      encode: treats each image by itself.
-      images: where.
-
-    Returns:
-      |dh / dx|_F^2 of each image (Rifai et al., equation 1).
-    """
-
-    def of_one(image):
-        return jnp.square(jax.jacrev(lambda x: encode(x[None])[0])(image)).sum()
-
-    return jax.vmap(of_one)(images)
-
-
-def sigmoid_jacobian_norm(codes: Codes, kernel: Float[Array, "inputs codes"]) -> Float[Array, " batch"]:
-    """Computes the same for one dense layer with sigmoid codes: no more work than the layer itself.
-
-    Args:
-      codes: h = sigmoid(x W + b).
-      kernel: W.
-
-    Returns:
-      sum_j (h_j (1 - h_j))^2 sum_i W_ij^2 of each image (Rifai et al., equation 2).
-    """
-    return jnp.square(codes * (1 - codes)) @ jnp.square(kernel).sum(axis=0)
-
-
-def kl_sparsity(codes: Codes, target: float) -> Float[Array, " codes"]:
-    """Computes KL(target || mean activation) of each unit as a coin's (Ng, section 3).
-
-    Args:
-      codes: in [0, 1]; their mean is over the batch, and kept 1e-6 off 0 and 1 so that the divergence is finite.
-      target: mean activation wished for.
-
-    Returns:
-      One divergence a unit, in nats.
-    """
-    mean = jnp.clip(codes.mean(axis=0), 1e-6, 1 - 1e-6)
-    return jax.scipy.special.rel_entr(target, mean) + jax.scipy.special.rel_entr(1 - target, 1 - mean)
-
-
 # --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """An encoder and a decoder: how they start, are trained, judged and shown.
+
+    Attributes after the nets are the arguments of `recipe`, which says what they are, with the optimiser built.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    loss: Loss
+    corruption: Corruption
+    corruption_level: float
+    contractive: float
+    sparsity: Sparsity
+    sparsity_weight: float
+    sparsity_target: float
+    measure: Literal["none", "digits"]
+    tx: optax.GradientTransformation
+
+    def encode(self, params: Params, images: Images) -> Codes:
+        """Returns the codes of images."""
+        return self.encoder.apply({"params": params["encoder"]}, images)
+
+    def decode_logits(self, params: Params, codes: Codes) -> Images:
+        """Returns what the decoder makes of codes: logits for cross-entropy, else images not clipped."""
+        kernels = encoder_kernels(params["encoder"]) if self.decoder.tied else ()
+        return self.decoder.apply({"params": params["decoder"]}, codes, kernels)
+
+    def decode(self, params: Params, codes: Codes) -> Images:
+        """Returns images in [0, 1]."""
+        outputs = self.decode_logits(params, codes)
+        return jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else jnp.clip(outputs, 0.0, 1.0)
+
+    def penalties(self, params: Params, images: Images, codes: Codes) -> Metrics:
+        """Computes the penalties of codes, and of the images that were encoded, each times its weight."""
+        terms, net = {}, self.encoder
+        if self.contractive:
+            if not net.hidden and not net.convolutional and net.code_activation == "sigmoid":
+                norm = sigmoid_jacobian_norm(codes, params["encoder"]["code"]["kernel"])
+            else:
+                norm = jacobian_norm(functools.partial(self.encode, params), images)
+            terms["contractive"] = self.contractive * norm.mean()
+        if self.sparsity == "kl":
+            terms["sparsity"] = self.sparsity_weight * kl_sparsity(codes, self.sparsity_target).sum()
+        elif self.sparsity == "l1":
+            terms["sparsity"] = self.sparsity_weight * jnp.abs(codes).sum(axis=1).mean()
+        return terms
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises both nets, their optimiser, and the moments of the codes."""
+        check_images(batch, self.decoder.shape)
+        encoder_key, decoder_key = jax.random.split(key)
+        codes, variables = self.encoder.init_with_output(encoder_key, batch["image"])
+        kernels = encoder_kernels(variables["params"]) if self.decoder.tied else ()
+        decoder = self.decoder.init(decoder_key, codes, kernels)["params"]
+        params = {"encoder": variables["params"], "decoder": decoder}
+        extra = {"codes": latents.Moments.standard(codes.shape[1])}
+        return State(step=jnp.int32(0), params=params, opt={"autoencoder": self.tx.init(params)}, extra=extra)
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the loss of the clean images, reconstructed from corrupted ones, and the penalties."""
+        noisy = corrupt(key, batch["image"], self.corruption, self.corruption_level)
+        error = cross_entropy if self.loss == "cross_entropy" else squared_error
+
+        def loss_fn(params):
+            codes = self.encode(params, noisy)
+            reconstruction = error(batch["image"], self.decode_logits(params, codes)).mean()
+            terms = {"reconstruction": reconstruction, **self.penalties(params, noisy, codes)}
+            return sum(terms.values()), (codes, terms)
+
+        params, opt, total, (codes, terms) = descend(self.tx, loss_fn, state.params, state.opt["autoencoder"])
+        metrics = {"loss/total": total, **{f"loss/{name}": value for name, value in terms.items()}}
+        extra = {"codes": state.extra["codes"].updated(codes, state.step)}
+        return State(state.step + 1, params, {"autoencoder": opt}, extra), metrics
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
+        """Computes what `score` and, for digits, the pictures want to know of each image."""
+        params, images = state.params, batch["image"]
+        noise_key, sample_key = jax.random.split(key)
+        encode, decode = functools.partial(self.encode, params), functools.partial(self.decode, params)
+        codes = encode(images)
+        outputs = self.decode_logits(params, codes)  # of a linear decoder not clipped, as principal components are not
+        reconstruction = jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else outputs
+        rows = {"code": codes, "squared_error": jnp.square(images - reconstruction).mean(axis=(1, 2, 3))}
+        if self.contractive or not self.encoder.convolutional:
+            rows["jacobian_norm"] = jacobian_norm(encode, images)
+        if self.corruption != "none":
+            noisy = corrupt(noise_key, images, self.corruption, self.corruption_level)
+            rows |= {"noisy": jnp.clip(noisy, 0, 1), "denoised": decode(encode(noisy))}
+        if self.measure == "digits":
+            rows["reconstruction"] = reconstruction
+            rows |= uses.outputs(sample_key, encode, decode, codes, state.extra["codes"])
+        return rows
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of `recipe`."""
+        rows = list(rows)
+        batch, outputs = (
+            {name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1)
+        )
+        figures = uses.code_figures(outputs)
+        if self.corruption != "none":
+            figures |= uses.denoising_figures(batch["image"], outputs["noisy"], outputs["denoised"])
+        if self.measure == "digits":
+            linear = not self.encoder.hidden and self.encoder.code_activation == "linear"
+            figures |= uses.digit_figures(batch, outputs, linear and self.loss == "squared_error")
+        return figures
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Rows]:
+        """Makes what of the pictures is made on the device, and the rows that the others are made of."""
+        params, images, codes = state.params, batch["image"], self.encode(state.params, batch["image"])
+        columns = [images, self.decode(params, codes)]
+        if self.corruption != "none":
+            noisy = corrupt(key, images, self.corruption, self.corruption_level)
+            columns = [jnp.clip(noisy, 0, 1), self.decode(params, self.encode(params, noisy)), images]
+        few = jnp.stack([column[:32] for column in columns], axis=1).reshape(-1, *images.shape[1:])
+        shown = latents.pictures(functools.partial(self.decode, params), codes, state.extra["codes"])
+        shown |= {"reconstructions": few, "samples": self.sample(state, key, 64)["image"]}
+        return shown, self.eval_step(state, batch, key) if self.measure == "digits" else {"code": codes}
+
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Draws reconstructions, samples, the space of the codes and, for digits, the uses."""
+        shown, rows = self.show(key, state, batch)
+        shown |= latents.latent_map(rows["code"], batch)
+        return shown | (uses.pictures(rows, batch) if self.measure == "digits" else {})
+
+    def predict(self, state: State, inputs: Batch) -> Rows:
+        """Returns codes, and the images that they are decoded to."""
+        codes = self.encode(state.params, inputs["image"])
+        return {"image": self.decode(state.params, codes), "code": codes}
+
+    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
+        """Decodes codes drawn from a Gaussian with the moments of the training set's."""
+        return {"image": self.decode(state.params, state.extra["codes"].sample(key, count))}
 
 
 def recipe(
@@ -209,11 +308,11 @@ def recipe(
     code_activation: Activation = "linear",
     convolutional: bool = False,
     tied: bool = False,
-    loss: Literal["squared_error", "cross_entropy"] = "squared_error",
+    loss: Loss = "squared_error",
     corruption: Corruption = "none",
     corruption_level: Annotated[float, Range(0)] = 0.25,
     contractive: Annotated[float, Range(0)] = 0.0,
-    sparsity: Literal["none", "kl", "l1"] = "none",
+    sparsity: Sparsity = "none",
     sparsity_weight: Annotated[float, Range(0)] = 3.0,
     sparsity_target: Annotated[float, Range(1e-6, 1)] = 0.05,
     measure: Literal["none", "digits"] = "none",
@@ -247,129 +346,17 @@ def recipe(
     Raises:
       UserError: arguments that exclude one another.
     """
+    shape, hidden = tuple(shape), tuple(hidden)
     _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity)
-    if measure == "digits" and tuple(shape) != (8, 8, 1):
-        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {tuple(shape)}.')
+    if measure == "digits" and shape != (8, 8, 1):
+        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {shape}.')
     tx = optim.build(optimiser)
-    encoder = Encoder(latent, tuple(hidden), activation, code_activation, convolutional)
-    decoder = Decoder(tuple(shape), tuple(hidden), activation, convolutional, tied)
-    closed_form = not hidden and not convolutional and code_activation == "sigmoid"
-    linear = not hidden and code_activation == "linear" and loss == "squared_error"
-    losses = {"squared_error": squared_error, "cross_entropy": cross_entropy}
-
-    def encode(params, images):
-        return encoder.apply({"params": params["encoder"]}, images)
-
-    def decode_logits(params, codes):
-        kernels = encoder_kernels(params["encoder"]) if tied else ()
-        return decoder.apply({"params": params["decoder"]}, codes, kernels)
-
-    def decode(params, codes):
-        """Returns images in [0, 1]."""
-        outputs = decode_logits(params, codes)
-        return jax.nn.sigmoid(outputs) if loss == "cross_entropy" else jnp.clip(outputs, 0.0, 1.0)
-
-    def penalties(params, images, codes):
-        terms = {}
-        if contractive:
-            norm = (
-                sigmoid_jacobian_norm(codes, params["encoder"]["code"]["kernel"])
-                if closed_form
-                else jacobian_norm(functools.partial(encode, params), images)
-            )
-            terms["contractive"] = contractive * norm.mean()
-        if sparsity == "kl":
-            terms["sparsity"] = sparsity_weight * kl_sparsity(codes, sparsity_target).sum()
-        elif sparsity == "l1":
-            terms["sparsity"] = sparsity_weight * jnp.abs(codes).sum(axis=1).mean()
-        return terms
-
-    def init(key, batch):
-        check_images(batch, shape)
-        encoder_key, decoder_key = jax.random.split(key)
-        codes, variables = encoder.init_with_output(encoder_key, batch["image"])
-        kernels = encoder_kernels(variables["params"]) if tied else ()
-        params = {
-            "encoder": variables["params"],
-            "decoder": decoder.init(decoder_key, codes, kernels)["params"],
-        }
-        extra = {"codes": latents.Moments.standard(codes.shape[1])}
-        return State(step=jnp.int32(0), params=params, opt={"autoencoder": tx.init(params)}, extra=extra)
-
-    def train_step(state, batch, key):
-        images = batch["image"]
-        noisy = corrupt(key, images, corruption, corruption_level)
-
-        def loss_fn(params):
-            codes = encode(params, noisy)
-            reconstruction = losses[loss](images, decode_logits(params, codes)).mean()
-            terms = {"reconstruction": reconstruction, **penalties(params, noisy, codes)}
-            return sum(terms.values()), (codes, terms)
-
-        params, opt, total, (codes, terms) = descend(tx, loss_fn, state.params, state.opt["autoencoder"])
-        metrics = {"loss/total": total, **{f"loss/{name}": value for name, value in terms.items()}}
-        extra = {"codes": state.extra["codes"].updated(codes, state.step)}
-        return State(state.step + 1, params, {"autoencoder": opt}, extra), metrics
-
-    def eval_step(state, batch, key):
-        params, images = state.params, batch["image"]
-        noise_key, sample_key = jax.random.split(key)
-        codes = encode(params, images)
-        outputs = decode_logits(params, codes)  # of a linear decoder not clipped, as principal components are not
-        reconstruction = jax.nn.sigmoid(outputs) if loss == "cross_entropy" else outputs
-        rows = {"code": codes, "squared_error": jnp.square(images - reconstruction).mean(axis=(1, 2, 3))}
-        if contractive or not convolutional:
-            rows["jacobian_norm"] = jacobian_norm(functools.partial(encode, params), images)
-        if corruption != "none":
-            noisy = corrupt(noise_key, images, corruption, corruption_level)
-            rows |= {"noisy": jnp.clip(noisy, 0, 1), "denoised": decode(params, encode(params, noisy))}
-        if measure == "digits":
-            both = functools.partial(encode, params), functools.partial(decode, params)
-            rows |= {"reconstruction": reconstruction, **uses.outputs(sample_key, *both, codes, state.extra["codes"])}
-        return rows
-
-    def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        rows = list(rows)
-        batch, outputs = (
-            {name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1)
-        )
-        figures = uses.code_figures(outputs)
-        if corruption != "none":
-            figures |= uses.denoising_figures(batch["image"], outputs["noisy"], outputs["denoised"])
-        if measure == "digits":
-            figures |= uses.digit_figures(batch, outputs, linear)
-        return figures
-
-    def draw(state, key, count):
-        return decode(state.params, state.extra["codes"].sample(key, count))
-
-    @jax.jit
-    def show(state, batch, key):
-        params, images, codes = state.params, batch["image"], encode(state.params, batch["image"])
-        columns = [images, decode(params, codes)]
-        if corruption != "none":
-            noisy = corrupt(key, images, corruption, corruption_level)
-            columns = [jnp.clip(noisy, 0, 1), decode(params, encode(params, noisy)), images]
-        few = jnp.stack([column[:32] for column in columns], axis=1).reshape(-1, *images.shape[1:])
-        shown = latents.pictures(functools.partial(decode, params), codes, state.extra["codes"])
-        shown |= {"reconstructions": few, "samples": draw(state, key, 64)}
-        return shown, eval_step(state, batch, key) if measure == "digits" else {"code": codes}
-
-    def visualise(state, batch, key):
-        shown, rows = show(state, batch, key)
-        shown |= latents.latent_map(rows["code"], batch)
-        return shown | (uses.pictures(rows, batch) if measure == "digits" else {})
-
-    def predict(state, inputs):
-        codes = encode(state.params, inputs["image"])
-        return {"image": decode(state.params, codes), "code": codes}
-
-    def sample(state, key, count):
-        return {"image": draw(state, key, count)}
-
+    encoder = Encoder(latent, hidden, activation, code_activation, convolutional)
+    decoder = Decoder(shape, hidden, activation, convolutional, tied)
+    penalties = contractive, sparsity, sparsity_weight, sparsity_target
+    model = Autoencoder(encoder, decoder, loss, corruption, corruption_level, *penalties, measure, tx)
     codes = latent * (math.prod(shape[:2]) // 4 ** len(hidden) if convolutional else 1)
-    controls = functools.partial(uses.controls, codes) if measure == "digits" else None
-    return Recipe(init, train_step, eval_step, score, visualise, predict, sample, controls)
+    return Recipe.of(model, functools.partial(uses.controls, codes) if measure == "digits" else None)
 
 
 def _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity) -> None:

@@ -25,7 +25,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
+from cvjax.core import Batch, Metrics, Pictures, Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.metrics import digits
 
@@ -218,7 +218,7 @@ class PixelModel:
         """Rounds to the levels: what is told of the values before may be no finer than what they count as."""
         return quantise(images, self.net.levels) / (self.net.levels - 1)
 
-    def labels(self, batch: Mapping[str, Array]) -> Labels | None:
+    def labels(self, batch: Batch) -> Labels | None:
         """Returns what the network is told of a batch."""
         return batch["label"] if self.net.classes else None
 
@@ -226,16 +226,14 @@ class PixelModel:
         """Computes bits per dimension of each image; options are those of `net.apply`."""
         return bits_per_dim(self.net.apply({"params": params}, images, labels, **options), images)
 
-    def init(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> State:
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes parameters and their average."""
         check_images(batch, self.shape)
         params = {self.name: self.net.init(key, batch["image"], self.labels(batch))["params"]}
         opt = {self.name: self.tx.init(params[self.name])}
         return State(step=jnp.int32(0), params=params, opt=opt, extra={"ema": jax.tree.map(jnp.copy, params)})
 
-    def train_step(
-        self, state: State, batch: Mapping[str, Array], key: Key[Array, ""]
-    ) -> tuple[State, dict[str, Array]]:
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes one step down the bits per dimension."""
         images, labels, name = self.snap(batch["image"]), self.labels(batch), self.name
 
@@ -249,13 +247,13 @@ class PixelModel:
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames="rows")
     def draw(
-        self, state: State, key: Key[Array, ""], images: Images, labels: Labels | None = None, rows: int = 0
+        self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None = None, rows: int = 0
     ) -> Images:
         """Draws what is below the first rows of images, by the averaged parameters."""
         return sample(key, self.net, state.extra["ema"][self.name], images, labels, rows)
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames="rows")
-    def complete(self, state: State, key: Key[Array, ""], images: Images, rows: int) -> Images:
+    def complete(self, key: Key[Array, ""], state: State, images: Images, rows: int) -> Images:
         """Draws the same of whichever class the images are likeliest."""
         images, labels = self.snap(images), None
         if self.net.classes:
@@ -264,14 +262,14 @@ class PixelModel:
                 return self.net.apply({"params": state.extra["ema"][self.name]}, images, labels)
 
             labels = likeliest_class(apply, images, self.net.classes, rows)
-        return self.draw(state, key, images, labels, rows=rows)
+        return self.draw(key, state, images, labels, rows=rows)
 
-    def eval_step(self, state: State, batch: Mapping[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
         """Measures held-out images, and samples of the same classes."""
         images, labels, params = self.snap(batch["image"]), self.labels(batch), state.extra["ema"][self.name]
         rows = (len(images), self.samples_per_example)
         wanted = None if labels is None else jnp.repeat(labels, self.samples_per_example)
-        samples = self.draw(state, key, jnp.zeros((math.prod(rows), *self.shape)), wanted)
+        samples = self.draw(key, state, jnp.zeros((math.prod(rows), *self.shape)), wanted)
         return {
             "bits": self.bits(params, images, labels),
             "samples": samples.reshape(*rows, *self.shape),
@@ -295,26 +293,26 @@ class PixelModel:
                 figures["class_accuracy"] = float((found == np.repeat(labels, self.samples_per_example)).mean())
         return figures
 
-    def visualise(self, state: State, batch: Mapping[str, Array], key: Key[Array, ""]) -> dict[str, Array]:
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws a square of samples, a row a class, and lower halves to images whose upper halves are known."""
         draw_key, complete_key = jax.random.split(key)
         half, whole = self.shape[0] // 2, batch["image"][:8, None]
-        completed = self.complete(state, complete_key, jnp.repeat(batch["image"][:8], 6, axis=0), rows=half)
+        completed = self.complete(complete_key, state, jnp.repeat(batch["image"][:8], 6, axis=0), rows=half)
         known = whole.at[:, :, half:].set(0.5)
         rows = jnp.concatenate([whole, known, completed.reshape(-1, 6, *self.shape)], axis=1)  # 8 columns
         side = min(self.net.classes or 8, 10)
         labels = jnp.repeat(jnp.arange(side), side) if self.net.classes else None
-        samples = self.draw(state, draw_key, jnp.zeros((side**2, *self.shape)), labels)
+        samples = self.draw(draw_key, state, jnp.zeros((side**2, *self.shape)), labels)
         return {"samples": samples, "completions": rows.reshape(-1, *self.shape)}
 
-    def predict(self, state: State, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def predict(self, state: State, inputs: Batch) -> dict[str, Images]:
         """Draws the lower halves of images."""
-        return {"image": self.complete(state, jax.random.key(0), inputs["image"], rows=self.shape[0] // 2)}
+        return {"image": self.complete(jax.random.key(0), state, inputs["image"], rows=self.shape[0] // 2)}
 
-    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Array]:
+    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
         """Draws images, of the classes in turn."""
         labels = jnp.arange(count) % self.net.classes if self.net.classes else None
-        return {"image": self.draw(state, key, jnp.zeros((count, *self.shape)), labels)}
+        return {"image": self.draw(key, state, jnp.zeros((count, *self.shape)), labels)}
 
 
 def make_recipe(
@@ -349,14 +347,4 @@ def make_recipe(
     if measure == "digits" and shape != (8, 8, 1):
         raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {shape}.')
     model = PixelModel(name, net, shape, ema, measure, samples_per_example, optim.build(optimiser))
-    controls = digits.density_controls if measure == "digits" else None
-    return Recipe(
-        model.init,
-        model.train_step,
-        model.eval_step,
-        model.score,
-        model.visualise,
-        model.predict,
-        model.sample,
-        controls,
-    )
+    return Recipe.of(model, digits.density_controls if measure == "digits" else None)

@@ -5,26 +5,31 @@ divergence (Higgins et al., beta-VAE, ICLR 2017). Judged in bits per dimension, 
 al., Importance Weighted Autoencoders, 2016 (arXiv:1509.00519), beside it.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Key
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
+from cvjax.core import Batch, Metrics, Params, Pictures, Recipe, State, check_images, descend
 from cvjax.errors import UserError
 from cvjax.generative import latents
+from cvjax.generative.likelihoods import Likelihood, Outputs, dequantise, expected_image, log_likelihood
 from cvjax.metrics import digits
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.signature import Count, Range, Share
 
-Likelihood = Literal["bernoulli", "categorical", "gaussian"]
+Images = Float[Array, "batch height width channels"]
+Latents = Float[Array, "batch latent"]
+Nats = Float[Array, " batch"]
 
 # --- nets ---------------------------------------------------------------------------------------------------------
 
@@ -45,9 +50,7 @@ class Encoder(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "batch height width channels"], train: bool = False
-    ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
+    def __call__(self, images: Images, train: bool = False) -> tuple[Latents, Latents]:
         """Returns (mean, log-variance)."""
         x = 2 * images - 1
         if self.convolutional:
@@ -79,9 +82,7 @@ class Decoder(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(
-        self, latent: Float[Array, "batch latent"], train: bool = False
-    ) -> Float[Array, "batch height width channels outputs"]:
+    def __call__(self, latent: Latents, train: bool = False) -> Outputs:
         """Returns logits (Bernoulli, categorical) or mean and log-variance (Gaussian) on the last axis."""
         height, width, channels = self.shape
         x = latent
@@ -103,9 +104,7 @@ class Decoder(nn.Module):
 # --- losses -------------------------------------------------------------------------------------------------------
 
 
-def gaussian_kl(
-    mean: Float[Array, "batch latent"], log_variance: Float[Array, "batch latent"]
-) -> Float[Array, "batch latent"]:
+def gaussian_kl(mean: Latents, log_variance: Latents) -> Latents:
     """Computes KL(N(mean, variance) || N(0, 1)) of each latent, in nats (appendix B).
 
     Args:
@@ -118,74 +117,7 @@ def gaussian_kl(
     return 0.5 * (jnp.exp(log_variance) + mean**2 - 1.0 - log_variance)
 
 
-def log_likelihood(
-    likelihood: Likelihood,
-    outputs: Float[Array, "batch height width channels outputs"],
-    images: Float[Array, "batch height width channels"],
-    levels: int,
-) -> Float[Array, " batch"]:
-    """Computes log p(image | latent) in nats, summed over pixels and channels.
-
-    Args:
-      likelihood: "bernoulli" (a bound on the likelihood of binary images only), "categorical" over `levels` grey
-        levels, or "gaussian", a density on the images times levels - 1, so that a grey level is one unit wide.
-      outputs: what the decoder gives: 1 logit, `levels` logits, or (mean, log-variance) a pixel.
-      images: in [0, 1]. For "gaussian", dequantised (see `dequantise`), the density bounds the discrete likelihood.
-      levels: grey levels.
-
-    Returns:
-      One log-likelihood an image.
-    """
-    if likelihood == "bernoulli":
-        logits = outputs[..., 0]
-        pixels = images * jax.nn.log_sigmoid(logits) + (1 - images) * jax.nn.log_sigmoid(-logits)
-    elif likelihood == "categorical":
-        index = jnp.round(images * (levels - 1)).astype(jnp.int32)
-        pixels = jnp.take_along_axis(jax.nn.log_softmax(outputs), index[..., None], axis=-1)[..., 0]
-    else:
-        mean, log_variance = outputs[..., 0], outputs[..., 1]
-        pixels = -0.5 * (math.log(2 * math.pi) + log_variance + (images - mean) ** 2 / jnp.exp(log_variance))
-        pixels -= math.log(levels - 1)
-    return pixels.sum(axis=(1, 2, 3))
-
-
-def expected_image(
-    likelihood: Likelihood, outputs: Float[Array, "batch height width channels outputs"]
-) -> Float[Array, "batch height width channels"]:
-    """Computes E[image | latent] in [0, 1].
-
-    Args:
-      likelihood: as in `log_likelihood`.
-      outputs: what the decoder gives.
-
-    Returns:
-      The mean image of each latent.
-    """
-    if likelihood == "bernoulli":
-        return jax.nn.sigmoid(outputs[..., 0])
-    if likelihood == "categorical":
-        return jax.nn.softmax(outputs) @ jnp.linspace(0.0, 1.0, outputs.shape[-1])
-    return jnp.clip(outputs[..., 0], 0.0, 1.0)
-
-
-def dequantise(
-    key: Key[Array, ""], images: Float[Array, "batch height width channels"], levels: int
-) -> Float[Array, "batch height width channels"]:
-    """Adds uniform noise one grey level wide, so that a density bounds the discrete likelihood (Theis et al. 2016).
-
-    Args:
-      key: of the noise.
-      images: in [0, 1]; rounded to the nearest of the grey levels first.
-      levels: grey levels.
-
-    Returns:
-      Images in [-0.5, levels - 0.5] / (levels - 1).
-    """
-    noise = jax.random.uniform(key, images.shape, minval=-0.5, maxval=0.5)
-    return (jnp.round(images * (levels - 1)) + noise) / (levels - 1)
-
-
-def importance_bound(log_weights: Float[Array, "samples batch"]) -> Float[Array, " batch"]:
+def importance_bound(log_weights: Float[Array, "samples batch"]) -> Nats:
     """Computes the importance-weighted bound on log p(x) in nats (Burda et al., equation 8).
 
     Args:
@@ -197,7 +129,170 @@ def importance_bound(log_weights: Float[Array, "samples batch"]) -> Float[Array,
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
 
 
+def bounds(
+    key: Key[Array, ""], log_p_x: Callable[[Latents], Nats], mean: Latents, log_variance: Latents, samples: int
+) -> Float[Array, "batch 2"]:
+    """Computes two lower bounds on log p(x) in nats: the plain one (equation 10) and the importance-weighted one.
+
+    Args:
+      key: of the samples.
+      log_p_x: (latents, one an image) -> log p(image | latent) in nats.
+      mean: of the posteriors q(z | x).
+      log_variance: of the posteriors.
+      samples: of the tighter bound; the plain one takes 10, or as many where that is fewer.
+
+    Returns:
+      Both bounds of each image.
+    """
+
+    def one_sample(key):
+        noise = jax.random.normal(key, mean.shape)
+        z = mean + jnp.exp(log_variance / 2) * noise
+        likelihood = log_p_x(z)
+        log_ratio = 0.5 * (noise**2 + log_variance - z**2).sum(axis=1)  # log p(z) - log q(z | x)
+        return likelihood, likelihood + log_ratio
+
+    # The plain bound takes its own samples and the exact divergence, so that it checks the tighter one.
+    elbo_keys, iwae_keys = jax.random.split(key, (2, samples))
+    likelihoods, _ = jax.lax.map(one_sample, elbo_keys[:10])
+    _, log_weights = jax.lax.map(one_sample, iwae_keys)
+    elbo = likelihoods.mean(axis=0) - gaussian_kl(mean, log_variance).sum(axis=1)
+    return jnp.stack([elbo, importance_bound(log_weights)], axis=1)
+
+
 # --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class VAE:
+    """An encoder and a decoder: how they start, are trained, judged and shown.
+
+    Attributes after the nets are the arguments of `recipe`, which says what they are, with the optimiser built.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    likelihood: Likelihood
+    levels: int
+    binarise: bool
+    beta: float
+    importance_samples: int
+    measure: Literal["none", "digits"]
+    tx: optax.GradientTransformation
+
+    @property
+    def bits(self) -> float:
+        """Bits per dimension in one nat per image."""
+        return 1 / (math.prod(self.decoder.shape) * math.log(2))
+
+    def encode(self, params: Params, images: Images, **options: Any) -> tuple[Latents, Latents]:
+        """Returns mean and log-variance of the posteriors of images; options are those of `encoder.apply`."""
+        return self.encoder.apply({"params": params["encoder"]}, images, **options)
+
+    def decode(self, params: Params, z: Latents, **options: Any) -> Outputs:
+        """Returns the parameters of each pixel's distribution; options are those of `decoder.apply`."""
+        return self.decoder.apply({"params": params["decoder"]}, z, **options)
+
+    def observe(self, key: Key[Array, ""], images: Images) -> Images:
+        """Draws what the likelihood speaks of: binary, or continuous, or the images as they are."""
+        if self.binarise:
+            return jax.random.bernoulli(key, images).astype(images.dtype)
+        return dequantise(key, images, self.levels) if self.likelihood == "gaussian" else images
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises both nets and their optimiser."""
+        check_images(batch, self.decoder.shape)
+        encoder_key, decoder_key = jax.random.split(key)
+        encoder = self.encoder.init(encoder_key, batch["image"])["params"]
+        decoder = self.decoder.init(decoder_key, jnp.zeros((1, self.encoder.latent)))["params"]
+        params = {"encoder": encoder, "decoder": decoder}
+        return State(step=jnp.int32(0), params=params, opt={"vae": self.tx.init(params)}, extra={})
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the negative bound, the divergence weighed by beta, with one latent an image."""
+        observe_key, noise_key, encoder_key, decoder_key = jax.random.split(key, 4)
+        images = self.observe(observe_key, batch["image"])
+
+        def loss_fn(params):
+            mean, log_variance = self.encode(params, images, train=True, rngs={"dropout": encoder_key})
+            z = mean + jnp.exp(log_variance / 2) * jax.random.normal(noise_key, mean.shape)
+            pixels = self.decode(params, z, train=True, rngs={"dropout": decoder_key})
+            reconstruction = -log_likelihood(self.likelihood, pixels, images, self.levels).mean()
+            divergence = gaussian_kl(mean, log_variance).sum(axis=1).mean()
+            return reconstruction + self.beta * divergence, (reconstruction, divergence)
+
+        params, opt, loss, (reconstruction, divergence) = descend(self.tx, loss_fn, state.params, state.opt["vae"])
+        metrics = {"loss/total": loss, "loss/reconstruction": reconstruction, "loss/kl": divergence}
+        metrics["bits/bits_per_dim"] = (reconstruction + divergence) * self.bits
+        return state.replace(step=state.step + 1, params=params, opt={"vae": opt}), metrics
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
+        """Computes both bounds and the posterior of each image and, for digits, two samples of the prior beside it."""
+        observe_key, sample_key = jax.random.split(key)
+        images = self.observe(observe_key, batch["image"])
+        mean, log_variance = self.encode(state.params, images)
+
+        def log_p_x(z):
+            return log_likelihood(self.likelihood, self.decode(state.params, z), images, self.levels)
+
+        nats = bounds(sample_key, log_p_x, mean, log_variance, self.importance_samples)
+        rows = {"bits": -nats * self.bits, "divergence": gaussian_kl(mean, log_variance), "mean": mean}
+        if self.measure == "digits":
+            z = jax.random.normal(jax.random.fold_in(key, 1), (2 * len(images), self.encoder.latent))
+            samples = expected_image(self.likelihood, self.decode(state.params, z))
+            rows["samples"] = samples.reshape(-1, 2, *self.decoder.shape)
+        return rows
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of `recipe`."""
+        rows = [outputs for _, outputs in rows]
+        both, divergence, mean = (np.concatenate([r[name] for r in rows]) for name in ("bits", "divergence", "mean"))
+        elbo, iwae = both.mean(axis=0, dtype=np.float64)
+        figures = {
+            "bits_per_dim": float(elbo),
+            "iwae_bits_per_dim": float(iwae),
+            "iwae_gain": float(elbo - iwae),
+            "kl": float(divergence.sum(axis=1).mean()),
+            "active_units": float((mean.var(axis=0) > 0.01).sum()),
+        }
+        if self.measure == "digits":
+            samples = np.concatenate([r["samples"] for r in rows]).reshape(-1, *self.decoder.shape)
+            figures |= latents.sample_figures(samples)
+        return figures
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def reconstruct(self, params: Params, images: Images) -> Images:
+        """Returns the mean images of the posteriors' means."""
+        mean, _ = self.encode(params, images)
+        return self.from_prior(params, mean)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def from_prior(self, params: Params, z: Latents) -> Images:
+        """Returns the mean images of latents."""
+        return expected_image(self.likelihood, self.decode(params, z))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Latents]:
+        """Makes what of the pictures is made on the device, and the posteriors' means for the map."""
+        mean, _ = self.encode(state.params, batch["image"])
+        draw, images = functools.partial(self.from_prior, state.params), batch["image"]
+        pairs = jnp.stack([images[:32], draw(mean[:32])], axis=1).reshape(-1, *images.shape[1:])
+        shown = latents.pictures(draw, mean, latents.Moments.standard(self.encoder.latent))
+        samples = draw(jax.random.normal(key, (64, self.encoder.latent)))
+        return {"reconstructions": pairs, "samples": samples, **shown}, mean
+
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Draws reconstructions, samples of the prior, and the latent space."""
+        shown, mean = self.show(key, state, batch)
+        return shown | latents.latent_map(mean, batch)
+
+    def predict(self, state: State, inputs: Batch) -> dict[str, Images]:
+        """Reconstructs images."""
+        return {"image": self.reconstruct(state.params, inputs["image"])}
+
+    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
+        """Draws images from the prior."""
+        return {"image": self.from_prior(state.params, jax.random.normal(key, (count, self.encoder.latent)))}
 
 
 def recipe(
@@ -244,116 +339,8 @@ def recipe(
         raise UserError(f"config.recipe: likelihood={likelihood!r}, latent={latent}, levels={levels} cannot be built.")
     if convolutional and any(size % 2 ** len(hidden) for size in shape[:2]):
         raise UserError(f"config.recipe.shape={shape} cannot be halved {len(hidden)} times: pad or resize the images.")
-    tx = optim.build(optimiser)
     encoder = Encoder(latent, tuple(hidden), convolutional, dropout)
     decoder = Decoder(tuple(shape), outputs, tuple(hidden), convolutional, dropout)
-    bits = 1 / (math.prod(shape) * math.log(2))  # bits per dimension in one nat per image
-
-    def decode(params, z):
-        return decoder.apply({"params": params["decoder"]}, z)
-
-    def observe(key, images):
-        """Draws what the likelihood speaks of: binary, or continuous, or the images as they are."""
-        if binarise:
-            return jax.random.bernoulli(key, images).astype(images.dtype)
-        return dequantise(key, images, levels) if likelihood == "gaussian" else images
-
-    def init(key, batch):
-        check_images(batch, shape)
-        encoder_key, decoder_key = jax.random.split(key)
-        params = {
-            "encoder": encoder.init(encoder_key, batch["image"])["params"],
-            "decoder": decoder.init(decoder_key, jnp.zeros((1, latent)))["params"],
-        }
-        return State(step=jnp.int32(0), params=params, opt={"vae": tx.init(params)}, extra={})
-
-    def train_step(state, batch, key):
-        observe_key, noise_key, encoder_key, decoder_key = jax.random.split(key, 4)
-        images = observe(observe_key, batch["image"])
-
-        def loss_fn(params):
-            posterior = {"params": params["encoder"]}
-            mean, log_variance = encoder.apply(posterior, images, train=True, rngs={"dropout": encoder_key})
-            z = mean + jnp.exp(log_variance / 2) * jax.random.normal(noise_key, mean.shape)
-            pixels = decoder.apply({"params": params["decoder"]}, z, train=True, rngs={"dropout": decoder_key})
-            reconstruction = -log_likelihood(likelihood, pixels, images, levels).mean()
-            divergence = gaussian_kl(mean, log_variance).sum(axis=1).mean()
-            return reconstruction + beta * divergence, (reconstruction, divergence)
-
-        params, opt, loss, (reconstruction, divergence) = descend(tx, loss_fn, state.params, state.opt["vae"])
-        metrics = {
-            "loss/total": loss,
-            "loss/reconstruction": reconstruction,
-            "loss/kl": divergence,
-            "bits/bits_per_dim": (reconstruction + divergence) * bits,
-        }
-        return state.replace(step=state.step + 1, params=params, opt={"vae": opt}), metrics
-
-    def eval_step(state, batch, key):
-        observe_key, sample_key = jax.random.split(key)
-        images = observe(observe_key, batch["image"])
-        mean, log_variance = encoder.apply({"params": state.params["encoder"]}, images)
-        divergence = gaussian_kl(mean, log_variance)
-
-        def one_sample(key):
-            noise = jax.random.normal(key, mean.shape)
-            z = mean + jnp.exp(log_variance / 2) * noise
-            log_p_x = log_likelihood(likelihood, decode(state.params, z), images, levels)
-            log_ratio = 0.5 * (noise**2 + log_variance - z**2).sum(axis=1)  # log p(z) - log q(z | x)
-            return log_p_x, log_p_x + log_ratio
-
-        # The plain bound takes its own samples and the exact divergence, so that it checks the tighter one.
-        elbo_keys, iwae_keys = jax.random.split(sample_key, (2, importance_samples))
-        log_p_x, _ = jax.lax.map(one_sample, elbo_keys[:10])
-        _, log_weights = jax.lax.map(one_sample, iwae_keys)
-        nats = jnp.stack([log_p_x.mean(axis=0) - divergence.sum(axis=1), importance_bound(log_weights)], axis=1)
-        rows = {"bits": -nats * bits, "divergence": divergence, "mean": mean}
-        if measure == "digits":
-            z = jax.random.normal(jax.random.fold_in(key, 1), (2 * len(images), latent))
-            rows["samples"] = expected_image(likelihood, decode(state.params, z)).reshape(-1, 2, *shape)
-        return rows
-
-    def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        rows = [outputs for _, outputs in rows]
-        bounds, divergence, mean = (np.concatenate([r[name] for r in rows]) for name in ("bits", "divergence", "mean"))
-        elbo, iwae = bounds.mean(axis=0, dtype=np.float64)
-        samples = np.concatenate([r["samples"] for r in rows]).reshape(-1, *shape) if measure == "digits" else None
-        return {
-            "bits_per_dim": float(elbo),
-            "iwae_bits_per_dim": float(iwae),
-            "iwae_gain": float(elbo - iwae),
-            "kl": float(divergence.sum(axis=1).mean()),
-            "active_units": float((mean.var(axis=0) > 0.01).sum()),
-            **({} if samples is None else latents.sample_figures(samples)),
-        }
-
-    @jax.jit
-    def reconstruct(params, images):
-        mean, _ = encoder.apply({"params": params["encoder"]}, images)
-        return from_prior(params, mean)
-
-    @jax.jit
-    def from_prior(params, z):
-        return expected_image(likelihood, decode(params, z))
-
-    @jax.jit
-    def show(state, batch, key):
-        mean, _ = encoder.apply({"params": state.params["encoder"]}, batch["image"])
-        draw, images = functools.partial(from_prior, state.params), batch["image"]
-        pairs = jnp.stack([images[:32], draw(mean[:32])], axis=1).reshape(-1, *images.shape[1:])
-        shown = latents.pictures(draw, mean, latents.Moments.standard(latent))
-        samples = draw(jax.random.normal(key, (64, latent)))
-        return {"reconstructions": pairs, "samples": samples, **shown}, mean
-
-    def visualise(state, batch, key):
-        shown, mean = show(state, batch, key)
-        return shown | latents.latent_map(mean, batch)
-
-    def predict(state, inputs):
-        return {"image": reconstruct(state.params, inputs["image"])}
-
-    def sample(state, key, count):
-        return {"image": from_prior(state.params, jax.random.normal(key, (count, latent)))}
-
-    controls = digits.density_controls if measure == "digits" else None
-    return Recipe(init, train_step, eval_step, score, visualise, predict, sample, controls)
+    tx = optim.build(optimiser)
+    model = VAE(encoder, decoder, likelihood, levels, binarise, beta, importance_samples, measure, tx)
+    return Recipe.of(model, digits.density_controls if measure == "digits" else None)

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 
 from cvjax import data
 from cvjax.errors import UserError
-from cvjax.generative import autoencoder
+from cvjax.generative import autoencoder, penalties
 from cvjax.generative.autoencoder import Decoder, Encoder
 
 KEY = jax.random.key(0)
@@ -36,7 +36,7 @@ def test_jacobian_norm_is_that_of_forward_mode(name, images):
     encode = functools.partial(net.apply, params)
     forward = jax.jit(jax.vmap(jax.jacfwd(lambda image: encode(image[None])[0])))(images)
     expected = np.square(np.asarray(forward, np.float64)).sum(axis=(1, 2, 3, 4))
-    found = jax.jit(functools.partial(autoencoder.jacobian_norm, encode))(images)
+    found = jax.jit(functools.partial(penalties.jacobian_norm, encode))(images)
     np.testing.assert_allclose(found, expected, rtol=1e-5)  # float32, a thousand products
     assert found.shape == (3,) and len(np.unique(found)) == 3
 
@@ -48,9 +48,9 @@ def test_sigmoid_layer_has_the_closed_form_of_the_paper(images):
     codes = scipy.special.expit(np.asarray(images, np.float64).reshape(16, 64) @ kernel + bias)
     jacobians = (codes * (1 - codes))[:, :, None] * kernel.T  # [image, code, pixel]
     expected = np.square(jacobians).sum(axis=(1, 2))
-    found = autoencoder.sigmoid_jacobian_norm(net.apply(params, images), params["params"]["code"]["kernel"])
+    found = penalties.sigmoid_jacobian_norm(net.apply(params, images), params["params"]["code"]["kernel"])
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    general = jax.jit(functools.partial(autoencoder.jacobian_norm, functools.partial(net.apply, params)))(images)
+    general = jax.jit(functools.partial(penalties.jacobian_norm, functools.partial(net.apply, params)))(images)
     np.testing.assert_allclose(general, expected, rtol=1e-5)
 
 
@@ -58,9 +58,9 @@ def test_kl_sparsity_is_scipys_entropy_of_coins_and_finite_at_the_ends():
     codes = jax.random.uniform(KEY, (30, 4))
     mean = np.asarray(codes, np.float64).mean(axis=0)
     expected = [scipy.stats.entropy([0.05, 0.95], [share, 1 - share]) for share in mean]
-    np.testing.assert_allclose(autoencoder.kl_sparsity(codes, 0.05), expected, rtol=1e-5)
-    np.testing.assert_allclose(autoencoder.kl_sparsity(jnp.full((2, 3), 0.05), 0.05), 0, atol=1e-7)
-    value, slope = jax.value_and_grad(lambda x: autoencoder.kl_sparsity(x, 0.05).sum())(jnp.array([[0.0, 1.0]]))
+    np.testing.assert_allclose(penalties.kl_sparsity(codes, 0.05), expected, rtol=1e-5)
+    np.testing.assert_allclose(penalties.kl_sparsity(jnp.full((2, 3), 0.05), 0.05), 0, atol=1e-7)
+    value, slope = jax.value_and_grad(lambda x: penalties.kl_sparsity(x, 0.05).sum())(jnp.array([[0.0, 1.0]]))
     assert np.isfinite(value) and np.isfinite(slope).all()
 
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from torch_gan import CONVOLVED, put, without_tracking
+from torch_gan import CONVOLVED, without_tracking
 
 from cvjax.errors import UserError
 from cvjax.generative import sagan
 
-SHAPE, WIDTH, LATENT, BATCH, CLASSES = (8, 8, 1), 8, 5, 6, 3
-OPTIONS = dict(latent=LATENT, width=WIDTH, base=2, attention=4)
+SHAPE, WIDTH, BASE, LATENT, BATCH, CLASSES = (8, 8, 1), 8, 2, 5, 6, 3
+OPTIONS = dict(latent=LATENT, width=WIDTH, base=BASE, attention=4)
 # The paper's epsilon of 1e-8 turns a gradient that is 0 but for rounding into a whole step of either sign.
 SLOW, FAST = ({**optimiser, "eps": 1e-3} for optimiser in (sagan.SLOW, sagan.FAST))
 
@@ -46,143 +46,15 @@ def system(batch):
     return recipe, state, jax.jit(recipe.train_step)
 
 
-def torch_networks(torch):
-    """The two networks as one writes them in torch, their layers named as ours are numbered."""
-    nn, functional = torch.nn, torch.nn.functional
-    spectral = torch.nn.utils.spectral_norm
-
-    def conv(inputs, outputs, size, bias=True):
-        return spectral(nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias))
-
-    class Norm(nn.Module):
-        def __init__(self, channels):
-            super().__init__()
-            self.norm = nn.BatchNorm2d(channels, affine=False)
-            self.scale, self.shift = nn.Embedding(CLASSES, channels), nn.Embedding(CLASSES, channels)
-
-        def forward(self, x, labels):
-            return self.norm(x) * self.scale(labels)[..., None, None] + self.shift(labels)[..., None, None]
-
-    class Attention(nn.Module):
-        def __init__(self, channels):
-            super().__init__()
-            narrow = max(channels // 8, 1)
-            self.f, self.g, self.h = (conv(channels, narrow, 1, bias=False) for _ in range(3))
-            self.v = conv(narrow, channels, 1, bias=False)
-            self.gamma = nn.Parameter(torch.zeros(()))
-
-        def forward(self, x):
-            f, g, h = (layer(x).flatten(2) for layer in (self.f, self.g, self.h))
-            shares = torch.softmax(torch.bmm(f.transpose(1, 2), g), dim=1)  # s_ij, over i
-            return self.gamma * self.v(torch.bmm(h, shares).reshape(len(x), -1, *x.shape[2:])) + x
-
-    def double(x):
-        return functional.interpolate(x, scale_factor=2, mode="nearest")
-
-    class Up(nn.Module):
-        def __init__(self, inputs, outputs):
-            super().__init__()
-            self.norms = nn.ModuleList([Norm(inputs), Norm(outputs)])
-            self.convs = nn.ModuleList([conv(inputs, outputs, 3), conv(outputs, outputs, 3), conv(inputs, outputs, 1)])
-
-        def forward(self, x, labels):
-            y = self.convs[0](double(torch.relu(self.norms[0](x, labels))))
-            y = self.convs[1](torch.relu(self.norms[1](y, labels)))
-            return y + self.convs[2](double(x))
-
-    class Down(nn.Module):
-        def __init__(self, inputs, outputs, first=False, halve=True):
-            super().__init__()
-            self.first, self.halve = first, halve
-            sizes = [(inputs, outputs, 3), (outputs, outputs, 3)] + [(inputs, outputs, 1)] * halve
-            self.convs = nn.ModuleList([conv(*size) for size in sizes])
-
-        def forward(self, x):
-            y = self.convs[1](torch.relu(self.convs[0](x if self.first else torch.relu(x))))
-            if not self.halve:
-                return x + y
-            return functional.avg_pool2d(self.convs[2](x), 2) + functional.avg_pool2d(y, 2)
-
-    class Generator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.project = spectral(nn.Linear(LATENT, 2 * 2 * 2 * WIDTH))
-            self.blocks = nn.ModuleList([Up(2 * WIDTH, 2 * WIDTH), Up(2 * WIDTH, WIDTH)])
-            self.attention = Attention(2 * WIDTH)
-            self.norm, self.last = nn.BatchNorm2d(WIDTH), conv(WIDTH, 1, 3)
-
-        def forward(self, z, labels):
-            x = self.project(z).reshape(-1, 2, 2, 2 * WIDTH).permute(0, 3, 1, 2)
-            x = self.attention(self.blocks[0](x, labels))
-            x = torch.relu(self.norm(self.blocks[1](x, labels)))
-            return torch.tanh(self.last(x))
-
-    class Discriminator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            down = [Down(1, WIDTH, first=True), Down(WIDTH, 2 * WIDTH), Down(2 * WIDTH, 2 * WIDTH, halve=False)]
-            self.blocks, self.attention = nn.ModuleList(down), Attention(WIDTH)
-            self.logit = spectral(nn.Linear(2 * WIDTH, 1))
-            self.projection = spectral(nn.Embedding(CLASSES, 2 * WIDTH), dim=1)
-
-        def forward(self, x, labels):
-            x = self.blocks[1](self.attention(self.blocks[0](x)))
-            x = torch.relu(self.blocks[2](x)).sum(dim=(2, 3))
-            return self.logit(x)[:, 0] + (self.projection(labels) * x).sum(dim=1)
-
-    return Generator(), Discriminator()
-
-
-def carry_across(torch, state, generator, discriminator):
-    """Copies our parameters, and the vectors of spectral normalisation, into torch's networks."""
-
-    def put_layer(layer, name, params, stats):
-        kept = {key: value for norm in stats.values() for key, value in norm.items()}
-        (u,) = [value for key, value in kept.items() if key.startswith(f"{name}/") and key.endswith("/u")]
-        kernel = params[name].get("kernel", params[name].get("embedding"))
-        order = {4: CONVOLVED, 2: (1, 0)}[kernel.ndim] if "kernel" in params[name] else (0, 1)
-        put(torch, layer.weight_orig, kernel, order)
-        put(torch, layer.weight_u, u[0])
-        if "bias" in params[name]:
-            put(torch, layer.bias, params[name]["bias"])
-
-    def put_block(block, params, stats):
-        for index, layer in enumerate(block.convs):
-            put_layer(layer, f"Conv_{index}", params, spectral_of(stats))
-        for index, norm in enumerate(getattr(block, "norms", ())):
-            tables = params[f"ConditionalBatchNorm_{index}"]
-            put(torch, norm.scale.weight, tables["scale"]["embedding"])
-            put(torch, norm.shift.weight, tables["shift"]["embedding"])
-
-    def spectral_of(stats):
-        return {name: kept for name, kept in stats.items() if "SpectralNorm" in name}
-
-    for network, name in ((generator, "generator"), (discriminator, "discriminator")):
-        params, stats = state.params[name], state.extra["batch_stats"][name]
-        for index, block in enumerate(network.blocks):
-            block_name = f"{name.capitalize()}Block_{index}"
-            put_block(block, params[block_name], stats[block_name])
-        attention = params["SelfAttention_0"]
-        for part in "fghv":
-            layer = getattr(network.attention, part)
-            put_layer(layer, part, attention, spectral_of(stats["SelfAttention_0"]))
-        put(torch, network.attention.gamma, attention["gamma"])
-        dense = generator.project if name == "generator" else discriminator.logit
-        put_layer(dense, "Dense_0", params, spectral_of(stats))
-    g, d = state.params["generator"], state.params["discriminator"]
-    put_layer(generator.last, "Conv_0", g, spectral_of(state.extra["batch_stats"]["generator"]))
-    last_norm = g["ConditionalBatchNorm_0"]["BatchNorm_0"]
-    put(torch, generator.norm.weight, last_norm["scale"])
-    put(torch, generator.norm.bias, last_norm["bias"])
-    put_layer(discriminator.projection, "projection", d, spectral_of(state.extra["batch_stats"]["discriminator"]))
-
-
 @pytest.mark.parity
 def test_three_training_steps_are_torchs(torch, system, batch):
     """One power iteration of each network a step: the discriminator's in its own step, over both batches together."""
+    import torch_sagan  # which needs torch
+
     _, state, step = system
-    generator, discriminator = torch_networks(torch)
-    carry_across(torch, state, generator, discriminator)
+    generator = torch_sagan.Generator(LATENT, WIDTH, BASE, CLASSES)
+    discriminator = torch_sagan.Discriminator(WIDTH, CLASSES)
+    torch_sagan.carry_across(state, generator, discriminator)
     g_adam = torch.optim.Adam(generator.parameters(), 1e-4, (0.0, 0.9), eps=1e-3)
     d_adam = torch.optim.Adam(discriminator.parameters(), 4e-4, (0.0, 0.9), eps=1e-3)
     real = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2)

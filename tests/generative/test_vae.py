@@ -10,7 +10,7 @@ import scipy.stats
 
 from cvjax import data
 from cvjax.errors import UserError
-from cvjax.generative import vae
+from cvjax.generative import likelihoods, vae
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_bernoulli_likelihood_is_scipys(images):
     binary = jnp.round(images)
     logits = jax.random.normal(jax.random.key(1), (*images.shape, 1))
     expected = scipy.stats.bernoulli.logpmf(binary, scipy.special.expit(logits[..., 0])).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(vae.log_likelihood("bernoulli", logits, binary, 2), expected, rtol=1e-5)
+    np.testing.assert_allclose(likelihoods.log_likelihood("bernoulli", logits, binary, 2), expected, rtol=1e-5)
 
 
 def test_categorical_likelihood_is_brute_force(images):
@@ -42,18 +42,18 @@ def test_categorical_likelihood_is_brute_force(images):
     for index in np.ndindex(images.shape):
         pixel = np.asarray(logits[index], np.float64)
         expected[index[0]] += pixel[levels[index]] - np.log(np.exp(pixel).sum())
-    np.testing.assert_allclose(vae.log_likelihood("categorical", logits, images, 17), expected, rtol=1e-5)
+    np.testing.assert_allclose(likelihoods.log_likelihood("categorical", logits, images, 17), expected, rtol=1e-5)
 
 
 def test_gaussian_likelihood_is_scipys_with_a_grey_level_one_unit_wide(images):
     outputs = jax.random.normal(jax.random.key(3), (*images.shape, 2))
     deviation = np.exp(outputs[..., 1] / 2)
     expected = scipy.stats.norm.logpdf(16 * images, 16 * outputs[..., 0], 16 * deviation).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(vae.log_likelihood("gaussian", outputs, images, 17), expected, rtol=1e-4)
+    np.testing.assert_allclose(likelihoods.log_likelihood("gaussian", outputs, images, 17), expected, rtol=1e-4)
 
 
 def test_dequantised_images_round_back(images):
-    noisy = vae.dequantise(jax.random.key(0), images, 17)
+    noisy = likelihoods.dequantise(jax.random.key(0), images, 17)
     np.testing.assert_array_equal(np.rint(noisy * 16), np.rint(images * 16))
     assert np.abs(noisy - images).max() * 16 > 0.45
 
@@ -74,9 +74,28 @@ def test_importance_bound_is_exact_with_the_true_posterior_and_converges_without
     np.testing.assert_allclose(vae.importance_bound(loose), evidence, atol=0.02)  # Monte Carlo error of 200,000 samples
 
 
+def test_bounds_are_exact_with_the_true_posterior_and_apart_by_the_divergence_without():
+    # As above, of images of one number; the plain bound has 10 samples, so many images share its Monte Carlo error.
+    x = jnp.asarray(np.random.default_rng(5).normal(0, math.sqrt(2), 2000), jnp.float32)
+    evidence = scipy.stats.norm.logpdf(x, 0, math.sqrt(2))
+
+    def log_p_x(z):
+        return jax.scipy.stats.norm.logpdf(x, z[:, 0])
+
+    means, log_variance = x[:, None] / 2, jnp.full((2000, 1), math.log(0.5))
+    plain, tight = vae.bounds(jax.random.key(0), log_p_x, means, log_variance, 100).T
+    np.testing.assert_allclose(tight, evidence, atol=1e-5)  # float32
+    np.testing.assert_allclose((plain - evidence).mean(), 0, atol=0.02)  # 20,000 samples
+    plain, tight = vae.bounds(jax.random.key(1), log_p_x, jnp.zeros((2000, 1)), jnp.zeros((2000, 1)), 100).T
+    # The gap is the divergence of N(0, 1) from N(x / 2, .5): log(s2 / s1) + (s1^2 + d^2) / (2 s2^2) - 1 / 2.
+    divergence = 0.5 * math.log(0.5) + 1 + np.square(x / 2) - 0.5
+    np.testing.assert_allclose((evidence - plain).mean(), divergence.mean(), atol=0.05)
+    assert (plain.mean() < tight.mean()) and (tight.mean() < evidence.mean() + 0.01)
+
+
 @pytest.mark.parametrize("likelihood, outputs", [("bernoulli", 1), ("categorical", 17), ("gaussian", 2)])
 def test_expected_image_is_in_range(likelihood, outputs):
-    mean = vae.expected_image(likelihood, jax.random.normal(jax.random.key(0), (2, 8, 8, 1, outputs)) * 3)
+    mean = likelihoods.expected_image(likelihood, jax.random.normal(jax.random.key(0), (2, 8, 8, 1, outputs)) * 3)
     assert mean.shape == (2, 8, 8, 1)
     assert mean.min() >= 0 and mean.max() <= 1
 

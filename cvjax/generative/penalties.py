@@ -1,0 +1,58 @@
+"""What keeps an autoencoder's code from being a mere copy: a contractive encoder, or units that are seldom active.
+
+Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011; Ng, Sparse Autoencoder,
+CS294A lecture notes, 2011.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Images = Float[Array, "batch height width channels"]
+Codes = Float[Array, "batch codes"]
+
+
+def jacobian_norm(encode: Callable[[Images], Codes], images: Images) -> Float[Array, " batch"]:
+    """Computes the squared Frobenius norm of the code's Jacobian by the image, exactly, for any encoder.
+
+    Args:
+      encode: treats each image by itself.
+      images: where.
+
+    Returns:
+      |dh / dx|_F^2 of each image (Rifai et al., equation 1).
+    """
+
+    def of_one(image):
+        return jnp.square(jax.jacrev(lambda x: encode(x[None])[0])(image)).sum()
+
+    return jax.vmap(of_one)(images)
+
+
+def sigmoid_jacobian_norm(codes: Codes, kernel: Float[Array, "inputs codes"]) -> Float[Array, " batch"]:
+    """Computes the same for one dense layer with sigmoid codes: no more work than the layer itself.
+
+    Args:
+      codes: h = sigmoid(x W + b).
+      kernel: W.
+
+    Returns:
+      sum_j (h_j (1 - h_j))^2 sum_i W_ij^2 of each image (Rifai et al., equation 2).
+    """
+    return jnp.square(codes * (1 - codes)) @ jnp.square(kernel).sum(axis=0)
+
+
+def kl_sparsity(codes: Codes, target: float) -> Float[Array, " codes"]:
+    """Computes KL(target || mean activation) of each unit as a coin's (Ng, section 3).
+
+    Args:
+      codes: in [0, 1]; their mean is over the batch, and kept 1e-6 off 0 and 1 so that the divergence is finite.
+      target: mean activation wished for.
+
+    Returns:
+      One divergence a unit, in nats.
+    """
+    mean = jnp.clip(codes.mean(axis=0), 1e-6, 1 - 1e-6)
+    return jax.scipy.special.rel_entr(target, mean) + jax.scipy.special.rel_entr(1 - target, 1 - mean)
