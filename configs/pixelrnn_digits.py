@@ -2,8 +2,9 @@
 
 Paper: van den Oord, Kalchbrenner & Kavukcuoglu, Pixel Recurrent Neural Networks, 2016 (arXiv:1601.06759).
 Command: python train.py --config=configs/pixelrnn_digits.py --workdir=runs/pixelrnn_digits
-Result: not measured
-Time: 1
+Result: 1.769 bits/dim on the held-out digits (seed 211), where PixelCNN has 1.81 and the best table of two neighbours
+  2.21; its own samples within 0.03 of that. Their FID is 1.8 times that of one Gaussian a class.
+Time: 8 minutes of one CPU core beside other work: rows are taken one after the other.
 """
 
 from cvjax.config import experiment, variant
@@ -37,7 +38,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
-        expect={"bits_per_dim": ("<=", 1.95), "sample_gap": ("<=", 0.1)},
+        expect={"bits_per_dim": ("<=", 1.78), "sample_gap": ("<=", 0.1)},
     )
     smoke = {"steps": 4, "recipe.layers": 1, "recipe.width": 8, "recipe.head": 8, "data.batch": 16, "log_every": 1}
     return variant(config, name, smoke=smoke)

@@ -2,8 +2,10 @@
 
 Paper: Zhang, Goodfellow, Metaxas & Odena, Self-Attention Generative Adversarial Networks, 2019 (arXiv:1805.08318).
 Command: python train.py --config=configs/sagan_digits.py --workdir=runs/sagan_digits
-Result: not measured: the bars are goals.
-Time: not measured; 4,000 steps.
+Result: FID 0.207, 0.209 and 0.243 times that of one Gaussian a class, and shares of 0.995, 0.994 and 0.998 of the
+  samples are of the class that was asked for (seeds 214, 213 and 212). At 8,000 steps 0.212, and nearer to the training
+  digits than the test digits are (seed 211).
+Time: 8 minutes of one CPU core beside other work.
 """
 
 from cvjax.config import experiment, variant
@@ -30,10 +32,10 @@ def get_config(name: str = ""):
         checkpoint_every=2000,
         checkpoint_best="fid_over_control",
         expect={
-            "fid_over_control": ("<=", 0.9),
-            "class_accuracy": (">=", 0.95),
-            "nearest_distance": (">=", 14.0),
-            "smallest_class": (">=", 0.05),
+            "fid_over_control": ("<=", 0.25),
+            "class_accuracy": (">=", 0.99),
+            "nearest_distance": (">=", 17.0),
+            "smallest_class": (">=", 0.09),
         },
     )
     smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1}
