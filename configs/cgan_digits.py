@@ -2,8 +2,10 @@
 
 Paper: Mirza & Osindero, Conditional Generative Adversarial Nets, 2014 (arXiv:1411.1784).
 Command: python train.py --config=configs/cgan_digits.py --workdir=runs/cgan_digits
-Result: not measured: the bars are goals.
-Time: not measured; 20,000 steps of two small dense networks.
+Result: FID 0.428 and 0.425 times that of one Gaussian a class, recall 0.52 and 0.47; shares of 0.993 and 0.997 of the
+  samples are of the class that was asked for. They are a little nearer to the training digits than test digits are: a
+  memorisation of 0.91 and 0.90 (seeds 221 and 222).
+Time: 3 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
@@ -36,10 +38,10 @@ def get_config(name: str = ""):
         checkpoint_every=4000,
         checkpoint_best="fid_over_control",
         expect={
-            "fid_over_control": ("<=", 0.9),
-            "class_accuracy": (">=", 0.95),
-            "recall": (">=", 0.3),
-            "nearest_distance": (">=", 14.0),
+            "fid_over_control": ("<=", 0.45),
+            "class_accuracy": (">=", 0.99),
+            "recall": (">=", 0.45),
+            "nearest_distance": (">=", 15.0),
         },
     )
     smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1}

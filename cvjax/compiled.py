@@ -48,7 +48,8 @@ def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
       A state of `jax.ShapeDtypeStruct`.
     """
     specs = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in batch.items()}
-    shapes = jax.eval_shape(recipe.init, jax.random.key(0), specs)
+    with _explained(batch):
+        shapes = jax.eval_shape(recipe.init, jax.random.key(0), specs)
     return checkpoint.abstract(shapes, sharding.state_sharding(mesh, shapes))
 
 

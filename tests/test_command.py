@@ -71,6 +71,15 @@ MISTAKES = {
         ["--config=configs/yolov2_scenes.py:smoke", "--config.data.max_boxes=None"],
         ["which the dataset does not have", "config.data.max_boxes"],
     ),
+    "a dataset without a class for each image": (
+        [
+            "--config=configs/conditional_pixelcnn_digits.py:smoke",
+            "--config.data.name=digit_scenes/plain_64",
+            "--config.recipe.shape=(64, 64, 3)",
+            "--config.recipe.measure=none",
+        ],
+        ["reads `label` of the examples, which the dataset does not have"],
+    ),
     "unknown dataset": ([VAE, "--config.data.name=digit"], ["digit", "Did you mean 'digits'?"]),
     "unknown split": ([VAE, "--config.data.train_split=trian"], ["trian", "train"]),
     "unknown transform": ([VAE, "--config.data.transforms=({'op': 'flop'},)"], ["flop", "flip"]),

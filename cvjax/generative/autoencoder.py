@@ -231,10 +231,11 @@ class Autoencoder:
             codes = self.encode(params, noisy)
             reconstruction = error(batch["image"], self.decode_logits(params, codes)).mean()
             terms = {"reconstruction": reconstruction, **self.penalties(params, noisy, codes)}
-            return sum(terms.values()), (codes, terms)
+            return sum(terms.values()), terms
 
-        params, opt, total, (codes, terms) = descend(self.tx, loss_fn, state.params, state.opt["autoencoder"])
+        params, opt, total, terms = descend(self.tx, loss_fn, state.params, state.opt["autoencoder"])
         metrics = {"loss/total": total, **{f"loss/{name}": value for name, value in terms.items()}}
+        codes = self.encode(state.params, batch["image"])  # of clean images, whatever has been learnt from
         extra = {"codes": state.extra["codes"].updated(codes, state.step)}
         return State(state.step + 1, params, {"autoencoder": opt}, extra), metrics
 
@@ -251,7 +252,7 @@ class Autoencoder:
             rows["jacobian_norm"] = jacobian_norm(encode, images)
         if self.corruption != "none":
             noisy = corrupt(noise_key, images, self.corruption, self.corruption_level)
-            rows |= {"noisy": jnp.clip(noisy, 0, 1), "denoised": decode(encode(noisy))}
+            rows |= {"noisy": noisy, "denoised": decode(encode(noisy))}
         if self.measure == "digits":
             rows["reconstruction"] = reconstruction
             rows |= uses.outputs(sample_key, encode, decode, codes, state.extra["codes"])

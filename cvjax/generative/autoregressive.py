@@ -166,11 +166,12 @@ def sample(
     _, height, width, channels = images.shape
     images, known = images.at[:, rows:].set(0.0), images[:, : max(rows, 1)]
     _, filled = net.apply({"params": params}, known, labels, mutable=["cache"])
-    cache = filled["cache"] if rows else jax.tree.map(jnp.zeros_like, filled["cache"])
+    cache = filled.get("cache", {})  # a network that sees the image alone has none
+    cache = cache if rows else jax.tree.map(jnp.zeros_like, cache)
 
     def call(method, cache, *arguments):
         outputs, changed = net.apply({"params": params, "cache": cache}, *arguments, method=method, mutable=["cache"])
-        return outputs, changed["cache"]
+        return outputs, changed.get("cache", {})
 
     def draw_row(row, carry):
         images, cache = carry

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, Key
 
 from cvjax import optim
+from cvjax.errors import UserError
 from cvjax.metrics import digits, plots
 
 Codes = Float[Array, "batch codes"]
@@ -135,12 +136,13 @@ def pictures(decode: Decode, codes: Codes, moments: Moments) -> dict[str, Float[
       moments: what codes are to be expected; of a variational autoencoder, its prior.
 
     Returns:
-      `interpolations`: the ends of each row are decoded codes. `traversals`: a row a latent, from the first code.
+      `interpolations`: the ends of each row are decoded codes; of a single code there are none. `traversals`: a row a
+      latent, from the first code.
     """
     pairs = min(ROWS, len(codes) // 2)
-    lines = interpolate(decode, codes[:pairs], codes[pairs : 2 * pairs])
+    lines = {"interpolations": sheet(interpolate(decode, codes[:pairs], codes[pairs : 2 * pairs]))} if pairs else {}
     widest = jnp.argsort(codes.var(axis=0), descending=True)[:ROWS]
-    return {"interpolations": sheet(lines), "traversals": sheet(traverse(decode, codes[0], widest, moments))}
+    return lines | {"traversals": sheet(traverse(decode, codes[0], widest, moments))}
 
 
 def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "height width 3"]]:
@@ -151,12 +153,14 @@ def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.nda
       batch: with the classes, `label`, and `valid`, False for padding.
 
     Returns:
-      `latent_map`, or nothing where images have no class.
+      `latent_map`, or nothing where images have no class, or codes no plane: there is but one image.
     """
     if not {"label", "valid"} <= batch.keys() or batch["label"].ndim != 1:
         return {}
     codes, labels, valid = fetch((codes, batch["label"], batch["valid"]))
     points, title = codes[valid], "the two latents"
+    if len(points) < 2:
+        return {}
     if codes.shape[1] == 1:
         points, title = np.pad(points, ((0, 0), (0, 1))), "the latent"
     elif codes.shape[1] > 2:
@@ -207,8 +211,10 @@ if __name__ == "__main__":
     def look(run: str, count: int, seed: int) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         """Returns the pictures of a run, as levels, and its samples."""
         description, recipe, state = runs.load(run)
+        if recipe.sample is None:
+            raise UserError(f"{run}: {description['config']['system']} draws no images and has no latents to look at.")
         settings = description["config"]["data"]
-        batch = next(data.load(settings, seed=0).evaluate())
+        batch = jax.tree.map(jnp.asarray, next(data.load(settings, seed=0).evaluate()))
         shown = recipe.visualise(state, batch, jax.random.key(seed))
         shown = {name: display.grid(np.asarray(image)) for name, image in shown.items()}
         return shown, np.asarray(recipe.sample(state, jax.random.key(seed), count)["image"])
@@ -222,6 +228,8 @@ if __name__ == "__main__":
         parser.add_argument("--count", type=int, default=digits.COUNT, help="how many samples are measured")
         parser.add_argument("--seed", type=int, default=0)
         arguments = parser.parse_args()
+        if arguments.count < 1:
+            raise UserError(f"--count={arguments.count}: expected 1 or more.")
         runs.make_folder(arguments.output, "--output")
         shown, samples = zip(
             *(look(run, arguments.count, arguments.seed) for run in (arguments.run_a, arguments.run_b)), strict=True

@@ -99,7 +99,7 @@ class MaskedConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         if self.mask:
             kernel = kernel * kernel_mask(shape, self.channels, self.mask, self.parts)
-        if above or side:
+        if above or side or (self.first and place is not None):
             x = self._windows(x, place, above, side)
         return conv(x, kernel) + bias
 

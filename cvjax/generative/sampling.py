@@ -48,8 +48,11 @@ def interpolate(prior: Prior, start: Latents, end: Latents, steps: int) -> Float
         return (1 - share) * start[:, None] + share * end[:, None]
     lengths = jnp.linalg.norm(start, axis=1) * jnp.linalg.norm(end, axis=1)
     angle = jnp.arccos(jnp.clip((start * end).sum(axis=1) / lengths, -1.0, 1.0))[:, None, None]
-    weights = jnp.sin((1 - share) * angle), jnp.sin(share * angle)
-    return (weights[0] * start[:, None] + weights[1] * end[:, None]) / jnp.sin(angle)
+    flat = jnp.sin(angle) < 1e-3  # no great arc is told: of one dimension, or the same latent twice
+    whole = jnp.where(flat, 1.0, jnp.sin(angle))
+    before = jnp.where(flat, 1 - share, jnp.sin((1 - share) * angle) / whole)
+    after = jnp.where(flat, share, jnp.sin(share * angle) / whole)
+    return before * start[:, None] + after * end[:, None]
 
 
 def pixel_measures(

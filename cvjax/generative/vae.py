@@ -228,7 +228,7 @@ class VAE:
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
         """Computes both bounds and the posterior of each image and, for digits, two samples of the prior beside it."""
-        observe_key, sample_key = jax.random.split(key)
+        observe_key, sample_key, prior_key = jax.random.split(key, 3)
         images = self.observe(observe_key, batch["image"])
         mean, log_variance = self.encode(state.params, images)
 
@@ -238,7 +238,7 @@ class VAE:
         nats = bounds(sample_key, log_p_x, mean, log_variance, self.importance_samples)
         rows = {"bits": -nats * self.bits, "divergence": gaussian_kl(mean, log_variance), "mean": mean}
         if self.measure == "digits":
-            z = jax.random.normal(jax.random.fold_in(key, 1), (2 * len(images), self.encoder.latent))
+            z = jax.random.normal(prior_key, (2 * len(images), self.encoder.latent))
             samples = expected_image(self.likelihood, self.decode(state.params, z))
             rows["samples"] = samples.reshape(-1, 2, *self.decoder.shape)
         return rows
@@ -332,13 +332,23 @@ def recipe(
       those of samples by `latents.sample_figures`.
 
     Raises:
-      UserError: a likelihood that there is not, or sizes below 1.
+      UserError: arguments that cannot be, or exclude one another.
     """
     outputs = {"bernoulli": 1, "categorical": levels, "gaussian": 2}.get(likelihood)
     if outputs is None or latent < 1 or levels < 2:
         raise UserError(f"config.recipe: likelihood={likelihood!r}, latent={latent}, levels={levels} cannot be built.")
-    if convolutional and any(size % 2 ** len(hidden) for size in shape[:2]):
-        raise UserError(f"config.recipe.shape={shape} cannot be halved {len(hidden)} times: pad or resize the images.")
+    if convolutional and (not hidden or any(size % 2 ** len(hidden) for size in shape[:2])):
+        raise UserError(
+            f"config.recipe.shape={tuple(shape)} cannot be halved by hidden={tuple(hidden)}: a convolutional encoder "
+            "needs a hidden layer or more, and sizes that can be halved as often: pad or resize the images."
+        )
+    if binarise and likelihood != "bernoulli":
+        raise UserError(
+            f'config.recipe.binarise=True makes images of two values: likelihood="bernoulli" is theirs, not '
+            f"{likelihood!r}."
+        )
+    if measure == "digits" and tuple(shape) != (8, 8, 1):
+        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {tuple(shape)}.')
     encoder = Encoder(latent, tuple(hidden), convolutional, dropout)
     decoder = Decoder(tuple(shape), outputs, tuple(hidden), convolutional, dropout)
     tx = optim.build(optimiser)

@@ -58,8 +58,6 @@ def _digits(images: Images) -> Found:
 
 
 def _pixels(images: Images) -> Found:
-    if any(side % 8 for side in images.shape[1:3]):
-        raise UserError(f'features "pixels" are of images whose sides are multiples of 8, not of {images.shape[1:]}.')
     return generative.thumbnails(images), None
 
 

@@ -232,7 +232,7 @@ def inception_score(probabilities: Float[np.ndarray, "samples classes"], splits:
 
     Args:
       probabilities: p(y|x) by a classifier; rows sum to 1. Samples should be in random order.
-      splits: number of parts.
+      splits: number of parts; fewer where there are fewer samples.
 
     Returns:
       (mean, standard deviation) over the parts; between 1 and the number of classes, higher is better.
@@ -240,7 +240,7 @@ def inception_score(probabilities: Float[np.ndarray, "samples classes"], splits:
     Source: Salimans et al., "Improved techniques for training GANs" (2016), section 4.
     """
     scores = []
-    for part in np.array_split(np.asarray(probabilities, np.float64), splits):
+    for part in np.array_split(np.asarray(probabilities, np.float64), min(splits, len(probabilities))):
         ratio = np.divide(part, part.mean(axis=0), out=np.ones_like(part), where=part > 0)  # 0 log 0 = 0
         scores.append(np.exp(np.mean(np.sum(part * np.log(ratio), axis=1))))
     return float(np.mean(scores)), float(np.std(scores))
@@ -324,12 +324,19 @@ def thumbnails(
     """Averages images down to `size` x `size` pixels: features for a coarse `fid` that needs no trained network.
 
     Args:
-      images: in [0, 1]; height and width multiples of `size`.
+      images: in [0, 1], of any height and width; a pixel that two thumbnail pixels share counts for each by its part.
       size: of the thumbnails.
 
     Returns:
       size * size * channels features an image.
     """
-    count, height, width, channels = images.shape
-    blocks = np.asarray(images, np.float64).reshape(count, size, height // size, size, width // size, channels)
-    return blocks.mean(axis=(2, 4)).reshape(count, -1)
+    _, height, width, _ = images.shape
+    small = np.einsum("ih,nhwc,jw->nijc", _areas(height, size), np.asarray(images, np.float64), _areas(width, size))
+    return small.reshape(len(images), -1)
+
+
+def _areas(length: int, size: int) -> Float[np.ndarray, "size length"]:
+    """Weights of the pixels of a line in each of the equal parts that it is cut into; rows sum to 1."""
+    edges, pixels = np.arange(size + 1) * length / size, np.arange(length)
+    shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.maximum(shared, 0) * size / length

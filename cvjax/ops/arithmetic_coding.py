@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Int
 
-HEADER = struct.Struct("<IHhH")  # rows, columns, lowest number, how many numbers from there on: 10 bytes
+HEADER = struct.Struct("<IHhH")  # rows, columns, lowest number, how many numbers follow it: 10 bytes
 INCREMENT = 8  # what a number seen adds to its count, which starts at 1: so one never seen costs the others little
 BITS = 32
 HALF, QUARTER, TOP = 1 << (BITS - 1), 1 << (BITS - 2), (1 << BITS) - 1
@@ -43,7 +43,7 @@ def compress(numbers: Int[np.ndarray, "rows columns"]) -> bytes:
     """Codes whole numbers.
 
     Args:
-      numbers: within 65,535 of one another, and from -32,768 to 32,767.
+      numbers: from -32,768 to 32,767.
 
     Returns:
       The bytes, 10 of them a header that says the sizes and the range.
@@ -52,7 +52,7 @@ def compress(numbers: Int[np.ndarray, "rows columns"]) -> bytes:
     lowest, highest = (int(numbers.min()), int(numbers.max())) if numbers.size else (0, 0)
     size = highest - lowest + 1
     bits = _encode((numbers - lowest).tolist(), [_Table(size) for _ in range(columns)])
-    return HEADER.pack(rows, columns, lowest, size) + np.packbits(np.fromiter(bits, np.uint8)).tobytes()
+    return HEADER.pack(rows, columns, lowest, size - 1) + np.packbits(np.fromiter(bits, np.uint8)).tobytes()
 
 
 def decompress(stream: bytes) -> Int[np.ndarray, "rows columns"]:
@@ -64,9 +64,9 @@ def decompress(stream: bytes) -> Int[np.ndarray, "rows columns"]:
     Returns:
       The numbers, int64.
     """
-    rows, columns, lowest, size = HEADER.unpack_from(stream)
+    rows, columns, lowest, more = HEADER.unpack_from(stream)
     bits = np.unpackbits(np.frombuffer(stream, np.uint8, offset=HEADER.size)).tolist()
-    symbols = _decode(itertools.chain(bits, itertools.repeat(0)), [_Table(size) for _ in range(columns)], rows)
+    symbols = _decode(itertools.chain(bits, itertools.repeat(0)), [_Table(more + 1) for _ in range(columns)], rows)
     return np.fromiter(symbols, np.int64, rows * columns).reshape(rows, columns) + lowest
 
 

@@ -15,10 +15,10 @@ FIRST, KERNEL = 5, 3
 
 
 @functools.cache
-def make(name, shape, levels=4, classes=None, layers=2, first_kernel=FIRST, seed=0):
+def make(name, shape, levels=4, classes=None, layers=2, first_kernel=FIRST, seed=0, kernel=KERNEL):
     """A network and random parameters for it: no bias is 0, no two classes are alike."""
     options = {} if name == "pixelcnn" else {"channels": shape[2]}
-    net = NETS[name](levels, classes, layers, 6, first_kernel, KERNEL, head=9, **options)
+    net = NETS[name](levels, classes, layers, 6, first_kernel, kernel, head=9, **options)
     labels = None if classes is None else jnp.zeros(1, jnp.int32)
     described = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, *shape)), labels)["params"]
     noise = np.random.default_rng(seed)

@@ -54,6 +54,19 @@ def test_sigmoid_layer_has_the_closed_form_of_the_paper(images):
     np.testing.assert_allclose(general, expected, rtol=1e-5)
 
 
+def test_rivals_are_given_the_same_noise_and_moments_are_of_clean_codes(images):
+    recipe = autoencoder.recipe((8, 8, 1), latent=3, corruption="gaussian", corruption_level=0.5)
+    batch = {"image": images}
+    state = jax.jit(recipe.init)(jax.random.key(0), batch)
+    outputs = jax.jit(recipe.eval_step)(state, batch, jax.random.key(1))
+    codes = recipe.predict(state, {"image": outputs["noisy"]})
+    np.testing.assert_allclose(codes["image"], outputs["denoised"], atol=1e-6)
+    assert outputs["noisy"].min() < -0.5 and outputs["noisy"].max() > 1.5
+    after, _ = jax.jit(recipe.train_step)(state, batch, jax.random.key(2))
+    clean = recipe.predict(state, batch)["code"]
+    np.testing.assert_allclose(after.extra["codes"].mean, state.extra["codes"].updated(clean, 0).mean, atol=1e-6)
+
+
 def test_kl_sparsity_is_scipys_entropy_of_coins_and_finite_at_the_ends():
     codes = jax.random.uniform(KEY, (30, 4))
     mean = np.asarray(codes, np.float64).mean(axis=0)

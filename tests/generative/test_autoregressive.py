@@ -75,6 +75,19 @@ def test_cached_samples_are_the_naive_ones(name, shape, classes, rows):
 
 
 @pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "sizes", [dict(first_kernel=1), dict(kernel=1), dict(layers=1), dict(first_kernel=1, kernel=1)]
+)
+def test_cached_samples_are_the_naive_ones_where_layers_have_nothing_to_keep(name, sizes):
+    net, params = make(name, (3, 4, 3), levels=5, **sizes)
+    empty = jnp.zeros((5, 3, 4, 3))
+    expected = jax.jit(autoregressive.sample_naively, static_argnums=1)(jax.random.key(6), apply_to(net, params), empty)
+    ours = jax.jit(autoregressive.sample, static_argnums=1)(jax.random.key(6), net, params, empty)
+    np.testing.assert_array_equal(ours, expected)
+    assert len(np.unique(ours)) > 2
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_cached_logits_are_those_of_whole_images(name):
     shape = (3, 4, 3)
     net, params = make(name, shape, levels=5)

@@ -40,6 +40,13 @@ def test_pictures_order_latents_by_how_much_they_vary():
     np.testing.assert_allclose(middle[:, 40], np.linspace(-2.5, 2.5, 9), rtol=1e-5)  # the second moves
 
 
+def test_a_single_code_has_neither_interpolations_nor_a_map():
+    codes = jnp.arange(3.0)[None]
+    shown = latents.pictures(lambda z: jnp.zeros((len(z), 8, 8, 1)), codes, latents.Moments.standard(3))
+    assert shown.keys() == {"traversals"}
+    assert latents.latent_map(codes, {"label": jnp.zeros(1, int), "valid": jnp.ones(1, bool)}) == {}
+
+
 def test_moments_approach_those_of_the_codes_and_samples_have_them():
     generator = np.random.default_rng(0)
     mixing, mean = np.array([[2.0, 0.5], [0.0, 0.3]]), np.array([3.0, -1.0])

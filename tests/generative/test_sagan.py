@@ -77,6 +77,8 @@ def test_three_training_steps_are_torchs(torch, system, batch):
         np.testing.assert_allclose(metrics["loss/generator"], g_loss.item(), rtol=1e-3, atol=1e-4)
     for name, network in (("generator", generator), ("discriminator", discriminator)):
         ours, block = state.params[name], f"{name.capitalize()}Block_1"
+        started = system[1].params[name][block]["Conv_0"]["kernel"]
+        assert np.abs(ours[block]["Conv_0"]["kernel"] - started).max() > 1e-4  # five times the tolerance
         kernel = np.asarray(ours[block]["Conv_0"]["kernel"]).transpose(CONVOLVED)
         np.testing.assert_allclose(kernel, network.blocks[1].convs[0].weight_orig.detach(), atol=2e-5)
         for part in "fv":

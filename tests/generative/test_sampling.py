@@ -97,6 +97,14 @@ def test_paths_keep_both_ends_and_what_the_prior_makes_likely(prior):
         assert middle.min() > 0.85 and middle.max() < 1.2  # the arc
 
 
+def test_paths_are_straight_where_there_is_no_arc():
+    start, end = jnp.array([[1.0], [1.0]]), jnp.array([[3.0], [-1.0]])  # of one dimension
+    paths = sampling.interpolate("normal", start, end, 3)
+    np.testing.assert_allclose(paths[..., 0], [[1, 2, 3], [1, 0, -1]], atol=1e-6)
+    same = jax.random.normal(jax.random.key(0), (1, 4))
+    np.testing.assert_allclose(sampling.interpolate("normal", same, same, 3), same[None].repeat(3, axis=1), atol=1e-6)
+
+
 def test_latents_are_of_the_prior():
     for prior, deviation, bound in [("uniform", 1 / np.sqrt(3), 1.0), ("normal", 1.0, 6.0)]:
         z = Sampler(Memory(), (8, 8, 1), 50, prior).draw(jax.random.key(0), 400)

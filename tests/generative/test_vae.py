@@ -170,5 +170,11 @@ def test_mistakes_are_named():
         vae.recipe(shape=(8, 8, 1), levels=1)
     with pytest.raises(UserError, match=r"shape=\(9, 9, 1\)"):
         vae.recipe(shape=(9, 9, 1), convolutional=True)
+    with pytest.raises(UserError, match=r"hidden=\(\)"):
+        vae.recipe(shape=(8, 8, 1), convolutional=True, hidden=())
+    with pytest.raises(UserError, match=r"binarise=True.*not 'gaussian'"):
+        vae.recipe(shape=(8, 8, 1), likelihood="gaussian", binarise=True)
+    with pytest.raises(UserError, match=r"8 x 8 grey images, not \(16, 16, 1\)"):
+        vae.recipe(shape=(16, 16, 1), measure="digits")
     with pytest.raises(UserError, match=r"the images are \(8, 8, 1\)"):
         vae.recipe(shape=(16, 16, 1)).init(jax.random.key(0), {"image": jnp.zeros((2, 8, 8, 1))})

@@ -36,7 +36,7 @@ def batch():
 def test_two_training_steps_under_the_penalty_are_torchs(torch, batch):
     """Critic steps on parts of the batch, double backward, one number an image; then the generator, fresh latents."""
     recipe = make(generator_optimiser=ADAM, discriminator_optimiser=ADAM)
-    state = jax.jit(recipe.init)(jax.random.key(0), batch)
+    start = state = jax.jit(recipe.init)(jax.random.key(0), batch)
     step = jax.jit(recipe.train_step)
     generator, critic = networks(torch, normalise=False)
     carry_across(torch, state, generator, critic)
@@ -69,8 +69,9 @@ def test_two_training_steps_under_the_penalty_are_torchs(torch, batch):
     for name, layer in (("Conv_0", critic.net[0]), ("Conv_1", critic.net[2])):
         kernel = np.asarray(state.params["discriminator"][name]["kernel"]).transpose(CONVOLVED)
         np.testing.assert_allclose(kernel, layer.weight.detach(), atol=1e-5)  # a tenth of one step; there were ten
-    kernel = np.asarray(state.params["generator"]["ConvTranspose_0"]["kernel"]).transpose(TRANSPOSED)
-    np.testing.assert_allclose(kernel, generator.net[2].weight.detach(), atol=1e-5)
+    before, kernel = (np.asarray(s.params["generator"]["ConvTranspose_0"]["kernel"]) for s in (start, state))
+    np.testing.assert_allclose(kernel.transpose(TRANSPOSED), generator.net[2].weight.detach(), atol=1e-5)
+    assert np.abs(kernel - before).max() > 5e-5  # it has been trained
 
 
 @pytest.mark.parity
@@ -79,7 +80,7 @@ def test_a_training_step_with_clipping_is_torchs(torch, batch):
     state = jax.jit(recipe.init)(jax.random.key(0), batch)
     generator, critic = networks(torch)
     carry_across(torch, state, generator, critic)
-    rms = torch.optim.RMSprop(critic.parameters(), 5e-5)
+    rms, generator_rms = (torch.optim.RMSprop(net.parameters(), 5e-5) for net in (critic, generator))
     key = jax.random.key(3)
     z = torch.tensor(np.asarray(jax.random.normal(jax.random.split(key, 4)[0], (CRITIC_STEPS * BATCH, LATENT))))
     parts = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2).split(BATCH)
@@ -93,14 +94,25 @@ def test_a_training_step_with_clipping_is_torchs(torch, batch):
         with torch.no_grad():
             for weights in critic.parameters():
                 weights.clamp_(-0.01, 0.01)
+    fresh = jax.random.normal(jax.random.fold_in(jax.random.split(key, 4)[0], 1), (BATCH, LATENT))
+    generator_loss = -critic(generator(torch.tensor(np.asarray(fresh)))).mean()
+    generator_rms.zero_grad()
+    generator_loss.backward()
+    generator_rms.step()
+    start = state
     state, metrics = jax.jit(recipe.train_step)(state, batch, key)
     np.testing.assert_allclose(metrics["loss/discriminator"], loss.item(), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss/generator"], generator_loss.item(), rtol=1e-3, atol=1e-6)
     leaves = jax.tree.leaves(state.params["discriminator"])
     assert all(np.abs(leaf).max() <= np.float32(0.01) for leaf in leaves)
-    kernel = np.asarray(state.params["discriminator"]["Conv_0"]["kernel"]).transpose(CONVOLVED)
     # RMSProp's first steps are ten times its rate; where a gradient is nearly 0 its sign is chance
-    wrong = np.abs(kernel - critic.net[0].weight.detach().numpy()) > 5e-5
-    assert wrong.mean() < 0.02
+    for name, layer, order, theirs in (
+        ("discriminator", "Conv_0", CONVOLVED, critic.net[0]),
+        ("generator", "ConvTranspose_0", TRANSPOSED, generator.net[2]),
+    ):
+        before, kernel = (np.asarray(s.params[name][layer]["kernel"]).transpose(order) for s in (start, state))
+        wrong = np.abs(kernel - theirs.weight.detach().numpy()) > 5e-5
+        assert wrong.mean() < 0.02 and (np.abs(kernel - before) > 2.5e-4).mean() > 0.9
 
 
 def test_under_the_penalty_the_critic_has_no_batch_normalisation(batch):

@@ -269,3 +269,15 @@ def test_thumbnails_average_blocks():
     found = generative.thumbnails(images)
     np.testing.assert_allclose(found, np.stack(expected, axis=1).reshape(5, 128), rtol=1e-6)  # float32 means
     assert found.dtype == np.float64
+
+
+def test_fewer_samples_than_splits_are_scored_one_by_one():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    assert generative.inception_score(probabilities) == (1.0, 0.0)  # each part is its own mean
+
+
+def test_thumbnails_of_any_size_average_areas():
+    images = np.random.default_rng(11).random((3, 28, 5, 1))
+    fine = images.repeat(8, axis=1).repeat(8, axis=2)  # 8 * 28 rows are 8 blocks of 28, 8 * 5 columns 8 blocks of 5
+    expected = fine.reshape(3, 8, 28, 8, 5, 1).mean(axis=(2, 4)).reshape(3, 64)
+    np.testing.assert_allclose(generative.thumbnails(images), expected, rtol=1e-12)

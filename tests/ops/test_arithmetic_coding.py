@@ -49,6 +49,8 @@ def test_certain_numbers_cost_nearly_nothing_and_none_nothing():
     same[17] = 30
     assert len(compress(same)) < HEADER.size + 25
     np.testing.assert_array_equal(decompress(compress(same)), same)
+    ends = np.array([[-32768], [32767]])
+    np.testing.assert_array_equal(decompress(compress(ends)), ends)
     empty = np.zeros((0, 3), np.int32)
     np.testing.assert_array_equal(decompress(compress(empty)), empty)
 
