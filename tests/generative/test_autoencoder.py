@@ -64,7 +64,7 @@ def test_rivals_are_given_the_same_noise_and_moments_are_of_clean_codes(images):
     assert outputs["noisy"].min() < -0.5 and outputs["noisy"].max() > 1.5
     after, _ = jax.jit(recipe.train_step)(state, batch, jax.random.key(2))
     clean = recipe.predict(state, batch)["code"]
-    np.testing.assert_allclose(after.extra["codes"].mean, state.extra["codes"].updated(clean, 0).mean, atol=1e-6)
+    np.testing.assert_allclose(after.extra["codes"].mean, state.extra["codes"].updated(clean, state.step).mean, atol=1e-6)
 
 
 def test_kl_sparsity_is_scipys_entropy_of_coins_and_finite_at_the_ends():
