@@ -238,7 +238,7 @@ def pictures(rows: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Flo
         "neighbours": np.asarray(latents.sheet(jnp.asarray(found))),
     }
     if "noisy" in rows:
-        noisy, denoised = np.clip(rows["noisy"][:32], 0, 1), rows["denoised"][:32]
+        noisy, denoised = rows["noisy"][:32], rows["denoised"][:32]
         columns = [noisy, denoising.nonlocal_means(images[:32], noisy), denoised, images[:32]]
-        shown["denoising"] = np.stack(columns, axis=1).reshape(-1, *images.shape[1:])
+        shown["denoising"] = np.stack(columns, axis=1).clip(0, 1).reshape(-1, *images.shape[1:])
     return shown
