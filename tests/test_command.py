@@ -40,6 +40,8 @@ def folder(name):
 
 
 SKIP = 'data.on_corrupt="skip" leaves out'
+SCENES = ["--config=configs/conditional_pixelcnn_digits.py:smoke", "--config.data.name=digit_scenes/plain_64"]
+SCENES += ["--config.recipe.shape=(64, 64, 3)", "--config.recipe.measure=none"]
 # The name of each mistake: (arguments of train.py, what the message has to say).
 MISTAKES = {
     "no config": ([], ["--config=FILE", "configs/vae_digits.py"]),
@@ -71,15 +73,7 @@ MISTAKES = {
         ["--config=configs/yolov2_scenes.py:smoke", "--config.data.max_boxes=None"],
         ["which the dataset does not have", "config.data.max_boxes"],
     ),
-    "a dataset without a class for each image": (
-        [
-            "--config=configs/conditional_pixelcnn_digits.py:smoke",
-            "--config.data.name=digit_scenes/plain_64",
-            "--config.recipe.shape=(64, 64, 3)",
-            "--config.recipe.measure=none",
-        ],
-        ["reads `label` of the examples, which the dataset does not have"],
-    ),
+    "a dataset without labels": (SCENES, ["reads `label` of the examples, which the dataset does not have"]),
     "unknown dataset": ([VAE, "--config.data.name=digit"], ["digit", "Did you mean 'digits'?"]),
     "unknown split": ([VAE, "--config.data.train_split=trian"], ["trian", "train"]),
     "unknown transform": ([VAE, "--config.data.transforms=({'op': 'flop'},)"], ["flop", "flip"]),
