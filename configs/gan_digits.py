@@ -2,10 +2,11 @@
 
 Paper: Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661).
 Command: python train.py --config=configs/gan_digits.py --workdir=runs/gan_digits
-Result: all ten classes, the smallest 4.3 % of the samples, FID 2.95 times that of one Gaussian a class and recall 0.78
-  (seed 51). `collapsed`: one image for all latents, which changes as the training goes on; FID 51 times the
-  control's, and recall 0, where precision is 1 and the discriminator's loss that of guessing (seed 51).
-Time: 1.4 minutes on two CPU cores beside other work; `collapsed`, with ten steps of the generator to one, 7.
+Result: all ten classes, the smallest 5 to 7 % of the samples, FID 2.06, 2.21 and 2.64 times that of one Gaussian a
+  class and recall 0.77 to 0.82 (seeds 221, 222 and 223). `collapsed`: one image for all latents, which changes as the
+  training goes on; FID 43 times the control's, and recall 0, where the discriminator's loss is that of guessing
+  (seed 221).
+Time: 2 minutes of one CPU core; `collapsed`, with ten steps of the generator to one, 8.
 """
 
 from cvjax.config import experiment, variant
@@ -35,7 +36,7 @@ def get_config(name: str = ""):
         figure_every=1000,
         checkpoint_every=3000,
         checkpoint_best="smallest_class",
-        expect={"fid_over_control": ("<=", 3.0), "smallest_class": (">=", 0.03), "classes_seen": (">=", 10)},
+        expect={"fid_over_control": ("<=", 2.7), "smallest_class": (">=", 0.05), "classes_seen": (">=", 10)},
     )
     smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1}
     # "G must not be trained too much without updating D" (section 6): ten steps of the generator to one.

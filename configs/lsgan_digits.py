@@ -2,8 +2,8 @@
 
 Paper: Mao et al., Least Squares Generative Adversarial Networks, 2017 (arXiv:1611.04076).
 Command: python train.py --config=configs/lsgan_digits.py --workdir=runs/lsgan_digits
-Result: not measured: the bars are goals.
-Time: not measured; 12,000 steps, as DCGAN, which takes 2 to 3 minutes on two CPU cores.
+Result: FID 0.624 and 0.622 times that of one Gaussian a class, recall 0.89 and 0.85 (seeds 211 and 212).
+Time: 6 minutes of one CPU core beside other work; 12,000 steps, as DCGAN, which takes 2 to 3 on two cores.
 """
 
 from cvjax.config import experiment, variant
@@ -32,8 +32,8 @@ def get_config(name: str = ""):
         checkpoint_every=2000,
         checkpoint_best="fid_over_control",
         expect={
-            "fid_over_control": ("<=", 0.9),
-            "nearest_distance": (">=", 14.0),
+            "fid_over_control": ("<=", 0.65),
+            "nearest_distance": (">=", 17.0),
             "smallest_class": (">=", 0.05),
         },
     )

@@ -2,8 +2,9 @@
 
 Paper: Arjovsky, Chintala & Bottou, Wasserstein GAN, 2017 (arXiv:1701.07875).
 Command: python train.py --config=configs/wgan_digits.py --workdir=runs/wgan_digits
-Result: not measured: the bars are goals.
-Time: not measured; 6,000 steps, each 5 of the critic and one of the generator.
+Result: FID 1.81 times that of one Gaussian a class and recall 0.87, where WGAN-GP has 0.79 to 0.95 after as many steps
+  (seed 221). With the paper's bound of 0.01, 2.81 after 4,000 steps (seed 211).
+Time: 5 minutes of one CPU core; 6,000 steps, each 5 of the critic and one of the generator.
 """
 
 from cvjax.config import experiment, variant
@@ -34,7 +35,7 @@ def get_config(name: str = ""):
         figure_every=1000,
         checkpoint_every=2000,
         checkpoint_best="fid_over_control",
-        expect={"fid_over_control": ("<=", 2.0), "smallest_class": (">=", 0.03)},
+        expect={"fid_over_control": ("<=", 2.0), "smallest_class": (">=", 0.05)},
     )
     smoke = {"steps": 4, "recipe.width": 8, "data.batch": 40, "log_every": 1}
     return variant(config, name, smoke=smoke)
