@@ -4,7 +4,7 @@ Paper: Vincent et al., Stacked Denoising Autoencoders, JMLR 2010; the variants `
 other two corruptions.
 Command: python train.py --config=configs/denoising_digits.py --workdir=runs/denoising_digits
 Result: PSNR on the 500 held-out digits from 14.3 to 19.0 dB, 3.65 dB over non-local means; precision at 10 of a search
-  by codes 0.947, by pixels 0.946 (seed 221; 222 and 223: 3.65 and 3.48 dB, 0.946 and 0.948). `salt_and_pepper`: from
+  by codes 0.947, by pixels 0.946 (seed 221; 222 and 223: 3.65 and 3.68 dB, 0.946 and 0.949). `salt_and_pepper`: from
   9.7 to 16.2 dB, 5.2 over non-local means and over the median filter; `masking`: from 12.2 to 18.1 dB, 5.9 over
   non-local means (both seed 11); their searches are worse than by pixels.
 Time: 20 seconds of one CPU core.
@@ -41,7 +41,7 @@ def get_config(name: str = ""):
         eval_every=2000,
         figure_every=2000,
         checkpoint_every=2000,
-        expect={"psnr_over_nonlocal_means": (">=", 3.4), "precision_over_pixels": (">", 0.0)},
+        expect={"psnr_over_nonlocal_means": (">=", 3.6), "precision_over_pixels": (">", 0.0)},
     )
     variants = {
         "smoke": {"steps": 4, "recipe.hidden": (16,), "recipe.latent": 8, "data.batch": 16, "log_every": 1},
