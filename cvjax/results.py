@@ -120,9 +120,36 @@ def write_results(
             [title, *(display.format_number(scores[n]) if n in scores else "" for n in names)]
             for title, scores in lines.items()
         ]
-        title = f"## Controls of {row['config']}\n\nWhat simple or broken competitors score by the same code.\n\n"
-        text = _replace(text, f"controls {row['config']}", title + _table(["", *names], body))
+        text = _replace_controls(text, row["config"], _table(["", *names], body).splitlines())
     rundir.write_whole(path, text)
+
+
+def _replace_controls(text: str, name: str, table: Sequence[str]) -> str:
+    """Puts a system's line into the table of its competitors, which systems of equal competitors share."""
+    head, rule, own, *competitors = table
+    shared = []
+
+    def renew(match: re.Match) -> str:
+        old_head, old_rule, *lines = [line for line in match[1].splitlines() if line.startswith("|")]
+        systems = {line.split("**")[1]: line for line in lines if line.startswith("| **")}
+        others = [line for line in lines if not line.startswith("| **")]
+        systems.pop(name, None)
+        if (old_head, others) == (head, competitors):
+            shared.append(name)
+            systems[name] = own
+        return _controls([old_head, old_rule], systems, others) if systems else ""
+
+    text = re.sub(r"<!-- controls -->\n(.*?)<!-- /controls -->\n*", renew, text, flags=re.DOTALL)
+    if not shared:
+        text = f"{text.rstrip()}\n\n{_controls([head, rule], {name: own}, competitors)}"
+    return f"{text.rstrip()}\n"
+
+
+def _controls(head: Sequence[str], systems: Mapping[str, str], competitors: Sequence[str]) -> str:
+    names = sorted(systems)
+    title = [f"## Controls of {', '.join(names)}", "", "What simple or broken competitors score by the same code.", ""]
+    lines = ["<!-- controls -->", *title, *head, *(systems[name] for name in names), *competitors, "<!-- /controls -->"]
+    return "\n".join([*lines, "", ""])
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -46,6 +46,26 @@ def test_controls_stand_beside_the_system_and_words_around_the_tables_survive(tm
     assert ["noise", "40"] in rows_of(path) and ["class means", "4"] not in rows_of(path)
 
 
+def test_systems_of_equal_competitors_share_a_table_and_leave_it_when_these_change(tmp_path):
+    path, noise = tmp_path / "RESULTS.md", {"noise": {"fid": 40.0}, "copies": {"fid": 0.1, "kl": 2.0}}
+    for name, fid in [("wgan_digits", 0.7), ("dcgan_digits", 0.6), ("wgan_digits", 0.8)]:
+        results.write_results(path, row(name), noise, {"fid": fid})
+    tables = rows_of(path)[4:]  # after the header and two rows, the table's own header
+    assert [cells[0] for cells in tables] == [
+        "**dcgan_digits** (seed 7)",
+        "**wgan_digits** (seed 7)",
+        "noise",
+        "copies",
+    ]
+    assert tables[1][1] == "0.8" and path.read_text().count("## Controls of dcgan_digits, wgan_digits\n") == 1
+    results.write_results(path, row("dcgan_digits"), noise | {"copies": {"fid": 0.2}}, {"fid": 0.6})
+    assert "## Controls of wgan_digits\n" in path.read_text() and "## Controls of dcgan_digits\n" in path.read_text()
+    assert path.read_text().count("**dcgan_digits**") == 1
+    before = path.read_text()
+    results.write_results(path, row("wgan_digits"), noise, {"fid": 0.8})
+    assert path.read_text() == before
+
+
 def test_the_command_trains_from_scratch_and_says_that_a_bar_was_missed(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     output, work = tmp_path / "RESULTS.md", tmp_path / "runs"
