@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 import jaxtyping
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEVICES = "--xla_force_host_platform_device_count"
@@ -57,3 +58,20 @@ def _pytree(make):
 
 
 flax.struct.dataclass = _pytree(flax.struct.dataclass)
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """torchvision, for what stands on it too, even where its compiled operators are for another build of torch."""
+    torch, library = pytest.importorskip("torch"), None
+    try:
+        module = pytest.importorskip("torchvision")
+    except RuntimeError:  # "operator torchvision::nms does not exist"; its networks need the name and nothing of it
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        module = pytest.importorskip("torchvision")
+    yield module
+    del library  # which undoes its definitions

@@ -185,7 +185,7 @@ def test_kid_is_the_kernel_distance_over_subsets():
 
 
 @pytest.mark.parity
-def test_fid_kid_and_inception_score_are_those_of_torchmetrics():
+def test_fid_kid_and_inception_score_are_those_of_torchmetrics(torchvision):  # which torchmetrics imports
     torch = pytest.importorskip("torch")
     pytest.importorskip("torchmetrics")
     from torchmetrics.image.fid import FrechetInceptionDistance

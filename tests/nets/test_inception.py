@@ -1,7 +1,5 @@
 """Inception v3 beside torch-fidelity's network, which is FID's, and torchvision's, through files of their weights."""
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,19 +9,9 @@ from cvjax.nets.inception import BLOCKS, CLASSES, InceptionV3, resize_as_tensorf
 from cvjax.weights import inception
 
 
-@pytest.fixture(scope="module")
-def torch():
-    """torch, with torchvision to be imported even where its compiled operators are for another build of torch."""
-    torch = pytest.importorskip("torch")
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:  # "operator torchvision::nms does not exist"; networks need its name and nothing of it
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")  # as long as there is a reference to it
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield torch
+@pytest.fixture
+def torch(torchvision):
+    return pytest.importorskip("torch")
 
 
 def fidelity_network(torch, monkeypatch):
