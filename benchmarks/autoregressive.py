@@ -25,15 +25,19 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks import report, steps
-from cvjax.generative import autoregressive
-from cvjax.generative.gated_pixelcnn import GatedPixelCNN
-from cvjax.generative.masked import kernel_mask
-from cvjax.generative.pixelcnn import PixelCNN
-from cvjax.generative.pixelrnn import PixelRNN
+from cvjax.generative.autoregressive import pixel_model
+from cvjax.generative.autoregressive.gated_pixelcnn import GatedPixelCNN
+from cvjax.generative.autoregressive.masked import kernel_mask
+from cvjax.generative.autoregressive.pixelcnn import PixelCNN
+from cvjax.generative.autoregressive.pixelrnn import PixelRNN
 
 IMAGES = 64
 ROUNDS = 15
-NETS = {"generative.pixelcnn": PixelCNN, "generative.gated_pixelcnn": GatedPixelCNN, "generative.pixelrnn": PixelRNN}
+NETS = {
+    "generative.autoregressive.pixelcnn": PixelCNN,
+    "generative.autoregressive.gated_pixelcnn": GatedPixelCNN,
+    "generative.autoregressive.pixelrnn": PixelRNN,
+}
 # name: (bar on naive by cached, config, what it changes, rounds)
 SAMPLED = {
     "PixelCNN, configs/pixelcnn_digits.py": (5.0, "pixelcnn_digits", {}, ROUNDS),
@@ -63,8 +67,8 @@ def sampler(config: Mapping[str, Any], cached: bool, images: int = IMAGES) -> Ca
     """A function that draws images by a network with random parameters; its calls draw others each time."""
     net, empty = network(config), jax.numpy.zeros((images, *config["recipe"]["shape"]))
     params = jax.jit(net.init)(jax.random.key(config["seed"]), empty[:1])["params"]
-    naive = partial(autoregressive.sample_naively, apply=lambda x: net.apply({"params": params}, x), images=empty)
-    draw = jax.jit(partial(autoregressive.sample, net=net, params=params, images=empty) if cached else naive)
+    naive = partial(pixel_model.sample_naively, apply=lambda x: net.apply({"params": params}, x), images=empty)
+    draw = jax.jit(partial(pixel_model.sample, net=net, params=params, images=empty) if cached else naive)
     keys = (jax.random.key(index) for index in itertools.count())
     return lambda: jax.block_until_ready(draw(next(keys)))
 
@@ -102,7 +106,7 @@ class Masked(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """`cvjax.generative.pixelcnn.ResidualBlock`."""
+    """`cvjax.generative.autoregressive.pixelcnn.ResidualBlock`."""
 
     def __init__(self, width: int, kernel: int, channels: int, dropout: float):
         super().__init__()
@@ -122,7 +126,7 @@ class Block(nn.Module):
 
 
 class Peer(nn.Module):
-    """`cvjax.generative.pixelcnn.PixelCNN` and its loss."""
+    """`cvjax.generative.autoregressive.pixelcnn.PixelCNN` and its loss."""
 
     def __init__(self, recipe: Mapping[str, Any]):
         super().__init__()

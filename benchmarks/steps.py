@@ -99,7 +99,7 @@ def _our_step(config: Mapping[str, Any]) -> tuple[Callable, Any, list[dict[str, 
 
 
 class Vae(nn.Module):
-    """The dense autoencoder with a categorical likelihood, `cvjax.generative.vae`."""
+    """The dense autoencoder with a categorical likelihood, `cvjax.generative.autoencoders.vae`."""
 
     def __init__(self, shape, latent, hidden, dropout, levels):
         super().__init__()
@@ -125,12 +125,12 @@ class Vae(nn.Module):
 def torch_networks(config: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The networks of an experiment, by the names of its state's parameters."""
     recipe = config["recipe"]
-    if config["system"] == "generative.vae":
+    if config["system"] == "generative.autoencoders.vae":
         return {"vae": Vae(**{key: recipe[key] for key in ("shape", "latent", "hidden", "dropout", "levels")})}
-    if config["system"] == "generative.sagan":
+    if config["system"] == "generative.gans.sagan":
         generator, discriminator = torch_gans.sagan(recipe)
     else:
-        generator, discriminator = torch_gans.dcgan(recipe, normalise=config["system"] == "generative.gan")
+        generator, discriminator = torch_gans.dcgan(recipe, normalise=config["system"] == "generative.gans.gan")
     return {"generator": generator, "discriminator": discriminator}
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cvjax.generative import gan
+from cvjax.generative.gans import gan
 
 
 def dcgan(recipe: Mapping[str, Any], normalise: bool) -> tuple[nn.Module, nn.Module]:
@@ -172,7 +172,11 @@ def stepper(config: Mapping[str, Any], generator: nn.Module, discriminator: nn.M
     adam_g = adam(generator, recipe["generator_optimiser"])
     adam_d = adam(discriminator, recipe["discriminator_optimiser"])
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(training["ema"]), use_buffers=True)
-    update = {"generative.gan": _dcgan_losses, "generative.wgan": _wgan_losses, "generative.sagan": _sagan_losses}
+    update = {
+        "generative.gans.gan": _dcgan_losses,
+        "generative.gans.wgan": _wgan_losses,
+        "generative.gans.sagan": _sagan_losses,
+    }
     discriminator_loss, generator_loss = update[config["system"]](recipe)
     count = training["discriminator_steps"]
 

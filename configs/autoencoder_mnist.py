@@ -14,7 +14,7 @@ STEPS = 37_500
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
-        "generative.autoencoder",
+        "generative.autoencoders.autoencoder",
         recipe=dict(
             shape=(28, 28, 1),
             latent=30,

@@ -17,7 +17,7 @@ def get_config(name: str = ""):
     # generator draws one image a class.
     slow, fast = (dict(name="adam", learning_rate=rate, b1=0.5) for rate in (1e-4, 4e-4))
     config = experiment(
-        "generative.gan",
+        "generative.gans.gan",
         recipe=dict(
             shape=(8, 8, 1),
             networks="dense",

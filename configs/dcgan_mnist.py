@@ -14,7 +14,7 @@ def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     pad = ({"op": "pad", "padding": 2},)
     config = experiment(
-        "generative.gan",
+        "generative.gans.gan",
         recipe=dict(shape=(32, 32, 1), latent=100, width=64, measure="pixels", samples_per_example=1),
         data=dict(name="mnist", batch=128, eval_batch=512, transforms=pad, eval_transforms=pad),
         steps=11_725,

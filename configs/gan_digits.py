@@ -17,7 +17,7 @@ def get_config(name: str = ""):
     # Adam in place of the paper's SGD with momentum, and fewer units for 64 pixels.
     adam = dict(name="adam", learning_rate=2e-4, b1=0.5)
     config = experiment(
-        "generative.gan",
+        "generative.gans.gan",
         recipe=dict(
             shape=(8, 8, 1),
             networks="dense",

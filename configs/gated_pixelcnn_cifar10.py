@@ -13,7 +13,7 @@ from cvjax.config import experiment, variant
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
-        "generative.gated_pixelcnn",
+        "generative.autoregressive.gated_pixelcnn",
         recipe=dict(shape=(32, 32, 3), ema=0.9995),
         data=dict(name="cifar10", batch=16, eval_batch=400),
         steps=312_500,

@@ -12,7 +12,7 @@ from cvjax.config import experiment, variant
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
-        "generative.gan",
+        "generative.gans.gan",
         recipe=dict(
             shape=(8, 8, 1),
             loss="least_squares",

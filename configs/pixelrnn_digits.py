@@ -14,7 +14,7 @@ from cvjax.config import experiment, variant
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
-        "generative.pixelrnn",
+        "generative.autoregressive.pixelrnn",
         recipe=dict(
             shape=(8, 8, 1),
             levels=17,

@@ -12,7 +12,7 @@ from cvjax.config import experiment, variant
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
-        "generative.sagan",
+        "generative.gans.sagan",
         recipe=dict(shape=(32, 32, 3), classes=10, width=64, attention=16, measure="pixels", samples_per_example=1),
         data=dict(name="cifar10", batch=256, eval_batch=512),
         steps=100_000,

@@ -15,7 +15,7 @@ STEPS = 4000
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
-        "generative.autoencoder",
+        "generative.autoencoders.autoencoder",
         recipe=dict(
             shape=(8, 8, 1),
             latent=128,

@@ -12,7 +12,7 @@ from cvjax.config import experiment, variant
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
-        "generative.vae",
+        "generative.autoencoders.vae",
         recipe=dict(
             shape=(28, 28, 1),
             latent=50,

@@ -15,7 +15,7 @@ def get_config(name: str = ""):
     # Four times the paper's rate and five times its bound, for a run of minutes.
     rmsprop = dict(name="rmsprop", learning_rate=2e-4, decay=0.99, eps_in_sqrt=False)
     config = experiment(
-        "generative.wgan",
+        "generative.gans.wgan",
         recipe=dict(
             shape=(8, 8, 1),
             constraint="clipping",

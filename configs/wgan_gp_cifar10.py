@@ -15,7 +15,7 @@ def get_config(name: str = ""):
     adam = dict(name="adam", learning_rate=2e-4, b1=0.0, b2=0.9)
     schedule = dict(name="linear_schedule", end_value=0.0)
     config = experiment(
-        "generative.wgan",
+        "generative.gans.wgan",
         recipe=dict(
             shape=(32, 32, 3),
             width=128,

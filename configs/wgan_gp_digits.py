@@ -20,7 +20,7 @@ def get_config(name: str = ""):
         return dict(name="adam", learning_rate=4e-4, b1=0.0, b2=0.9, schedule=decay)
 
     config = experiment(
-        "generative.wgan",
+        "generative.gans.wgan",
         recipe=dict(
             shape=(8, 8, 1),
             latent=32,

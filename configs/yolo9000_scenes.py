@@ -24,7 +24,7 @@ def get_config(name: str = ""):
             tree="digits",
             unboxed=("2", "5", "8"),
             shape=(64, 64, 3),
-            # What python -m cvjax.detection.yolov2 prints for this config; withheld boxes have no part in it.
+            # What python -m cvjax.programs.anchors prints for this config; withheld boxes have no part in it.
             anchors=((0.995, 1.769), (1.354, 2.29), (1.869, 3.018)),
             width=16,
             stages=(1, 1, 3, 3),

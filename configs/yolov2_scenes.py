@@ -22,7 +22,7 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(64, 64, 3),
             classes=10,
-            # What python -m cvjax.detection.yolov2 prints for this config.
+            # What python -m cvjax.programs.anchors prints for this config.
             anchors=((0.966, 1.709), (1.25, 2.056), (1.528, 2.514), (1.811, 2.963), (2.167, 3.273)),
             width=16,
             stages=(1, 1, 3, 3),  # cells of 8 pixels, as small as the digits are

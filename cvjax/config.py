@@ -30,7 +30,7 @@ FAMILIES += ("interpret", "attacks")
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int)
 
 DEFAULTS = dict(
-    system="",  # import path below cvjax: "generative.gan"
+    system="",  # import path below cvjax: "generative.gans.gan"
     recipe={},  # keyword arguments of the system's recipe()
     data=data.DEFAULTS,  # which examples, in what batches, transformed how
     steps=1000,  # training steps in all, those before a resume included
@@ -55,7 +55,7 @@ def experiment(system: str, **values: Any) -> ConfigDict:
     that is a dataclass becomes a group of keys, its fields.
 
     Args:
-      system: import path below cvjax, such as "generative.vae".
+      system: import path below cvjax, such as "generative.autoencoders.vae".
       **values: top-level keys; dicts are laid over the defaults one level deep, and over those of a dataclass.
 
     Returns:
@@ -116,7 +116,7 @@ def find_system(name: str) -> types.ModuleType:
     """Imports a system's module.
 
     Args:
-      name: import path below cvjax, such as "generative.gan".
+      name: import path below cvjax, such as "generative.gans.gan".
 
     Raises:
       UserError: there is no such system.

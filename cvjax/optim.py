@@ -97,21 +97,6 @@ def learning_rate(config: Mapping[str, Any], step: int | Int[Array, ""]) -> Floa
     return jnp.asarray(rate(step // own.get("accumulate", 1)) if callable(rate) else rate, jnp.float32)
 
 
-def moving_average(average: PyTree, latest: PyTree, step: Int[Array, ""], keep: float) -> PyTree:
-    """Moves an exponential moving average on by a step; at first its memory is short, since all changes fast.
-
-    Args:
-      average: parameters, with batch statistics where the network has them: these belong to parameters.
-      latest: what the step made of them.
-      step: training steps taken before, `state.step`.
-      keep: share of the average that is kept, (1 + step) / (10 + step) where that is less, as TensorFlow has it.
-
-    Returns:
-      The average.
-    """
-    return optax.incremental_update(latest, average, 1 - jnp.minimum(keep, (1 + step) / (10 + step)))
-
-
 @functools.cache
 def optimisers() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Finds every optimiser of optax by name."""

@@ -80,7 +80,7 @@ MISTAKES = {
     "unknown optimiser": ([VAE, "--config.recipe.optimiser.name=adm"], ["config.recipe.optimiser", "adm", "adam"]),
     "unknown mesh": ([VAE, "--config.mesh.data=3", "--config.mesh.fsdp=5"], ["config.mesh", "8 devices"]),
     "indivisible batch": ([VAE, "--config.data.batch=17"], ["17", "8"]),
-    "unknown system": ("system", ["config.system", "Did you mean 'generative.vae'?"]),
+    "unknown system": ("system", ["config.system", "Did you mean 'generative.autoencoders.vae'?"]),
     "misspelt key in the file": ("key", ["config.stepz", "Did you mean 'steps'?"]),
     "misspelt argument in the file": ("argument", ["config.recipe.latnt", "Did you mean 'latent'?"]),
     "mistyped argument in the file": ("type", ["config.recipe.latent='eight'", "expected int"]),
@@ -117,11 +117,11 @@ MISTAKES = {
 }
 FILES = {
     "system": ("generative.vea", "steps=1"),
-    "key": ("generative.vae", "stepz=1, recipe=dict(shape=(8, 8, 1))"),
-    "argument": ("generative.vae", "recipe=dict(shape=(8, 8, 1), latnt=3)"),
-    "type": ("generative.vae", "recipe=dict(shape=(8, 8, 1), latent='eight'), data=dict(name='digits')"),
+    "key": ("generative.autoencoders.vae", "stepz=1, recipe=dict(shape=(8, 8, 1))"),
+    "argument": ("generative.autoencoders.vae", "recipe=dict(shape=(8, 8, 1), latnt=3)"),
+    "type": ("generative.autoencoders.vae", "recipe=dict(shape=(8, 8, 1), latent='eight'), data=dict(name='digits')"),
     "optimiser": (
-        "generative.vae",
+        "generative.autoencoders.vae",
         "data=dict(name='digits'), recipe=dict(shape=(8, 8, 1), optimiser=dict(name='adam', learning_rat=1.0))",
     ),
 }
@@ -280,7 +280,7 @@ def test_a_loss_that_turns_nan_leaves_the_last_finite_checkpoint(run, tmp_path):
     schedule = "dict(name='piecewise_constant_schedule', boundaries_and_scales={4: 1e35})"
     recipe = f"dict(shape=(8, 8, 1), hidden=(16,), optimiser=dict(name='sgd', learning_rate=1e-3, schedule={schedule}))"
     rest = f"recipe={recipe}, data=dict(name='digits', batch=16), steps=8, log_every=1, checkpoint_every=2"
-    (tmp_path / "explodes.py").write_text(BROKEN_CONFIG.format(system="generative.vae", rest=rest))
+    (tmp_path / "explodes.py").write_text(BROKEN_CONFIG.format(system="generative.autoencoders.vae", rest=rest))
     workdir = tmp_path / "run"
     done = run("train.py", f"--config={tmp_path / 'explodes.py'}", f"--workdir={workdir}")
     kept = f"The last finite checkpoint is step 4 in {workdir}"
@@ -388,11 +388,11 @@ def test_help_lists_the_flags_and_a_configs_keys():
     plain, full = ask("train.py").stdout, ask("train.py", VAE).stdout
     assert "Trains one experiment" in plain and "--workdir" in plain and "--config.steps" not in plain
     assert "--workdir" in full and "--config.recipe.latent=" in full and "--config.steps=" in full
-    assert "clusters the boxes" in ask("-m", "cvjax.detection.yolov2").stdout
+    assert "clustered from the boxes" in ask("-m", "cvjax.programs.anchors").stdout
 
 
 def test_anchors_are_clustered_for_systems_that_have_them(run):
-    wrong = run("cvjax.detection.yolov2", "--config=configs/yolo_scenes.py:smoke")
+    wrong = run("cvjax.programs.anchors", "--config=configs/yolo_scenes.py:smoke")
     assert wrong.code == 1 and wrong.said == (
         "error: config.system='detection.yolo' has no clustered anchors: that of YOLOv2 or YOLO9000 has.\n"
     )

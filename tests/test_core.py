@@ -36,3 +36,9 @@ def test_a_recipe_takes_methods_by_their_names_and_none_for_those_that_there_are
 
 def test_classes_are_counted_by_number_or_by_names():
     assert [count_classes(given) for given in (None, 3, ("cat", "dog"))] == [None, 3, 2]
+
+
+def test_a_moving_average_keeps_little_at_first_and_its_share_in_the_end():
+    latest, average = {"kernel": jnp.float32(1.0)}, {"kernel": jnp.float32(0.0)}
+    found = [float(moving_average(average, latest, jnp.int32(step), 0.9)["kernel"]) for step in (0, 10, 1000)]
+    np.testing.assert_allclose(found, [0.9, 9 / 20, 0.1], rtol=1e-5)

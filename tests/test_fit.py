@@ -53,7 +53,7 @@ def straight(tmp_path_factory):
 def test_a_runs_folder_holds_all_that_is_promised(straight):
     folder, figures = straight
     description = json.loads((folder / "config.json").read_text())
-    assert description["config"]["system"] == "generative.vae"
+    assert description["config"]["system"] == "generative.autoencoders.vae"
     assert description["seed"] == 0 and len(description["devices"]) == 8
     assert {"jax", "flax", "python"} <= description["versions"].keys()
     assert sorted(p.name for p in (folder / "checkpoints").iterdir() if p.name.isdigit()) == ["4", "6"]

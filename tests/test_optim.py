@@ -277,9 +277,3 @@ def test_paths_that_match_no_parameter_are_explained():
 def test_learning_rate_of_an_optimiser_with_a_default():
     assert optim.learning_rate(dict(name="prodigy"), 0) == 1.0
     assert optim.learning_rate(dict(name="prodigy", warmup=4), 1) == 0.25
-
-
-def test_a_moving_average_keeps_little_at_first_and_its_share_in_the_end():
-    latest, average = {"kernel": jnp.float32(1.0)}, {"kernel": jnp.float32(0.0)}
-    found = [float(optim.moving_average(average, latest, jnp.int32(step), 0.9)["kernel"]) for step in (0, 10, 1000)]
-    np.testing.assert_allclose(found, [0.9, 9 / 20, 0.1], rtol=1e-5)

@@ -20,16 +20,16 @@ from cvjax.rundir import read_metrics
 def test_config_is_written_with_facts_command_and_parameters(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--config=configs/x y.py"])
     record = Record(tmp_path / "new" / "run", steps=10)
-    record.start({"system": "generative.vae", "lr": jnp.float32(0.5), "betas": (0.5, 0.9)}, {"seed": 3})
+    record.start({"system": "generative.autoencoders.vae", "lr": jnp.float32(0.5), "betas": (0.5, 0.9)}, {"seed": 3})
     record.parameters({"decoder": {"Dense_0": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}}})
     written = json.loads((tmp_path / "new" / "run" / "config.json").read_text())
-    assert written["config"] == {"system": "generative.vae", "lr": 0.5, "betas": [0.5, 0.9]}
+    assert written["config"] == {"system": "generative.autoencoders.vae", "lr": 0.5, "betas": [0.5, 0.9]}
     assert written["seed"] == 3 and written["command"] == "python train.py '--config=configs/x y.py'"
     assert written["parameters"] == [["decoder/Dense_0", "bias 3, kernel 4×3", 15]]
     printed = capsys.readouterr().out
-    assert "generative.vae: 10 steps" in printed and re.search(r"parameters +15\n", printed)
+    assert "generative.autoencoders.vae: 10 steps" in printed and re.search(r"parameters +15\n", printed)
     again = Record(tmp_path / "new" / "run", steps=20)
-    again.start({"system": "generative.vae"}, {"seed": 3})
+    again.start({"system": "generative.autoencoders.vae"}, {"seed": 3})
     rewritten = json.loads((tmp_path / "new" / "run" / "config.json").read_text())
     assert rewritten["started"] == written["started"]  # a run that is resumed began when it began
 

@@ -19,7 +19,7 @@ from cvjax.rundir import read_config, write_whole
 
 HOSTILE = "<script>alert('&')</script>"
 CONFIG = {
-    "system": "generative.gan",
+    "system": "generative.gans.gan",
     "recipe": {"latent": 32, "note": HOSTILE},
     "data": {"name": "digits", "batch": 64, "transforms": [{"op": "crop", "size": 8}], "folder": None},
     "steps": 100,
@@ -146,7 +146,7 @@ def test_names_cannot_inject_markup(page):
 
 def test_what_the_page_says(page):
     text = re.sub(r"<[^>]*>", " ", page.read_text())
-    for expected in ("done, 100 steps", "generative.gan on digits", "2 × cpu", "abcdef012345", "crop(size=8)"):
+    for expected in ("done, 100 steps", "generative.gans.gan on digits", "2 × cpu", "abcdef012345", "crop(size=8)"):
         assert expected in text
     assert re.search(r"fid\s+0\.2\s+bar ≤ 0\.9\s+✓ met", text)
     assert re.search(r"smallest_class\s+0\.04\s+bar ≥ 0\.05\s+✗ not met", text)
@@ -171,7 +171,7 @@ def test_running_stopped_and_resumed(tmp_path):
 
 def test_run_that_has_just_begun(tmp_path):
     record = Record(tmp_path, steps=100)
-    record.start({"system": "generative.vae", "steps": 100}, {})
+    record.start({"system": "generative.autoencoders.vae", "steps": 100}, {})
     text = record.report().read_text()
     assert "running, step 0 of 100" in text and "<h2>Curves</h2>" not in text
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from cvjax import optim
+from cvjax import core, optim
 from cvjax.core import Recipe, State, check_images, class_names, descend
 from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
@@ -361,7 +361,7 @@ def recipe(
         average = state.extra["ema"]
         if ema:
             latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            average = optim.moving_average(average, latest, state.step, ema)
+            average = core.moving_average(average, latest, state.step, ema)
         state = State(state.step + 1, params, {"retinanet": opt}, {"batch_stats": stats, "ema": average})
         metrics = dict(zip(("loss/classification", "loss/boxes", "positive_anchors"), means, strict=True))
         return state, {**metrics, "loss/total": loss}

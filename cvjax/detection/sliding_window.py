@@ -358,7 +358,7 @@ def recipe(
         params, opt, loss, right = descend(tx, loss_fn, state.params["classifier"], state.opt["classifier"])
         average = state.extra["ema"]
         if ema:
-            average = {"classifier": optim.moving_average(average["classifier"], params, state.step, ema)}
+            average = {"classifier": core.moving_average(average["classifier"], params, state.step, ema)}
         state = State(state.step + 1, {"classifier": params}, {"classifier": opt}, {"ema": average})
         shown = certain & (labels < len(names))
         shares = {"share/right": (right & certain).sum() / total, "share/objects": shown.sum() / total}

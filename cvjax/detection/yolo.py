@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from cvjax import optim
+from cvjax import core, optim
 from cvjax.core import Recipe, State, check_images, class_names, descend
 from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
@@ -368,7 +368,7 @@ def recipe(
         average = state.extra["ema"]
         if ema:
             latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            average = {"yolo": optim.moving_average(average["yolo"], latest, state.step, ema)}
+            average = {"yolo": core.moving_average(average["yolo"], latest, state.step, ema)}
         extra = {"batch_stats": {"yolo": stats}, "ema": average}
         metrics = {"iou": iou.mean(), "loss/total": loss}
         metrics |= {f"loss/{name}": part.mean() for name, part in parts.items()}

@@ -280,7 +280,7 @@ def recipe(
       tree: file of the hierarchy, as `read_tree` reads it.
       unboxed: names of the classes whose boxes are withheld.
       shape: height, width, channels of the images.
-      anchors: widths and heights in cells, as `python -m cvjax.detection.yolov2` prints them.
+      anchors: widths and heights in cells, as `python -m cvjax.programs.anchors` prints them.
       width: as in `yolov2.recipe`, like all that is not explained here.
       stages: likewise.
       head: likewise.

@@ -3,7 +3,7 @@
 Every cell of a grid predicts a box for each of a few anchors, whose shapes are clustered from the training set. What is
 made of the network's output, and the loss, is in `cvjax.detection.region`.
 
-python -m cvjax.detection.yolov2 --config=FILE    clusters the boxes of a config's training set into anchors for it
+`python -m cvjax.programs.anchors --config=FILE` clusters anchors for a config.
 """
 
 import functools
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from cvjax import optim
+from cvjax import core, optim
 from cvjax.core import Recipe, State, check_images, class_names, descend
 from cvjax.detection.region import Anchors, Outputs, class_scores, decode, losses, rank
 from cvjax.detection.selection import draw, find_candidates, select
@@ -184,7 +184,7 @@ def assemble(
         extra = {"batch_stats": {"detector": stats}}
         if ema:
             latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            extra["ema"] = {"detector": optim.moving_average(state.extra["ema"]["detector"], latest, state.step, ema)}
+            extra["ema"] = {"detector": core.moving_average(state.extra["ema"]["detector"], latest, state.step, ema)}
         metrics = {f"loss/{name}": part.mean() for name, part in parts.items()}
         metrics |= {"loss/total": loss, "iou": counts["iou"].sum() / jnp.maximum(counts["objects"].sum(), 1)}
         return State(step=state.step + 1, params={"detector": params}, opt={"detector": opt}, extra=extra), metrics
@@ -252,7 +252,7 @@ def recipe(
     Args:
       shape: height, width, channels of the images.
       classes: how many, or their names, which figures and drawings then bear.
-      anchors: widths and heights in cells, as `python -m cvjax.detection.yolov2` prints them.
+      anchors: widths and heights in cells, as `python -m cvjax.programs.anchors` prints them.
       width: channels of the first convolution.
       stages: convolutions between the poolings; a cell is 2 ** (stages - 1) pixels wide.
       head: 3x3 convolutions behind Darknet-19.
@@ -328,34 +328,3 @@ def cluster(batches: Iterable[Mapping[str, Any]], stride: int, count: int) -> tu
     anchors = kmeans(jax.random.key(0), sizes, count)
     rounded = [[round(side, 3) for side in anchor] for anchor in anchors.tolist()]
     return rounded, float(shape_iou(sizes, anchors).max(-1).mean())
-
-
-if __name__ == "__main__":
-    import inspect
-    import sys
-
-    from cvjax import command, config, data
-    from cvjax.detection import yolo9000
-
-    CONFIG = command.define_flag()
-
-    def main() -> None:
-        """Prints as many anchors as the config has, clustered from its training set as its network sees it."""
-        command.parse_flags(sys.argv)
-        chosen = config.as_dict(CONFIG.value)
-        system = {"detection.yolov2": recipe, "detection.yolo9000": yolo9000.recipe}.get(chosen["system"])
-        if system is None:
-            raise UserError(
-                f"config.system={chosen['system']!r} has no clustered anchors: that of YOLOv2 or YOLO9000 has."
-            )
-        defaults = {name: parameter.default for name, parameter in inspect.signature(system).parameters.items()}
-        made = {**defaults, **chosen["recipe"]}
-        batches = data.load({**chosen["data"], "eval_split": chosen["data"]["train_split"]}, seed=0).evaluate()
-        if "unboxed" in made:
-            names = class_names(made["classes"])
-            withheld = [names.index(name) for name in made["unboxed"]]
-            batches = (jax.device_get(yolo9000.withhold(batch, withheld, len(names))[0]) for batch in batches)
-        anchors, fit = cluster(batches, check_stages(made["stages"]), len(made["anchors"]))
-        print(f"anchors={tuple(map(tuple, anchors))}\nmean IoU with the nearest: {fit:.3f}")
-
-    command.explained(main)

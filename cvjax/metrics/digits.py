@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cvjax import data
-from cvjax.metrics import density, generative, impostors, neighbours
+from cvjax.metrics import generative, neighbours
+from cvjax.metrics.controls import density, impostors
 from cvjax.weights import digit_classifier
 
 LEVELS = 16  # real pixels are multiples of 1 / LEVELS

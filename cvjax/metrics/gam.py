@@ -1,7 +1,5 @@
 """Generative Adversarial Metric: two trained GANs, each with its discriminator before the other's samples.
 
-    python -m cvjax.metrics.gam --run_a=runs/dcgan --run_b=runs/other
-
 Im, Kim, Jiang & Memisevic, Generating Images with Recurrent Adversarial Networks, 2016 (arXiv:1602.05110), "battle
 between GANs". It needs no features and no classifier, but says only which of two is better.
 """
@@ -92,11 +90,10 @@ def battle(
     """
     samples = []
     for name, (recipe, state) in (("a", a), ("b", b)):
-        inputs = {"image": jax.ShapeDtypeStruct(images.shape, np.float32)}
-        judges = recipe.predict and "logit" in jax.eval_shape(recipe.predict, state, inputs)
+        judges = recipe.predict and "logit" in recipe.predict(state, {"image": images[:1]}, jax.random.key(0))
         if recipe.sample is None or not judges:
             raise UserError(f"--run_{name} is no GAN whose discriminator tells real images from generated ones.")
-        samples.append(np.asarray(recipe.sample(state, jax.random.key(seed), count)["image"]))
+        samples.append(np.asarray(recipe.sample(state, jax.random.key(seed), {"count": count})["image"]))
     # What is not a number is wrong about both.
     return tuple(
         Errors(np.mean(~(_logits(*gan, images) > 0)).item(), np.mean(~(_logits(*gan, others) <= 0)).item())
@@ -105,11 +102,11 @@ def battle(
 
 
 def _logits(recipe: Recipe, state: State, images: Images) -> Float[np.ndarray, " images"]:
-    predict, parts = jax.jit(recipe.predict), []
+    parts = []
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
         padded = np.pad(part, ((0, CHUNK - len(part)), (0, 0), (0, 0), (0, 0)))
-        parts.append(np.asarray(predict(state, {"image": padded})["logit"])[: len(part)])
+        parts.append(np.asarray(recipe.predict(state, {"image": padded}, jax.random.key(0))["logit"])[: len(part)])
     return np.concatenate(parts)
 
 
@@ -138,37 +135,3 @@ def report(names: Mapping[str, str], errors: tuple[Errors, Errors], verdict: Ver
     else:
         outcome = "no verdict: r_test is far from 1, one of the discriminators is simply the better"
     return "\n".join([*lines, f"r_test {verdict.r_test:.3f}, r_samples {verdict.r_samples:.3f}: {outcome}"])
-
-
-if __name__ == "__main__":
-    from pathlib import Path
-
-    from cvjax import command, data, runs
-
-    def main() -> None:
-        """Compares two runs and prints the table."""
-        parser = command.Parser(prog="python -m cvjax.metrics.gam", description=__doc__)
-        parser.add_argument("--run_a", type=Path, required=True, help="folder of a trained GAN")
-        parser.add_argument("--run_b", type=Path, required=True, help="folder of another, trained on the same data")
-        parser.add_argument("--count", type=int, default=1000, help="samples of each")
-        parser.add_argument("--seed", type=int, default=0, help="of the samples")
-        parser.add_argument("--tolerance", type=float, default=0.2, help="how far from 1 r_test may be")
-        arguments = parser.parse_args()
-        if arguments.count < 1 or not arguments.tolerance >= 0:
-            raise UserError(f"--count={arguments.count} --tolerance={arguments.tolerance}: at least 1 and at least 0.")
-        folders = {"a": arguments.run_a.expanduser(), "b": arguments.run_b.expanduser()}
-        loaded = {name: runs.load(folder) for name, folder in folders.items()}
-        settings = {name: description["config"]["data"] for name, (description, *_) in loaded.items()}
-        for key in ("name", "folder", "eval_split", "eval_transforms"):
-            one, other = (settings[name].get(key) for name in "ab")
-            if one != other:
-                raise UserError(f"--run_a has data.{key}={one!r}, --run_b {other!r}: they do not make the same images.")
-        batches = data.load(settings["a"], seed=0).evaluate()
-        images = np.concatenate([np.asarray(batch["image"])[np.asarray(batch["valid"])] for batch in batches])
-        a, b = (tuple(found) for _, *found in loaded.values())
-        errors = battle(a, b, images, arguments.count, arguments.seed)
-        print(
-            report({name: str(folder) for name, folder in folders.items()}, errors, gam(*errors, arguments.tolerance))
-        )
-
-    command.explained(main)

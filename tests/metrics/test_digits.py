@@ -3,7 +3,8 @@ import pytest
 
 from cvjax import data
 from cvjax.errors import UserError
-from cvjax.metrics import digits, generative, impostors
+from cvjax.metrics import digits, generative
+from cvjax.metrics.controls import impostors
 
 # Of an independent implementation with another classifier: FID over that of one Gaussian a class, distance to the
 # nearest training digit. FIDs of two classifiers agree in magnitude only, distances to how samples are drawn.

@@ -97,9 +97,9 @@ def trained(tmp_path_factory):
 def run(monkeypatch, *arguments):
     """Runs the command in this process; returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["gam", *map(str, arguments)])
-    monkeypatch.delitem(sys.modules, "cvjax.metrics.gam", raising=False)
+    monkeypatch.delitem(sys.modules, "cvjax.programs.gam", raising=False)
     with pytest.raises(SystemExit) as exit:
-        runpy.run_module("cvjax.metrics.gam", run_name="__main__")
+        runpy.run_module("cvjax.programs.gam", run_name="__main__")
     return exit.value.code
 
 

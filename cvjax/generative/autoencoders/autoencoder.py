@@ -1,0 +1,378 @@
+"""Autoencoders: an image through a bottleneck and back, and what keeps the code from being a mere copy.
+
+One recipe; each penalty is an argument, and they combine:
+
+* denoising: Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, 2008, and Stacked
+  Denoising Autoencoders, JMLR 2010 (masking, salt-and-pepper and Gaussian corruption);
+* contractive: Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011;
+* sparse: Ng, Sparse Autoencoder, CS294A lecture notes, 2011 (KL to a target activation), or L1;
+* convolutional: Masci et al., Stacked Convolutional Auto-Encoders, 2011: the code is a small map of features.
+
+Without hidden layers and with linear codes the best one is the principal subspace (Baldi & Hornik, 1989).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key, Shaped
+
+from cvjax import optim
+from cvjax.core import Batch, Metrics, Params, Pictures, Recipe, State, check_images, descend
+from cvjax.errors import UserError
+from cvjax.generative.autoencoders import latents, uses
+from cvjax.generative.autoencoders.penalties import jacobian_norm, kl_sparsity, sigmoid_jacobian_norm
+from cvjax.nets.layers import Conv, ConvTranspose
+from cvjax.ops.corruption import Corruption, corrupt
+from cvjax.signature import Count, Range
+
+Activation = Literal["linear", "relu", "sigmoid", "tanh", "elu"]
+Loss = Literal["squared_error", "cross_entropy"]
+Sparsity = Literal["none", "kl", "l1"]
+Images = Float[Array, "batch height width channels"]
+Codes = Float[Array, "batch codes"]
+Rows = dict[str, Shaped[Array, "batch ..."]]
+
+ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh, "elu": nn.elu}
+
+# --- nets ---------------------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """An image to its code.
+
+    Attributes:
+      latent: width of the code; where convolutional, its channels.
+      hidden: widths of the layers between.
+      activation: of these layers.
+      code_activation: of the code.
+      convolutional: False: dense layers; True: each hidden layer is a convolution that halves height and width, and
+        the code is what a last one, 3 x 3, makes of the smallest map, flattened.
+    """
+
+    latent: int
+    hidden: tuple[int, ...] = ()
+    activation: Activation = "relu"
+    code_activation: Activation = "linear"
+    convolutional: bool = False
+
+    @nn.compact
+    def __call__(self, images: Images) -> Codes:
+        """Returns the codes."""
+        act, x = ACTIVATIONS[self.activation], images if self.convolutional else images.reshape(len(images), -1)
+        for index, width in enumerate(self.hidden):
+            layer = Conv(width, 4, 2, 1, name=f"layer{index}") if self.convolutional else _dense(width, index)
+            x = act(layer(x))
+        last = Conv(self.latent, 3, 1, 1, name="code") if self.convolutional else nn.Dense(self.latent, name="code")
+        return ACTIVATIONS[self.code_activation](last(x)).reshape(len(images), -1)
+
+
+class Decoder(nn.Module):
+    """A code to the logits of an image, or to the image itself.
+
+    Attributes:
+      shape: height, width, channels of the image.
+      hidden: the encoder's widths; used in reverse.
+      activation: of the hidden layers.
+      convolutional: as the encoder.
+      tied: whether dense layers have the encoder's kernels, transposed, and only biases of their own.
+    """
+
+    shape: tuple[int, int, int]
+    hidden: tuple[int, ...] = ()
+    activation: Activation = "relu"
+    convolutional: bool = False
+    tied: bool = False
+
+    @nn.compact
+    def __call__(self, codes: Codes, kernels: Sequence[Float[Array, "_ _"]] = ()) -> Images:
+        """Returns the images; `kernels` are those of the encoder's layers, in its order, where they are tied."""
+        act, x = ACTIVATIONS[self.activation], codes
+        if self.convolutional:
+            scale = 2 ** len(self.hidden)
+            x = x.reshape(len(x), self.shape[0] // scale, self.shape[1] // scale, -1)
+            x = act(Conv(self.hidden[-1], 3, 1, 1, name="code")(x))
+            widths = (self.shape[2], *self.hidden[:-1])
+            for index in reversed(range(len(widths))):
+                x = ConvTranspose(widths[index], 4, 2, 1, name=f"layer{index}")(x)
+                x = act(x) if index else x
+            return x
+        widths = (math.prod(self.shape), *self.hidden)
+        for index in reversed(range(len(widths))):
+            if self.tied:
+                x = x @ kernels[index].T + self.param(f"bias{index}", nn.initializers.zeros, (widths[index],))
+            else:
+                x = _dense(widths[index], index)(x)
+            x = act(x) if index else x
+        return x.reshape(len(x), *self.shape)
+
+
+def _dense(width: int, index: int) -> nn.Dense:
+    return nn.Dense(width, name=f"layer{index}")
+
+
+def encoder_kernels(params: Params) -> list[Float[Array, "_ _"]]:
+    """Lists the kernels of a dense encoder, from the image to the code.
+
+    Args:
+      params: of an `Encoder`.
+
+    Returns:
+      One kernel a layer.
+    """
+    names = [f"layer{index}" for index in range(len(params) - 1)]
+    return [params[name]["kernel"] for name in (*names, "code")]
+
+
+# --- losses -------------------------------------------------------------------------------------------------------
+
+
+def squared_error(images: Images, outputs: Images) -> Float[Array, " batch"]:
+    """Computes |x - y|^2 / 2 of each image, summed over pixels: a Gaussian's cross-entropy up to a constant.
+
+    Args:
+      images: in [0, 1].
+      outputs: the reconstructions.
+
+    Returns:
+      One error an image.
+    """
+    return 0.5 * jnp.square(images - outputs).sum(axis=(1, 2, 3))
+
+
+def cross_entropy(images: Images, logits: Images) -> Float[Array, " batch"]:
+    """Computes -sum x log y + (1 - x) log(1 - y), y = sigmoid(logits), of each image (Vincent et al. 2008, equation 2).
+
+    Args:
+      images: in [0, 1].
+      logits: of the reconstructions.
+
+    Returns:
+      One error an image, in nats.
+    """
+    return -(images * jax.nn.log_sigmoid(logits) + (1 - images) * jax.nn.log_sigmoid(-logits)).sum(axis=(1, 2, 3))
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """An encoder and a decoder: how they start, are trained, judged and shown.
+
+    Attributes after the nets are the arguments of `recipe`, which says what they are, with the optimiser built.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    loss: Loss
+    corruption: Corruption
+    corruption_level: float
+    contractive: float
+    sparsity: Sparsity
+    sparsity_weight: float
+    sparsity_target: float
+    measure: Literal["none", "digits"]
+    tx: optax.GradientTransformation
+
+    def encode(self, params: Params, images: Images) -> Codes:
+        """Returns the codes of images."""
+        return self.encoder.apply({"params": params["encoder"]}, images)
+
+    def decode_logits(self, params: Params, codes: Codes) -> Images:
+        """Returns what the decoder makes of codes: logits for cross-entropy, else images not clipped."""
+        kernels = encoder_kernels(params["encoder"]) if self.decoder.tied else ()
+        return self.decoder.apply({"params": params["decoder"]}, codes, kernels)
+
+    def decode(self, params: Params, codes: Codes) -> Images:
+        """Returns images in [0, 1]."""
+        outputs = self.decode_logits(params, codes)
+        return jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else jnp.clip(outputs, 0.0, 1.0)
+
+    def penalties(self, params: Params, images: Images, codes: Codes) -> Metrics:
+        """Computes the penalties of codes, and of the images that were encoded, each times its weight."""
+        terms, net = {}, self.encoder
+        if self.contractive:
+            if not net.hidden and not net.convolutional and net.code_activation == "sigmoid":
+                norm = sigmoid_jacobian_norm(codes, params["encoder"]["code"]["kernel"])
+            else:
+                norm = jacobian_norm(functools.partial(self.encode, params), images)
+            terms["contractive"] = self.contractive * norm.mean()
+        if self.sparsity == "kl":
+            terms["sparsity"] = self.sparsity_weight * kl_sparsity(codes, self.sparsity_target).sum()
+        elif self.sparsity == "l1":
+            terms["sparsity"] = self.sparsity_weight * jnp.abs(codes).sum(axis=1).mean()
+        return terms
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises both nets, their optimiser, and the moments of the codes."""
+        check_images(batch, self.decoder.shape)
+        encoder_key, decoder_key = jax.random.split(key)
+        codes, variables = self.encoder.init_with_output(encoder_key, batch["image"])
+        kernels = encoder_kernels(variables["params"]) if self.decoder.tied else ()
+        decoder = self.decoder.init(decoder_key, codes, kernels)["params"]
+        params = {"encoder": variables["params"], "decoder": decoder}
+        extra = {"codes": latents.Moments.standard(codes.shape[1])}
+        return State(step=jnp.int32(0), params=params, opt={"autoencoder": self.tx.init(params)}, extra=extra)
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the loss of the clean images, reconstructed from corrupted ones, and the penalties."""
+        noisy = corrupt(key, batch["image"], self.corruption, self.corruption_level)
+        error = cross_entropy if self.loss == "cross_entropy" else squared_error
+
+        def loss_fn(params):
+            codes = self.encode(params, noisy)
+            reconstruction = error(batch["image"], self.decode_logits(params, codes)).mean()
+            terms = {"reconstruction": reconstruction, **self.penalties(params, noisy, codes)}
+            return sum(terms.values()), terms
+
+        params, opt, total, terms = descend(self.tx, loss_fn, state.params, state.opt["autoencoder"])
+        metrics = {"loss/total": total, **{f"loss/{name}": value for name, value in terms.items()}}
+        codes = self.encode(state.params, batch["image"])  # of clean images, whatever has been learnt from
+        extra = {"codes": state.extra["codes"].updated(codes, state.step)}
+        return State(state.step + 1, params, {"autoencoder": opt}, extra), metrics
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
+        """Computes what `score` and, for digits, the pictures want to know of each image."""
+        params, images = state.params, batch["image"]
+        noise_key, sample_key = jax.random.split(key)
+        encode, decode = functools.partial(self.encode, params), functools.partial(self.decode, params)
+        codes = encode(images)
+        outputs = self.decode_logits(params, codes)  # of a linear decoder not clipped, as principal components are not
+        reconstruction = jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else outputs
+        rows = {"code": codes, "squared_error": jnp.square(images - reconstruction).mean(axis=(1, 2, 3))}
+        if self.contractive or not self.encoder.convolutional:
+            rows["jacobian_norm"] = jacobian_norm(encode, images)
+        if self.corruption != "none":
+            noisy = corrupt(noise_key, images, self.corruption, self.corruption_level)
+            rows |= {"noisy": noisy, "denoised": decode(encode(noisy))}
+        if self.measure == "digits":
+            rows["reconstruction"] = reconstruction
+            rows |= uses.outputs(sample_key, encode, decode, codes, state.extra["codes"])
+        return rows
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of `recipe`."""
+        rows = list(rows)
+        batch, outputs = (
+            {name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1)
+        )
+        figures = uses.code_figures(outputs)
+        if self.corruption != "none":
+            figures |= uses.denoising_figures(batch["image"], outputs["noisy"], outputs["denoised"])
+        if self.measure == "digits":
+            linear = not self.encoder.hidden and self.encoder.code_activation == "linear"
+            figures |= uses.digit_figures(batch, outputs, linear and self.loss == "squared_error")
+        return figures
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Rows]:
+        """Makes what of the pictures is made on the device, and the rows that the others are made of."""
+        params, images, codes = state.params, batch["image"], self.encode(state.params, batch["image"])
+        columns = [images, self.decode(params, codes)]
+        if self.corruption != "none":
+            noisy = corrupt(key, images, self.corruption, self.corruption_level)
+            columns = [jnp.clip(noisy, 0, 1), self.decode(params, self.encode(params, noisy)), images]
+        few = jnp.stack([column[:32] for column in columns], axis=1).reshape(-1, *images.shape[1:])
+        shown = latents.pictures(functools.partial(self.decode, params), codes, state.extra["codes"])
+        shown |= {"reconstructions": few, "samples": self.sample(state, key, 64)["image"]}
+        return shown, self.eval_step(state, batch, key) if self.measure == "digits" else {"code": codes}
+
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Draws reconstructions, samples, the space of the codes and, for digits, the uses."""
+        shown, rows = self.show(key, state, batch)
+        shown |= latents.latent_map(rows["code"], batch)
+        return shown | (uses.pictures(rows, batch) if self.measure == "digits" else {})
+
+    def predict(self, state: State, inputs: Batch) -> Rows:
+        """Returns codes, and the images that they are decoded to."""
+        codes = self.encode(state.params, inputs["image"])
+        return {"image": self.decode(state.params, codes), "code": codes}
+
+    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
+        """Decodes codes drawn from a Gaussian with the moments of the training set's."""
+        return {"image": self.decode(state.params, state.extra["codes"].sample(key, count))}
+
+
+def recipe(
+    shape: tuple[Count, Count, Count],
+    latent: Count = 32,
+    hidden: tuple[Count, ...] = (),
+    activation: Activation = "relu",
+    code_activation: Activation = "linear",
+    convolutional: bool = False,
+    tied: bool = False,
+    loss: Loss = "squared_error",
+    corruption: Corruption = "none",
+    corruption_level: Annotated[float, Range(0)] = 0.25,
+    contractive: Annotated[float, Range(0)] = 0.0,
+    sparsity: Sparsity = "none",
+    sparsity_weight: Annotated[float, Range(0)] = 3.0,
+    sparsity_target: Annotated[float, Range(1e-6, 1)] = 0.05,
+    measure: Literal["none", "digits"] = "none",
+    optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
+) -> Recipe:
+    """Makes an autoencoder.
+
+    Args:
+      shape: height, width, channels of the images.
+      latent: width of the code; where convolutional, its channels.
+      hidden: widths of the encoder's hidden layers; the decoder's in reverse.
+      activation: of the hidden layers.
+      code_activation: of the code; "sigmoid" in the papers on denoising, contractive and sparse ones.
+      convolutional: convolutions of stride 2 in place of dense layers.
+      tied: the decoder's kernels are the encoder's, transposed, as in Vincent et al. and Rifai et al.
+      loss: "squared_error" with linear outputs, or "cross_entropy" with sigmoid ones (Vincent et al., Rifai et al.).
+      corruption: of the images that training encodes; the reconstruction is held against the clean ones.
+      corruption_level: see `corrupt`. Vincent et al. 2010 search .05 to .5 for Gaussian noise, .1 to .4 for the others.
+      contractive: weight of the squared Frobenius norm of the encoder's Jacobian; Rifai et al. choose it by validation.
+      sparsity: "kl" of each unit's mean activation, for sigmoid codes, or "l1" of the codes.
+      sparsity_weight: of that penalty; 3 in Ng's notes for "kl".
+      sparsity_target: mean activation that "kl" asks for; .05 in Ng's notes.
+      measure: "digits" measures the uses of the code, and shows what principal components reach as controls.
+      optimiser: as `cvjax.optim.build` takes it.
+
+    Returns:
+      The recipe. Figures: squared_error, mean over images and pixels in [0, 1], and what else `uses.code_figures` has;
+      jacobian_norm of dense encoders and contractive ones. With a corruption, those of `uses.denoising_figures`; with
+      `measure`, those of `uses.digit_figures`.
+
+    Raises:
+      UserError: arguments that exclude one another.
+    """
+    shape, hidden = tuple(shape), tuple(hidden)
+    _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity)
+    if measure == "digits" and shape != (8, 8, 1):
+        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {shape}.')
+    tx = optim.build(optimiser)
+    encoder = Encoder(latent, hidden, activation, code_activation, convolutional)
+    decoder = Decoder(shape, hidden, activation, convolutional, tied)
+    penalties = contractive, sparsity, sparsity_weight, sparsity_target
+    model = Autoencoder(encoder, decoder, loss, corruption, corruption_level, *penalties, measure, tx)
+    codes = latent * (math.prod(shape[:2]) // 4 ** len(hidden) if convolutional else 1)
+    return Recipe.of(model, functools.partial(uses.controls, codes) if measure == "digits" else None)
+
+
+def _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity) -> None:
+    """Refuses arguments that exclude one another."""
+    if convolutional and (not hidden or any(size % 2 ** len(hidden) for size in shape[:2])):
+        raise UserError(
+            f"config.recipe.shape={tuple(shape)} cannot be halved by hidden={tuple(hidden)}: a convolutional "
+            "autoencoder needs a hidden layer or more, and sizes that can be halved as often: pad or resize the images."
+        )
+    if convolutional and tied:
+        raise UserError("config.recipe.tied=True: convolutions have kernels of their own; set one of the two to False.")
+    if sparsity == "kl" and code_activation != "sigmoid":
+        raise UserError(
+            f'config.recipe.sparsity="kl" takes codes for probabilities: set code_activation="sigmoid", not '
+            f'{code_activation!r}, or sparsity="l1".'
+        )
+    if corruption in ("masking", "salt_and_pepper") and corruption_level > 1:
+        raise UserError(f"config.recipe.corruption_level={corruption_level}: {corruption} replaces a share, at most 1.")

@@ -1,0 +1,196 @@
+"""Looking into a latent space: samples, interpolations, traversals and maps, of an autoencoder with or without a prior.
+
+A variational autoencoder's decoder has seen codes about its prior (Kingma & Welling, 2014). A plain one's has seen only
+the codes of images: a Gaussian fitted to them reaches into the holes between. Where images are few, so does a prior.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Float, Int, Key
+
+from cvjax import core
+from cvjax.metrics import digits, plots
+
+Codes = Float[Array, "batch codes"]
+Images = Float[Array, "batch height width channels"]
+Decode = Callable[[Codes], Images]
+
+ROWS, COLUMNS = 8, 9  # of the pictures
+REACH = 2.5  # of a traversal, in standard deviations to either side
+SURE = 0.9  # probability of a class, by the frozen classifier, from which on a digit is clear
+
+
+@flax.struct.dataclass
+class Moments:
+    """A Gaussian with the mean and the covariance of codes, averaged over training steps.
+
+    Attributes:
+      mean: of the codes.
+      second: mean of their outer products.
+    """
+
+    mean: Float[Array, " codes"]
+    second: Float[Array, "codes codes"]
+
+    @classmethod
+    def standard(cls, codes: int) -> "Moments":
+        """Returns those of N(0, I)."""
+        return cls(jnp.zeros(codes), jnp.eye(codes))
+
+    def updated(self, codes: Codes, step: Int[Array, ""]) -> "Moments":
+        """Averages in those of a batch; the first ones weigh less and less."""
+        codes = jax.lax.stop_gradient(codes)
+        latest = Moments(codes.mean(axis=0), codes.T @ codes / len(codes))
+        return core.moving_average(self, latest, step, 0.99)
+
+    def covariance(self) -> Float[Array, "codes codes"]:
+        """Returns the covariance."""
+        return self.second - jnp.outer(self.mean, self.mean)
+
+    def deviation(self) -> Float[Array, " codes"]:
+        """Returns the standard deviations, at least 1e-6."""
+        return jnp.sqrt(jnp.maximum(jnp.diag(self.covariance()), 1e-12))
+
+    def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count codes"]:
+        """Draws codes, through the symmetric root of the covariance: the signs of eigenvectors do not matter."""
+        values, vectors = jnp.linalg.eigh(self.covariance())
+        root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
+        return self.mean + jax.random.normal(key, (count, len(self.mean))) @ root
+
+
+def interpolate(
+    decode: Decode, start: Codes, end: Codes, count: int = COLUMNS
+) -> Float[Array, "batch count height width channels"]:
+    """Decodes the straight lines between codes.
+
+    Args:
+      decode: codes to images.
+      start: where the lines begin.
+      end: where they end.
+      count: of the images on each line, both ends included.
+
+    Returns:
+      A row of images a line.
+    """
+    share = jnp.linspace(0.0, 1.0, count)[:, None]
+    return _decode_rows(decode, start[:, None] * (1 - share) + end[:, None] * share)
+
+
+def traverse(
+    decode: Decode, code: Float[Array, " codes"], chosen: Int[Array, " chosen"], moments: Moments, count: int = COLUMNS
+) -> Float[Array, "chosen count height width channels"]:
+    """Decodes a code of which one latent at a time is led from one end of its range to the other.
+
+    Args:
+      decode: codes to images.
+      code: the others keep its values.
+      chosen: indices of the latents.
+      moments: of the codes; the range is 2.5 standard deviations to either side of the mean.
+      count: of the values of each.
+
+    Returns:
+      A row of images a latent.
+    """
+    values = jnp.linspace(-REACH, REACH, count) * moments.deviation()[chosen, None] + moments.mean[chosen, None]
+    rows = jnp.broadcast_to(code, (len(chosen), count, len(code)))
+    return _decode_rows(decode, rows.at[jnp.arange(len(chosen)), :, chosen].set(values))
+
+
+def _decode_rows(decode: Decode, codes: Float[Array, "rows count codes"]) -> Array:
+    images = decode(codes.reshape(-1, codes.shape[-1]))
+    return images.reshape(*codes.shape[:2], *images.shape[1:])
+
+
+def sheet(rows: Float[Array, "rows count height width channels"]) -> Float[Array, "sheet_height sheet_width channels"]:
+    """Lays rows of images out as one image, with grey gaps; small ones are enlarged to 48 pixels or more.
+
+    Args:
+      rows: in [0, 1].
+
+    Returns:
+      The sheet.
+    """
+    scale = -(-48 // max(rows.shape[2:4]))
+    rows = rows.repeat(scale, axis=2).repeat(scale, axis=3)
+    rows = jnp.pad(rows, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=0.5)
+    return rows.swapaxes(1, 2).reshape(rows.shape[0] * rows.shape[2], rows.shape[1] * rows.shape[3], rows.shape[4])
+
+
+def pictures(decode: Decode, codes: Codes, moments: Moments) -> dict[str, Float[Array, "height width channels"]]:
+    """Draws interpolations between codes, and traversals of the latents that vary most.
+
+    Args:
+      decode: codes to images.
+      codes: of a batch.
+      moments: what codes are to be expected; of a variational autoencoder, its prior.
+
+    Returns:
+      `interpolations`: the ends of each row are decoded codes; of a single code there are none. `traversals`: a row a
+      latent, from the first code.
+    """
+    pairs = min(ROWS, len(codes) // 2)
+    lines = {"interpolations": sheet(interpolate(decode, codes[:pairs], codes[pairs : 2 * pairs]))} if pairs else {}
+    widest = jnp.argsort(codes.var(axis=0), descending=True)[:ROWS]
+    return lines | {"traversals": sheet(traverse(decode, codes[0], widest, moments))}
+
+
+def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "height width 3"]]:
+    """Draws codes as points of a plane, coloured by class; more than two latents by their two principal components.
+
+    Args:
+      codes: of a batch; may lie on the devices of several hosts.
+      batch: with the classes, `label`, and `valid`, False for padding.
+
+    Returns:
+      `latent_map`, or nothing where images have no class, or codes no plane: there is but one image.
+    """
+    if not {"label", "valid"} <= batch.keys() or batch["label"].ndim != 1:
+        return {}
+    codes, labels, valid = fetch((codes, batch["label"], batch["valid"]))
+    points, title = codes[valid], "the two latents"
+    if len(points) < 2:
+        return {}
+    if codes.shape[1] == 1:
+        points, title = np.pad(points, ((0, 0), (0, 1))), "the latent"
+    elif codes.shape[1] > 2:
+        centred = points - points.mean(axis=0)
+        points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+        title = f"two principal components of {codes.shape[1]} latents"
+    return {"latent_map": plots.draw_map(points, labels[valid], title)}
+
+
+def fetch(tree: Any) -> Any:
+    """Fetches arrays as NumPy, whole on every process. All processes have to call it."""
+    return jax.tree.map(lambda array: np.asarray(multihost_utils.process_allgather(array, tiled=True)), tree)
+
+
+def sure_share(samples: Float[np.ndarray, "samples 8 8 1"]) -> float:
+    """Measures which share of samples are clear digits: the frozen classifier gives one class .9 or more.
+
+    Args:
+      samples: in [0, 1].
+
+    Returns:
+      The share. A model that draws one digit only has a perfect one: read it beside a Fréchet distance.
+    """
+    return float((digits.features(samples)[1].max(axis=1) >= SURE).mean())
+
+
+def sample_figures(samples: Float[np.ndarray, "samples 8 8 1"]) -> dict[str, float]:
+    """Measures digits drawn from a prior, or from a Gaussian fitted to codes.
+
+    Args:
+      samples: in [0, 1].
+
+    Returns:
+      sample_sure_share, and sample_fid_over_control, sample_nearest_distance as `cvjax.metrics.digits.evaluate`.
+    """
+    figures = digits.evaluate(samples)
+    chosen = {f"sample_{name}": figures[name] for name in ("fid_over_control", "nearest_distance")}
+    return {"sample_sure_share": sure_share(samples), **chosen}

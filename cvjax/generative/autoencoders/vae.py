@@ -1,0 +1,356 @@
+"""Variational autoencoder: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114).
+
+One network pair, one loss. The likelihood is Bernoulli, categorical over grey levels, or Gaussian; beta weighs the
+divergence (Higgins et al., beta-VAE, ICLR 2017). Judged in bits per dimension, with the tighter bound of Burda et
+al., Importance Weighted Autoencoders, 2016 (arXiv:1509.00519), beside it.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key
+
+from cvjax import optim
+from cvjax.core import Batch, Metrics, Params, Pictures, Recipe, State, check_images, descend
+from cvjax.errors import UserError
+from cvjax.generative.autoencoders import latents
+from cvjax.generative.autoencoders.likelihoods import Likelihood, Outputs, dequantise, expected_image, log_likelihood
+from cvjax.metrics import digits
+from cvjax.nets.layers import Conv, ConvTranspose
+from cvjax.signature import Count, Range, Share
+
+Images = Float[Array, "batch height width channels"]
+Latents = Float[Array, "batch latent"]
+Nats = Float[Array, " batch"]
+
+# --- nets ---------------------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """q(z | x): an image to the mean and log-variance of its latent.
+
+    Attributes:
+      latent: latent dimensions.
+      hidden: widths of the hidden layers.
+      convolutional: False: dense layers with tanh (the paper's appendix C); True: stride-2 convolutions with ReLU.
+      dropout: share of hidden units dropped while training.
+    """
+
+    latent: int
+    hidden: tuple[int, ...]
+    convolutional: bool = False
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images: Images, train: bool = False) -> tuple[Latents, Latents]:
+        """Returns (mean, log-variance)."""
+        x = 2 * images - 1
+        if self.convolutional:
+            for width in self.hidden:
+                x = nn.relu(Conv(width, kernel=4, stride=2, padding=1)(x))
+        x = x.reshape(len(x), -1)
+        if not self.convolutional:
+            for width in self.hidden:
+                x = nn.tanh(nn.Dense(width)(x))
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.latent, name="mean")(x), nn.Dense(self.latent, name="log_variance")(x)
+
+
+class Decoder(nn.Module):
+    """p(x | z): a latent to the parameters of each pixel's distribution.
+
+    Attributes:
+      shape: height, width, channels of the image.
+      outputs: parameters of one pixel's distribution.
+      hidden: the encoder's widths; used in reverse.
+      convolutional: as the encoder.
+      dropout: as the encoder.
+    """
+
+    shape: tuple[int, int, int]
+    outputs: int
+    hidden: tuple[int, ...]
+    convolutional: bool = False
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, latent: Latents, train: bool = False) -> Outputs:
+        """Returns logits (Bernoulli, categorical) or mean and log-variance (Gaussian) on the last axis."""
+        height, width, channels = self.shape
+        x = latent
+        if not self.convolutional:
+            for size in self.hidden[::-1]:
+                x = nn.tanh(nn.Dense(size)(x))
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = nn.Dense(height * width * channels * self.outputs)(x)
+        else:
+            scale = 2 ** len(self.hidden)
+            x = nn.relu(nn.Dense(height // scale * (width // scale) * self.hidden[-1])(x))
+            x = x.reshape(len(x), height // scale, width // scale, self.hidden[-1])
+            for size in self.hidden[-2::-1]:
+                x = nn.relu(ConvTranspose(size, kernel=4, stride=2, padding=1)(x))
+            x = ConvTranspose(channels * self.outputs, kernel=4, stride=2, padding=1)(x)
+        return x.reshape(len(x), height, width, channels, self.outputs)
+
+
+# --- losses -------------------------------------------------------------------------------------------------------
+
+
+def gaussian_kl(mean: Latents, log_variance: Latents) -> Latents:
+    """Computes KL(N(mean, variance) || N(0, 1)) of each latent, in nats (appendix B).
+
+    Args:
+      mean: of the posterior.
+      log_variance: of the posterior.
+
+    Returns:
+      One divergence a latent; the loss sums them.
+    """
+    return 0.5 * (jnp.exp(log_variance) + mean**2 - 1.0 - log_variance)
+
+
+def importance_bound(log_weights: Float[Array, "samples batch"]) -> Nats:
+    """Computes the importance-weighted bound on log p(x) in nats (Burda et al., equation 8).
+
+    Args:
+      log_weights: log p(x, z) - log q(z | x) of each sample z.
+
+    Returns:
+      log of the mean weight, one an image; the more samples, the tighter.
+    """
+    return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
+
+
+def bounds(
+    key: Key[Array, ""], log_p_x: Callable[[Latents], Nats], mean: Latents, log_variance: Latents, samples: int
+) -> Float[Array, "batch 2"]:
+    """Computes two lower bounds on log p(x) in nats: the plain one (equation 10) and the importance-weighted one.
+
+    Args:
+      key: of the samples.
+      log_p_x: (latents, one an image) -> log p(image | latent) in nats.
+      mean: of the posteriors q(z | x).
+      log_variance: of the posteriors.
+      samples: of the tighter bound; the plain one takes 10, or as many where that is fewer.
+
+    Returns:
+      Both bounds of each image.
+    """
+
+    def one_sample(key):
+        noise = jax.random.normal(key, mean.shape)
+        z = mean + jnp.exp(log_variance / 2) * noise
+        likelihood = log_p_x(z)
+        log_ratio = 0.5 * (noise**2 + log_variance - z**2).sum(axis=1)  # log p(z) - log q(z | x)
+        return likelihood, likelihood + log_ratio
+
+    # The plain bound takes its own samples and the exact divergence, so that it checks the tighter one.
+    elbo_keys, iwae_keys = jax.random.split(key, (2, samples))
+    likelihoods, _ = jax.lax.map(one_sample, elbo_keys[:10])
+    _, log_weights = jax.lax.map(one_sample, iwae_keys)
+    elbo = likelihoods.mean(axis=0) - gaussian_kl(mean, log_variance).sum(axis=1)
+    return jnp.stack([elbo, importance_bound(log_weights)], axis=1)
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class VAE:
+    """An encoder and a decoder: how they start, are trained, judged and shown.
+
+    Attributes after the nets are the arguments of `recipe`, which says what they are, with the optimiser built.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    likelihood: Likelihood
+    levels: int
+    binarise: bool
+    beta: float
+    importance_samples: int
+    measure: Literal["none", "digits"]
+    tx: optax.GradientTransformation
+
+    @property
+    def bits(self) -> float:
+        """Bits per dimension in one nat per image."""
+        return 1 / (math.prod(self.decoder.shape) * math.log(2))
+
+    def encode(self, params: Params, images: Images, **options: Any) -> tuple[Latents, Latents]:
+        """Returns mean and log-variance of the posteriors of images; options are those of `encoder.apply`."""
+        return self.encoder.apply({"params": params["encoder"]}, images, **options)
+
+    def decode(self, params: Params, z: Latents, **options: Any) -> Outputs:
+        """Returns the parameters of each pixel's distribution; options are those of `decoder.apply`."""
+        return self.decoder.apply({"params": params["decoder"]}, z, **options)
+
+    def observe(self, key: Key[Array, ""], images: Images) -> Images:
+        """Draws what the likelihood speaks of: binary, or continuous, or the images as they are."""
+        if self.binarise:
+            return jax.random.bernoulli(key, images).astype(images.dtype)
+        return dequantise(key, images, self.levels) if self.likelihood == "gaussian" else images
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises both nets and their optimiser."""
+        check_images(batch, self.decoder.shape)
+        encoder_key, decoder_key = jax.random.split(key)
+        encoder = self.encoder.init(encoder_key, batch["image"])["params"]
+        decoder = self.decoder.init(decoder_key, jnp.zeros((1, self.encoder.latent)))["params"]
+        params = {"encoder": encoder, "decoder": decoder}
+        return State(step=jnp.int32(0), params=params, opt={"vae": self.tx.init(params)}, extra={})
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the negative bound, the divergence weighed by beta, with one latent an image."""
+        observe_key, noise_key, encoder_key, decoder_key = jax.random.split(key, 4)
+        images = self.observe(observe_key, batch["image"])
+
+        def loss_fn(params):
+            mean, log_variance = self.encode(params, images, train=True, rngs={"dropout": encoder_key})
+            z = mean + jnp.exp(log_variance / 2) * jax.random.normal(noise_key, mean.shape)
+            pixels = self.decode(params, z, train=True, rngs={"dropout": decoder_key})
+            reconstruction = -log_likelihood(self.likelihood, pixels, images, self.levels).mean()
+            divergence = gaussian_kl(mean, log_variance).sum(axis=1).mean()
+            return reconstruction + self.beta * divergence, (reconstruction, divergence)
+
+        params, opt, loss, (reconstruction, divergence) = descend(self.tx, loss_fn, state.params, state.opt["vae"])
+        metrics = {"loss/total": loss, "loss/reconstruction": reconstruction, "loss/kl": divergence}
+        metrics["bits/bits_per_dim"] = (reconstruction + divergence) * self.bits
+        return state.replace(step=state.step + 1, params=params, opt={"vae": opt}), metrics
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
+        """Computes both bounds and the posterior of each image and, for digits, two samples of the prior beside it."""
+        observe_key, sample_key, prior_key = jax.random.split(key, 3)
+        images = self.observe(observe_key, batch["image"])
+        mean, log_variance = self.encode(state.params, images)
+
+        def log_p_x(z):
+            return log_likelihood(self.likelihood, self.decode(state.params, z), images, self.levels)
+
+        nats = bounds(sample_key, log_p_x, mean, log_variance, self.importance_samples)
+        rows = {"bits": -nats * self.bits, "divergence": gaussian_kl(mean, log_variance), "mean": mean}
+        if self.measure == "digits":
+            z = jax.random.normal(prior_key, (2 * len(images), self.encoder.latent))
+            samples = expected_image(self.likelihood, self.decode(state.params, z))
+            rows["samples"] = samples.reshape(-1, 2, *self.decoder.shape)
+        return rows
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of `recipe`."""
+        rows = [outputs for _, outputs in rows]
+        both, divergence, mean = (np.concatenate([r[name] for r in rows]) for name in ("bits", "divergence", "mean"))
+        elbo, iwae = both.mean(axis=0, dtype=np.float64)
+        figures = {
+            "bits_per_dim": float(elbo),
+            "iwae_bits_per_dim": float(iwae),
+            "iwae_gain": float(elbo - iwae),
+            "kl": float(divergence.sum(axis=1).mean()),
+            "active_units": float((mean.var(axis=0) > 0.01).sum()),
+        }
+        if self.measure == "digits":
+            samples = np.concatenate([r["samples"] for r in rows]).reshape(-1, *self.decoder.shape)
+            figures |= latents.sample_figures(samples)
+        return figures
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def reconstruct(self, params: Params, images: Images) -> Images:
+        """Returns the mean images of the posteriors' means."""
+        mean, _ = self.encode(params, images)
+        return self.from_prior(params, mean)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def from_prior(self, params: Params, z: Latents) -> Images:
+        """Returns the mean images of latents."""
+        return expected_image(self.likelihood, self.decode(params, z))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Latents]:
+        """Makes what of the pictures is made on the device, and the posteriors' means for the map."""
+        mean, _ = self.encode(state.params, batch["image"])
+        draw, images = functools.partial(self.from_prior, state.params), batch["image"]
+        pairs = jnp.stack([images[:32], draw(mean[:32])], axis=1).reshape(-1, *images.shape[1:])
+        shown = latents.pictures(draw, mean, latents.Moments.standard(self.encoder.latent))
+        samples = draw(jax.random.normal(key, (64, self.encoder.latent)))
+        return {"reconstructions": pairs, "samples": samples, **shown}, mean
+
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Draws reconstructions, samples of the prior, and the latent space."""
+        shown, mean = self.show(key, state, batch)
+        return shown | latents.latent_map(mean, batch)
+
+    def predict(self, state: State, inputs: Batch) -> dict[str, Images]:
+        """Reconstructs images."""
+        return {"image": self.reconstruct(state.params, inputs["image"])}
+
+    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
+        """Draws images from the prior."""
+        return {"image": self.from_prior(state.params, jax.random.normal(key, (count, self.encoder.latent)))}
+
+
+def recipe(
+    shape: tuple[Count, Count, Count],
+    latent: Count = 20,
+    hidden: tuple[Count, ...] = (500,),
+    convolutional: bool = False,
+    dropout: Share = 0.0,
+    likelihood: Likelihood = "bernoulli",
+    levels: Annotated[int, Range(2)] = 256,
+    binarise: bool = False,
+    beta: float = 1.0,
+    importance_samples: Count = 100,
+    measure: Literal["none", "digits"] = "none",
+    optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
+) -> Recipe:
+    """Makes a variational autoencoder.
+
+    Args:
+      shape: height, width, channels of the images.
+      latent: latent dimensions.
+      hidden: widths of the encoder's hidden layers; the decoder's in reverse.
+      convolutional: stride-2 convolutions in place of dense layers.
+      dropout: share of the dense hidden units dropped while training.
+      likelihood: of the pixels: "bernoulli", "categorical" or "gaussian".
+      levels: grey levels of the images.
+      binarise: draw each pixel from a Bernoulli of its grey value, anew at every step.
+      beta: weight of the divergence; only 1 is a bound.
+      importance_samples: of the evaluation's tighter bound.
+      measure: "digits" measures samples of the prior by the frozen classifier, and shows what simple densities of the
+        digits reach, as controls.
+      optimiser: as `cvjax.optim.build` takes it.
+
+    Returns:
+      The recipe. Figures: bits_per_dim (the negative bound), iwae_bits_per_dim and iwae_gain (how much tighter),
+      kl (nats), active_units (latents whose posterior mean varies by more than .01 over the test set); with `measure`,
+      those of samples by `latents.sample_figures`.
+
+    Raises:
+      UserError: arguments that cannot be, or exclude one another.
+    """
+    outputs = {"bernoulli": 1, "categorical": levels, "gaussian": 2}.get(likelihood)
+    if outputs is None or latent < 1 or levels < 2:
+        raise UserError(f"config.recipe: likelihood={likelihood!r}, latent={latent}, levels={levels} cannot be built.")
+    if convolutional and (not hidden or any(size % 2 ** len(hidden) for size in shape[:2])):
+        raise UserError(
+            f"config.recipe.shape={tuple(shape)} cannot be halved by hidden={tuple(hidden)}: a convolutional encoder "
+            "needs a hidden layer or more, and sizes that can be halved as often: pad or resize the images."
+        )
+    if binarise and likelihood != "bernoulli":
+        raise UserError(
+            f'config.recipe.binarise=True makes images of two values: likelihood="bernoulli" is theirs, not '
+            f"{likelihood!r}."
+        )
+    if measure == "digits" and tuple(shape) != (8, 8, 1):
+        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {tuple(shape)}.')
+    encoder = Encoder(latent, tuple(hidden), convolutional, dropout)
+    decoder = Decoder(tuple(shape), outputs, tuple(hidden), convolutional, dropout)
+    tx = optim.build(optimiser)
+    model = VAE(encoder, decoder, likelihood, levels, binarise, beta, importance_samples, measure, tx)
+    return Recipe.of(model, digits.density_controls if measure == "digits" else None)

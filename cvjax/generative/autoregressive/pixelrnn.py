@@ -1,0 +1,205 @@
+"""Row LSTM: van den Oord, Kalchbrenner & Kavukcuoglu, Pixel Recurrent Neural Networks, 2016 (arXiv:1601.06759).
+
+A convolutional LSTM that goes down the rows of an image: the state of a row comes from that of the row above, by a
+convolution along it, and from the row itself, by a masked one. A pixel sees a triangle above it, and to its left.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from cvjax.core import Recipe, count_classes
+from cvjax.generative.autoregressive import pixel_model
+from cvjax.generative.autoregressive.masked import ClassBias, Features, Head, Labels, MaskedConv, Place, write_row
+from cvjax.signature import Count, Range, Share
+
+# What the row above gives to the gates of a row, and its cell state.
+Above = tuple[Float[Array, "batch _ _ gates"], Float[Array, "batch _ _ width"]]
+
+
+def lstm_step(
+    gates: Float[Array, "batch _ _ gates"], cell: Float[Array, "batch _ _ width"]
+) -> tuple[Float[Array, "batch _ _ width"], Float[Array, "batch _ _ width"]]:
+    """Computes an LSTM's new state (equation 3).
+
+    Args:
+      gates: output, forget and input gates and content, as many features each, before their non-linearities.
+      cell: the cell state before.
+
+    Returns:
+      (hidden state, cell state).
+    """
+    output, forget, entry, content = jnp.split(gates, 4, axis=-1)
+    cell = nn.sigmoid(forget) * cell + nn.sigmoid(entry) * nn.tanh(content)
+    return nn.sigmoid(output) * nn.tanh(cell), cell
+
+
+class RowLSTM(nn.Module):
+    """The recurrent layer.
+
+    Parameters: `input_to_state`, and `kernel` [kernel, width, 4 * width] of the convolution along the row above.
+
+    Attributes:
+      width: features of the hidden state.
+      kernel: width of both convolutions.
+      channels: of the image.
+    """
+
+    width: int
+    kernel: int
+    channels: int
+
+    def setup(self):
+        """Makes both convolutions."""
+        self.input_to_state = MaskedConv(4 * self.width, (1, self.kernel), channels=self.channels, parts=4)
+        shape = (self.kernel, self.width, 4 * self.width)
+        self.state_to_state = self.param("kernel", nn.initializers.lecun_normal(), shape)
+
+    def _from_above(self, hidden: Array) -> Array:
+        """A convolution along a row, as a matrix product: in a loop on CPU, XLA's own is a hundred times slower."""
+        side, width = self.kernel // 2, hidden.shape[2]
+        padded = jnp.pad(hidden, ((0, 0), (0, 0), (side, side), (0, 0)))
+        seen = jnp.concatenate([padded[:, :, tap : tap + width] for tap in range(self.kernel)], axis=-1)
+        return seen @ self.state_to_state.reshape(-1, 4 * self.width)
+
+    def above(self) -> Above:
+        """Returns what the row before gives to the next one."""
+        hidden, cell = jnp.split(self.get_variable("cache", "states"), 2, axis=-1)
+        return self._from_above(hidden), cell
+
+    def __call__(
+        self,
+        x: Features,
+        bias: Float[Array, "batch 1 1 gates"] | float,
+        above: Above | None = None,
+        place: Place | None = None,
+    ) -> Features:
+        """Returns the hidden states of all pixels, or of the one at `place`, which is told what is above it."""
+        gates = self.input_to_state(x, place) + bias
+        if place is not None:
+            hidden, cell = lstm_step(gates + above[0], above[1])
+            piece = jnp.concatenate([hidden, cell], axis=-1)
+            states = write_row(self.get_variable("cache", "states"), piece, *place)
+            self.put_variable("cache", "states", states)
+            return hidden
+
+        def row(state, gates):
+            state = lstm_step(gates + self._from_above(state[0]), state[1])
+            return state, jnp.concatenate(state, axis=-1)
+
+        start = jnp.zeros((len(x), 1, x.shape[2], self.width), x.dtype)
+        rows = jnp.moveaxis(gates, 1, 0)[:, :, None]
+        _, states = lax.scan(row, (start, start), rows)
+        states = jnp.moveaxis(states[:, :, 0], 0, 1)
+        if self.is_mutable_collection("cache"):
+            self.put_variable("cache", "states", states[:, -1:])
+        return states[..., : self.width]
+
+
+class PixelRNN(nn.Module):
+    """A masked convolution, residual Row LSTM layers and a softmax a value (table 1, figure 5).
+
+    Attributes:
+      levels: of a value.
+      classes: that every layer is told; None: none.
+      layers: number of recurrent layers.
+      width: features of their hidden states; twice as many lead from layer to layer.
+      first_kernel: height and width of the first convolution.
+      kernel: width of the recurrent layers' convolutions.
+      head: features of the last hidden layer.
+      dropout: share of hidden features dropped while training.
+      channels: of the image.
+    """
+
+    levels: int
+    classes: int | None = None
+    layers: int = 12
+    width: int = 128
+    first_kernel: int = 7
+    kernel: int = 3
+    head: int = 1024
+    dropout: float = 0.0
+    channels: int = 3
+
+    def setup(self):
+        """Makes the layers."""
+        layers, channels = range(self.layers), self.channels
+        self.first = MaskedConv(2 * self.width, (self.first_kernel,) * 2, "A", channels, first=True)
+        self.first_class = ClassBias(self.classes, 2 * self.width)
+        self.recurrent = [RowLSTM(self.width, self.kernel, channels) for _ in layers]
+        self.gates_class = [ClassBias(self.classes, 4 * self.width) for _ in layers]
+        self.widen = [MaskedConv(2 * self.width, (1, 1), channels=channels) for _ in layers]
+        self.drop = nn.Dropout(self.dropout)
+        self.outputs = Head(self.head, self.levels, channels)
+
+    def __call__(
+        self, images: Float[Array, "batch height width channels"], labels: Labels | None = None, train: bool = False
+    ) -> Float[Array, "batch height width channels levels"]:
+        """Returns logits of all pixels."""
+        return self.across(images, labels, [None] * self.layers, train=train)
+
+    def above(self, images: Features, labels: Labels | None, place: Place) -> list[Above]:
+        """Returns what the row above tells each layer; see `cvjax.generative.autoregressive.pixel_model`."""
+        return [layer.above() for layer in self.recurrent]
+
+    def across(
+        self,
+        images: Features,
+        labels: Labels | None,
+        above: list[Above] | list[None],
+        place: Place | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch rows columns channels levels"]:
+        """Returns logits of all pixels, or of one."""
+        x = self.first(2 * images - 1, place) + self.first_class(labels)
+        for layer, bias, widen, told in zip(self.recurrent, self.gates_class, self.widen, above, strict=True):
+            hidden = layer(x, bias(labels), told, place)
+            x = x + widen(self.drop(hidden, deterministic=not train))
+        return self.outputs(x)
+
+
+def recipe(
+    shape: tuple[Count, Count, Count],
+    levels: Annotated[int, Range(2)] = 256,
+    classes: Count | tuple[str, ...] | None = None,
+    layers: Count = 12,
+    width: Count = 128,
+    first_kernel: Count = 7,
+    kernel: Count = 3,
+    head: Count = 1024,
+    dropout: Share = 0.0,
+    ema: Share = 0.0,
+    measure: pixel_model.Measure = "none",
+    samples_per_example: Count = 1,
+    optimiser: Mapping[str, Any] = {"name": "rmsprop", "learning_rate": 1e-4},
+) -> Recipe:
+    """Makes a PixelRNN of Row LSTMs; the sizes that are the defaults are the paper's on CIFAR-10.
+
+    Args:
+      shape: height, width, channels of the images.
+      levels: of a value.
+      classes: how many classes the model is told, or their names; None: it is told none.
+      layers: number of recurrent layers.
+      width: features of their hidden states.
+      first_kernel: height and width of the first convolution.
+      kernel: width of the recurrent layers' convolutions.
+      head: features of the last hidden layer.
+      dropout: share of the hidden features dropped while training.
+      ema: share of the averaged parameters that each step keeps, (1 + step) / (10 + step) where that is less.
+      measure: "digits": samples are judged by the frozen digit classifier.
+      samples_per_example: how many samples are drawn for each image of the evaluation split.
+      optimiser: as `cvjax.optim.build` takes it.
+
+    Returns:
+      The recipe; its figures are those of `pixel_model.make_recipe`.
+
+    Raises:
+      UserError: digits to be measured that are none.
+    """
+    count = count_classes(classes)
+    net = PixelRNN(levels, count, layers, width, first_kernel, kernel, head, dropout, shape[2])
+    return pixel_model.make_recipe("pixelrnn", net, shape, ema, measure, samples_per_example, optimiser)

@@ -1,0 +1,130 @@
+"""Rate and distortion: what images cost as entropy-coded codes of a network, and as JPEG.
+
+All images of a set are one stream: the header of a JPEG file would outweigh a small image, so that JPEG gets them as
+one sheet. Rates are of whole streams, headers included; what a network weighs is not counted, for both sides have it.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+
+from cvjax.metrics.controls.denoising import psnr
+from cvjax.ops import arithmetic_coding
+
+Images = Float[np.ndarray, "batch height width channels"]
+QUALITIES = (1, 5, 10, 15, 20, 30)
+STEP_BYTES = 4  # of the quantiser's step, a float32
+
+
+class Point(NamedTuple):
+    """One point of a rate-distortion curve.
+
+    Attributes:
+      size: bytes of the stream, its header included.
+      header: bytes of the header.
+      psnr: of all images, in dB.
+    """
+
+    size: int
+    header: int
+    psnr: float
+
+
+def code_points(
+    images: Images,
+    levels: Int[np.ndarray, "batch steps codes"],
+    decoded: Float[np.ndarray, "batch steps height width channels"],
+) -> list[Point]:
+    """Measures codes that were quantised by several steps.
+
+    Args:
+      images: the true ones, in [0, 1].
+      levels: the quantised codes, whole numbers.
+      decoded: the images that the decoder makes of them.
+
+    Returns:
+      A point a step. Each stream is decoded, and has to give the levels back.
+
+    Raises:
+      RuntimeError: it does not.
+    """
+    points = []
+    for step in range(levels.shape[1]):
+        numbers = levels[:, step].astype(np.int64)
+        stream = arithmetic_coding.compress(numbers)
+        if not np.array_equal(arithmetic_coding.decompress(stream), numbers):
+            raise RuntimeError("the arithmetic coder's stream does not decode to what it codes")
+        header = arithmetic_coding.HEADER.size + STEP_BYTES
+        points.append(Point(len(stream) + STEP_BYTES, header, psnr(images, decoded[:, step])))
+    return points
+
+
+def jpeg_points(images: Images, qualities: Sequence[int] = QUALITIES) -> list[Point]:
+    """Measures JPEG, with optimised Huffman tables, on one sheet of all images.
+
+    Args:
+      images: in [0, 1], one channel or three. Sizes that are multiples of 8 suit its blocks best.
+      qualities: of the encoder, 1 to 95.
+
+    Returns:
+      A point a quality.
+    """
+    sheet = np.round(255 * lay_out(images)).astype(np.uint8)
+    picture, points = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet), []
+    for quality in qualities:
+        stream = io.BytesIO()
+        picture.save(stream, "jpeg", quality=quality, optimize=True)
+        decoded = np.asarray(Image.open(stream), np.float64).reshape(sheet.shape) / 255
+        found = psnr(lay_out(images)[None], decoded[None])
+        points.append(Point(stream.tell(), jpeg_header(stream.getvalue()), found))
+    return points
+
+
+def jpeg_header(stream: bytes) -> int:
+    """Counts the bytes of a JPEG file that are not its entropy-coded data.
+
+    Args:
+      stream: the file, with one scan.
+
+    Returns:
+      All up to the end of the start-of-scan segment, and the two of the end marker.
+    """
+    position = 2  # behind the start marker; then segments: marker, length, content
+    while stream[position : position + 2] != b"\xff\xda":
+        position += 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
+    return position + 2 + int.from_bytes(stream[position + 2 : position + 4], "big") + 2
+
+
+def lay_out(images: Images) -> Float[np.ndarray, "rows columns channels"]:
+    """Lays images out, without gaps, on the sheet nearest to a square that they fill.
+
+    Args:
+      images: any.
+
+    Returns:
+      The sheet.
+    """
+    count, height, width, channels = images.shape
+    rows = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
+    return images.reshape(rows, -1, height, width, channels).swapaxes(1, 2).reshape(rows * height, -1, channels)
+
+
+def gain(points: Sequence[Point], rivals: Sequence[Point]) -> float:
+    """Computes how much better the first curve is at the same bytes.
+
+    Args:
+      points: of a curve.
+      rivals: of the curve to compare with.
+
+    Returns:
+      PSNR of the best point that costs no more than a rival's (of the cheapest, where all cost more), less the rival's,
+      averaged over the rivals, in dB.
+    """
+    cheapest = min(points, key=lambda point: point.size)
+    best = [max([p for p in points if p.size <= rival.size] or [cheapest], key=lambda p: p.psnr) for rival in rivals]
+    return float(np.mean([mine.psnr - rival.psnr for mine, rival in zip(best, rivals, strict=True)]))

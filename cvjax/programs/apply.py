@@ -1,0 +1,290 @@
+"""A trained run applied to the user's images, folders and videos; it works from the run's folder alone.
+
+python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    what the system makes of them
+python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          samples of a system that generates
+
+A detector's boxes are drawn, with names and scores, and written to detections.json, in the format of COCO.
+"""
+
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from cvjax import command, runs
+from cvjax.core import Recipe, State
+from cvjax.data import folder
+from cvjax.data.sources import CorruptExample
+from cvjax.display import grid
+from cvjax.errors import UserError, suggest_beside
+from cvjax.ops.drawing import draw_boxes
+from cvjax.predictor import Predictor, Prepared
+from cvjax.rundir import write_whole
+
+LEGIBLE = 256  # pixels to which small images are enlarged where names are written on them
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = command.Parser(prog="python -m cvjax.apply", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--input", type=Path, help="an image, a folder of images or a video")
+    parser.add_argument("--count", type=int, help="how many samples to draw")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--output", type=Path, required=True, help="a folder; for a video, the video's path")
+    parser.add_argument("--step", type=int, help="which checkpoint; the latest by default")
+    parser.add_argument("--batch", type=int, default=16, help="images at a time")
+    parser.add_argument("--threshold", type=float, default=0.3, help="least score of the detections that are drawn")
+    arguments = parser.parse_args(argv)
+    for name in ("run", "input", "output"):
+        setattr(arguments, name, getattr(arguments, name) and getattr(arguments, name).expanduser())
+    if (arguments.input is None) == (arguments.count is None):
+        raise UserError("give either --input=FILE|FOLDER|VIDEO or --count=N.")
+    for name in ("count", "batch"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1.")
+    if not 0 <= arguments.threshold <= 1:
+        raise UserError(f"--threshold={arguments.threshold}: a score is in [0, 1].")
+    if arguments.input is not None:
+        try:
+            arguments.input.stat()
+        except OSError as error:
+            nearest = suggest_beside(arguments.input)
+            raise UserError(f"--input={arguments.input}: {error.strerror}. {nearest}".rstrip()) from error
+    description, recipe, state = runs.load(arguments.run, arguments.step)
+    if arguments.count is not None:
+        draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output)
+        return 0
+    if recipe.predict is None:
+        raise UserError(f"{description['config']['system']} takes no images; it samples: give --count=N.")
+    predictor = Predictor(description, recipe, state, arguments.batch)
+    if arguments.input.suffix.lower() in VIDEOS:
+        apply_to_video(predictor, arguments.input, arguments.output, arguments.threshold)
+    else:
+        apply_to_images(predictor, arguments.input, arguments.output, arguments.threshold)
+    return 0
+
+
+def draw_samples(recipe: Recipe, state: State, count: int, seed: int, output: Path) -> None:
+    """Writes samples as PNG files, one each and one grid of all.
+
+    Args:
+      recipe: the system.
+      state: its trained state.
+      count: how many.
+      seed: the same seed gives the same samples.
+      output: the folder.
+
+    Raises:
+      UserError: the system does not sample.
+    """
+    if recipe.sample is None:
+        raise UserError("this system does not sample: give --input=FILE|FOLDER|VIDEO.")
+    runs.make_folder(output, "--output")
+    for name, samples in recipe.sample(state, jax.random.key(seed), count).items():
+        samples = np.asarray(samples)
+        for index, sample in enumerate(samples):
+            save_image(output / f"{name}_{index:05d}.png", sample)
+        save_image(output / f"{name}_grid.png", grid(samples) / 255)
+    print(f"{count} samples in {output}")
+
+
+def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
+    """Writes each output that is an image as a PNG of the input's name, and all others to predictions.json.
+
+    Detections are drawn, and all of them written to detections.json. What cannot be read is left out, and named when
+    all others are written.
+
+    Args:
+      predictor: the trained system.
+      source: an image or a folder of images.
+      output: the folder to write to.
+      threshold: least score of the detections that are drawn.
+
+    Raises:
+      UserError: nothing to read, or an image that cannot be.
+    """
+    files = folder.list_images(source) if source.is_dir() else [source]
+    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise UserError(f"--output={output} is where the input lies: its images would be overwritten.")
+    if not files:
+        raise UserError(f"--input={source} holds no images ({', '.join(folder.SUFFIXES)}).")
+    runs.make_folder(output, "--output")
+    names = name_outputs([file.relative_to(source) if source.is_dir() else Path(file.name) for file in files])
+    predictions, read, faults = {}, [], []
+
+    def images() -> Iterator[Prepared]:
+        for name, file in zip(names, files, strict=True):
+            try:
+                image = predictor.prepare(folder.decode(file, channels=3).astype(np.float32) / 255)
+            except CorruptExample as error:
+                faults.append(error.fault)
+            except UserError as error:  # it is too small for a transform
+                faults.append(f"{file}: {error}")
+            else:
+                read.append((name, file.relative_to(source) if source.is_dir() else Path(file.name)))
+                yield image
+
+    records = []
+    for index, (prepared, outputs) in enumerate(predictor(images())):
+        name, file = read[index]
+        if "scores" in outputs and "boxes" in outputs:
+            save_image(output / f"{name}.png", draw_detections(predictor, prepared, outputs, threshold))
+            records.append((str(file), prepared.original.shape[:2], outputs))
+            continue
+        for kind, value in outputs.items():
+            if value.ndim == 3 and value.shape[-1] in (1, 3):
+                save_image(output / (f"{name}.png" if kind == "image" else f"{name}_{kind}.png"), value)
+            else:
+                predictions.setdefault(name, {})[kind] = value.tolist()
+    if predictions:
+        write_whole(output / "predictions.json", json.dumps(predictions, indent=1))
+    if records:
+        write_whole(output / "detections.json", json.dumps(coco_format(records, predictor.classes), indent=1))
+    print(f"{len(read)} images in {output}")
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise UserError(f"{len(faults)} of {len(files)} images are left out. " + "; ".join(faults[:5]) + more)
+
+
+def draw_detections(
+    predictor: Predictor, prepared: Prepared, found: Mapping[str, np.ndarray], threshold: float
+) -> Float[np.ndarray, "height width 3"]:
+    """Draws an image's detections on it, with the names of their classes and their scores.
+
+    Args:
+      predictor: knows the names.
+      prepared: the image.
+      found: its detections, boxes in pixels of the original.
+      threshold: least score of those that are drawn.
+
+    Returns:
+      A new image in [0, 1]; a small one is enlarged, so that names are legible.
+    """
+    sure = found["scores"] >= threshold
+    boxes, labels, scores = (found[name][sure] for name in ("boxes", "labels", "scores"))
+    scale = max(1, LEGIBLE // min(prepared.original.shape[:2]))
+    return draw_boxes(prepared.original, boxes, labels, predictor.classes, scores, scale)
+
+
+def coco_format(
+    records: Sequence[tuple[str, tuple[int, int], Mapping[str, np.ndarray]]], classes: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Makes the dataset of COCO's format that holds detections (https://cocodataset.org/#format-data, read 2026).
+
+    Args:
+      records: file name, (height, width) and detections of each image.
+      classes: their names. Category ids are labels + 1.
+
+    Returns:
+      images, categories and annotations; an annotation has a score, and its box is `x, y, width, height`.
+    """
+    images, annotations = [], []
+    for number, (name, (height, width), found) in enumerate(records, start=1):
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for box, score, label in zip(found["boxes"], found["scores"], found["labels"], strict=True):
+            x, y, right, bottom = (round(float(edge), 3) for edge in box)
+            bbox = [x, y, round(right - x, 3), round(bottom - y, 3)]
+            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": int(label) + 1, "bbox": bbox}
+            annotations.append(
+                annotation | {"score": round(float(score), 5), "area": round(bbox[2] * bbox[3], 3), "iscrowd": 0}
+            )
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def name_outputs(files: Sequence[Path]) -> list[str]:
+    """Names what is written for each file: its path without suffix, or with it where two would be the same.
+
+    Args:
+      files: relative paths of the inputs.
+
+    Returns:
+      One name a file, without suffix.
+    """
+    short = [str(file.with_suffix("")) for file in files]
+    return [name if short.count(name) == 1 else str(file) for name, file in zip(short, files, strict=True)]
+
+
+def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
+    """Writes a video of the system's images, or of its detections drawn on the frames, at the source's rate.
+
+    Args:
+      predictor: the trained system.
+      source: the video.
+      output: the video to write, .mp4 or .avi.
+      threshold: least score of the detections that are drawn.
+
+    Raises:
+      UserError: a video that cannot be read, or a system whose outputs are no images.
+    """
+    codes = {".mp4": "mp4v", ".avi": "MJPG"}
+    if output.suffix.lower() not in codes:
+        raise UserError(f"--output={output}: a video is written to a file called .mp4 or .avi.")
+    if output.resolve() == source.resolve():
+        raise UserError(f"--output={output} is the input: it would be overwritten.")
+    runs.make_folder(output.parent, "--output")
+    capture = cv2.VideoCapture(str(source))
+    if not capture.isOpened():
+        raise UserError(f"--input={source} cannot be read as a video.")
+    writer, count, start = None, 0, time.monotonic()
+    for prepared, outputs in predictor(map(predictor.prepare, _frames(capture))):
+        if "scores" in outputs and "boxes" in outputs:
+            outputs = {"image": draw_detections(predictor, prepared, outputs, threshold)}
+        if "image" not in outputs:
+            raise UserError("this system makes no images of a video's frames; apply it to images.")
+        frame = cv2.cvtColor(_to_bytes(outputs["image"]), cv2.COLOR_RGB2BGR)
+        if writer is None:
+            code = cv2.VideoWriter_fourcc(*codes[output.suffix.lower()])
+            writer = cv2.VideoWriter(str(output), code, capture.get(cv2.CAP_PROP_FPS) or 25, frame.shape[1::-1])
+            if not writer.isOpened():
+                raise UserError(f"--output={output}: OpenCV cannot write this video here.")
+        writer.write(frame)
+        count += 1
+    capture.release()
+    if writer is None:
+        raise UserError(f"--input={source} has no frames.")
+    writer.release()
+    print(f"{count} frames in {output}, {count / (time.monotonic() - start):.1f} frames/s")
+
+
+def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
+    """Writes an image as a PNG, its folder made where it is missing.
+
+    Args:
+      path: the file.
+      image: in [0, 1], 1 or 3 channels.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    encoded = io.BytesIO()
+    Image.fromarray(_to_bytes(image)).save(encoded, "png")
+    write_whole(path, encoded.getvalue())
+
+
+def _to_bytes(image: np.ndarray) -> np.ndarray:
+    """Converts an image in [0, 1] to RGB bytes."""
+    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    there, frame = capture.read()
+    while there:
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
+        there, frame = capture.read()
+
+
+if __name__ == "__main__":
+    command.explained(main)

@@ -1,0 +1,99 @@
+"""Two folders of images compared: how good are these samples of those?
+
+    python -m cvjax.programs.compare --samples=FOLDER --reference=FOLDER --features=pt_inception-2015-12-05.pth
+
+prints FID, KID, precision, recall and the Inception Score; with --interval also FID's confidence interval and its
+extrapolation to infinitely many samples (Chong and Forsyth, 2020).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from cvjax import command
+from cvjax.data import folder
+from cvjax.data.sources import CorruptExample
+from cvjax.errors import UserError
+from cvjax.metrics import extractors, generative
+
+CHUNK = 256  # images in memory at a time
+
+
+def read(path: Path, channels: int, setting: str) -> Iterator[Float[np.ndarray, "images height width channels"]]:
+    """Reads all images of a folder, some at a time.
+
+    Args:
+      path: the folder; sub-folders are read too.
+      channels: 1 (grey) or 3.
+      setting: the flag to name in a message.
+
+    Returns:
+      The images in [0, 1], all of one size.
+
+    Raises:
+      UserError: no folder, no images, one that cannot be read, or several sizes.
+    """
+    files = folder.list_images(path) if path.is_dir() else []
+    if not files:
+        raise UserError(f"{setting}={path} is no folder with images ({', '.join(folder.SUFFIXES)}).")
+    shape = None
+    for start in range(0, len(files), CHUNK):
+        images = []
+        for file in files[start : start + CHUNK]:
+            try:
+                image = folder.decode(file, channels)
+            except CorruptExample as error:
+                raise UserError(error.fault) from error
+            shape = shape or image.shape
+            if image.shape != shape:
+                one, other = (f"{size[1]} x {size[0]}" for size in (image.shape, shape))
+                raise UserError(f"{setting}={path}: {file.name} is {one} pixels, {files[0].name} {other}: resize them.")
+            images.append(image.astype(np.float32) / 255)
+        yield np.stack(images)
+
+
+def compare(samples: Path, reference: Path, features: str, interval: bool = False) -> dict[str, float]:
+    """Measures the images of one folder against those of another.
+
+    Args:
+      samples: folder of generated images.
+      reference: folder of real ones.
+      features: as `cvjax.metrics.extractors.make` takes them.
+      interval: add `fid_low` and `fid_high`, the 95 % interval of FID, and `fid_infinity`.
+
+    Returns:
+      The numbers of images, and `cvjax.metrics.extractors.evaluate`'s figures.
+
+    Raises:
+      UserError: a folder or features that cannot be read, or fewer than four images.
+    """
+    extract, channels = extractors.make(features), 1 if features == "digits" else 3
+    found, probabilities = extractors.gather(read(samples, channels, "--samples"), extract)
+    real, _ = extractors.gather(read(reference, channels, "--reference"), extract)
+    if probabilities is not None:  # files may be in the order of their classes
+        probabilities = np.random.default_rng(0).permutation(probabilities)
+    figures = {"samples": float(len(found)), "reference": float(len(real))}
+    figures |= extractors.evaluate(found, real, probabilities)
+    if interval:
+        figures["fid_low"], figures["fid_high"] = generative.fid_interval(found, real)
+        figures["fid_infinity"] = generative.fid_infinity(found, real)
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints a line a figure."""
+    parser = command.Parser(prog="python -m cvjax.programs.compare", description=__doc__)
+    parser.add_argument("--samples", type=Path, required=True, help="folder of generated images")
+    parser.add_argument("--reference", type=Path, required=True, help="folder of real images")
+    parser.add_argument("--features", default="pixels", help='"digits", "pixels" or a file of Inception\'s weights')
+    parser.add_argument("--interval", action="store_true", help="FID's interval and limit too; takes longer")
+    arguments = parser.parse_args(argv)
+    folders = (path.expanduser() for path in (arguments.samples, arguments.reference))
+    for name, value in compare(*folders, arguments.features, arguments.interval).items():
+        print(f"{name:<16}{value:.6g}")
+
+
+if __name__ == "__main__":
+    command.explained(main)
