@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import math
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.experimental import v1 as ocp
 
 from cvjax.core import State
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError
 from cvjax.rundir import write_whole
+from cvjax.upgrade import upgrade_state
 
 # Tensorstore checks its indices but not the arrays: a flipped byte in a weight would be restored as if it were right.
 CHECKSUMS = "checksums.json"
@@ -214,39 +217,30 @@ def read_state(folder: str | Path, state: PyTree, step: int | None = None) -> St
         return _restore(checkpointer, state, step)[0]
 
 
-def read_params(folder: str | Path, network: str, like: PyTree) -> PyTree:
-    """Reads one network's parameters from a run of any system.
+def read_tree(folder: str | Path, step: int | None = None) -> dict[str, Any]:
+    """Reads the state of a run of any system, whatever its networks are.
 
     Args:
-      folder: the run's checkpoints; the latest is read.
-      network: its name in `State.params`.
-      like: the parameters that they will replace: same structure, shapes, types and shardings.
+      folder: the run's checkpoints.
+      step: which one, the latest by default.
 
     Returns:
-      The parameters.
+      The fields of the `State` as nested dicts of arrays, in the present layout.
 
     Raises:
-      UserError: there is no such checkpoint or network, or its parameters have another structure or other shapes.
+      UserError: there is no such checkpoint, or it is broken.
     """
-    folder = Path(folder)
-    with _reader(folder) as checkpointer:
-        if checkpointer.latest is None:
+    with _reader(folder, step) as checkpointer:
+        step = checkpointer.latest.step if step is None and checkpointer.latest else step
+        if step is None:
             raise UserError(f"{folder} holds no checkpoint.")
-        with warnings.catch_warnings():  # the writer's sharding is not needed: the parameters are placed anew below
-            warnings.simplefilter("ignore", UserWarning)
-            params = checkpointer.load_checkpointables(checkpointer.latest, {"state": None})["state"]["params"]
-    if network not in params:
-        raise UserError(f"the run in {folder.parent} has no network {network!r}. {suggest(network, params)}")
-    there, here = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (params[network], like)
-    )
-    differing = [
-        f"{k}: {there.get(k)} there, {here.get(k)} here" for k in sorted(there | here) if there.get(k) != here.get(k)
-    ]
-    if differing:
-        raise UserError(f"{network} in {folder.parent} has other parameters:\n  " + "\n  ".join(differing))
-    return jax.tree.map(lambda new, old: jax.device_put(new.astype(old.dtype), old.sharding), params[network], like)
+        return _load_tree(checkpointer, step)
+
+
+def _load_tree(checkpointer: ocp.training.Checkpointer, step: int) -> dict[str, Any]:
+    with warnings.catch_warnings():  # that the writer's sharding is unknown here does not matter
+        warnings.simplefilter("ignore", UserWarning)
+        return upgrade_state(checkpointer.load_checkpointables(step, {"state": None})["state"])
 
 
 def _steps(folder: Path) -> list[int]:
@@ -352,8 +346,22 @@ def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int |
     try:
         restored = checkpointer.load_checkpointables(step, {"state": state, "data": None})
     except (ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {step} in {checkpointer.directory} holds another state: {error}") from error
+        try:  # it may be of an earlier version
+            tree, data = _load_tree(checkpointer, step), checkpointer.load_checkpointables(step, {"data": None})["data"]
+            return jax.tree.map_with_path(functools.partial(_place, tree), state), data
+        except (ValueError, KeyError, LookupError, TypeError):
+            raise UserError(f"checkpoint {step} in {checkpointer.directory} holds another state: {error}") from error
     return restored["state"], restored["data"]
+
+
+def _place(tree: Any, path: tuple, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    """Finds the array of a path in nested dicts and lists, and puts it where it is wanted."""
+    for entry in path:
+        key = next(getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name))
+        tree = tree[key] if isinstance(tree, (list, tuple)) or key in tree else tree[str(key)]
+    if tree.shape != wanted.shape:
+        raise ValueError(f"{jax.tree_util.keystr(path)} is {tree.shape}, not {wanted.shape}")
+    return jax.device_put(np.asarray(tree).astype(wanted.dtype), wanted.sharding)
 
 
 def abstract(state: PyTree, shardings: PyTree) -> PyTree:

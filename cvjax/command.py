@@ -66,12 +66,16 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     if not paths:
         known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
         raise UserError(f"which experiment? Give --config=FILE, one of: {known or 'no file in configs/ here'}.")
-    config, absent, kept = load(paths[-1]), [], list(argv)
+    config, absent, borrowed, kept = load(paths[-1]), [], {}, list(argv)
     for argument in argv[1:]:
         name, separator, value = argument.lstrip("-").partition("=")
         if argument.startswith("-") and name.startswith("config."):
             if not separator:
                 raise UserError(f"{argument}: expected --{name}=VALUE.")
+            if name.startswith("config.borrow."):  # its keys are the system's networks, which no config lists
+                borrowed[name.removeprefix("config.borrow.")] = "" if value == "None" else value
+                kept.remove(argument)
+                continue
             group, last = _check_override(config, name, value)
             if value == "None":
                 absent.append((group, last))
@@ -88,6 +92,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             node = node[key]
         with node.ignore_type():
             node[last] = None
+    borrow = flags.FLAGS["config"].value.borrow
+    with borrow.unlocked():
+        borrow.update(borrowed)
     return rest
 
 

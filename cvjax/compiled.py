@@ -22,7 +22,7 @@ class Compiled:
     """A recipe's functions for one mesh and one shape of batch."""
 
     init: Callable[[], State]
-    train_step: Callable[[State, Mapping], tuple[State, dict]]
+    train_step: Callable[[State, Mapping], tuple[State, dict]] | None
     eval_step: Callable[[State, Mapping, int], dict]
     abstract_state: PyTree
     seconds: float
@@ -78,7 +78,7 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
       seed: of all keys.
 
     Returns:
-      The compiled functions; train_step takes the key of its step from `state.step`.
+      The compiled functions; train_step takes the key of its step from `state.step`, and is None where there is none.
 
     Raises:
       UserError: the batch lacks what the recipe reads.
@@ -99,18 +99,19 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     def eval_step(state, batch, index):
         return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
 
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    start = time.perf_counter()
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
-    with _explained(batch):
-        lowered = jitted.lower(abstract_state, specs)
-    compiled = lowered.compile()
-    flops = (compiled.cost_analysis() or {}).get("flops", 0.0) * mesh.size
+    compiled, flops, begun = None, 0.0, time.perf_counter()
+    if recipe.train_step is not None:
+        replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
+        with _explained(batch):
+            lowered = jitted.lower(abstract_state, specs)
+        compiled = lowered.compile()
+        flops = (compiled.cost_analysis() or {}).get("flops", 0.0) * mesh.size
     return Compiled(
         init=jax.jit(init, out_shardings=shardings),
         train_step=compiled,
         eval_step=jax.jit(eval_step),
         abstract_state=abstract_state,
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - begun,
         flops=max(flops, 0.0),
     )

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import pkgutil
 import traceback
 import types
 import typing
@@ -17,15 +16,13 @@ from ml_collections import ConfigDict, config_dict
 
 import cvjax
 from cvjax import data, optim
-from cvjax.core import Recipe
+from cvjax.core import Network, Recipe
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import judge
 from cvjax.signature import cast, written
 
 # What may differ when a run is continued: it changes when things are looked at, never the numbers.
-FREE_ON_RESUME = ("steps", "log_every", "eval_every", "figure_every", "checkpoint_every", "expect")
-FAMILIES = ("generative", "translation", "detection", "segmentation", "recognition", "faces", "multimodal")
-FAMILIES += ("interpret", "attacks")
+FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
 # Of config.data, where None.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int)
 
@@ -33,16 +30,19 @@ DEFAULTS = dict(
     system="",  # import path below cvjax: "generative.gans.gan"
     recipe={},  # keyword arguments of the system's recipe()
     data=data.DEFAULTS,  # which examples, in what batches, transformed how
-    steps=1000,  # training steps in all, those before a resume included
+    borrow={},  # {network: "RUN/NETWORK" or a file of weights} that the run starts from; see cvjax/borrow.py
+    steps=1000,  # training steps in all, those before a resume included; 0 for systems that train nothing
     seed=0,  # of initialisation, of each step's key and of the data's order
     log_every=100,  # steps between two rows of training metrics; 0: never, as for the next three
     eval_every=0,  # steps between two evaluations; there is always one at the end
+    judge="",  # what measures samples: "digits", "pixels", a file of Inception's weights or RUN/NETWORK; "": nothing
+    judge_every=0,  # steps between two measurements; 0: at every evaluation; there is always one at the end
+    judge_samples=1000,  # how many samples are measured
     figure_every=0,  # steps between two sets of figures; there is always one at the end
     checkpoint_every=1000,  # steps between two checkpoints; there is always one at the end
     checkpoint_keep=2,  # how many of the latest are kept
     checkpoint_best="",  # the figure of `expect` by which the best is kept beside them; "": none
     mesh=dict(data=-1, fsdp=1),  # devices along each axis; -1: all that are left
-    init_from="",  # "RUN/NETWORK": that network's parameters start from another run's
     profile=(),  # (first, last) step of a JAX profile written below the run's folder
     expect={},  # {figure: (relation, bar)}, printed beside what the finished run reached
 )
@@ -71,8 +71,9 @@ def experiment(system: str, **values: Any) -> ConfigDict:
     for key, default in DEFAULTS.items():
         if key == "recipe":
             default = {name: parameter.default for name, parameter in recipe_parameters(system).items()}
+            default = {name: value for name, value in default.items() if name not in network_arguments(system)}
             _check_names(values.get(key, {}), default, "config.recipe")
-        overlay = isinstance(default, Mapping) and key != "expect"
+        overlay = isinstance(default, Mapping) and key not in ("expect", "borrow")
         merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
         if key == "recipe":
             merged[key] |= _groups(default, values.get(key, {}))
@@ -101,15 +102,10 @@ def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> Con
 
 
 def systems() -> list[str]:
-    """Names every system: each module of a family that has a `recipe`."""
-    found = []
-    for family in FAMILIES:
-        folder = Path(cvjax.__path__[0]) / family
-        for module in pkgutil.walk_packages([str(folder)], prefix=f"{family}."):
-            spec = importlib.util.find_spec(f"cvjax.{module.name}")
-            if spec and spec.origin and "\ndef recipe(" in Path(spec.origin).read_text():
-                found.append(module.name)
-    return found
+    """Names every system: each module in a folder of the package that has a `recipe`."""
+    root = Path(cvjax.__path__[0])
+    files = (path for path in sorted(root.glob("*/**/*.py")) if "\ndef recipe(" in path.read_text(encoding="utf-8"))
+    return [".".join(path.relative_to(root).with_suffix("").parts) for path in files]
 
 
 def find_system(name: str) -> types.ModuleType:
@@ -131,17 +127,25 @@ def recipe_parameters(system: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(find_system(system).recipe).parameters
 
 
-def build(config: ConfigDict | Mapping) -> Recipe:
+def network_arguments(system: str) -> list[str]:
+    """Names the arguments of a system's `recipe()` that are networks of other runs."""
+    hints = typing.get_type_hints(find_system(system).recipe, include_extras=True)
+    return [name for name, hint in hints.items() if hint is Network]
+
+
+def build(config: ConfigDict | Mapping, networks: Mapping[str, Network] | None = None) -> Recipe:
     """Makes the recipe of an experiment.
 
     Args:
       config: the experiment, or the same as plain dicts; lists, as JSON has them, count as tuples.
+      networks: the networks of other runs that the recipe takes as arguments.
 
     Raises:
       UserError: an unknown system, or an argument that its recipe refuses.
     """
     values = as_dict(config)
-    return find_system(values["system"]).recipe(**_recipe_arguments(values["system"], values["recipe"]))
+    arguments = _recipe_arguments(values["system"], values["recipe"])
+    return find_system(values["system"]).recipe(**arguments, **(networks or {}))
 
 
 def check(config: ConfigDict, devices: int = 1) -> None:
@@ -158,10 +162,10 @@ def check(config: ConfigDict, devices: int = 1) -> None:
     _check_names(values, DEFAULTS, "config")
     for key, default in DEFAULTS.items():
         _cast(f"config.{key}", values[key], type(default))
-    for key in ("steps", "checkpoint_keep"):
+    for key in ("checkpoint_keep", "judge_samples"):
         if values[key] < 1:
             raise UserError(f"config.{key}={values[key]}: must be at least 1.")
-    for key in ("seed", "log_every", "eval_every", "figure_every", "checkpoint_every"):
+    for key in ("steps", "seed", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every"):
         if values[key] < 0:
             raise UserError(f"config.{key}={values[key]}: must not be negative.")
     if values["profile"] and not (len(values["profile"]) == 2 and 0 < values["profile"][0] <= values["profile"][1]):
@@ -200,7 +204,7 @@ def as_dict(config: ConfigDict | Mapping) -> dict[str, Any]:
 
 
 def difference(old: Mapping, new: Mapping) -> list[str]:
-    """Lists what differs between two configs beyond what may change on resuming.
+    """Lists what differs between two configs beyond what may change on resuming; an absent key is at its default.
 
     Args:
       old: the config of the run that exists, read from JSON.
@@ -210,11 +214,22 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
       One line a differing key, `data.batch: 64 in the run, 32 asked for`.
     """
     flat_old, flat_new = (_flatten(json.loads(json.dumps(side))) for side in (old, new))
+    usual = _flatten(json.loads(json.dumps(_defaults(new["system"]))))
+    absent = {key: usual[key] for key in (flat_old.keys() ^ flat_new.keys()) & usual.keys()}
+    flat_old, flat_new = absent | flat_old, absent | flat_new
     return [
         f"{key}: {flat_old.get(key, 'absent')!r} in the run, {flat_new.get(key, 'absent')!r} asked for"
         for key in sorted(flat_old.keys() | flat_new.keys())
-        if flat_old.get(key) != flat_new.get(key) and key.split(".")[0] not in FREE_ON_RESUME
+        if flat_old.get(key, "absent") != flat_new.get(key, "absent") and key.split(".")[0] not in FREE_ON_RESUME
     ]
+
+
+def _defaults(system: str) -> dict[str, Any]:
+    """The whole config of a system of which nothing is set; without what has no default."""
+    given = {name: parameter.default for name, parameter in recipe_parameters(system).items()}
+    recipe = {name: value for name, value in given.items() if value is not inspect.Parameter.empty}
+    groups = {name: dataclasses.asdict(value) for name, value in recipe.items() if dataclasses.is_dataclass(value)}
+    return {**DEFAULTS, "system": system, "recipe": recipe | groups}
 
 
 def load(path: str) -> ConfigDict:
@@ -256,7 +271,8 @@ def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
     recipe = find_system(system).recipe
     parameters, hints = inspect.signature(recipe).parameters, typing.get_type_hints(recipe, include_extras=True)
     _check_names(values, parameters, "config.recipe")
-    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
+    given = {*values, *network_arguments(system)}
+    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
     if missing:
         raise UserError(f"config.recipe.{missing[0]} is missing: {system} cannot do without it.")
     arguments = {name: _cast(f"config.recipe.{name}", value, hints.get(name, Any)) for name, value in values.items()}

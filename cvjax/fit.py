@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from cvjax import checkpoint, data, runs, sharding
+from cvjax import borrow, checkpoint, data, judging, runs, sharding
 from cvjax import config as experiments
 from cvjax.compiled import Compiled, compile_recipe, describe_state, enable_cache
 from cvjax.core import Recipe, State
@@ -45,12 +45,15 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     enable_cache()
     mesh = sharding.make_mesh(config.mesh.to_dict())
     experiments.check(config, mesh.size)
-    recipe = experiments.build(config)
-    workdir = runs.open_workdir(config, Path(workdir))
+    workdir = Path(workdir)
+    networks = runs.networks(config, workdir)
+    recipe = experiments.build(config, borrow.make_networks(networks))
+    check_steps(config, recipe)
+    runs.open_workdir(config, workdir)
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     examples = data.load(experiments.as_dict(config.data), seed=config.seed, **processes)
     with _Signals() as signals:
-        run = Run(config, workdir, mesh, recipe, examples, signals)
+        run = Run(config, workdir, mesh, recipe, networks, examples, signals)
         try:
             figures = run.train()
         except BaseException:
@@ -59,6 +62,26 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             raise
         run.close()
     return figures
+
+
+def check_steps(config: ConfigDict, recipe: Recipe) -> None:
+    """Refuses to train what cannot be trained, and to leave untrained what can.
+
+    Args:
+      config: the experiment.
+      recipe: of its system.
+
+    Raises:
+      UserError: config.steps does not suit the recipe.
+    """
+    if recipe.train_step is None and config.steps:
+        raise UserError(f"config.steps={config.steps}: {config.system} trains nothing; set it to 0.")
+    if recipe.train_step is not None and config.steps < 1:
+        raise UserError(f"config.steps={config.steps}: must be at least 1.")
+    if config.judge and recipe.sample is None:
+        raise UserError(
+            f"config.judge={config.judge!r}: {config.system} draws no samples to be judged; leave it empty."
+        )
 
 
 # Steps under way when the host waits for one. It wakes once in as many steps, because on a CPU each waking costs the
@@ -70,15 +93,17 @@ SIGNAL_EVERY = 10  # steps between two agreements of several processes on whethe
 class Run:
     """One run under way: what the loop touches between steps."""
 
-    def __init__(self, config, workdir, mesh, recipe, examples, signals):
+    def __init__(self, config, workdir, mesh, recipe, networks, examples, signals):
         """Compiles, then restores or initialises."""
         self.config, self.workdir, self.mesh, self.recipe = config, workdir, mesh, recipe
         self.examples, self.signals = examples, signals
         self.iterator = examples.train()
         self.batch = next(self.iterator)
-        facts = runs.facts(config, mesh, self.batch)
+        facts = runs.facts(config, mesh, self.batch) | {"networks": networks}
         wanted = describe_state(recipe, mesh, facts["batch"])
-        self.borrowed = runs.read_network(config.init_from, wanted.params)
+        fresh = not checkpoint.exists(workdir / "checkpoints")
+        self.borrowed = borrow.read(experiments.as_dict(config), recipe, wanted) if fresh else {}
+        self.judge = judging.make_judge(config.judge) if config.judge else None
         expect = experiments.as_dict(config)["expect"]
         best = (config.checkpoint_best, expect[config.checkpoint_best][0]) if config.checkpoint_best else None
         self.checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=config.checkpoint_keep, best=best)
@@ -91,7 +116,7 @@ class Run:
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         self.state = self._first_state()
         self.step = int(self.state.step)
-        self.record.parameters(self.state.params)
+        self.record.parameters(self.state.params or self.state.frozen)
         self.clock, self.profiling, self.stopping = _Clock(self.step), False, False
 
     def train(self) -> dict[str, float]:
@@ -113,8 +138,10 @@ class Run:
                     step, metrics = pending.popleft()
                     self._look(step, metrics, always=not pending)
                 figures = self._pause()
+        if self.checkpoints.latest is None:  # there was nothing to train
+            figures = self._pause()
         if figures is None:  # the run was complete before it was started
-            figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
+            figures = self._evaluate()
             if not any(row["split"] == "eval" and row["step"] == self.step for row in read_metrics(self.workdir)):
                 self.record.scalars(self.step, "eval", figures)
         self._finish(figures)
@@ -133,7 +160,7 @@ class Run:
         if self.checkpoints.latest is None:
             self.record.rewind(0)
             state = self.compiled.init()
-            return state.replace(params={**state.params, **self.borrowed})
+            return borrow.lend(state, self.borrowed)
         state, position = self.checkpoints.restore(self.compiled.abstract_state)
         self.iterator.set_state(position)
         self.batch = None
@@ -174,7 +201,8 @@ class Run:
         )
 
     def _pause_due(self) -> bool:
-        every = (self.config.eval_every, self.config.figure_every, self.config.checkpoint_every)
+        config = self.config
+        every = (config.eval_every, config.judge_every, config.figure_every, config.checkpoint_every)
         if self.step % SIGNAL_EVERY == 0 or jax.process_count() == 1:  # processes stop at the same step
             self.stopping = sharding.any_process(bool(self.signals.caught))
         return self.stopping or self.step == self.config.steps or any(_due(self.step, interval) for interval in every)
@@ -186,8 +214,8 @@ class Run:
         with self.clock.paused():
             if not _finite(self.state.params):
                 self._give_up("the parameters are not finite")
-            if last or _due(self.step, config.eval_every):
-                figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
+            if last or _due(self.step, config.eval_every) or self._judge_due():
+                figures = self._evaluate()
                 self.record.scalars(self.step, "eval", figures)
             if last or _due(self.step, config.figure_every):
                 self._draw()
@@ -203,10 +231,23 @@ class Run:
             self.record.report()
         return figures
 
+    def _judge_due(self) -> bool:
+        return self.judge is not None and _due(self.step, self.config.judge_every)
+
+    def _evaluate(self) -> dict[str, float]:
+        """Scores the state and, where it is due, has samples judged."""
+        config, last = self.config, self.step == self.config.steps
+        figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
+        if self.judge is not None and (last or self._judge_due() or not config.judge_every):
+            figures |= judging.judge_samples(self.judge, self.recipe, self.state, self.examples, self.mesh, config)
+        return figures
+
     def _draw(self) -> None:
         batch = next(self.examples.evaluate())
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 1)  # the same noise each time
         images = self.recipe.visualise(self.state, sharding.place_batch(batch, self.mesh), key)
+        if self.judge is not None:
+            images = images | judging.draw_samples(self.judge, self.recipe, self.state, key)
         for name, grid in sharding.to_host(images).items():
             self.record.figure(self.step, name, grid)
 
@@ -255,7 +296,9 @@ def evaluate(
 
 @jax.jit
 def _finite(params: PyTree) -> jax.Array:
-    return jax.numpy.all(jax.numpy.stack([jax.numpy.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
+    return jax.tree.reduce(
+        jax.numpy.logical_and, jax.tree.map(lambda leaf: jax.numpy.isfinite(leaf).all(), params), True
+    )
 
 
 def _due(step: int, interval: int) -> bool:

@@ -35,15 +35,37 @@ class Prepared:
 class Predictor:
     """A trained system for images of any size, in batches of one shape."""
 
-    def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int):
-        """Prepares the transforms that the run evaluated with; `description` is the run's config.json."""
+    def __init__(
+        self,
+        description: Mapping[str, Any],
+        recipe: Recipe,
+        state: State,
+        batch: int,
+        inputs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ):
+        """Prepares the transforms that the run evaluated with.
+
+        Args:
+          description: the run's config.json.
+          recipe: of its system.
+          state: trained.
+          batch: images at a time.
+          inputs: further inputs of `predict`, the same for every image.
+          seed: of what `predict` draws.
+        """
         self.transforms = pipeline.build(description["config"]["data"]["eval_transforms"])
         self.shape = tuple(description["batch"]["image"][0][1:])
         self.classes = class_names(description["config"]["recipe"].get("classes", ()))
         # Boxes are of things whose proportions matter; a picture that is to come out whole is not to have margins.
         self.resize = transforms.letterbox if description["config"]["data"].get("max_boxes") else transforms.resize
         self.batch = batch
-        self.state, self.predict = state, jax.jit(recipe.predict)
+        self.state, self.predict, self.inputs, self.key = (
+            state,
+            recipe.predict,
+            dict(inputs or {}),
+            jax.random.key(seed),
+        )
 
     def prepare(self, original: Float32[np.ndarray, "height width channels"]) -> Prepared:
         """Brings an image to the shape that the system was trained on.
@@ -75,11 +97,17 @@ class Predictor:
 
         Detections are without padding, their boxes in pixels of the original and clipped to it.
         """
-        images = iter(images)
-        while chunk := list(itertools.islice(images, self.batch)):
+        images, further = iter(images), {}
+        for name, value in self.inputs.items():
+            further[name] = np.repeat(np.asarray(value)[None], self.batch, axis=0)
+        for call in itertools.count():
+            chunk = list(itertools.islice(images, self.batch))
+            if not chunk:
+                return
+            key = jax.random.fold_in(self.key, call)
             rows = np.stack([prepared.image for prepared in chunk])
             padded = np.concatenate([rows, np.repeat(rows[-1:], self.batch - len(rows), axis=0)])
-            outputs = jax.device_get(self.predict(self.state, {"image": padded}))
+            outputs = jax.device_get(self.predict(self.state, {"image": padded, **further}, key))
             for row, prepared in enumerate(chunk):
                 mine = {name: value[row] for name, value in outputs.items()}
                 yield prepared, _brought_back(mine, prepared) if "detected" in mine else mine

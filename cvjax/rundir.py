@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 from cvjax.errors import UserError, suggest, suggest_beside
+from cvjax.upgrade import upgrade_config
 
 RELATIONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
@@ -63,7 +64,7 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
       workdir: the run's folder.
 
     Returns:
-      `config`, the run's configuration, and beside it what else is known of the run: seed, versions, devices.
+      `config`, the run's configuration under its present names, and beside it the run's seed, versions and devices.
 
     Raises:
       UserError: the folder is not a run's, or the file is not JSON.
@@ -81,7 +82,7 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not (isinstance(written, dict) and isinstance(written.get("config"), dict)):
         raise UserError(f"{workdir} is not the folder of a run: its config.json is none that a run wrote.")
-    return written
+    return {**written, "config": upgrade_config(written["config"])}
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -11,38 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from cvjax import checkpoint, sharding
+from cvjax import borrow, checkpoint, sharding
 from cvjax import config as experiments
 from cvjax.compiled import describe_state
 from cvjax.core import Recipe, State
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError
 from cvjax.rundir import read_config
-
-
-def read_network(source: str, params: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """Reads the parameters of the one network that is to start from another run's.
-
-    Args:
-      source: "RUN/NETWORK", or "" for none.
-      params: the parameters to be replaced, or their shapes, by network.
-
-    Returns:
-      {network: parameters}, or {}. What a recipe derives from parameters at the start, such as averages, is not in it.
-
-    Raises:
-      UserError: no such run or network here or there, or parameters of other shapes.
-    """
-    if not source:
-        return {}
-    run, _, network = source.rpartition("/")
-    if network not in params:
-        raise UserError(
-            f"config.init_from={source!r}: this system has no network {network!r}. {suggest(network, params)}"
-        )
-    return {network: checkpoint.read_params(Path(run).expanduser() / "checkpoints", network, params[network])}
 
 
 def make_folder(folder: Path, setting: str) -> None:
@@ -115,6 +91,21 @@ def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.nd
     }
 
 
+def networks(config: ConfigDict, workdir: Path) -> dict[str, dict[str, Any]]:
+    """Describes the networks that a run's system takes as arguments, for config.json.
+
+    Args:
+      config: the experiment.
+      workdir: the run's folder; what its config.json says comes first, since the source may have gone.
+
+    Raises:
+      UserError: the source has no such network.
+    """
+    if checkpoint.exists(workdir / "checkpoints") and (workdir / "config.json").exists():
+        return read_config(workdir).get("networks", {})
+    return borrow.describe_networks(experiments.as_dict(config))
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -141,7 +132,7 @@ def load(run: str | Path, step: int | None = None) -> tuple[dict[str, Any], Reci
         raise UserError(f"{run} is not the folder of a run: its config.json is none that a run wrote.")
     if not checkpoint.exists(run / "checkpoints"):
         raise UserError(f"{run} has no checkpoint yet; train.py with its config and --workdir={run} goes on with it.")
-    recipe = experiments.build(description["config"])
+    recipe = experiments.build(description["config"], borrow.make_networks(description.get("networks", {})))
     mesh = sharding.make_mesh({"data": 1}, jax.local_devices()[:1])
     wanted = describe_state(recipe, mesh, description["batch"])
     return description, recipe, checkpoint.read_state(run / "checkpoints", wanted, step)

@@ -2,7 +2,10 @@
 
 import dataclasses
 
-from cvjax.core import Recipe, count_classes
+import jax.numpy as jnp
+import numpy as np
+
+from cvjax.core import Recipe, count_classes, moving_average
 
 
 @dataclasses.dataclass(frozen=True)

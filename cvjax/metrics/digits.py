@@ -19,6 +19,7 @@ from cvjax.metrics import generative, neighbours
 from cvjax.metrics.controls import density, impostors
 from cvjax.weights import digit_classifier
 
+SURE = 0.9  # probability of a class from which on a digit counts as clear
 LEVELS = 16  # real pixels are multiples of 1 / LEVELS
 COUNT = 1000  # samples of a control, and the usual number of a model's
 CHUNK = 256  # images a call of the classifier, always padded to that many: one compilation

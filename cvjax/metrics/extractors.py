@@ -84,16 +84,28 @@ def inception(weights: str | Path) -> Extractor:
         return activations["features"], jax.nn.softmax(logits - variables["params"]["fc"]["bias"])
 
     def extract(images: Images) -> Found:
-        rows = []
-        for start in range(0, len(images), CHUNK):
-            chunk = np.round(np.clip(images[start : start + CHUNK], 0, 1) * 255) / 255
-            padded = np.pad(chunk, ((0, CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0)))
-            found = run(variables, jnp.asarray(padded, jnp.float32))
-            rows.append([np.asarray(part, np.float64)[: len(chunk)] for part in found])
-        features, probabilities = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-        return features, probabilities
+        return in_chunks(lambda chunk: run(variables, chunk), np.round(np.clip(images, 0, 1) * 255) / 255)
 
     return extract
+
+
+def in_chunks(run: Callable[[jax.Array], tuple[jax.Array, ...]], images: Images, chunk: int = CHUNK) -> Found:
+    """Runs a compiled network on any number of images.
+
+    Args:
+      run: (images, always `chunk` of them) -> arrays, a row an image.
+      images: the images.
+      chunk: number of images in a call.
+
+    Returns:
+      The arrays for all images, float64.
+    """
+    rows = []
+    for start in range(0, len(images), chunk):
+        part = images[start : start + chunk]
+        padded = np.pad(part, ((0, chunk - len(part)), (0, 0), (0, 0), (0, 0)))
+        rows.append([np.asarray(found, np.float64)[: len(part)] for found in run(jnp.asarray(padded, jnp.float32))])
+    return tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
 
 
 def gather(chunks: Iterable[Float[np.ndarray, "_ _ _ _"]], extract: Extractor) -> Found:

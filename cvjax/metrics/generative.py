@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from cvjax.errors import UserError
 from cvjax.metrics.neighbours import distance_tables
 
+SEEN = 0.01  # share of the samples from which on a class counts as generated
+
 
 def frechet_distance(
     mean_a: Float[np.ndarray, " features"],
@@ -316,6 +318,25 @@ def class_shares(probabilities: Float[np.ndarray, "samples classes"]) -> Float[n
     """
     classes = probabilities.shape[1]
     return np.bincount(np.argmax(probabilities, axis=1), minlength=classes) / len(probabilities)
+
+
+def class_figures(
+    probabilities: Float[np.ndarray, "samples classes"], labels: Int[np.ndarray, " samples"] | None = None
+) -> dict[str, float]:
+    """Measures which classes samples are of, as a classifier sees them.
+
+    Args:
+      probabilities: the classifier's, of the samples.
+      labels: classes that the samples were made of, if of any.
+
+    Returns:
+      classes_seen: how many classes have at least 1 % of the samples; with labels, class_accuracy: the share of samples
+      that the classifier takes for their class.
+    """
+    figures = {"classes_seen": float((class_shares(probabilities) >= SEEN).sum())}
+    if labels is not None:
+        figures["class_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
+    return figures
 
 
 def thumbnails(

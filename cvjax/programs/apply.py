@@ -6,6 +6,7 @@ python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          sa
 A detector's boxes are drawn, with names and scores, and written to detections.json, in the format of COCO.
 """
 
+import argparse
 import io
 import json
 import time
@@ -16,15 +17,15 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from cvjax import command, runs
-from cvjax.core import Recipe, State
+from cvjax.core import Recipe, State, class_names
 from cvjax.data import folder
 from cvjax.data.sources import CorruptExample
 from cvjax.display import grid
-from cvjax.errors import UserError, suggest_beside
+from cvjax.errors import UserError, suggest, suggest_beside
 from cvjax.ops.drawing import draw_boxes
 from cvjax.predictor import Predictor, Prepared
 from cvjax.rundir import write_whole
@@ -39,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--input", type=Path, help="an image, a folder of images or a video")
     parser.add_argument("--count", type=int, help="how many samples to draw")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn at random")
+    parser.add_argument("--label", help="the class to draw, or that of the images: its name or number")
+    parser.add_argument("--style", type=Path, help="an image, for systems that take a style")
+    parser.add_argument("--mask", type=Path, help="an image, white where the system is to fill in")
+    parser.add_argument("--text", help="for systems that read text")
     parser.add_argument("--output", type=Path, required=True, help="a folder; for a video, the video's path")
     parser.add_argument("--step", type=int, help="which checkpoint; the latest by default")
     parser.add_argument("--batch", type=int, default=16, help="images at a time")
@@ -63,11 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--input={arguments.input}: {error.strerror}. {nearest}".rstrip()) from error
     description, recipe, state = runs.load(arguments.run, arguments.step)
     if arguments.count is not None:
-        draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output)
+        inputs = read_inputs(arguments, description, recipe.sample_inputs)
+        draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
         return 0
     if recipe.predict is None:
         raise UserError(f"{description['config']['system']} takes no images; it samples: give --count=N.")
-    predictor = Predictor(description, recipe, state, arguments.batch)
+    inputs = read_inputs(arguments, description, recipe.predict_inputs)
+    predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
     if arguments.input.suffix.lower() in VIDEOS:
         apply_to_video(predictor, arguments.input, arguments.output, arguments.threshold)
     else:
@@ -75,7 +82,89 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def draw_samples(recipe: Recipe, state: State, count: int, seed: int, output: Path) -> None:
+def read_inputs(
+    arguments: argparse.Namespace, description: Mapping[str, Any], taken: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Reads what a system takes beside images, or beside the number of samples.
+
+    Args:
+      arguments: of the command line.
+      description: the run's config.json.
+      taken: names of the inputs that the system takes.
+
+    Returns:
+      {name: one value}: `label`, a class's number; `style`, an image; `mask`, 1 where to fill in; `tokens`.
+
+    Raises:
+      UserError: an input that the system does not take, or that cannot be read.
+    """
+    inputs, system = {}, description["config"]["system"]
+    for name, flag in {"label": "label", "style": "style", "mask": "mask", "tokens": "text"}.items():
+        value = getattr(arguments, flag)
+        if value is None:
+            continue
+        if name not in taken:
+            raise UserError(f"--{flag}={value}: {system} takes none; beside images it takes {listed(taken)}.")
+        if name == "label":
+            inputs[name] = find_class(value, description)
+        elif name == "tokens":
+            raise UserError(f"--text={value}: {system} has no vocabulary.")
+        else:
+            inputs[name] = read_map(value.expanduser(), description["batch"]["image"][0][1:], name == "mask")
+    return inputs
+
+
+def listed(names: Sequence[str]) -> str:
+    """Lists names for a message."""
+    return ", ".join(names) or "nothing"
+
+
+def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""]:
+    """Finds the number of a class.
+
+    Args:
+      value: its name or its number.
+      description: the run's config.json.
+
+    Raises:
+      UserError: there is no such class.
+    """
+    names = class_names(description["config"]["recipe"].get("classes") or ())
+    if value in names:
+        return np.int32(names.index(value))
+    if value.isdigit() and int(value) < len(names):
+        return np.int32(value)
+    raise UserError(f"--label={value}: there is no such class. {suggest(value, names)}")
+
+
+def read_map(file: Path, shape: Sequence[int], binary: bool) -> Float[np.ndarray, "height width channels"]:
+    """Reads an image that goes beside others, at their size.
+
+    Args:
+      file: the image.
+      shape: height, width, channels of the images that the network takes.
+      binary: it is a mask: of one channel, 0 or 1.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        image = folder.decode(file, channels=1 if binary else shape[2]).astype(np.float32) / 255
+    except CorruptExample as error:
+        raise UserError(error.fault) from error
+    method = cv2.INTER_NEAREST if binary else cv2.INTER_AREA
+    image = cv2.resize(image, (shape[1], shape[0]), interpolation=method).reshape(*shape[:2], image.shape[2])
+    return (image >= 0.5).astype(np.float32) if binary else image
+
+
+def draw_samples(
+    recipe: Recipe,
+    state: State,
+    count: int,
+    seed: int,
+    output: Path,
+    inputs: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Writes samples as PNG files, one each and one grid of all.
 
     Args:
@@ -84,6 +173,7 @@ def draw_samples(recipe: Recipe, state: State, count: int, seed: int, output: Pa
       count: how many.
       seed: the same seed gives the same samples.
       output: the folder.
+      inputs: further inputs, the same for every sample.
 
     Raises:
       UserError: the system does not sample.
@@ -91,7 +181,8 @@ def draw_samples(recipe: Recipe, state: State, count: int, seed: int, output: Pa
     if recipe.sample is None:
         raise UserError("this system does not sample: give --input=FILE|FOLDER|VIDEO.")
     runs.make_folder(output, "--output")
-    for name, samples in recipe.sample(state, jax.random.key(seed), count).items():
+    further = {name: np.repeat(np.asarray(value)[None], count, axis=0) for name, value in (inputs or {}).items()}
+    for name, samples in recipe.sample(state, jax.random.key(seed), {"count": count, **further}).items():
         samples = np.asarray(samples)
         for index, sample in enumerate(samples):
             save_image(output / f"{name}_{index:05d}.png", sample)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cvjax import command, config, display, rundir
+from cvjax import command, config, display, judging, rundir, runs
 from cvjax.data import builders
 from cvjax.errors import UserError
 from cvjax.fit import fit
@@ -45,14 +45,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path, experiment in experiments.items():
         name = command.name_of(path)
         workdir = arguments.workdir / f"{name}-seed{arguments.seed}"
+        train_sources(experiment, arguments.workdir)
         shutil.rmtree(workdir, ignore_errors=True)
-        start = time.monotonic()
+        begun = time.monotonic()
         figures = fit(experiment, workdir)
-        row = make_row(name, experiment, figures, workdir, (time.monotonic() - start) / 60)
-        controls = config.build(experiment).controls
-        write_results(arguments.output, row, controls() if controls else {}, figures)
+        row = make_row(name, experiment, figures, workdir, (time.monotonic() - begun) / 60)
+        controls = runs.load(workdir)[1].controls or dict
+        judged = judging.make_judge(experiment.judge).controls if experiment.judge else dict
+        write_results(arguments.output, row, controls() | judged(), figures)
         met &= row["met"] == "yes"
     return 0 if met else 1
+
+
+def train_sources(experiment: ConfigDict, folder: Path) -> None:
+    """Trains the runs that an experiment borrows from, with its seed, and lets it borrow from these.
+
+    Args:
+      experiment: the config; a source "runs/NAME/NETWORK" is the run of configs/NAME.py.
+      folder: runs go below. One that is there and finished is used as it is.
+
+    Raises:
+      UserError: a mistake in such a config.
+    """
+    for name, source in experiment.borrow.items():
+        run, separator, network = source.partition("/")[2].partition("/")
+        file = Path("configs") / f"{run}.py"
+        if not (source.startswith("runs/") and separator and file.is_file()):
+            continue
+        workdir = folder / f"{run}-seed{experiment.seed}"
+        needed = config.load(str(file))
+        needed.seed = experiment.seed
+        train_sources(needed, folder)
+        fit(needed, workdir)
+        experiment.borrow[name] = f"{workdir}/{network}"
 
 
 def embedded_configs() -> list[str]:

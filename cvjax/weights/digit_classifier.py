@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from cvjax import checkpoint
+from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
 from cvjax.rundir import read_config, read_metrics, write_whole
 
@@ -62,7 +63,9 @@ def export(run: str | Path, file: str | Path = FILE) -> dict[str, Any]:
     run = Path(run)
     description = read_config(run)
     like = jax.eval_shape(NET.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
-    params = checkpoint.read_params(run / "checkpoints", "classifier", like)
+    params = checkpoint.read_tree(run / "checkpoints")["params"].get("classifier")
+    if params is None or jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, like):
+        raise UserError(f"{run} has no network `classifier` with the shapes of cvjax.weights.digit_classifier.NET.")
     figures = [row for row in read_metrics(run) if row["split"] == "eval"][-1]
     about = {
         "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, 1998), training split",

@@ -10,8 +10,8 @@ from PIL import Image
 from cvjax import data
 from cvjax.errors import UserError
 from cvjax.metrics import digits, extractors, generative
-from cvjax.programs import compare
 from cvjax.metrics.controls import impostors
+from cvjax.programs import compare
 
 
 def write(folder, images):

@@ -1,0 +1,107 @@
+"""Samples of a run before the judge that its config names: how many, of which classes, by which networks."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cvjax import borrow, checkpoint, data, sharding
+from cvjax.core import Recipe, State, variables
+from cvjax.metrics import judges
+from cvjax.metrics.extractors import WEIGHTS
+from cvjax.metrics.judges import Images, Judge, Labels
+
+CHUNK = 256  # samples in a call, at most
+DRAWN = 32  # samples in the judge's pictures
+
+
+def make_judge(name: str) -> Judge:
+    """Makes the judge of `config.judge`.
+
+    Args:
+      name: as `cvjax.metrics.judges.make` takes it, or "RUN/NETWORK", another run's classifier.
+
+    Raises:
+      UserError: there is no such judge.
+    """
+    if "/" not in name or name.lower().endswith(WEIGHTS):
+        return judges.make(name)
+    source = borrow.parse("judge", name)
+    described = borrow.describe_network("judge", name)
+    network = borrow.make_networks({"judge": described})["judge"]
+    state = borrow.as_state(checkpoint.read_tree(source.run / "checkpoints"))
+    return judges.from_network(network, variables(state, source.network, source.averaged))
+
+
+def judge_samples(
+    judge: Judge, recipe: Recipe, state: State, examples: data.Data, mesh: jax.sharding.Mesh, config: ConfigDict
+) -> dict[str, float]:
+    """Measures samples of a state and, where networks are averaged, of the latest networks too.
+
+    Args:
+      judge: the judge.
+      recipe: of the system.
+      state: of the run.
+      examples: the data; its evaluation split has the real images, and the classes that are asked for.
+      mesh: the devices.
+      config: `seed` and `judge_samples`.
+
+    Returns:
+      The judge's figures; with averaged networks also raw_fid, that of the latest ones, and fid_over_raw.
+
+    Raises:
+      UserError: the judge does not take such images.
+    """
+    kept = [
+        {k: v[batch["valid"]] for k, v in batch.items() if k in ("image", "label")} for batch in examples.evaluate()
+    ]
+    real = {name: np.concatenate([batch[name] for batch in kept]) for name in kept[0]}
+    labels = None
+    if "label" in recipe.sample_inputs and "label" in real:
+        labels = np.resize(real["label"], config.judge_samples)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
+    figures = judge.measure(_draw(recipe, state, key, config.judge_samples, labels), real["image"], labels)
+    if state.average:
+        raw = _draw(recipe, state.replace(average={}), key, config.judge_samples, labels)
+        figures["raw_fid"] = judge.measure(raw, real["image"], labels)["fid"]
+        figures["fid_over_raw"] = figures["fid"] / figures["raw_fid"]
+    return figures
+
+
+def draw_samples(judge: Judge, recipe: Recipe, state: State, key: jax.Array) -> dict[str, Images]:
+    """Draws the judge's pictures.
+
+    Args:
+      key: of the samples.
+      judge: the judge.
+      recipe: of the system.
+      state: of the run.
+
+    Returns:
+      {name: images}.
+    """
+    return judge.draw(_draw(recipe, state, key, DRAWN, None))
+
+
+def _real_images(examples: data.Data, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
+    """Reads the images of the evaluation split, and their labels where it has any; all of them on every host."""
+    rows = []
+    for batch in examples.evaluate():
+        wanted = {name: batch[name] for name in ("image", "label", "valid") if name in batch}
+        whole = sharding.to_host(sharding.place_batch(wanted, mesh))
+        valid = whole.pop("valid")
+        rows.append({name: values[valid] for name, values in whole.items()})
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _draw(recipe: Recipe, state: State, key: jax.Array, count: int, labels: Labels | None) -> Images:
+    """Draws samples in calls of one size: each compiles once."""
+    calls = -(-count // CHUNK)
+    size = -(-count // calls)
+    samples = []
+    for call in range(calls):
+        inputs = {"count": size}
+        if labels is not None:
+            inputs["label"] = np.resize(labels[call * size : (call + 1) * size], size)
+        drawn = recipe.sample(state, jax.random.fold_in(key, call), inputs)
+        samples.append(sharding.to_host(drawn["image"]))
+    return np.concatenate(samples)[:count]

@@ -1,0 +1,163 @@
+"""Judges of generated images: what `config.judge` names, built once and shown samples of any system.
+
+A judge turns images into features (`cvjax.metrics.extractors`), compares those of samples with those of real images,
+and knows what simple or broken competitors score by the same measures. The figures are those of Heusel et al., GANs
+Trained by a Two Time-Scale Update Rule, 2017 (arXiv:1706.08500), and of their successors.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvjax.core import Network, Variables
+from cvjax.errors import UserError
+from cvjax.metrics import digits, extractors, generative
+
+Images = Float[np.ndarray, "images height width channels"]
+Labels = Int[np.ndarray, " images"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Measures samples of a generative system.
+
+    Attributes:
+      measure: (samples, real images, classes that the samples were made of or None) -> figures. Images in [0, 1].
+      draw: samples -> {name: images} that a person judges by, such as each sample beside its nearest training image.
+      controls: () -> {competitor: figures}.
+      channels: of the images that it takes; 0: any.
+    """
+
+    measure: Callable[[Images, Images, Labels | None], dict[str, float]]
+    draw: Callable[[Images], dict[str, Images]] = lambda samples: {}
+    controls: Callable[[], dict[str, dict[str, float]]] = dict
+    channels: int = 0
+
+
+def make(name: str) -> Judge:
+    """Makes a judge that needs no run.
+
+    Args:
+      name: "digits": the frozen classifier of 8 x 8 digits; "pixels": thumbnails, a coarse measure of any images, not
+        comparable with published figures; else a file of Inception's weights, with which FID is published.
+
+    Returns:
+      The judge. All give fid, kid, precision and recall; see `measure_digits`, `measure_pixels` and `from_extractor`.
+
+    Raises:
+      UserError: no such judge, or a file that does not hold these weights.
+    """
+    if name == "digits":
+        return Judge(measure_digits, draw_nearest_digits, _digit_controls, channels=1)
+    if name == "pixels":
+        return Judge(measure_pixels)
+    return from_extractor(extractors.make(name), channels=3)
+
+
+def from_extractor(extract: extractors.Extractor, channels: int = 0) -> Judge:
+    """Makes a judge of any features.
+
+    Args:
+      extract: images -> (features, class probabilities or None).
+      channels: of the images that it takes; 0: any.
+
+    Returns:
+      The judge. Its figures are fid, kid, precision and recall and, with probabilities, inception_score.
+    """
+
+    def measure(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+        features, probabilities = extract(samples)
+        return extractors.evaluate(features, extract(real)[0], probabilities)
+
+    return Judge(measure, channels=channels)
+
+
+def from_network(network: Network, variables: Variables) -> Judge:
+    """Makes a judge of another run's classifier.
+
+    Args:
+      network: returns (logits, activations), or logits alone; the activation called "features" is compared, or else the
+        logits.
+      variables: of the network.
+
+    Returns:
+      The judge. Its figures are those of `from_extractor`, classes_seen (how many classes have 1 % of the samples or
+      more) and, of samples made of a class, class_accuracy.
+    """
+
+    @jax.jit
+    def run(variables, images):
+        outputs = network.module.apply(variables, images)
+        logits, activations = outputs if isinstance(outputs, tuple) else (outputs, {})
+        return activations.get("features", logits), jax.nn.softmax(logits)
+
+    def extract(images: Images) -> extractors.Found:
+        if images.shape[1:] != network.shape:
+            raise UserError(f"config.judge: its network takes images of {network.shape}, not {images.shape[1:]}.")
+        return extractors.in_chunks(lambda chunk: run(variables, chunk), images)
+
+    def measure(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+        features, probabilities = extract(samples)
+        figures = extractors.evaluate(features, extract(real)[0], probabilities)
+        return figures | generative.class_figures(probabilities, labels)
+
+    return Judge(measure, channels=network.shape[-1])
+
+
+def measure_digits(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+    """Measures generated digits.
+
+    Args:
+      samples: 8 x 8 grey images.
+      real: not used: samples are compared with the test digits.
+      labels: classes that the samples were made of.
+
+    Returns:
+      The figures of `digits.evaluate`; sure_share, the share that the classifier is sure of; classes_seen and, with
+      labels, class_accuracy.
+
+    Raises:
+      UserError: images of another shape.
+    """
+    if samples.shape[1:] != (8, 8, 1):
+        raise UserError(f'config.judge="digits" measures 8 x 8 grey images, not {samples.shape[1:]}.')
+    probabilities = digits.features(samples)[1]
+    sure = {"sure_share": float((probabilities.max(axis=1) >= digits.SURE).mean())}
+    return digits.evaluate(samples) | sure | generative.class_figures(probabilities, labels)
+
+
+def measure_pixels(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+    """Measures any images by thumbnails of 8 x 8 pixels.
+
+    Args:
+      samples: generated images.
+      real: held-out real images.
+      labels: not used.
+
+    Returns:
+      fid, kid, precision and recall, and fid_over_noise, the share of the FID of uniform noise.
+    """
+    reference = generative.thumbnails(real)
+    figures = extractors.evaluate(generative.thumbnails(samples), reference)
+    noise = np.random.default_rng(0).uniform(size=samples.shape)
+    return {**figures, "fid_over_noise": figures["fid"] / generative.fid(generative.thumbnails(noise), reference)}
+
+
+def draw_nearest_digits(samples: Images) -> dict[str, Images]:
+    """Puts the nearest training digit to the right of each sample.
+
+    Args:
+      samples: 8 x 8 grey images.
+
+    Returns:
+      {"nearest": samples and digits by turns}.
+    """
+    pairs = np.stack([samples, np.asarray(digits.nearest(samples))], axis=1)
+    return {"nearest": pairs.reshape(-1, *samples.shape[1:])}
+
+
+def _digit_controls() -> dict[str, dict[str, float]]:
+    return digits.controls() | digits.density_controls()
