@@ -1,6 +1,6 @@
 """A small convolutional classifier of real handwritten digits, the judge of generated ones.
 
-The run with seed 0 is the frozen one: `python -m cvjax.weights.digit_classifier --run=runs/classifier_digits` wrote
+The run with seed 0 is the frozen one: `python -m cvjax.programs.freeze_judge --run=runs/classifier_digits` wrote
 its weights after the last step to `cvjax/weights/digit_classifier.npz`. No checkpoint was chosen by the test split.
 
 Paper: LeCun, Bottou, Bengio & Haffner, Gradient-Based Learning Applied to Document Recognition, 1998 (LeNet).

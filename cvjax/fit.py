@@ -247,7 +247,7 @@ class Run:
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 1)  # the same noise each time
         images = self.recipe.visualise(self.state, sharding.place_batch(batch, self.mesh), key)
         if self.judge is not None:
-            images = images | judging.draw_samples(self.judge, self.recipe, self.state, key)
+            images = images | judging.draw_samples(key, self.judge, self.recipe, self.state)
         for name, grid in sharding.to_host(images).items():
             self.record.figure(self.step, name, grid)
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from cvjax import borrow, checkpoint, data, sharding
@@ -59,15 +60,15 @@ def judge_samples(
     if "label" in recipe.sample_inputs and "label" in real:
         labels = np.resize(real["label"], config.judge_samples)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)
-    figures = judge.measure(_draw(recipe, state, key, config.judge_samples, labels), real["image"], labels)
+    figures = judge.measure(_draw(key, recipe, state, config.judge_samples, labels), real["image"], labels)
     if state.average:
-        raw = _draw(recipe, state.replace(average={}), key, config.judge_samples, labels)
+        raw = _draw(key, recipe, state.replace(average={}), config.judge_samples, labels)
         figures["raw_fid"] = judge.measure(raw, real["image"], labels)["fid"]
         figures["fid_over_raw"] = figures["fid"] / figures["raw_fid"]
     return figures
 
 
-def draw_samples(judge: Judge, recipe: Recipe, state: State, key: jax.Array) -> dict[str, Images]:
+def draw_samples(key: Key[Array, ""], judge: Judge, recipe: Recipe, state: State) -> dict[str, Images]:
     """Draws the judge's pictures.
 
     Args:
@@ -79,7 +80,7 @@ def draw_samples(judge: Judge, recipe: Recipe, state: State, key: jax.Array) -> 
     Returns:
       {name: images}.
     """
-    return judge.draw(_draw(recipe, state, key, DRAWN, None))
+    return judge.draw(_draw(key, recipe, state, DRAWN, None))
 
 
 def _real_images(examples: data.Data, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
@@ -93,7 +94,7 @@ def _real_images(examples: data.Data, mesh: jax.sharding.Mesh) -> dict[str, np.n
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def _draw(recipe: Recipe, state: State, key: jax.Array, count: int, labels: Labels | None) -> Images:
+def _draw(key: Key[Array, ""], recipe: Recipe, state: State, count: int, labels: Labels | None) -> Images:
     """Draws samples in calls of one size: each compiles once."""
     calls = -(-count // CHUNK)
     size = -(-count // calls)

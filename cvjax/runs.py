@@ -98,6 +98,9 @@ def networks(config: ConfigDict, workdir: Path) -> dict[str, dict[str, Any]]:
       config: the experiment.
       workdir: the run's folder; what its config.json says comes first, since the source may have gone.
 
+    Returns:
+      {argument: description}, as `borrow.make_networks` takes it.
+
     Raises:
       UserError: the source has no such network.
     """

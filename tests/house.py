@@ -11,19 +11,36 @@ import sys
 from collections.abc import Callable, Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FAMILIES = {"generative", "translation", "detection", "segmentation", "recognition", "faces", "multimodal"}
-FAMILIES |= {"interpret", "attacks"}
+# A family is a folder of the package in which there is a system: a module with a `recipe`.
+FAMILIES = {
+    path.relative_to(ROOT).parts[1]
+    for path in (ROOT / "cvjax").glob("*/**/*.py")
+    if "\ndef recipe(" in path.read_text()
+}
 PARTS = {"nets", "losses", "metrics", "weights"}
 # From the top down. An import goes to a lower floor or stays on its own; families never import one another.
 FLOORS = (
     {"train.py", "configs"},
-    {"fit", "apply", "results"},
+    {"programs", "apply", "results"},
+    {"fit"},
     # What a run is made with.
-    {"config", "command", "sharding", "compiled", "record", "report", "display", "runs", "predictor"},
+    {
+        "config",
+        "command",
+        "sharding",
+        "compiled",
+        "record",
+        "report",
+        "display",
+        "runs",
+        "predictor",
+        "borrow",
+        "judging",
+    },
     FAMILIES,
     PARTS,
     {"ops", "data", "core", "optim", "checkpoint", "rundir"},  # the last two: a run's folder, which weights read
-    {"errors", "signature", "cvjax"},
+    {"errors", "signature", "upgrade", "cvjax"},
 )
 ARITHMETIC = {"ops", *PARTS, *FAMILIES}  # where arrays go in and out, signatures say their shapes
 CITED = {"losses", *FAMILIES}  # whose modules follow a paper
@@ -48,14 +65,9 @@ def top(name: str) -> str:
 
 
 def imports(path: str, text: str) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything that a file imports, inside functions too.
-
-    Below `if __name__ == "__main__":` a file is a program, which stands on top of everything: that is left out.
-    """
+    """Line and full name of everything that a file imports, inside functions too."""
     package = path.removesuffix(".py").split("/")[:-1]
-    tree = ast.parse(text)
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))]
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
