@@ -19,33 +19,41 @@ from cvjax import data, optim
 from cvjax.core import Network, Recipe
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import judge
-from cvjax.signature import cast, written
+from cvjax.signature import Count, Natural, arguments_of, match
 
 # What may differ when a run is continued: it changes when things are looked at, never the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
 # Of config.data, where None.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int)
 
-DEFAULTS = dict(
-    system="",  # import path below cvjax: "generative.gans.gan"
-    recipe={},  # keyword arguments of the system's recipe()
-    data=data.DEFAULTS,  # which examples, in what batches, transformed how
-    borrow={},  # {network: "RUN/NETWORK" or a file of weights} that the run starts from; see cvjax/borrow.py
-    steps=1000,  # training steps in all, those before a resume included; 0 for systems that train nothing
-    seed=0,  # of initialisation, of each step's key and of the data's order
-    log_every=100,  # steps between two rows of training metrics; 0: never, as for the next three
-    eval_every=0,  # steps between two evaluations; there is always one at the end
-    judge="",  # what measures samples: "digits", "pixels", a file of Inception's weights or RUN/NETWORK; "": nothing
-    judge_every=0,  # steps between two measurements; 0: at every evaluation; there is always one at the end
-    judge_samples=1000,  # how many samples are measured
-    figure_every=0,  # steps between two sets of figures; there is always one at the end
-    checkpoint_every=1000,  # steps between two checkpoints; there is always one at the end
-    checkpoint_keep=2,  # how many of the latest are kept
-    checkpoint_best="",  # the figure of `expect` by which the best is kept beside them; "": none
-    mesh=dict(data=-1, fsdp=1),  # devices along each axis; -1: all that are left
-    profile=(),  # (first, last) step of a JAX profile written below the run's folder
-    expect={},  # {figure: (relation, bar)}, printed beside what the finished run reached
-)
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The top level of every config. An interval of 0 steps means never, but for the evaluation at the end."""
+
+    system: str = ""  # import path below cvjax: "generative.gans.gan"
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # keyword arguments of the system's recipe()
+    data: Mapping[str, Any] = dataclasses.field(
+        default_factory=lambda: dict(data.DEFAULTS)
+    )  # see cvjax/data/settings.py
+    borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: where from}; see cvjax/borrow.py
+    steps: Natural = 1000  # training steps in all, those before a resume included; 0 for systems that train nothing
+    seed: Natural = 0  # of initialisation, of each step's key and of the data's order
+    log_every: Natural = 100  # steps between two rows of training metrics
+    eval_every: Natural = 0  # steps between two evaluations; there is always one at the end
+    judge: str = ""  # what measures samples: "digits", "pixels", a file of Inception's weights or RUN/NETWORK
+    judge_every: Natural = 0  # steps between two measurements of samples; 0: at every evaluation
+    judge_samples: Count = 1000  # how many samples are measured
+    figure_every: Natural = 0  # steps between two sets of figures; there is always one at the end
+    checkpoint_every: Natural = 1000  # steps between two checkpoints; there is always one at the end
+    checkpoint_keep: Count = 2  # how many of the latest are kept
+    checkpoint_best: str = ""  # the figure of `expect` by which the best is kept beside them; "": none
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(data=-1, fsdp=1))  # -1: all that are left
+    profile: tuple[int, ...] = ()  # (first, last) step of a JAX profile written below the run's folder
+    expect: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {figure: (relation, bar)}
+
+
+DEFAULTS = dataclasses.asdict(Experiment())
 
 
 def experiment(system: str, **values: Any) -> ConfigDict:
@@ -159,15 +167,7 @@ def check(config: ConfigDict, devices: int = 1) -> None:
       UserError: what is wrong, under which key, and what would be right.
     """
     values = as_dict(config)
-    _check_names(values, DEFAULTS, "config")
-    for key, default in DEFAULTS.items():
-        _cast(f"config.{key}", values[key], type(default))
-    for key in ("checkpoint_keep", "judge_samples"):
-        if values[key] < 1:
-            raise UserError(f"config.{key}={values[key]}: must be at least 1.")
-    for key in ("steps", "seed", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every"):
-        if values[key] < 0:
-            raise UserError(f"config.{key}={values[key]}: must not be negative.")
+    match(values, arguments_of(Experiment), "config")
     if values["profile"] and not (len(values["profile"]) == 2 and 0 < values["profile"][0] <= values["profile"][1]):
         raise UserError(f"config.profile={values['profile']}: expected (first, last) step, such as (10, 15).")
     judge(values["expect"], {})
@@ -268,22 +268,15 @@ def _check_names(values: Mapping, known: Mapping, where: str) -> None:
 
 def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
     """Checks the keyword arguments of a recipe against its signature; lists come back as tuples."""
-    recipe = find_system(system).recipe
-    parameters, hints = inspect.signature(recipe).parameters, typing.get_type_hints(recipe, include_extras=True)
-    _check_names(values, parameters, "config.recipe")
-    given = {*values, *network_arguments(system)}
-    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
-    if missing:
-        raise UserError(f"config.recipe.{missing[0]} is missing: {system} cannot do without it.")
-    arguments = {name: _cast(f"config.recipe.{name}", value, hints.get(name, Any)) for name, value in values.items()}
-    arguments = {name: _group(f"config.recipe.{name}", value, hints.get(name)) for name, value in arguments.items()}
-    for name in arguments:
-        if name.endswith("optimiser") and arguments[name] is not None:
+    arguments = arguments_of(find_system(system).recipe, without=network_arguments(system))
+    checked = match(values, arguments, "config.recipe")
+    for name in checked:
+        if name.endswith("optimiser") and checked[name] is not None:
             try:
-                optim.build(arguments[name])
+                optim.build(checked[name])
             except UserError as error:
                 raise UserError(f"config.recipe.{name}: {error}") from None
-    return arguments
+    return checked
 
 
 def _groups(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,24 +286,6 @@ def _groups(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
         _check_names(values[name], groups[name], f"config.recipe.{name}")
         groups[name] |= values[name]
     return groups
-
-
-def _group(where: str, value: Any, annotation: Any) -> Any:
-    """Makes the dataclass that an argument is annotated with of the group of keys that a config has for it."""
-    if not dataclasses.is_dataclass(annotation) or isinstance(value, annotation):
-        return value
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where}={value!r}: expected a group of keys, {', '.join(annotation.__annotations__)}.")
-    hints = typing.get_type_hints(annotation, include_extras=True)
-    _check_names(value, hints, where)
-    return annotation(**{name: _cast(f"{where}.{name}", item, hints[name]) for name, item in value.items()})
-
-
-def _cast(where: str, value: Any, annotation: Any) -> Any:
-    try:
-        return cast(value, annotation)
-    except TypeError:
-        raise UserError(f"{where}={value!r}: expected {written(annotation)}.") from None
 
 
 def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import chex
 import jax
@@ -38,6 +38,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from cvjax.core import descend
 from cvjax.errors import UserError, suggest
+from cvjax.signature import Argument, Count, Natural, NonNegative, Positive, match
 
 KERNELS = ("kernel", "embedding")  # what Linen calls the weights of its layers; biases and norms' scales do not decay
 RATES = ("peak_value", "init_value", "value")  # the arguments of a schedule that can be the learning rate
@@ -120,25 +121,21 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _names(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+class Own(typing.TypedDict, total=False):
+    """The keys of an optimiser's dict that are ours; all others are arguments of optax's function."""
+
+    learning_rate: NonNegative
+    schedule: Mapping[str, Any]
+    warmup: Natural
+    clip: Positive
+    clip_value: Positive
+    weight_decay: NonNegative
+    decay_mask: Literal["kernels", "all"] | tuple[str, ...]
+    multipliers: Mapping[str, NonNegative]
+    accumulate: Count
 
 
-# What each key of our own has to be; all others are checked against optax's signatures.
-OWN = {
-    "learning_rate": (lambda v: _number(v) and v >= 0, "a number >= 0"),
-    "schedule": (lambda v: isinstance(v, Mapping), "a dict(name=..., ...)"),
-    "warmup": (lambda v: type(v) is int and v >= 0, "a whole number of updates"),
-    "clip": (lambda v: _number(v) and v > 0, "a number > 0"),
-    "clip_value": (lambda v: _number(v) and v > 0, "a number > 0"),
-    "weight_decay": (lambda v: _number(v) and v >= 0, "a number >= 0"),
-    "decay_mask": (lambda v: v in ("kernels", "all") or _names(v), "'kernels', 'all' or a list of names"),
-    "multipliers": (
-        lambda v: isinstance(v, Mapping) and all(_number(m) and m >= 0 for m in v.values()),
-        "a dict of path: number >= 0",
-    ),
-    "accumulate": (lambda v: type(v) is int and v >= 1, "a whole number of steps >= 1"),
-}
+OWN = {name: Argument(hint, False) for name, hint in typing.get_type_hints(Own, include_extras=True).items()}
 
 
 def _read(config: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any], dict[str, Any]]:
@@ -147,49 +144,31 @@ def _read(config: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any], dic
     name = config.get("name")
     if name not in known:
         raise UserError(f"optimiser name={name!r}: optax has no such optimiser. {suggest(name, known)}")
+    where = f"optimiser {name!r}"
     values = {key: value for key, value in config.items() if key != "name" and (value is not None or key not in OWN)}
-    own = {key: values.pop(key) for key in OWN if key in values}
-    for key, value in own.items():
-        fits, expected = OWN[key]
-        if not fits(value):
-            raise UserError(f"optimiser {name!r}: {key}={value!r}: expected {expected}.")
+    own = match({key: values.pop(key) for key in OWN if key in values}, OWN, "", call=where)
     rate, *others = inspect.signature(known[name]).parameters.values()
     ours = {rate.name, *DECAYS, *MASKS}
-    parameters = {p.name: p for p in others if p.name not in ours}
-    return name, known[name], own, _arguments(f"optimiser {name!r}", values, parameters, OWN)
+    return name, known[name], own, _arguments(where, values, {p.name: p for p in others if p.name not in ours})
 
 
-def _arguments(where: str, values: Mapping, parameters: Mapping[str, inspect.Parameter], extra: Iterable = ()) -> dict:
-    """Checks keyword arguments against a signature before anything is called with them."""
-    for key, value in values.items():
-        if key not in parameters:
-            raise UserError(f"{where} has no argument {key!r}. {suggest(key, [*parameters, *extra])}")
-        expected = _expected(parameters[key], value)
-        if expected:
-            raise UserError(f"{where}: {key}={value!r}: expected {expected}.")
-    for key, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and key not in values:
-            raise UserError(f"{where} needs a value for {key!r}.")
-    # JSON has no tuples: what was read back from a run's config is what was written.
-    tuples = {k for k, v in values.items() if isinstance(v, list) and isinstance(parameters[k].default, tuple)}
-    return {key: tuple(value) if key in tuples else value for key, value in values.items()}
+def _arguments(where: str, values: Mapping, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Checks the arguments of one of optax's functions."""
+    arguments = {name: Argument(_annotation(p), p.default is p.empty) for name, p in parameters.items()}
+    return match(values, arguments, "", call=where, also=list(OWN))
 
 
-def _expected(parameter: inspect.Parameter, value: Any) -> str:
-    """Says what an argument should have been, or "" where it may be right."""
+def _annotation(parameter: inspect.Parameter) -> Any:
+    """What a parameter of optax's may be in a config: a scalar where it may be one, which is never an array there."""
     hint = parameter.annotation
-    if typing.get_origin(hint) is typing.Literal:
-        return "" if value in typing.get_args(hint) else f"one of {', '.join(map(repr, typing.get_args(hint)))}"
-    kinds = set(typing.get_args(hint)) if typing.get_origin(hint) in (typing.Union, types.UnionType) else {hint}
-    if value is None or not kinds & {float, int, bool, str}:
-        return ""
-    if float in kinds:  # optax's scalars may be bool as well, which is never meant
-        return "" if _number(value) else "a number"
-    if int in kinds:
-        return "" if type(value) is int else "a whole number"
-    if bool in kinds:
-        return "" if isinstance(value, bool) else "True or False"
-    return ""
+    if isinstance(parameter.default, tuple):
+        return tuple
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(hint) if union else (hint,)
+    scalar = next((kind for kind in (float, int, bool) if kind in kinds), None)
+    if scalar is None:
+        return hint if typing.get_origin(hint) is Literal else object
+    return scalar | None if parameter.default is None or type(None) in kinds else scalar
 
 
 def _call(where: str, function: Callable, arguments: Mapping[str, Any]) -> Any:

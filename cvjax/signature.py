@@ -1,28 +1,45 @@
-"""Values held against type annotations, so that a wrong argument is named before anything is called with it."""
+"""Values checked against the annotations of a function or dataclass, so that a wrong one is named before any call.
+
+The one checker of configs: the top level, `data`, the arguments of recipes, transforms and optimisers all go through
+`match`.
+"""
 
 import contextlib
 import dataclasses
+import inspect
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
+
+from cvjax.errors import UserError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that an annotated argument may be, from `low` to `high`, both included."""
+    """The numbers that an annotated argument may be, from `low` to `high`, both included unless `open`."""
 
     low: int | float = -math.inf
     high: int | float = math.inf
+    open: bool = False
+
+    def __contains__(self, value: int | float) -> bool:
+        """Tells whether a number is in the range."""
+        return self.low < value < self.high if self.open else self.low <= value <= self.high
 
     def __str__(self) -> str:
         """Says it: "at least 1", "from 0 to 1"."""
+        if self.open:
+            return f"above {self.low:g}"
         return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
 
 
 Count = Annotated[int, Range(1)]  # a width, a size, how many of something
 Share = Annotated[float, Range(0, 1)]
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, open=True)]
+NonNegative = Annotated[float, Range(0)]
 
 PLAIN = (typing.Literal, tuple, list, Sequence, dict, Mapping, float, int, bool, str, types.NoneType)
 
@@ -44,7 +61,7 @@ def cast(value: Any, annotation: Any) -> Any:
     kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if kind is Annotated:
         value = cast(value, inner[0])
-        if not all(limits.low <= value <= limits.high for limits in inner[1:] if isinstance(limits, Range)):
+        if not all(value in limits for limits in inner[1:] if isinstance(limits, Range)):
             raise TypeError
         return value
     if kind in (typing.Union, types.UnionType):
@@ -94,3 +111,74 @@ def written(annotation: Any) -> str:
     if isinstance(annotation, type) and not inner:
         return "None" if annotation is types.NoneType else annotation.__name__
     return str(annotation).replace("collections.abc.", "").replace("typing.", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """An argument of a function or a field of a dataclass.
+
+    Attributes:
+      annotation: its type, as in `cast`.
+      required: it has no default.
+    """
+
+    annotation: Any
+    required: bool
+
+
+def arguments_of(called: Callable, without: Sequence[str] = ()) -> dict[str, Argument]:
+    """Lists the arguments of a function, or of a dataclass.
+
+    Args:
+      called: the function or the dataclass.
+      without: names to leave out.
+    """
+    hints = typing.get_type_hints(called, include_extras=True)
+    return {
+        name: Argument(hints.get(name, Any), parameter.default is inspect.Parameter.empty)
+        for name, parameter in inspect.signature(called).parameters.items()
+        if name not in without
+    }
+
+
+def match(
+    values: Mapping[str, Any], arguments: Mapping[str, Argument], where: str, call: str = "", also: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Checks values against the arguments that take them.
+
+    Args:
+      values: what was given.
+      arguments: that take it. Where one is annotated with a dataclass, the value is a group of keys, its fields.
+      where: the setting that holds the values: "config.recipe".
+      call: of what they are arguments, for messages in the form of a call: "resize".
+      also: further names to suggest in place of an unknown one.
+
+    Returns:
+      The values, lists as tuples where tuples are due, groups of keys as the dataclasses.
+
+    Raises:
+      UserError: an unknown, missing or mistyped one.
+    """
+    place = f"{where}: {call}" if call and where else where or call
+    for name in values:
+        if name not in arguments:
+            advice = suggest(name, [*arguments, *also])
+            unknown = f"{place} has no argument {name!r}" if call else f"{where}.{name}: there is no such key"
+            raise UserError(f"{unknown}. {advice}")
+    for name, argument in arguments.items():
+        if argument.required and name not in values:
+            raise UserError(f"{place} needs a value for {name!r}." if call else f"{where}.{name} is missing.")
+    checked = {}
+    for name, value in values.items():
+        named, annotation = f"{place}: {name}" if call else f"{where}.{name}", arguments[name].annotation
+        if dataclasses.is_dataclass(annotation) and not isinstance(value, annotation):
+            if not isinstance(value, Mapping):
+                keys = ", ".join(annotation.__annotations__)
+                raise UserError(f"{named}={value!r}: expected a group of keys, {keys}.")
+            checked[name] = annotation(**match(value, arguments_of(annotation), named))
+            continue
+        try:
+            checked[name] = cast(value, annotation)
+        except TypeError:
+            raise UserError(f"{named}={value!r}: expected {written(annotation)}.") from None
+    return checked

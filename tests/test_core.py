@@ -14,7 +14,7 @@ class Doubler:
     """A system that can neither be applied nor draws anything."""
 
     factor: int = 2
-    networks = {}
+    networks: dict = dataclasses.field(default_factory=dict)
 
     def init(self):
         return self.factor
@@ -65,8 +65,12 @@ def test_a_first_state_keeps_each_network_where_it_belongs():
 def test_variables_are_the_average_the_latest_or_the_frozen_ones():
     state = a_state()
     state = advance(state, {"backbone": {"w": jnp.zeros(2)}}, {}, {"backbone": {"mean": jnp.ones(2)}}, keep=0.9)
-    assert set(variables(state, "backbone")) == {"params", "batch_stats"} and set(variables(state, "head")) == {"params"}
-    np.testing.assert_allclose(variables(state, "backbone")["params"]["w"], 0.1, rtol=1e-6)  # (1 + 0) / (10 + 0) is kept
+    assert set(variables(state, "backbone")) == {"params", "batch_stats"} and set(variables(state, "head")) == {
+        "params"
+    }
+    np.testing.assert_allclose(
+        variables(state, "backbone")["params"]["w"], 0.1, rtol=1e-6
+    )  # (1 + 0) / (10 + 0) is kept
     np.testing.assert_allclose(variables(state, "backbone")["batch_stats"]["mean"], 0.9, rtol=1e-6)  # statistics alike
     np.testing.assert_array_equal(variables(state, "backbone", averaged=False)["params"]["w"], 0)
     np.testing.assert_array_equal(variables(state, "judge")["params"]["w"], 9)

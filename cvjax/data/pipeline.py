@@ -11,7 +11,7 @@ import numpy as np
 from cvjax.data import transforms
 from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError, suggest
-from cvjax.signature import cast, written
+from cvjax.signature import arguments_of, match
 
 SUPPLIED = ("generator", "image", "another")  # arguments that are not the user's
 OPS: Mapping[str, Callable] = types.MappingProxyType({name: getattr(transforms, name) for name in transforms.__all__})
@@ -164,17 +164,6 @@ def build(
         if name not in OPS:
             raise UserError(f"{where}: there is no transform {name!r}. {suggest(name, OPS)}")
         parameters = inspect.signature(OPS[name]).parameters
-        takes = {parameter: spec for parameter, spec in parameters.items() if parameter not in SUPPLIED}
-        for argument, value in list(arguments.items()):
-            if argument not in takes:
-                raise UserError(f"{where}: {name} has no argument {argument!r}. {suggest(argument, takes)}")
-            expected = takes[argument].annotation
-            try:
-                arguments[argument] = cast(value, expected)
-            except TypeError:
-                raise UserError(f"{where}: {argument}={value!r} of {name} is not {written(expected)}") from None
-        for parameter, spec in takes.items():
-            if spec.default is inspect.Parameter.empty and parameter not in arguments:
-                raise UserError(f"{where}: {name} needs the argument {parameter!r}")
+        arguments = match(arguments, arguments_of(OPS[name], without=SUPPLIED), where, call=name)
         ops.append(Op(name, arguments, random="generator" in parameters, joining="another" in parameters))
     return Pipeline(tuple(ops), max_boxes, 4 ** sum(op.joining for op in ops), tuple(maps))
