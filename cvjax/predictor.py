@@ -11,6 +11,7 @@ from jaxtyping import Float32
 
 from cvjax.core import Recipe, State, class_names
 from cvjax.data import pipeline, transforms
+from cvjax.data.annotations import Annotations
 from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError
 
@@ -37,11 +38,12 @@ class Predictor:
 
     def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int):
         """Prepares the transforms that the run evaluated with; `description` is the run's config.json."""
-        self.transforms = pipeline.build(description["config"]["data"]["eval_transforms"])
+        described = description["config"]["data"]
+        self.transforms = pipeline.build(described["eval_transforms"], annotations=Annotations.of(described))
         self.shape = tuple(description["batch"]["image"][0][1:])
         self.classes = class_names(description["config"]["recipe"].get("classes", ()))
         # Boxes are of things whose proportions matter; a picture that is to come out whole is not to have margins.
-        self.resize = transforms.letterbox if description["config"]["data"].get("max_boxes") else transforms.resize
+        self.resize = transforms.letterbox if described.get("max_boxes") else transforms.resize
         self.batch = batch
         self.state, self.predict = state, jax.jit(recipe.predict)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
 from cvjax.data import objects
+from cvjax.data.annotations import NONE
 from cvjax.data.pipeline import Pipeline
 from cvjax.data.sources import Source
 from cvjax.data.transforms.scene import Scene
@@ -39,7 +40,7 @@ def to_float(image: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
 
 
 def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, position: int = 0) -> Example:
-    """Decodes an example and applies the transforms to its image, and to the boxes and maps that go with it.
+    """Decodes an example and applies the transforms to its image and all that moves with it.
 
     Args:
       source: the examples; an image is uint8, or float32 where leading transforms were applied already.
@@ -66,17 +67,22 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
     if not isinstance(moved, Scene):
         return {**example, "image": moved}
     boxes = {} if moved.boxes is None else {"boxes": moved.boxes, **moved.rows}
-    return {**example, "image": moved.image, **boxes, **moved.maps}
+    return {**example, "image": moved.image, **moved.images, **boxes, **moved.maps}
 
 
 def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
     """What the transforms take: the image, or a scene where something moves with it."""
-    image, boxes = to_float(example["image"]), example.get("boxes")
-    maps = {name: example[name] for name in pipeline.maps}
-    if boxes is None:
-        return Scene(image, maps=maps) if maps else image
-    pipeline.check_room(len(boxes), described)
-    return Scene(image, boxes, {name: example[name] for name in objects.TYPES}, maps)
+    image, annotations = to_float(example["image"]), pipeline.annotations
+    if annotations == NONE:
+        return image
+    maps = {name: example[name] for name in annotations.keep}
+    images = {name: to_float(example[name]) for name in annotations.images}
+    scene = Scene(image, maps=maps, images=images)
+    if pipeline.max_boxes is None:
+        return scene
+    pipeline.check_room(len(example["boxes"]), described)
+    rows = {name: example[name] for name in objects.TYPES}
+    return dataclasses.replace(scene, boxes=example["boxes"], rows=rows)
 
 
 def stacked(
@@ -168,7 +174,7 @@ class Batches:
     def _gather(self, positions: np.ndarray, indices: np.ndarray) -> Example:
         if self.arrays is not None:
             batch = {key: value[indices] for key, value in self.arrays.items()}
-            return {**batch, "image": to_float(batch["image"])}
+            return {**batch, **{name: to_float(batch[name]) for name in ("image", *self.pipeline.annotations.images)}}
         examples = [
             transformed(self.source, index, self.pipeline, self.seed, position)
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True)

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,19 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that ex
 
 @dataclasses.dataclass(frozen=True)
 class FolderSplit:
-    """The images of one split of a folder. `channels` is 1 where all images of the folder are grey, else 3."""
+    """The images of one split of a folder.
+
+    Attributes:
+      name: of the folder.
+      root: its path.
+      files: the images.
+      labels: a class each, or none.
+      classes: their names.
+      channels: 1 where all images of the folder are grey, else 3.
+    """
 
     name: str
+    root: Path
     files: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -53,11 +63,21 @@ class FolderSplit:
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """Reads the shape of an image from the file's first bytes."""
-        with _opened(self.files[index]) as image:
-            width, height = image.size
-            # Of a TIFF, Pillow gives the size upright; of a PNG, it would decode all to look for an orientation.
-            turned = image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ORIENTATION) in TURNED
-            return (width, height, self.channels) if turned else (height, width, self.channels)
+        return (*read_size(self.files[index]), self.channels)
+
+    @property
+    def channels_of(self) -> dict[str, int]:
+        """Channels of each further image, of which there are none."""
+        return {}
+
+
+def read_size(file: Path) -> tuple[int, int]:
+    """Returns height and width of an image, upright, from the file's first bytes."""
+    with _opened(file) as image:
+        width, height = image.size
+        # Of a TIFF, Pillow gives the size upright; of a PNG, it would decode all to look for an orientation.
+        turned = image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ORIENTATION) in TURNED
+        return (width, height) if turned else (height, width)
 
 
 def open_split(folder: str | Path, split: str, setting: str = "split") -> FolderSplit:
@@ -72,17 +92,7 @@ def open_split(folder: str | Path, split: str, setting: str = "split") -> Folder
       UserError: there is no such folder, it holds no images, the split is missing or empty, or an image of it has no
         class, or one that is not in `train/`.
     """
-    root = Path(folder).expanduser()
-    try:
-        if not root.is_dir():
-            root.stat()
-            raise UserError(f"data.folder={str(folder)!r} is not a folder but a file")
-    except OSError as error:
-        raise UserError(f"data.folder={str(folder)!r}: {error.strerror}. {suggest_beside(root)}".rstrip()) from error
-    files = list_images(root)
-    if not files:
-        suffixes = ", ".join(SUFFIXES)
-        raise UserError(f"data.folder={str(folder)!r} holds no images: no file in it or below it ends in {suffixes}")
+    root, files = open_root(folder)
     base, by_split = _by_split(root, files)
     if not by_split.get(split):
         raise UserError(f"{setting}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
@@ -98,11 +108,41 @@ def open_split(folder: str | Path, split: str, setting: str = "split") -> Folder
             raise UserError(f"{file} is of class {names[file]!r}, which {root / 'train'} has no images of. {there}")
     return FolderSplit(
         name=root.name,
+        root=root,
         files=chosen,
         labels=tuple(classes.index(names[file]) for file in chosen) if classes else (),
         classes=tuple(classes),
-        channels=1 if all(map(_is_grey, files)) else 3,
+        channels=count_channels(files),
     )
+
+
+def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, list[Path]]:
+    """Returns a folder's path and all images in it and below it.
+
+    Args:
+      folder: its path.
+      setting: the setting to name in a message.
+
+    Raises:
+      UserError: there is no such folder, or it holds no images.
+    """
+    root = Path(folder).expanduser()
+    try:
+        if not root.is_dir():
+            root.stat()
+            raise UserError(f"{setting}={str(folder)!r} is not a folder but a file")
+    except OSError as error:
+        raise UserError(f"{setting}={str(folder)!r}: {error.strerror}. {suggest_beside(root)}".rstrip()) from error
+    files = list_images(root)
+    if not files:
+        suffixes = ", ".join(SUFFIXES)
+        raise UserError(f"{setting}={str(folder)!r} holds no images: no file in it or below it ends in {suffixes}")
+    return root, files
+
+
+def count_channels(files: Sequence[Path]) -> int:
+    """Returns 1 where all images are grey, else 3."""
+    return 1 if all(map(_is_grey, files)) else 3
 
 
 def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channels"]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cvjax.data import catalogue, pipeline, settings, sources
+from cvjax.data import catalogue, layouts, pipeline, settings, sources
+from cvjax.data.annotations import Annotations
 from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
 from cvjax.data.iteration import TrainIterator, iterate
 from cvjax.errors import UserError
@@ -63,8 +64,8 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
         key = "data.transforms" if kind == "train" else "data.eval_transforms"
         local = batch // process_count
         parts[kind] = _batches(
-            _readable(sources.open_source(chosen, f"{kind}_split"), chosen["on_corrupt"]),
-            pipeline.build(chosen[key.removeprefix("data.")], key, chosen["max_boxes"], chosen["keep"]),
+            _readable(_open(chosen, f"{kind}_split"), chosen["on_corrupt"]),
+            pipeline.build(chosen[key.removeprefix("data.")], key, Annotations.of(chosen)),
             chosen["in_memory"],
             seed=seed,
             batch=batch,
@@ -97,18 +98,26 @@ def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, 
       `image` float32 [examples, height, width, channels] in [0, 1], `label` int32 [examples], and the dataset's other
       numbers; where it has objects, their rows as in a batch, padded to the most that an example has.
     """
-    return _arrays(catalogue.open_split(name, split, data_dir, boxes=None, keep=keep))
+    return _arrays(catalogue.open_split(name, split, data_dir, annotations=Annotations(keep=keep), boxes=True))
 
 
 @functools.lru_cache(maxsize=4)
 def _arrays(source: catalogue.CatalogueSplit) -> Example:
     decoded = _decoded(source)
-    most = max(len(example["boxes"]) for example in decoded) if source.boxes else None
+    most = max(len(example["boxes"]) for example in decoded) if source.columns.boxes else None
     examples = stacked(decoded, source, range(len(source)), most)
     examples["image"] = to_float(examples["image"])
     for array in examples.values():
         array.flags.writeable = False
     return examples
+
+
+def _open(chosen: Mapping[str, Any], setting: str) -> sources.Source:
+    """Opens one split of the dataset that the settings name, preparing it where it is one of our own."""
+    annotations = Annotations.of(chosen)
+    if chosen["folder"] is not None:
+        return layouts.open_split(chosen["folder"], chosen[setting], f"data.{setting}", annotations)
+    return catalogue.open_split(chosen["name"], chosen[setting], chosen["data_dir"], f"data.{setting}", annotations)
 
 
 def _decoded(source: sources.Source) -> Sequence[Example]:

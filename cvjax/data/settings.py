@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cvjax.data import catalogue, folder, pipeline
+from cvjax.data import catalogue, layouts, pipeline
+from cvjax.data.annotations import Annotations
 from cvjax.data.batches import disagreement
 from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError, suggest
@@ -22,8 +23,9 @@ DEFAULTS = dict(
     workers=0,  # processes that decode a streamed dataset; 0: threads only
     in_memory=None,  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
     on_corrupt="raise",  # or "skip": examples that cannot be decoded are left out, counted and named
-    max_boxes=None,  # read the boxes, and what goes with them, padded to so many; None: leave them out
+    max_boxes=None,  # read the boxes, and what goes with them, padded to this number; None: leave them out
     keep=(),  # further features to be read: ("class_map", "instances"), which move with the image
+    images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
 )
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
@@ -42,6 +44,7 @@ TYPES = dict(
     on_corrupt=str,
     max_boxes=(int, type(None)),
     keep=(tuple, list),
+    images=dict,
 )
 
 
@@ -74,7 +77,7 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
             raise UserError(f"data.{key}={value!r} must be {names}, not {type(value).__name__}")
     _check_ranges(chosen, devices)
     pipelines = {
-        key: pipeline.build(chosen[key], f"data.{key}", chosen["max_boxes"], chosen["keep"])
+        key: pipeline.build(chosen[key], f"data.{key}", Annotations.of(chosen))
         for key in ("transforms", "eval_transforms")
     }
     if chosen["folder"] is not None:
@@ -95,8 +98,6 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
                 f"{-(-size // devices) * devices}"
             )
-    if chosen["max_boxes"] is not None and chosen["max_boxes"] < 1:
-        raise UserError(f"data.max_boxes={chosen['max_boxes']} must be at least 1; None leaves boxes out")
     if chosen["folder"] is not None and (chosen["max_boxes"] is not None or chosen["keep"]):
         raise UserError(
             "data.max_boxes and data.keep are for datasets by name: a folder of images has no boxes or maps"
@@ -110,19 +111,20 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
 def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
     for key in ("train_split", "eval_split"):
         catalogue.check_split(chosen["name"], chosen[key], chosen["data_dir"], f"data.{key}")
-    most = catalogue.check_annotations(chosen["name"], chosen["data_dir"], chosen["max_boxes"], chosen["keep"])
+    most = catalogue.check_annotations(chosen["name"], chosen["data_dir"], Annotations.of(chosen))
     for built in pipelines.values():
         built.check_room(most, f"the fullest example of {chosen['name']}")
     shape = catalogue.image_shape(chosen["name"], chosen["data_dir"])
     if shape is not None:
+        channels = catalogue.image_channels(chosen["name"], chosen["data_dir"], chosen["images"])
         for key, built in pipelines.items():
-            built.dry_run(shape, f"data.{key}", f"an image of {chosen['name']}")
+            built.dry_run(shape, f"data.{key}", f"an image of {chosen['name']}", channels)
     return catalogue.classes(chosen["name"], chosen["data_dir"])
 
 
 def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
     for split, key in (("train_split", "transforms"), ("eval_split", "eval_transforms")):
-        source = folder.open_split(chosen["folder"], chosen[split], f"data.{split}")
+        source = layouts.open_split(chosen["folder"], chosen[split], f"data.{split}", Annotations.of(chosen))
         made = {}  # shape after the transforms -> the first file that has it
         seen = set()
         for index in range(min(len(source), HEADERS)):
@@ -134,7 +136,8 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
                 raise
             if shape not in seen and len(seen) < SHAPES:
                 seen.add(shape)
-                made.setdefault(pipelines[key].dry_run(shape, f"data.{key}", source.describe(index)), index)
+                example, channels = source.describe(index), source.channels_of
+                made.setdefault(pipelines[key].dry_run(shape, f"data.{key}", example, channels), index)
             if len(made) > 1:
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))

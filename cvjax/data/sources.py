@@ -1,7 +1,7 @@
 """What a dataset is to the rest: decoded examples by their index, each of which can say its name."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,31 +41,6 @@ class Source(Protocol):
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
-
-
-def open_source(settings: Mapping[str, Any], setting: str) -> Source:
-    """Opens one split of the dataset that the settings name, preparing it where it is one of our own.
-
-    Args:
-      settings: a complete `config.data`.
-      setting: "train_split" or "eval_split".
-
-    Raises:
-      UserError: there is no such dataset, folder or split, or it is empty.
-    """
-    # Imported here: either needs this module.
-    from cvjax.data import catalogue, folder
-
-    if settings["folder"] is not None:
-        return folder.open_split(settings["folder"], settings[setting], f"data.{setting}")
-    return catalogue.open_split(
-        settings["name"],
-        settings[setting],
-        settings["data_dir"],
-        f"data.{setting}",
-        boxes=settings["max_boxes"] is not None,
-        keep=settings["keep"],
-    )
 
 
 class Subset:

@@ -1,4 +1,4 @@
-"""Transforms that move pixels at random; given a `Scene`, its boxes and maps move along."""
+"""Transforms that move pixels at random; given a `Scene`, all that belongs to its image moves along."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -196,21 +196,22 @@ def rotate(
       UserError: there are boxes.
     """
     least, most = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), generator.uniform(least, most), 1.0)
 
     def turned(pixels: np.ndarray, value: float, flags: int = cv2.INTER_LINEAR) -> np.ndarray:
         border = (float(value),) * 4
-        return cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), flags=flags, borderValue=border)
+        after = cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), flags=flags, borderValue=border)
+        return after.reshape(pixels.shape)  # OpenCV drops a single channel
 
     if isinstance(image, Scene):
         if image.boxes is not None:
             raise UserError("rotate cannot move boxes: that of a turned object does not follow from its own")
         return image.moved(
-            lambda pixels: turned(pixels, value).reshape(height, width, channels),
+            lambda pixels: turned(pixels, value),
             lambda numbers: turned(numbers.astype(np.float32), 0.0, cv2.INTER_NEAREST).astype(numbers.dtype),
         )
-    return turned(image, value).reshape(height, width, channels)
+    return turned(image, value)
 
 
 def flip(
@@ -232,8 +233,9 @@ def flip(
 
     if isinstance(image, Scene):
         height, width = image.shape[:2]
-        scale, shift = ((-1, 1), (width, 0)) if axis == "horizontal" else ((1, -1), (0, height))
-        return image.moved(mirrored, mirrored, scale, shift)
+        if axis == "horizontal":
+            return image.moved(mirrored, mirrored, ((-1, 0), (0, 1)), (width, 0))
+        return image.moved(mirrored, mirrored, ((1, 0), (0, -1)), (0, height))
     return mirrored(image)
 
 

@@ -1,4 +1,4 @@
-"""An image with what is marked on it, which transforms move along: boxes, and maps that give each pixel a number."""
+"""An image with what belongs to it, which transforms move along: further images, boxes and maps."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,11 @@ INSTANCES = "instances"  # the map whose numbers are rows of the boxes, counted 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image and its marks. Transforms that move pixels take one in place of an image, and return one.
+    """An image and what moves with it. Transforms that move pixels take one in place of an image, and return one.
 
     Attributes:
       image: float32 [height, width, channels].
+      images: further images of the same height and width. Transforms of colours change only those that they name.
       boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None where boxes are not looked at.
       rows: what else is known of each box; `area`, in square pixels, changes with the scale.
       maps: integers [height, width]; 0 is background. The numbers of one called `instances` are 1 + the row of the box.
@@ -28,6 +29,7 @@ class Scene:
     boxes: Float32[np.ndarray, "objects 4"] | None = None
     rows: Mapping[str, Shaped[np.ndarray, " objects"]] = dataclasses.field(default_factory=dict)
     maps: Mapping[str, Integer[np.ndarray, "height width"]] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, Float32[np.ndarray, "height width _"]] = dataclasses.field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -38,23 +40,28 @@ class Scene:
         self,
         pixels: Callable[[np.ndarray], np.ndarray],
         numbers: Callable[[np.ndarray], np.ndarray],
-        scale: Sequence[float | int] = (1, 1),
+        linear: Sequence[Sequence[float | int]] = ((1, 0), (0, 1)),
         shift: Sequence[float | int] = (0, 0),
     ) -> "Scene":
         """Moves everything.
 
         Args:
-          pixels: what happens to the image.
-          numbers: what happens to a map.
-          scale: of x and y; negative where they are mirrored.
-          shift: of x and y, after scaling.
+          pixels: moves an image.
+          numbers: moves a map.
+          linear: what a column (x, y) is multiplied by: [[x from x, x from y], [y from x, y from y]].
+          shift: added to (x, y) after that.
         """
-        moved = {"image": pixels(self.image), "maps": {name: numbers(value) for name, value in self.maps.items()}}
+        moved = {
+            "image": pixels(self.image),
+            "images": {name: pixels(value) for name, value in self.images.items()},
+            "maps": {name: numbers(value) for name, value in self.maps.items()},
+        }
+        # Double precision, so that what ends at the border still does when it is scaled.
+        linear = np.asarray(linear, np.float64)
         if self.boxes is not None:
-            # Double precision, so that what ends at the border still does when it is scaled.
-            corners = self.boxes.reshape(-1, 2, 2) * np.asarray(scale, np.float64) + shift
+            corners = self.boxes.reshape(-1, 2, 2) @ linear.T + shift
             moved["boxes"] = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)  # a mirror exchanges corners
-            moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(scale[0] * scale[1]))}
+            moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(np.linalg.det(linear)))}
         return dataclasses.replace(self, **moved)
 
     def clipped(self, keep: Keep) -> "Scene":
@@ -110,14 +117,17 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
     """
     first = placed[0][2]
     image = np.zeros((height, width, first.shape[2]), np.float32)
+    images = {name: np.zeros((height, width, value.shape[2]), np.float32) for name, value in first.images.items()}
     maps = {name: np.zeros((height, width), numbers.dtype) for name, numbers in first.maps.items()}
     boxes, count = [], 0
     for top, left, scene in placed:
         window = slice(top, top + scene.shape[0]), slice(left, left + scene.shape[1])
         image[window] = scene.image
+        for name, value in scene.images.items():
+            images[name][window] = value
         for name, numbers in scene.maps.items():
             maps[name][window] = numbers + count * (numbers > 0) if name == INSTANCES else numbers
         boxes.append(scene.boxes + np.float32([left, top, left, top]))
         count += len(scene.boxes)
     rows = {name: np.concatenate([scene.rows[name] for _, _, scene in placed]) for name in first.rows}
-    return Scene(image, np.concatenate(boxes), rows, maps)
+    return Scene(image, np.concatenate(boxes), rows, maps, images)
