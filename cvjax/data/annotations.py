@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError
 
 # Names in a batch that mean something else than a further image.
 RESERVED = ("image", "label", "valid", "mask", "boxes", "labels", "difficult", "crowd", "area")
+RESERVED += ("points", "visible", "points_mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +20,13 @@ class Annotations:
       max_boxes: rows to which objects are padded; None: they are not read.
       keep: names of maps, which give each pixel a number.
       images: further images: their names in a batch, and where they come from.
+      points: landmarks.
     """
 
     max_boxes: int | None = None
     keep: tuple[str, ...] = ()
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    points: Landmarks | None = None
 
     @classmethod
     def of(cls, config_data: Mapping[str, Any]) -> "Annotations":
@@ -40,6 +44,8 @@ class Annotations:
                 raise UserError(f"data.images: {name!r} is taken in a batch; choose another name, such as 'target'")
             if not isinstance(source, str) or not source:
                 raise UserError(f"data.images.{name}={source!r} must be text: where the image comes from")
+        if given.get("points") is not None:
+            given["points"] = Landmarks.of(given["points"])
         return cls(**given)
 
 

@@ -13,7 +13,7 @@ from cvjax.data import objects
 from cvjax.data.annotations import NONE
 from cvjax.data.pipeline import Pipeline
 from cvjax.data.sources import Source
-from cvjax.data.transforms.scene import Scene
+from cvjax.data.transforms.scene import Points, Scene
 from cvjax.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -67,7 +67,9 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
     if not isinstance(moved, Scene):
         return {**example, "image": moved}
     boxes = {} if moved.boxes is None else {"boxes": moved.boxes, **moved.rows}
-    return {**example, "image": moved.image, **moved.images, **boxes, **moved.maps}
+    points = moved.points
+    marks = points and {"points": points.positions, "visible": points.visible, "points_mask": points.mask}
+    return {**example, "image": moved.image, **moved.images, **boxes, **moved.maps, **(marks or {})}
 
 
 def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
@@ -78,6 +80,9 @@ def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray
     maps = {name: example[name] for name in annotations.keep}
     images = {name: to_float(example[name]) for name in annotations.images}
     scene = Scene(image, maps=maps, images=images)
+    if annotations.points:
+        marks = example["points"], example["visible"], example["points_mask"]
+        scene = dataclasses.replace(scene, points=Points(*marks, annotations.points.exchange))
     if pipeline.max_boxes is None:
         return scene
     pipeline.check_room(len(example["boxes"]), described)

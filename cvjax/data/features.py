@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from cvjax.data import objects
 from cvjax.data.annotations import Annotations
+from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError, suggest
 
 
@@ -22,6 +23,7 @@ class Columns:
       maps: images of integers, read as int32 [height, width].
       texts: strings.
       images: further images, (name in a batch, feature) each.
+      points: landmarks.
     """
 
     numbers: tuple[str, ...] = ("image",)
@@ -29,6 +31,7 @@ class Columns:
     maps: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     images: tuple[tuple[str, str], ...] = ()
+    points: Landmarks | None = None
 
     def read(self, example: Mapping[str, Any], one_based: bool = False) -> dict[str, np.ndarray]:
         """Makes an example of what TFDS decoded.
@@ -38,7 +41,7 @@ class Columns:
           one_based: as for `cvjax.data.objects.read`.
 
         Raises:
-          ValueError: a further image is of another size than the first.
+          ValueError: a further image is of another size than the first, or there are too many points.
         """
         read = {key: _narrow(example[key]) for key in self.numbers}
         height, width = read["image"].shape[:2]
@@ -50,6 +53,8 @@ class Columns:
             if read[name].shape[:2] != (height, width):
                 size = "x".join(map(str, read[name].shape[:2]))
                 raise ValueError(f"`image` is {height}x{width} and `{feature}`, which should move with it, {size}")
+        if self.points:
+            read |= self.points.read(example[self.points.feature], height, width)
         return read | {key: np.array(example[key].decode()) for key in self.texts}
 
 
@@ -75,7 +80,9 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
     for key in annotations.keep:
         if key not in (*maps, *texts):
             raise UserError(f"data.keep: {name} has no map or text {key!r}. {suggest(key, (*maps, *texts))}")
-    numbers = tuple(sorted(key for key, feature in there.items() if _stacks(key, feature)))
+    points = annotations.points and annotations.points.resolved(name, there)
+    apart = (points.feature,) if points else ()
+    numbers = tuple(sorted(key for key, feature in there.items() if key not in apart and _stacks(key, feature)))
     images = [key for key, feature in there.items() if isinstance(feature, tfds.features.Image)]
     for key, source in annotations.images.items():
         if source not in images:
@@ -88,6 +95,7 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
         maps=tuple(key for key in maps if key in annotations.keep),
         texts=tuple(key for key in texts if key in annotations.keep),
         images=tuple(annotations.images.items()),
+        points=points,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cvjax.data import transforms
 from cvjax.data.annotations import NONE, Annotations
-from cvjax.data.transforms.scene import Scene
+from cvjax.data.transforms.scene import Points, Scene
 from cvjax.errors import UserError, suggest
 from cvjax.signature import cast, written
 
@@ -143,6 +143,11 @@ class Pipeline:
                 name: np.zeros((height, width, channels.get(name, own)), np.float32) for name in self.annotations.images
             },
         )
+        if self.annotations.points:
+            exchange = self.annotations.points.exchange
+            count = 1 + max((point for pair in exchange for point in pair), default=0)
+            none = np.zeros(count, bool)
+            scene = dataclasses.replace(scene, points=Points(np.zeros((count, 2), np.float32), none, none, exchange))
         if self.max_boxes is None:
             return scene
         return dataclasses.replace(scene, boxes=np.zeros((1, 4), np.float32), rows={"area": np.zeros(1, np.float32)})

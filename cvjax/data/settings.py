@@ -26,6 +26,7 @@ DEFAULTS = dict(
     max_boxes=None,  # read the boxes, and what goes with them, padded to this number; None: leave them out
     keep=(),  # further features to be read: ("class_map", "instances"), which move with the image
     images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
+    points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
 )
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
@@ -45,6 +46,7 @@ TYPES = dict(
     max_boxes=(int, type(None)),
     keep=(tuple, list),
     images=dict,
+    points=(dict, type(None)),
 )
 
 
@@ -98,10 +100,9 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
                 f"{-(-size // devices) * devices}"
             )
-    if chosen["folder"] is not None and (chosen["max_boxes"] is not None or chosen["keep"]):
-        raise UserError(
-            "data.max_boxes and data.keep are for datasets by name: a folder of images has no boxes or maps"
-        )
+    for key in ("max_boxes", "keep", "points"):
+        if chosen["folder"] is not None and chosen[key] not in (None, (), []):
+            raise UserError(f"data.{key} is for datasets by name: a folder of images has no boxes, maps or points")
     if chosen["workers"] < 0:
         raise UserError(f"data.workers={chosen['workers']} must not be negative; 0 decodes in threads")
     if chosen["on_corrupt"] not in ("raise", "skip"):

@@ -164,6 +164,8 @@ def mosaic(
     """
     if not isinstance(image, Scene) or image.boxes is None:
         raise UserError("mosaic joins examples with boxes, and these have none: data.max_boxes is None")
+    if image.points is not None:
+        raise UserError("mosaic cannot join the points of four images; leave data.points None")
     if generator.random() >= p:
         return image
     height, width = image.shape[:2]
@@ -210,8 +212,27 @@ def rotate(
         return image.moved(
             lambda pixels: turned(pixels, value),
             lambda numbers: turned(numbers.astype(np.float32), 0.0, cv2.INTER_NEAREST).astype(numbers.dtype),
+            turn[:, :2].tolist(),
+            (turn @ (-0.5, -0.5, 1) + 0.5).tolist(),  # OpenCV counts from the middle of the first pixel
         )
     return turned(image, value)
+
+
+def random_quarter_turn(
+    generator: np.random.Generator, image: Image, quarters: Sequence[int] = (0, 1, 2, 3)
+) -> Resized:
+    """Turns an image counter-clockwise by a random number of right angles.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      quarters: the numbers to choose from, each as likely; odd ones exchange height and width.
+    """
+    for _ in range(int(generator.choice(quarters)) % 4):
+        width = image.shape[1]
+        scene = isinstance(image, Scene)
+        image = image.moved(np.rot90, np.rot90, ((0, 1), (-1, 0)), (0, width)) if scene else np.rot90(image)
+    return image
 
 
 def flip(

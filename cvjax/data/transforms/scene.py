@@ -1,16 +1,53 @@
-"""An image with what belongs to it, which transforms move along: further images, boxes and maps."""
+"""An image with what belongs to it, which transforms move along: further images, boxes, maps and points."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Integer, Shaped
+from jaxtyping import Bool, Float32, Float64, Integer, Shaped
 
 from cvjax.errors import UserError
 
 Keep = Literal["centre"] | float
 INSTANCES = "instances"  # the map whose numbers are rows of the boxes, counted from 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Points on an image, such as the landmarks of a face.
+
+    Attributes:
+      positions: x, y in pixels; (0.5, 0.5) is the middle of the first pixel.
+      visible: whether they are seen in the image.
+      mask: False where a point is padding.
+      exchange: pairs of points that a mirror exchanges, such as the left and the right eye.
+    """
+
+    positions: Float32[np.ndarray, "points 2"]
+    visible: Bool[np.ndarray, " points"]
+    mask: Bool[np.ndarray, " points"]
+    exchange: tuple[tuple[int, int], ...] = ()
+
+    def moved(
+        self, linear: Float64[np.ndarray, "2 2"], shift: Sequence[float | int], height: int, width: int
+    ) -> "Points":
+        """Moves the points; those that come to lie outside of the image are no longer visible.
+
+        Args:
+          linear: as for `Scene.moved`.
+          shift: as for `Scene.moved`.
+          height: of the image that they move to.
+          width: of the image that they move to.
+        """
+        positions = (self.positions @ linear.T + shift).astype(np.float32)
+        visible = self.visible & ((positions >= 0) & (positions <= (width, height))).all(axis=1)
+        order = np.arange(len(positions))
+        if np.linalg.det(linear) < 0:
+            for one, other in self.exchange:
+                order[[one, other]] = other, one
+        positions[~self.mask] = 0
+        return dataclasses.replace(self, positions=positions[order], visible=visible[order], mask=self.mask[order])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +57,7 @@ class Scene:
     Attributes:
       image: float32 [height, width, channels].
       images: further images of the same height and width. Transforms of colours change only those that they name.
+      points: landmarks.
       boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None where boxes are not looked at.
       rows: what else is known of each box; `area`, in square pixels, changes with the scale.
       maps: integers [height, width]; 0 is background. The numbers of one called `instances` are 1 + the row of the box.
@@ -30,6 +68,7 @@ class Scene:
     rows: Mapping[str, Shaped[np.ndarray, " objects"]] = dataclasses.field(default_factory=dict)
     maps: Mapping[str, Integer[np.ndarray, "height width"]] = dataclasses.field(default_factory=dict)
     images: Mapping[str, Float32[np.ndarray, "height width _"]] = dataclasses.field(default_factory=dict)
+    points: Points | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,6 +101,8 @@ class Scene:
             corners = self.boxes.reshape(-1, 2, 2) @ linear.T + shift
             moved["boxes"] = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)  # a mirror exchanges corners
             moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(np.linalg.det(linear)))}
+        if self.points is not None:
+            moved["points"] = self.points.moved(linear, shift, *moved["image"].shape[:2])
         return dataclasses.replace(self, **moved)
 
     def clipped(self, keep: Keep) -> "Scene":

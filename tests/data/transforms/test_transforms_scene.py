@@ -1,17 +1,18 @@
-"""What belongs to an image moves with it: further images exactly as the first."""
+"""What belongs to an image moves with it: further images exactly, points to where their spots are found."""
 
 import numpy as np
 import pytest
 
 from cvjax.data import transforms
-from cvjax.data.transforms.scene import Scene
+from cvjax.data.transforms.scene import Points, Scene
+from cvjax.errors import UserError
 
 HEIGHT, WIDTH = 40, 60
 OPS = {
     "resize": lambda g, s: transforms.resize(s, (52, 90)),
     "letterbox": lambda g, s: transforms.letterbox(s, 64),
     "crop": lambda g, s: transforms.crop(s, 3, 11, (30, 40)),
-    "center_crop": lambda g, s: transforms.center_crop(s, 24),
+    "center_crop": lambda g, s: transforms.center_crop(s, (32, 40)),
     "pad": lambda g, s: transforms.pad(s, (1, 2, 3, 4), "reflect"),
     "flip": lambda g, s: transforms.flip(g, s, 1.0),
     "flip upside down": lambda g, s: transforms.flip(g, s, 1.0, "vertical"),
@@ -21,6 +22,8 @@ OPS = {
     "random_expand": lambda g, s: transforms.random_expand(g, s, (1.0, 2.0)),
     "random_scale": lambda g, s: transforms.random_scale(g, s, (0.6, 1.6)),
     "rotate": lambda g, s: transforms.rotate(g, s, 60.0),
+    "rotate by a right angle": lambda g, s: transforms.rotate(g, s, (90.0, 90.0)),
+    "random_quarter_turn": lambda g, s: transforms.random_quarter_turn(g, s),
 }
 
 
@@ -49,3 +52,104 @@ def test_a_mosaic_joins_further_images_at_the_same_places():
 
     joined = transforms.mosaic(rng(2), another(), another)
     np.testing.assert_allclose(joined.images["negative"], 1 - joined.image, atol=1e-6)
+
+
+EYES = (1, 2)  # the left and the right one, of five points
+
+
+def spotted(seed, visible=None):
+    """Points at whole pixels, 8 at least from the border; each is the middle of a round spot in its own channel."""
+    places = rng(seed).integers(8, (WIDTH - 8, HEIGHT - 8), (5, 2))
+    rows, columns = np.indices((HEIGHT, WIDTH))[..., None]
+    distance = (columns - places[:, 0]) ** 2 + (rows - places[:, 1]) ** 2
+    there = np.ones(5, bool)
+    points = Points(np.float32(places + 0.5), there if visible is None else visible, there, (EYES,))
+    return Scene(np.where(distance <= 16, np.exp(-distance / 4), 0).astype(np.float32), points=points)
+
+
+def middle(spot):
+    """The middle of a spot, x and y in continuous coordinates."""
+    rows, columns = np.indices(spot.shape) + 0.5
+    return [(axis * spot).sum() / spot.sum() for axis in (columns, rows)]
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_points_are_where_their_spots_are_found(name):
+    seen = 0
+    for seed in range(6):
+        before = spotted(seed)
+        after = OPS[name](rng(seed), before)
+        image = np.where(after.image == 0.5, 0, after.image)  # grey borders
+        order = [0, 2, 1, 3, 4] if "flip" in name else range(5)
+        height, width = after.shape[:2]
+        for point, channel in zip(after.points.positions, order, strict=True):
+            if np.append(point, (width, height) - point).min() > 7.5:  # the whole spot is there
+                np.testing.assert_allclose(point, middle(image[..., channel]), atol=0.08)
+                seen += 1
+        inside = ((after.points.positions >= 0) & (after.points.positions <= (width, height))).all(1)
+        np.testing.assert_array_equal(after.points.visible, inside)
+    assert seen > 5
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_quarter_turns_are_exact(turns):
+    scene = spotted(0)
+    turned = transforms.random_quarter_turn(rng(), scene, (turns,))
+    np.testing.assert_array_equal(turned.image, np.rot90(scene.image, turns))
+    for point, (x, y) in enumerate(turned.points.positions):
+        assert turned.image[int(y), int(x), point] == 1  # turning exchanges nothing
+    boxed = Scene(np.zeros((10, 20, 1), np.float32), np.float32([[1, 2, 5, 9]]), {"area": np.float32([28])})
+    boxed.image[2:9, 1:5] = 1
+    after = transforms.random_quarter_turn(rng(), boxed, (turns,))
+    left, top, right, bottom = after.boxes[0].astype(int)
+    assert after.image[top:bottom, left:right].all()
+    assert after.image.sum() == (bottom - top) * (right - left) == after.rows["area"][0]
+
+
+def test_quarter_turns_are_as_likely_as_each_other():
+    image = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
+    generator = rng()
+    corners = [int(transforms.random_quarter_turn(generator, image)[0, 0, 0]) for _ in range(400)]
+    values, counts = np.unique(corners, return_counts=True)
+    np.testing.assert_array_equal(values, [0, 2, 3, 5])
+    assert (abs(counts - 100) < 45).all()  # five standard deviations
+
+
+@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
+def test_a_mirror_exchanges_left_and_right_with_all_that_is_known_of_them(axis):
+    scene = spotted(1, visible=np.array([True, False, True, True, True]))
+    once = transforms.flip(rng(), scene, 1.0, axis)
+    assert once.points.visible.tolist() == [True, True, False, True, True]
+    x, y = once.points.positions[1]  # the left eye is where the right one's spot went
+    assert once.image[int(y), int(x), 2] == 1
+    twice = transforms.flip(rng(), once, 1.0, axis)
+    np.testing.assert_array_equal(twice.points.positions, scene.points.positions)
+    np.testing.assert_array_equal(twice.points.visible, scene.points.visible)
+
+
+def test_what_a_crop_cuts_off_is_not_seen_again():
+    scene = spotted(2)
+    cropped = transforms.crop(scene, 0, 0, (HEIGHT, 20))
+    expected = scene.points.positions[:, 0] <= 20
+    assert 0 < expected.sum() < 5
+    np.testing.assert_array_equal(cropped.points.visible, expected)
+    np.testing.assert_array_equal(transforms.pad(cropped, (0, 40)).points.visible, expected)
+
+
+def test_padding_stays_at_the_origin():
+    there = np.array([True, False])
+    points = Points(np.float32([[3.5, 4.5], [0, 0]]), there, there, ((0, 1),))
+    after = transforms.flip(rng(), Scene(np.zeros((8, 10, 1), np.float32), points=points), 1.0)
+    np.testing.assert_array_equal(after.points.positions, [[0, 0], [6.5, 4.5]])
+    assert after.points.mask.tolist() == after.points.visible.tolist() == [False, True]
+
+
+def test_a_mosaic_of_landmarks_is_refused():
+    boxed = Scene(
+        np.zeros((8, 8, 1), np.float32),
+        np.zeros((0, 4), np.float32),
+        {"area": np.zeros(0, np.float32)},
+        points=spotted(0).points,
+    )
+    with pytest.raises(UserError, match=r"mosaic cannot join the points.*data.points"):
+        transforms.mosaic(rng(), boxed, lambda: boxed)
