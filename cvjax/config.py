@@ -27,7 +27,7 @@ FREE_ON_RESUME = ("steps", "log_every", "eval_every", "figure_every", "checkpoin
 FAMILIES = ("generative", "translation", "detection", "segmentation", "recognition", "faces", "multimodal")
 FAMILIES += ("interpret", "attacks")
 # Of config.data, where None.
-OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int)
+OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
 
 DEFAULTS = dict(
     system="",  # import path below cvjax: "generative.gan"

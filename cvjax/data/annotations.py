@@ -9,7 +9,7 @@ from cvjax.errors import UserError
 
 # Names in a batch that mean something else than a further image.
 RESERVED = ("image", "label", "valid", "mask", "boxes", "labels", "difficult", "crowd", "area")
-RESERVED += ("points", "visible", "points_mask")
+RESERVED += ("points", "visible", "points_mask", "masks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Annotations:
       keep: names of maps, which give each pixel a number.
       images: further images: their names in a batch, and where they come from.
       points: landmarks.
+      masks: the feature of each object that holds its mask.
     """
 
     max_boxes: int | None = None
     keep: tuple[str, ...] = ()
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     points: Landmarks | None = None
+    masks: str | None = None
 
     @classmethod
     def of(cls, config_data: Mapping[str, Any]) -> "Annotations":
@@ -39,6 +41,8 @@ class Annotations:
         given["keep"] = tuple(given.get("keep", ()))
         if given.get("max_boxes") is not None and given["max_boxes"] < 1:
             raise UserError(f"data.max_boxes={given['max_boxes']} must be at least 1; None leaves boxes out")
+        if given.get("masks") is not None and given.get("max_boxes") is None:
+            raise UserError(f"data.masks={given['masks']!r}: masks belong to boxes, so set data.max_boxes too")
         for name, source in given.get("images", {}).items():
             if name in (*RESERVED, *given["keep"]):
                 raise UserError(f"data.images: {name!r} is taken in a batch; choose another name, such as 'target'")

@@ -67,9 +67,10 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
     if not isinstance(moved, Scene):
         return {**example, "image": moved}
     boxes = {} if moved.boxes is None else {"boxes": moved.boxes, **moved.rows}
+    masks = {} if moved.masks is None else {"masks": moved.masks}
     points = moved.points
     marks = points and {"points": points.positions, "visible": points.visible, "points_mask": points.mask}
-    return {**example, "image": moved.image, **moved.images, **boxes, **moved.maps, **(marks or {})}
+    return {**example, "image": moved.image, **moved.images, **boxes, **masks, **moved.maps, **(marks or {})}
 
 
 def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
@@ -87,7 +88,7 @@ def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray
         return scene
     pipeline.check_room(len(example["boxes"]), described)
     rows = {name: example[name] for name in objects.TYPES}
-    return dataclasses.replace(scene, boxes=example["boxes"], rows=rows)
+    return dataclasses.replace(scene, boxes=example["boxes"], rows=rows, masks=example.get("masks"))
 
 
 def stacked(

@@ -24,6 +24,7 @@ class Columns:
       texts: strings.
       images: further images, (name in a batch, feature) each.
       points: landmarks.
+      masks: the feature of each object that holds its mask.
     """
 
     numbers: tuple[str, ...] = ("image",)
@@ -32,6 +33,7 @@ class Columns:
     texts: tuple[str, ...] = ()
     images: tuple[tuple[str, str], ...] = ()
     points: Landmarks | None = None
+    masks: str | None = None
 
     def read(self, example: Mapping[str, Any], one_based: bool = False) -> dict[str, np.ndarray]:
         """Makes an example of what TFDS decoded.
@@ -41,12 +43,14 @@ class Columns:
           one_based: as for `cvjax.data.objects.read`.
 
         Raises:
-          ValueError: a further image is of another size than the first, or there are too many points.
+          ValueError: a further image or a mask is of another size than the image, or there are too many points.
         """
         read = {key: _narrow(example[key]) for key in self.numbers}
         height, width = read["image"].shape[:2]
         if self.boxes:
             read |= objects.read(example["objects"], height, width, one_based)
+        if self.masks:
+            read["masks"] = objects.read_masks(example["objects"][self.masks], height, width)
         read |= {key: example[key][..., 0].astype(np.int32) for key in self.maps}
         for name, feature in self.images:
             read[name] = np.asarray(example[feature])
@@ -80,6 +84,10 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
     for key in annotations.keep:
         if key not in (*maps, *texts):
             raise UserError(f"data.keep: {name} has no map or text {key!r}. {suggest(key, (*maps, *texts))}")
+    known = objects.masks(features)
+    if annotations.masks is not None and annotations.masks not in known:
+        there_is = suggest(annotations.masks, known) if known else "None of their features is one"
+        raise UserError(f"data.masks={annotations.masks!r}: the objects of {name} have no such mask. {there_is}")
     points = annotations.points and annotations.points.resolved(name, there)
     apart = (points.feature,) if points else ()
     numbers = tuple(sorted(key for key, feature in there.items() if key not in apart and _stacks(key, feature)))
@@ -96,6 +104,7 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
         texts=tuple(key for key in texts if key in annotations.keep),
         images=tuple(annotations.images.items()),
         points=points,
+        masks=annotations.masks,
     )
 
 

@@ -150,7 +150,9 @@ class Pipeline:
             scene = dataclasses.replace(scene, points=Points(np.zeros((count, 2), np.float32), none, none, exchange))
         if self.max_boxes is None:
             return scene
-        return dataclasses.replace(scene, boxes=np.zeros((1, 4), np.float32), rows={"area": np.zeros(1, np.float32)})
+        masks = np.zeros((1, height, width), bool) if self.annotations.masks else None
+        rows = {"area": np.zeros(1, np.float32)}
+        return dataclasses.replace(scene, boxes=np.zeros((1, 4), np.float32), rows=rows, masks=masks)
 
 
 def _apply(op: Op, image: np.ndarray | Scene, generator: np.random.Generator | None, another: Callable) -> Any:

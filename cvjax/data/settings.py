@@ -26,6 +26,7 @@ DEFAULTS = dict(
     max_boxes=None,  # read the boxes, and what goes with them, padded to this number; None: leave them out
     keep=(),  # further features to be read: ("class_map", "instances"), which move with the image
     images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
+    masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
     points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
 )
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
@@ -46,6 +47,7 @@ TYPES = dict(
     max_boxes=(int, type(None)),
     keep=(tuple, list),
     images=dict,
+    masks=(str, type(None)),
     points=(dict, type(None)),
 )
 
@@ -100,7 +102,7 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
                 f"{-(-size // devices) * devices}"
             )
-    for key in ("max_boxes", "keep", "points"):
+    for key in ("max_boxes", "keep", "points", "masks"):
         if chosen["folder"] is not None and chosen[key] not in (None, (), []):
             raise UserError(f"data.{key} is for datasets by name: a folder of images has no boxes, maps or points")
     if chosen["workers"] < 0:

@@ -25,6 +25,21 @@ def landmarks(index):
     return np.array([[index, 2], [2, 3], [7, 3]])
 
 
+def masks(index):
+    """Masks of some objects, of which each overlaps the one before."""
+    found = np.zeros((index % 3, 8, 10), bool)
+    for row in range(len(found)):
+        found[row, 1 + row : 4 + 2 * row, 2 : 6 + row] = True
+    return found
+
+
+def annotation(mask):
+    """An object as TFDS's detection datasets have it, with its mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    sides = dict(ymin=rows[0] / 8, xmin=columns[0] / 10, ymax=(rows[-1] + 1) / 8, xmax=(columns[-1] + 1) / 10)
+    return {"bbox": tfds.features.BBox(**sides), "label": 1, "mask": embedded.png(np.uint8(mask)[..., None] * 255)}
+
+
 class Annotated(builders.Embedded, skip_registration=True):
     """Writes ArrayRecord as `tfds build` does."""
 
@@ -40,6 +55,13 @@ class Annotated(builders.Embedded, skip_registration=True):
             "pixels": tfds.features.Tensor(shape=(3, 2), dtype=np.int64),
             "fractions": tfds.features.Tensor(shape=(3, 3), dtype=np.float32),
             "several": tfds.features.Sequence(tfds.features.Tensor(shape=(2,), dtype=np.float32)),
+            "objects": tfds.features.Sequence(
+                {
+                    "bbox": tfds.features.BBoxFeature(),
+                    "label": tfds.features.ClassLabel(names=["nothing", "thing"]),
+                    "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                }
+            ),
             "named": {f"{name}_{axis}": np.int64 for name in ("righteye", "lefteye", "brow") for axis in "xy"},
         }
         return tfds.core.DatasetInfo(
@@ -68,6 +90,7 @@ class Annotated(builders.Embedded, skip_registration=True):
                     "fractions": np.concatenate([(pixels + 0.5) / (10, 8), visible], 1).astype(np.float32),
                     "several": list(np.float32(pixels + 0.5))[: index % 4],
                     "named": named,
+                    "objects": [annotation(mask) for mask in masks(index)],
                 },
             )
 
@@ -80,7 +103,8 @@ def prepared(tmp_path_factory):
 
 
 def load(prepared, **settings):
-    settings = {"name": "annotated", "data_dir": prepared, "batch": 4, **settings}
+    settings = {"name": "annotated", "batch": 4, **settings}
+    settings |= {"data_dir": prepared} if settings["name"] == "annotated" else {}
     data.check(settings)
     return data.load(settings, seed=0)
 
@@ -147,6 +171,23 @@ def test_points_of_any_number_are_padded(prepared):
         load(prepared, points=dict(feature="several", count=1), in_memory=True, batch=COUNT)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_masks_overlap_and_are_padded_like_boxes(prepared, in_memory):
+    settings = dict(max_boxes=3, masks="mask", batch=COUNT, in_memory=in_memory)
+    batch = next(load(prepared, **settings).evaluate())
+    assert batch["masks"].dtype == bool
+    assert batch["masks"].shape == (COUNT, 3, 8, 10)
+    for row in range(COUNT):
+        np.testing.assert_array_equal(batch["masks"][row, : row % 3], masks(row))
+        assert not batch["masks"][row, row % 3 :].any()
+    batch = next(load(prepared, transforms=[dict(op="flip"), dict(op="center_crop", size=(6, 8))], **settings).train())
+    for row, index in enumerate(batch["number"].tolist()):
+        expected = masks(index)[:, 1:-1, 1:-1]
+        mirrored = batch["image"][row, 3, 0, 0] > batch["image"][row, 3, -1, 0]
+        np.testing.assert_array_equal(batch["masks"][row, : index % 3], expected[:, :, ::-1] if mirrored else expected)
+    assert "masks" not in next(load(prepared, max_boxes=3).train())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -158,6 +199,9 @@ def test_points_of_any_number_are_padded(prepared):
         ({"points": {"feature": "pixels", "exchange": [1, 2]}}, r"data.points.exchange=\[1, 2\] is not"),
         ({"points": {"feature": "pixels", "exchange": [[1, 1]]}}, r"exchange=.* each of them once"),
         ({"points": {"feature": "pixels", "exchange": [[1, 3]]}}, r"exchange names point 3, but there are 3"),
+        ({"masks": "mask"}, r"data.masks='mask': masks belong to boxes, so set data.max_boxes"),
+        ({"masks": "mas", "max_boxes": 3}, r"data.masks='mas': .*Did you mean 'mask'"),
+        ({"masks": "mask", "max_boxes": 5, "name": "digit_scenes"}, r"objects of digit_scenes have no such mask. None"),
         ({"points": {"feature": "pixel"}}, r"no points 'pixel'. Did you mean 'pixels'"),
         ({"points": {"feature": "number"}}, r"no points 'number'.*Known: fractions, named, pixels, several"),
         ({"points": {"feature": "several"}}, r"any number of points; set `count`"),

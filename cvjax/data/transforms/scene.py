@@ -1,4 +1,4 @@
-"""An image with what belongs to it, which transforms move along: further images, boxes, maps and points."""
+"""An image with what belongs to it, which transforms move along: further images, boxes, masks, maps and points."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +69,7 @@ class Scene:
     maps: Mapping[str, Integer[np.ndarray, "height width"]] = dataclasses.field(default_factory=dict)
     images: Mapping[str, Float32[np.ndarray, "height width _"]] = dataclasses.field(default_factory=dict)
     points: Points | None = None
+    masks: Bool[np.ndarray, "objects height width"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,7 +87,7 @@ class Scene:
 
         Args:
           pixels: moves an image.
-          numbers: moves a map.
+          numbers: moves a map or a mask.
           linear: what a column (x, y) is multiplied by: [[x from x, x from y], [y from x, y from y]].
           shift: added to (x, y) after that.
         """
@@ -101,6 +102,10 @@ class Scene:
             corners = self.boxes.reshape(-1, 2, 2) @ linear.T + shift
             moved["boxes"] = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)  # a mirror exchanges corners
             moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(np.linalg.det(linear)))}
+        if self.masks is not None:
+            moved["masks"] = np.zeros((len(self.masks), *moved["image"].shape[:2]), bool)
+            for row, mask in enumerate(self.masks):
+                moved["masks"][row] = numbers(mask)
         if self.points is not None:
             moved["points"] = self.points.moved(linear, shift, *moved["image"].shape[:2])
         return dataclasses.replace(self, **moved)
@@ -133,7 +138,7 @@ class Scene:
         return dataclasses.replace(self, boxes=boxes, rows=rows).select(kept)
 
     def select(self, chosen: Shaped[np.ndarray, " objects"]) -> "Scene":
-        """Keeps some of the boxes, and their instances.
+        """Keeps some of the boxes, and their masks and instances.
 
         Args:
           chosen: a bool each.
@@ -145,14 +150,15 @@ class Scene:
             numbers = np.where(chosen, np.cumsum(chosen), 0)
             maps[INSTANCES] = np.concatenate([[0], numbers]).astype(maps[INSTANCES].dtype)[maps[INSTANCES]]
         rows = {name: value[chosen] for name, value in self.rows.items()}
-        return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps)
+        masks = None if self.masks is None else self.masks[chosen]
+        return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps, masks=masks)
 
 
 def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -> Scene:
     """Lays scenes on one canvas, later ones on top.
 
     Args:
-      placed: top row, left column and scene; all have boxes, and the same rows and maps.
+      placed: top row, left column and scene; all have boxes, and the same rows, maps and further images.
       height: of the canvas.
       width: of the canvas.
     """
@@ -160,6 +166,9 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
     image = np.zeros((height, width, first.shape[2]), np.float32)
     images = {name: np.zeros((height, width, value.shape[2]), np.float32) for name, value in first.images.items()}
     maps = {name: np.zeros((height, width), numbers.dtype) for name, numbers in first.maps.items()}
+    masks = (
+        None if first.masks is None else np.zeros((sum(len(scene.boxes) for *_, scene in placed), height, width), bool)
+    )
     boxes, count = [], 0
     for top, left, scene in placed:
         window = slice(top, top + scene.shape[0]), slice(left, left + scene.shape[1])
@@ -168,7 +177,10 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
             images[name][window] = value
         for name, numbers in scene.maps.items():
             maps[name][window] = numbers + count * (numbers > 0) if name == INSTANCES else numbers
+        if masks is not None:
+            masks[:, *window] = False  # of what lies below
+            masks[count : count + len(scene.boxes), *window] = scene.masks
         boxes.append(scene.boxes + np.float32([left, top, left, top]))
         count += len(scene.boxes)
     rows = {name: np.concatenate([scene.rows[name] for _, _, scene in placed]) for name in first.rows}
-    return Scene(image, np.concatenate(boxes), rows, maps, images)
+    return Scene(image, np.concatenate(boxes), rows, maps, images, masks=masks)

@@ -1,10 +1,10 @@
-"""What belongs to an image moves with it: further images exactly, points to where their spots are found."""
+"""What belongs to an image moves with it: further images exactly, points as their spots, masks as their pixels."""
 
 import numpy as np
 import pytest
 
 from cvjax.data import transforms
-from cvjax.data.transforms.scene import Points, Scene
+from cvjax.data.transforms.scene import Points, Scene, collage
 from cvjax.errors import UserError
 
 HEIGHT, WIDTH = 40, 60
@@ -153,3 +153,62 @@ def test_a_mosaic_of_landmarks_is_refused():
     )
     with pytest.raises(UserError, match=r"mosaic cannot join the points.*data.points"):
         transforms.mosaic(rng(), boxed, lambda: boxed)
+
+
+def discs(seed, count=6):
+    """Discs that overlap, each in a channel of the image, with its box and mask."""
+    generator = rng(seed)
+    rows, columns = np.indices((HEIGHT, WIDTH))
+    middles, radii = (
+        generator.integers(10, (WIDTH - 10, HEIGHT - 10), (count, 2)),
+        generator.integers(5, 10, (count, 1)),
+    )
+    distance = np.hypot(columns[..., None] - middles[:, 0], rows[..., None] - middles[:, 1])
+    masks = np.moveaxis(distance < radii[:, 0], -1, 0)
+    boxes = np.concatenate([middles - radii + 1, middles + radii], 1).astype(np.float32)
+    rows = {"area": masks.sum((1, 2)).astype(np.float32), "labels": np.arange(count, dtype=np.int32)}
+    assert count == 1 or (masks.sum(0) > 1).any()
+    return Scene(np.moveaxis(masks, 0, -1).astype(np.float32), boxes, rows, masks=masks)
+
+
+# A new pixel is the nearest old one in a mask, and a mixture in an image: at the border of a disc they may differ.
+EXACT = ("crop", "center_crop", "flip", "flip upside down", "random_quarter_turn", "random_expand")
+
+
+@pytest.mark.parametrize("name", [name for name in OPS if "rotate" not in name and name != "pad"])
+def test_masks_hold_the_pixels_of_their_objects_and_go_with_their_boxes(name):
+    transform = OPS[name]
+    if name == "random_crop":
+        transform = lambda g, s: transforms.random_crop(g, s, 32, padding=4, border="constant")  # noqa: E731
+    kept = 0
+    for seed in range(4):
+        after = transform(rng(seed), discs(seed))
+        kept += len(after.boxes)
+        assert after.masks.dtype == bool
+        assert after.masks.shape == (len(after.boxes), *after.shape[:2])
+        image = np.where(after.image == 0.5, 0, after.image)  # grey borders
+        for row, label in enumerate(after.rows["labels"]):
+            differing = (after.masks[row] != (image[..., label] > 0.5)).sum()
+            assert differing <= (0 if name in EXACT else 0.15 * after.masks[row].sum())
+    assert kept > 4
+
+
+def test_masks_go_when_their_boxes_go():
+    scene = discs(0)
+    chosen = np.array([False, True, True, False, True, False])
+    np.testing.assert_array_equal(scene.select(chosen).masks, scene.masks[[1, 2, 4]])
+    nothing = transforms.flip(rng(), transforms.resize(scene.select(np.zeros(6, bool)), (7, 9)), 1.0)
+    assert nothing.masks.shape == (0, 7, 9)
+
+
+def test_a_mosaic_joins_masks_and_hides_what_lies_below():
+    scenes = iter([discs(seed) for seed in range(1, 4)])
+    joined = transforms.mosaic(rng(), discs(0), lambda: next(scenes), scale=(1.0, 1.0), keep=0.0)
+    assert len(joined.masks) == len(joined.boxes) > 6
+    for row, label in enumerate(joined.rows["labels"]):
+        assert joined.image[joined.masks[row], label].all()
+    below, above = discs(5, 1), discs(6, 1)
+    both = collage([(0, 0, below), (0, 20, above)], HEIGHT, WIDTH + 20)
+    np.testing.assert_array_equal(both.masks[1, :, 20:], above.masks[0])
+    np.testing.assert_array_equal(both.masks[0, :, :20], below.masks[0, :, :20])
+    assert not both.masks[0, :, 20:].any()
