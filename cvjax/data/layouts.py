@@ -1,4 +1,4 @@
-"""What a user's folder may hold beside its images: a second image of each, in a folder of its own or side by side.
+"""What a user's folder may hold: images, IDX files, and a second image of each, in a folder of its own or side by side.
 
 `data.images` names the further images and says where they come from:
 
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cvjax.data import folder
+from cvjax.data import folder, idx
 from cvjax.data.annotations import NONE, Annotations
 from cvjax.data.folder import FolderSplit
+from cvjax.data.idx import IdxSplit
 from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError
 
@@ -100,8 +101,8 @@ class Accompanied:
 
 def open_split(
     root: str | Path, split: str, setting: str = "split", annotations: Annotations = NONE
-) -> FolderSplit | Accompanied:
-    """Opens one split of a folder.
+) -> FolderSplit | Accompanied | IdxSplit:
+    """Opens one split of a folder: of its IDX files where it has any, else of its images.
 
     Args:
       root: the folder's path.
@@ -110,9 +111,14 @@ def open_split(
       annotations: what is to be read beside images and labels.
 
     Raises:
-      UserError: as `cvjax.data.folder.open_split`; or an image has no counterpart.
+      UserError: as `open_split` of `cvjax.data.folder` and `cvjax.data.idx`; or an image has no counterpart.
     """
-    source, images = folder.open_split(root, split, setting), annotations.images
+    images = annotations.images
+    if idx.find(Path(root).expanduser()):
+        if images:
+            raise UserError(f"data.images is for folders of image files, and {root} has IDX files")
+        return idx.open_split(Path(root).expanduser(), split, setting)
+    source = folder.open_split(root, split, setting)
     if not images:
         return source
     if set(SIDES) <= set(images.values()):

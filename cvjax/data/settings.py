@@ -12,7 +12,7 @@ from cvjax.errors import UserError, suggest
 
 DEFAULTS = dict(
     name=None,  # "digits", "photos/128", or any TFDS dataset: "mnist", "coco/2017"; or else
-    folder=None,  # a folder of images: class from the sub-folder, splits from train/, test/, val/
+    folder=None,  # a folder of images: class from the sub-folder, splits from train/, test/, val/; or of IDX files
     data_dir=None,  # TFDS's folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split="train",  # or a slice, for TFDS: "train[:90%]"
     eval_split="test",
