@@ -5,6 +5,7 @@
     folder/train/cat/1.png, ...             classes; splits as they are
 
 Split by hash: the tenth of the files whose paths below the folder have the lowest SHA-256 are `test`, the rest `train`.
+With `data.unseen_classes` it is a tenth of the classes, by their names, so that training and test share none.
 """
 
 import contextlib
@@ -80,32 +81,38 @@ def read_size(file: Path) -> tuple[int, int]:
         return (width, height) if turned else (height, width)
 
 
-def open_split(folder: str | Path, split: str, setting: str = "split") -> FolderSplit:
+def open_split(folder: str | Path, split: str, setting: str = "split", unseen_classes: bool = False) -> FolderSplit:
     """Opens one split of a folder.
 
     Args:
       folder: its path.
       split: one of its splits.
       setting: the setting to name in a message.
+      unseen_classes: whether the split may have classes that training lacks. Their labels follow those of training.
 
     Raises:
       UserError: there is no such folder, it holds no images, the split is missing or empty, or an image of it has no
-        class, or one that is not in `train/`.
+        class, or one that training lacks where that is not allowed.
     """
     root, files = open_root(folder)
-    base, by_split = _by_split(root, files)
+    base, by_split = _by_split(root, files, by_class=unseen_classes)
     if not by_split.get(split):
         raise UserError(f"{setting}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
     chosen = tuple(by_split[split])
     names = {file: _class_name(file.relative_to(root).parts[base:]) for file in files}
-    learnt = by_split.get("train", files) if base else files
+    learnt = by_split.get("train", files) if base or unseen_classes else files
     classes = sorted({names[file] for file in learnt if names[file]})
+    if unseen_classes:
+        classes += sorted({names[file] for file in chosen if names[file]} - set(classes))
     for file in chosen:
         if classes and not names[file]:
             raise UserError(f"{file} has no class: it belongs into one of the sub-folders {', '.join(classes)}")
         if names[file] and names[file] not in classes:
             there = suggest(names[file], classes)
-            raise UserError(f"{file} is of class {names[file]!r}, which {root / 'train'} has no images of. {there}")
+            raise UserError(
+                f"{file} is of class {names[file]!r}, which {root / 'train'} has no images of. {there} "
+                "data.unseen_classes=True allows it"
+            )
     return FolderSplit(
         name=root.name,
         root=root,
@@ -213,7 +220,7 @@ def _refuse(error: OSError) -> None:
     raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
 
 
-def _by_split(root: Path, files: list[Path]) -> tuple[int, dict[str, list[Path]]]:
+def _by_split(root: Path, files: list[Path], by_class: bool) -> tuple[int, dict[str, list[Path]]]:
     """Deals the files out to splits. Returns how many leading folders name the split, and the files of each."""
     parts = [file.relative_to(root).parts for file in files]
     if all(part[0] in SPLITS and len(part) > 1 for part in parts):
@@ -221,11 +228,15 @@ def _by_split(root: Path, files: list[Path]) -> tuple[int, dict[str, list[Path]]
         for file, part in zip(files, parts, strict=True):
             by_split.setdefault(part[0], []).append(file)
         return 1, by_split
-    by_hash = sorted(files, key=lambda file: hashlib.sha256(file.relative_to(root).as_posix().encode()).digest())
-    held_out = set(by_hash[: max(1, len(files) // HELD_OUT)])
+    # What is held out together: a class, or a file.
+    units = {
+        file: part[0] if by_class and len(part) > 1 else "/".join(part) for file, part in zip(files, parts, strict=True)
+    }
+    by_hash = sorted(set(units.values()), key=lambda unit: hashlib.sha256(unit.encode()).digest())
+    held_out = set(by_hash[: max(1, len(by_hash) // HELD_OUT)])
     return 0, {
-        "train": [file for file in files if file not in held_out],
-        "test": [file for file in files if file in held_out],
+        "train": [file for file in files if units[file] not in held_out],
+        "test": [file for file in files if units[file] in held_out],
     }
 
 

@@ -100,7 +100,11 @@ class Accompanied:
 
 
 def open_split(
-    root: str | Path, split: str, setting: str = "split", annotations: Annotations = NONE
+    root: str | Path,
+    split: str,
+    setting: str = "split",
+    annotations: Annotations = NONE,
+    unseen_classes: bool = False,
 ) -> FolderSplit | Accompanied | IdxSplit:
     """Opens one split of a folder: of its IDX files where it has any, else of its images.
 
@@ -109,6 +113,7 @@ def open_split(
       split: one of its splits.
       setting: the setting to name in a message.
       annotations: what is to be read beside images and labels.
+      unseen_classes: as for `cvjax.data.folder.open_split`.
 
     Raises:
       UserError: as `open_split` of `cvjax.data.folder` and `cvjax.data.idx`; or an image has no counterpart.
@@ -118,7 +123,7 @@ def open_split(
         if images:
             raise UserError(f"data.images is for folders of image files, and {root} has IDX files")
         return idx.open_split(Path(root).expanduser(), split, setting)
-    source = folder.open_split(root, split, setting)
+    source = folder.open_split(root, split, setting, unseen_classes)
     if not images:
         return source
     if set(SIDES) <= set(images.values()):

@@ -28,7 +28,7 @@ class Data:
       train: () -> an endless iterator over this process's part of each training batch, a dict of NumPy arrays.
       evaluate: () -> an iterator over this process's part of one exact pass; the last batch is padded with
         copies of the last example, and `valid` [batch] says which rows are not.
-      info: `name`, `classes` (their names, or ()), `examples` {split: how many}, `shape` of an image.
+      info: `name`, `classes` (names of those of training, or ()), `examples` {split: how many}, `shape` of an image.
     """
 
     train: Callable[[], TrainIterator]
@@ -116,7 +116,8 @@ def _open(chosen: Mapping[str, Any], setting: str) -> sources.Source:
     """Opens one split of the dataset that the settings name, preparing it where it is one of our own."""
     annotations = Annotations.of(chosen)
     if chosen["folder"] is not None:
-        return layouts.open_split(chosen["folder"], chosen[setting], f"data.{setting}", annotations)
+        unseen = chosen["unseen_classes"]
+        return layouts.open_split(chosen["folder"], chosen[setting], f"data.{setting}", annotations, unseen)
     return catalogue.open_split(chosen["name"], chosen[setting], chosen["data_dir"], f"data.{setting}", annotations)
 
 

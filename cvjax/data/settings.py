@@ -28,6 +28,7 @@ DEFAULTS = dict(
     images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
     masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
     points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
+    unseen_classes=False,  # evaluation may have classes that training lacks; a folder without splits is split by class
 )
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
@@ -49,6 +50,7 @@ TYPES = dict(
     images=dict,
     masks=(str, type(None)),
     points=(dict, type(None)),
+    unseen_classes=bool,
 )
 
 
@@ -65,7 +67,7 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
       devices: how many devices share a batch.
 
     Returns:
-      The names of the dataset's classes, or ().
+      The names of the training split's classes, or ().
 
     Raises:
       UserError: what is wrong, under which key, and what would be right.
@@ -126,8 +128,13 @@ def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipe
 
 
 def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
-    for split, key in (("train_split", "transforms"), ("eval_split", "eval_transforms")):
-        source = layouts.open_split(chosen["folder"], chosen[split], f"data.{split}", Annotations.of(chosen))
+    parts = {
+        split: layouts.open_split(
+            chosen["folder"], chosen[split], f"data.{split}", Annotations.of(chosen), chosen["unseen_classes"]
+        )
+        for split in ("train_split", "eval_split")
+    }
+    for source, key in zip(parts.values(), ("transforms", "eval_transforms"), strict=True):
         made = {}  # shape after the transforms -> the first file that has it
         seen = set()
         for index in range(min(len(source), HEADERS)):
@@ -144,4 +151,4 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
             if len(made) > 1:
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))
-    return source.classes
+    return parts["train_split"].classes
