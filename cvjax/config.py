@@ -74,6 +74,8 @@ def experiment(system: str, **values: Any) -> ConfigDict:
             _check_names(values.get(key, {}), default, "config.recipe")
         overlay = isinstance(default, Mapping) and key != "expect"
         merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
+        if key == "data":
+            merged[key] = data.complete(merged[key])
         if key == "recipe":
             merged[key] |= _groups(default, values.get(key, {}))
     merged["recipe"] = {k: v for k, v in merged["recipe"].items() if v is not inspect.Parameter.empty}

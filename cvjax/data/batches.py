@@ -177,6 +177,10 @@ class Batches:
         batch = self._gather(positions, np.minimum(positions, count - 1))
         return {**batch, "valid": positions < count}
 
+    def order(self) -> dict[str, Any]:
+        """Returns what the order depends on."""
+        return {"examples": len(self.source), "batch": self.batch, "seed": self.seed}
+
     def _gather(self, positions: np.ndarray, indices: np.ndarray) -> Example:
         if self.arrays is not None:
             batch = {key: value[indices] for key, value in self.arrays.items()}

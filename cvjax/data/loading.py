@@ -13,6 +13,7 @@ from cvjax.data import catalogue, layouts, pipeline, settings, sources
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
 from cvjax.data.iteration import TrainIterator, iterate
+from cvjax.data.joint import Joint, second_seed
 from cvjax.errors import UserError
 
 MEMORY_LIMIT = 2**30  # bytes of a decoded split that is held in memory when nothing else is said
@@ -26,9 +27,12 @@ class Data:
 
     Attributes:
       train: () -> an endless iterator over this process's part of each training batch, a dict of NumPy arrays.
+        The keys of the second source, `data.also`, start with `also_`.
       evaluate: () -> an iterator over this process's part of one exact pass; the last batch is padded with
-        copies of the last example, and `valid` [batch] says which rows are not.
-      info: `name`, `classes` (names of those of training, or ()), `examples` {split: how many}, `shape` of an image.
+        copies of the last example, and `valid` [batch] says which rows are not. With a second source the pass is
+        as long as the longer one's, and `also_valid` speaks for the second.
+      info: `name`, `classes` (names of those of training, or ()), `examples` {split: how many}, `shape` of an image,
+        and `also`, the same of a second source.
     """
 
     train: Callable[[], TrainIterator]
@@ -56,14 +60,31 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
     if seed < 0:
         raise UserError(f"seed={seed} must not be negative")
     chosen = settings.complete(config_data)
-    parts = {}
+    processes = dict(process_index=process_index, process_count=process_count)
+    train, evaluation = _splits(chosen, seed, **processes)
+    info = _info(chosen, train, evaluation)
+    if chosen["also"]:
+        second = settings.second(chosen)
+        parts = _splits(second, second_seed(seed), **processes)
+        info["also"] = _info(second, *parts)
+        train, evaluation = Joint(train, parts[0]), Joint(evaluation, parts[1])
+    return Data(
+        train=lambda: TrainIterator(train, chosen["workers"]),
+        evaluate=lambda: iterate(evaluation, workers=chosen["workers"]),
+        info=info,
+    )
+
+
+def _splits(chosen: Mapping[str, Any], seed: int, process_index: int, process_count: int) -> tuple[Batches, Batches]:
+    """Opens the training and the evaluation split of one source."""
+    parts = []
     for kind in ("train", "eval"):
         batch = chosen["batch"] if kind == "train" else chosen["eval_batch"] or chosen["batch"]
         if batch % process_count:
             raise UserError(f"a batch of {batch} (data.{kind}) cannot be divided among {process_count} processes")
         key = "data.transforms" if kind == "train" else "data.eval_transforms"
         local = batch // process_count
-        parts[kind] = _batches(
+        part = _batches(
             _readable(_open(chosen, f"{kind}_split"), chosen["on_corrupt"]),
             pipeline.build(chosen[key.removeprefix("data.")], key, Annotations.of(chosen)),
             chosen["in_memory"],
@@ -72,17 +93,17 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
             rows=(process_index * local, (process_index + 1) * local),
             endless=kind == "train",
         )
-    train, evaluation = parts["train"], parts["eval"]
-    return Data(
-        train=lambda: TrainIterator(train, chosen["workers"]),
-        evaluate=lambda: iterate(evaluation, workers=chosen["workers"]),
-        info={
-            "name": train.source.name,
-            "classes": train.source.classes,
-            "examples": {chosen["train_split"]: len(train.source), chosen["eval_split"]: len(evaluation.source)},
-            "shape": _shape(train),
-        },
-    )
+        parts.append(part)
+    return tuple(parts)
+
+
+def _info(chosen: Mapping[str, Any], train: Batches, evaluation: Batches) -> dict[str, Any]:
+    return {
+        "name": train.source.name,
+        "classes": train.source.classes,
+        "examples": {chosen["train_split"]: len(train.source), chosen["eval_split"]: len(evaluation.source)},
+        "shape": _shape(train),
+    }
 
 
 def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

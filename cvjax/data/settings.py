@@ -29,7 +29,9 @@ DEFAULTS = dict(
     masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
     points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
     unseen_classes=False,  # evaluation may have classes that training lacks; a folder without splits is split by class
+    also={},  # a second, independent source: these keys but for SHARED, dict(folder="photos"); see cvjax/data/joint.py
 )
+SHARED = ("batch", "eval_batch", "workers", "also")  # keys that a second source does not have: it follows the first
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
 TYPES = dict(
@@ -51,12 +53,22 @@ TYPES = dict(
     masks=(str, type(None)),
     points=(dict, type(None)),
     unseen_classes=bool,
+    also=dict,
 )
 
 
 def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills in what a config's `data` leaves out."""
-    return {**DEFAULTS, **config_data}
+    """Fills in what a config's `data` leaves out, in its second source as well."""
+    chosen = {**DEFAULTS, **config_data}
+    if chosen["also"] and isinstance(chosen["also"], Mapping):
+        own = {key: default for key, default in DEFAULTS.items() if key not in SHARED}
+        chosen["also"] = {**own, **chosen["also"]}
+    return chosen
+
+
+def second(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the complete settings of the second source of complete settings."""
+    return {**chosen["also"], **{key: chosen[key] for key in SHARED}, "also": {}}
 
 
 def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
@@ -82,6 +94,19 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
             names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in accepted)
             raise UserError(f"data.{key}={value!r} must be {names}, not {type(value).__name__}")
     _check_ranges(chosen, devices)
+    names = _check_source(chosen)
+    if chosen["also"]:
+        for key in chosen["also"]:
+            if key in SHARED:
+                raise UserError(f"data.also.{key} follows data.{key}: leave it out")
+        try:
+            check(second(chosen), devices)
+        except UserError as error:
+            raise UserError(f"data.also: {error}") from error
+    return names
+
+
+def _check_source(chosen: Mapping[str, Any]) -> tuple[str, ...]:
     pipelines = {
         key: pipeline.build(chosen[key], f"data.{key}", Annotations.of(chosen))
         for key in ("transforms", "eval_transforms")
