@@ -28,6 +28,7 @@ FAMILIES = ("generative", "translation", "detection", "segmentation", "recogniti
 FAMILIES += ("interpret", "attacks")
 # Of config.data, where None.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
+OPTIONAL |= dict(per_class=int)
 
 DEFAULTS = dict(
     system="",  # import path below cvjax: "generative.gan"

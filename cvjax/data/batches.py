@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
-from cvjax.data import objects
+from cvjax.data import balanced, objects
 from cvjax.data.annotations import NONE
 from cvjax.data.pipeline import Pipeline
 from cvjax.data.sources import Source
@@ -148,6 +148,8 @@ class Batches:
       batch: examples in a batch of all processes together.
       rows: this process's part of it, [first, last).
       endless: shuffled anew in each epoch and without end; else one pass in order, with `valid`.
+      per_class: examples of a class in a batch, where a batch has the same number of each of its classes; else None.
+      classes: indices of each class's examples, where `per_class` is set.
       in_memory: whether the examples are decoded already.
       arrays: all examples stacked and transformed, where they are in memory and no transform is random.
     """
@@ -158,6 +160,8 @@ class Batches:
     batch: int
     rows: tuple[int, int]
     endless: bool
+    per_class: int | None = None
+    classes: Sequence[Int[np.ndarray, " _"]] = ()
     in_memory: bool = False
     arrays: Example | None = None
 
@@ -169,6 +173,9 @@ class Batches:
         """Returns this process's part of a batch."""
         positions = np.arange(*self.rows) + step * self.batch
         count = len(self.source)
+        if self.per_class is not None:
+            chosen = balanced.indices(self.classes, self.per_class, self.batch, self.seed, step)
+            return self._gather(positions, chosen[slice(*self.rows)])
         if self.endless:
             first, last = int(positions[0]) // count, int(positions[-1]) // count
             orders = [permutation(count, self.seed, epoch) for epoch in range(first, last + 1)]
@@ -179,7 +186,8 @@ class Batches:
 
     def order(self) -> dict[str, Any]:
         """Returns what the order depends on."""
-        return {"examples": len(self.source), "batch": self.batch, "seed": self.seed}
+        order = {"examples": len(self.source), "batch": self.batch, "seed": self.seed}
+        return order if self.per_class is None else {**order, "per_class": self.per_class}
 
     def _gather(self, positions: np.ndarray, indices: np.ndarray) -> Example:
         if self.arrays is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Int32
 from tensorflow_datasets.core import read_only_builder
 
 from cvjax.data import builders, features, objects
@@ -50,6 +51,13 @@ class CatalogueSplit:
             return self.columns.read(self.records[index], one_based)
         except Exception as error:  # whatever a decoder makes of bytes that it cannot read
             raise CorruptExample(f"{self.describe(index)} cannot be read: {error}") from error
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples; images are not decoded."""
+        there = self.records.dataset_info.features.items()
+        skipped = {key: tfds.decode.SkipDecoding() for key, one in there if isinstance(one, tfds.features.Image)}
+        records = dataclasses.replace(self.records, decoders=skipped)
+        return np.array([records[index]["label"] for index in range(len(self))], np.int32)
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -214,6 +222,17 @@ def classes(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
       data_dir: TFDS's folder; None: TFDS's own choice.
     """
     return _classes(find_builder(name, data_dir).info.features)
+
+
+def labelled(name: str, data_dir: str | Path | None = None) -> bool:
+    """Tells whether each example of a dataset has a label.
+
+    Args:
+      name: as for `find_builder`.
+      data_dir: TFDS's folder; None: TFDS's own choice.
+    """
+    label = dict(find_builder(name, data_dir).info.features.items()).get("label")
+    return label is not None and label.shape == () and np.dtype(label.np_dtype).kind in "iu"
 
 
 def _classes(there: tfds.features.FeaturesDict) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvjax.data.sources import CorruptExample
@@ -61,6 +61,10 @@ class FolderSplit:
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
         return str(self.files[index])
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples."""
+        return np.array(self.labels, np.int32)
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """Reads the shape of an image from the file's first bytes."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int32
 
 from cvjax.data import folder, idx
 from cvjax.data.annotations import NONE, Annotations
@@ -69,6 +70,10 @@ class Accompanied:
                 example[name] = folder.decode(self.files[name][index], self.channels_of[name])
                 self._check_size(index, example["image"].shape[:2], name, example[name].shape[:2])
         return example
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples."""
+        return self.source.read_labels()
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""

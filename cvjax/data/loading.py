@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cvjax.data import catalogue, layouts, pipeline, settings, sources
+from cvjax.data import balanced, catalogue, layouts, pipeline, settings, sources
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
 from cvjax.data.iteration import TrainIterator, iterate
@@ -92,6 +92,7 @@ def _splits(chosen: Mapping[str, Any], seed: int, process_index: int, process_co
             batch=batch,
             rows=(process_index * local, (process_index + 1) * local),
             endless=kind == "train",
+            per_class=chosen["per_class"] if kind == "train" else None,
         )
         parts.append(part)
     return tuple(parts)
@@ -161,6 +162,8 @@ def _all(function: Callable[[int], Any], source: sources.Source) -> list[Any]:
 
 def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: bool | None, **options: Any) -> Batches:
     """Decides where the examples live. What precedes the first random transform is done once in memory."""
+    if options["per_class"] is not None:
+        options["classes"] = _classes(source, options["per_class"], options["batch"])
     once, then = transforms.split()
     if in_memory is None:
         in_memory = _estimate(source, once) < MEMORY_LIMIT
@@ -173,6 +176,14 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
         then.check_room(len(examples[fullest]["boxes"]), source.describe(fullest))
     held = None if then.ops else stacked(examples, source, range(len(source)), then.max_boxes)
     return Batches(source=sources.Decoded(source, examples), pipeline=then, arrays=held, in_memory=True, **options)
+
+
+def _classes(source: sources.Source, per_class: int, batch: int) -> tuple[np.ndarray, ...]:
+    """Sorts the examples by class. A batch needs enough classes."""
+    classes = balanced.members(sources.read_labels(source))
+    if len(classes) < batch // per_class:
+        raise UserError(settings.too_few_classes(per_class, batch, source.name, len(classes)))
+    return classes
 
 
 def _estimate(source: sources.Source, once: pipeline.Pipeline) -> float:

@@ -1,6 +1,6 @@
 """The keys of `config.data` and their check, which decodes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ DEFAULTS = dict(
     images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
     masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
     points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
+    per_class=None,  # K: each training batch has batch / K classes and K examples of each; None: examples as they come
     unseen_classes=False,  # evaluation may have classes that training lacks; a folder without splits is split by class
     also={},  # a second, independent source: these keys but for SHARED, dict(folder="photos"); see cvjax/data/joint.py
 )
@@ -52,6 +53,7 @@ TYPES = dict(
     images=dict,
     masks=(str, type(None)),
     points=(dict, type(None)),
+    per_class=(int, type(None)),
     unseen_classes=bool,
     also=dict,
 )
@@ -111,9 +113,33 @@ def _check_source(chosen: Mapping[str, Any]) -> tuple[str, ...]:
         key: pipeline.build(chosen[key], f"data.{key}", Annotations.of(chosen))
         for key in ("transforms", "eval_transforms")
     }
-    if chosen["folder"] is not None:
-        return _check_folder(chosen, pipelines)
-    return _check_name(chosen, pipelines)
+    names = (_check_name if chosen["folder"] is None else _check_folder)(chosen, pipelines)
+    if chosen["per_class"] is not None:
+        _check_per_class(chosen, names)
+    return names
+
+
+def _check_per_class(chosen: Mapping[str, Any], names: Sequence[str]) -> None:
+    dataset = chosen["name"] or str(chosen["folder"])
+    if not (names if chosen["name"] is None else catalogue.labelled(chosen["name"], chosen["data_dir"])):
+        raise UserError(f"data.per_class={chosen['per_class']}: the examples of {dataset} have no labels")
+    if names and len(names) < chosen["batch"] // chosen["per_class"]:
+        raise UserError(too_few_classes(chosen["per_class"], chosen["batch"], dataset, len(names)))
+
+
+def too_few_classes(per_class: int, batch: int, dataset: str, classes: int) -> str:
+    """Says that a batch has more classes than the dataset.
+
+    Args:
+      per_class: as `data.per_class`.
+      batch: as `data.batch`.
+      dataset: its name.
+      classes: how many it has.
+    """
+    return (
+        f"data.per_class={per_class}: a batch of {batch} would have {batch // per_class} classes, but {dataset} has "
+        f"{classes}. Set data.batch to {classes * per_class} or less, or data.per_class higher"
+    )
 
 
 def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
@@ -132,6 +158,8 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
     for key in ("max_boxes", "keep", "points", "masks"):
         if chosen["folder"] is not None and chosen[key] not in (None, (), []):
             raise UserError(f"data.{key} is for datasets by name: a folder of images has no boxes, maps or points")
+    if chosen["per_class"] is not None and (chosen["per_class"] < 1 or chosen["batch"] % chosen["per_class"]):
+        raise UserError(f"data.per_class={chosen['per_class']} must be a divisor of data.batch={chosen['batch']}")
     if chosen["workers"] < 0:
         raise UserError(f"data.workers={chosen['workers']} must not be negative; 0 decodes in threads")
     if chosen["on_corrupt"] not in ("raise", "skip"):

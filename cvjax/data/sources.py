@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int32
 
 from cvjax.errors import UserError
 
@@ -43,6 +44,13 @@ class Source(Protocol):
         """Names an example for an error message."""
 
 
+def read_labels(source: Source) -> Int32[np.ndarray, " examples"]:
+    """Returns the labels of all examples; sources that have a method of this name need not decode images for it."""
+    if hasattr(source, "read_labels"):
+        return source.read_labels()
+    return np.array([source[index]["label"] for index in range(len(source))], np.int32)
+
+
 class Subset:
     """Some examples of a source, in a given order."""
 
@@ -57,6 +65,10 @@ class Subset:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decodes an example."""
         return self.source[self.indices[index]]
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples."""
+        return read_labels(self.source)[np.asarray(self.indices)]
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
