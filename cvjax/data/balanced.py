@@ -40,7 +40,7 @@ def grouped_order(count: int, group: int, seed: tuple[int, ...], epoch: int) -> 
     for current in range(epoch - epoch % period, epoch + 1):
         drawn = np.random.default_rng((*seed, current)).permutation(count)
         shared = current * count % group  # places of this epoch's first group that the one before has filled
-        if current % period and shared:
+        if shared:
             first, fresh = np.zeros(count, bool), np.ones(count, bool)
             fresh[order[-shared:]] = False
             first[np.flatnonzero(fresh[drawn])[: group - shared]] = True
