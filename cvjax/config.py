@@ -24,7 +24,8 @@ from cvjax.signature import Count, Natural, arguments_of, match
 # What may differ when a run is continued: it changes when things are looked at, never the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
 # Of config.data, where None.
-OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int)
+OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
+OPTIONAL |= dict(per_class=int)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,8 @@ def experiment(system: str, **values: Any) -> ConfigDict:
             _check_names(values.get(key, {}), default, "config.recipe")
         overlay = isinstance(default, Mapping) and key not in ("expect", "borrow")
         merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
+        if key == "data":
+            merged[key] = data.complete(merged[key])
         if key == "recipe":
             merged[key] |= _groups(default, values.get(key, {}))
     merged["recipe"] = {k: v for k, v in merged["recipe"].items() if v is not inspect.Parameter.empty}

@@ -288,8 +288,7 @@ def evaluate(
         for index, batch in enumerate(examples.evaluate()):
             placed = sharding.place_batch(batch, mesh)
             outputs, inputs = sharding.to_host((compiled.eval_step(state, placed, index), placed))
-            valid = inputs["valid"]
-            yield {k: v[valid] for k, v in inputs.items()}, {k: v[valid] for k, v in outputs.items()}
+            yield data.drop_padding(inputs, inputs), data.drop_padding(outputs, inputs)
 
     return {name: float(value) for name, value in recipe.score(rows()).items()}
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 
 from cvjax.core import Recipe, State, class_names
 from cvjax.data import pipeline, transforms
+from cvjax.data.annotations import Annotations
 from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError
 
@@ -54,18 +55,15 @@ class Predictor:
           inputs: further inputs of `predict`, the same for every image.
           seed: of what `predict` draws.
         """
-        self.transforms = pipeline.build(description["config"]["data"]["eval_transforms"])
+        described = description["config"]["data"]
+        self.transforms = pipeline.build(described["eval_transforms"], annotations=Annotations.of(described))
         self.shape = tuple(description["batch"]["image"][0][1:])
         self.classes = class_names(description["config"]["recipe"].get("classes", ()))
         # Boxes are of things whose proportions matter; a picture that is to come out whole is not to have margins.
-        self.resize = transforms.letterbox if description["config"]["data"].get("max_boxes") else transforms.resize
+        self.resize = transforms.letterbox if described.get("max_boxes") else transforms.resize
         self.batch = batch
-        self.state, self.predict, self.inputs, self.key = (
-            state,
-            recipe.predict,
-            dict(inputs or {}),
-            jax.random.key(seed),
-        )
+        self.state, self.predict = state, recipe.predict
+        self.inputs, self.key = dict(inputs or {}), jax.random.key(seed)
 
     def prepare(self, original: Float32[np.ndarray, "height width channels"]) -> Prepared:
         """Brings an image to the shape that the system was trained on.

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
-from cvjax.data import objects
+from cvjax.data import balanced, objects
+from cvjax.data.annotations import NONE
 from cvjax.data.pipeline import Pipeline
 from cvjax.data.sources import Source
-from cvjax.data.transforms.scene import Scene
+from cvjax.data.transforms.scene import Points, Scene
 from cvjax.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -39,7 +40,7 @@ def to_float(image: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
 
 
 def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, position: int = 0) -> Example:
-    """Decodes an example and applies the transforms to its image, and to the boxes and maps that go with it.
+    """Decodes an example and applies the transforms to its image and all that moves with it.
 
     Args:
       source: the examples; an image is uint8, or float32 where leading transforms were applied already.
@@ -66,17 +67,28 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
     if not isinstance(moved, Scene):
         return {**example, "image": moved}
     boxes = {} if moved.boxes is None else {"boxes": moved.boxes, **moved.rows}
-    return {**example, "image": moved.image, **boxes, **moved.maps}
+    masks = {} if moved.masks is None else {"masks": moved.masks}
+    points = moved.points
+    marks = points and {"points": points.positions, "visible": points.visible, "points_mask": points.mask}
+    return {**example, "image": moved.image, **moved.images, **boxes, **masks, **moved.maps, **(marks or {})}
 
 
 def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
     """What the transforms take: the image, or a scene where something moves with it."""
-    image, boxes = to_float(example["image"]), example.get("boxes")
-    maps = {name: example[name] for name in pipeline.maps}
-    if boxes is None:
-        return Scene(image, maps=maps) if maps else image
-    pipeline.check_room(len(boxes), described)
-    return Scene(image, boxes, {name: example[name] for name in objects.TYPES}, maps)
+    image, annotations = to_float(example["image"]), pipeline.annotations
+    if annotations == NONE:
+        return image
+    maps = {name: example[name] for name in annotations.keep}
+    images = {name: to_float(example[name]) for name in annotations.images}
+    scene = Scene(image, maps=maps, images=images)
+    if annotations.points:
+        marks = example["points"], example["visible"], example["points_mask"]
+        scene = dataclasses.replace(scene, points=Points(*marks, annotations.points.exchange))
+    if pipeline.max_boxes is None:
+        return scene
+    pipeline.check_room(len(example["boxes"]), described)
+    rows = {name: example[name] for name in objects.TYPES}
+    return dataclasses.replace(scene, boxes=example["boxes"], rows=rows, masks=example.get("masks"))
 
 
 def stacked(
@@ -136,6 +148,8 @@ class Batches:
       batch: examples in a batch of all processes together.
       rows: this process's part of it, [first, last).
       endless: shuffled anew in each epoch and without end; else one pass in order, with `valid`.
+      per_class: examples of a class in a batch, where a batch has the same number of each of its classes; else None.
+      classes: indices of each class's examples, where `per_class` is set.
       in_memory: whether the examples are decoded already.
       arrays: all examples stacked and transformed, where they are in memory and no transform is random.
     """
@@ -146,6 +160,8 @@ class Batches:
     batch: int
     rows: tuple[int, int]
     endless: bool
+    per_class: int | None = None
+    classes: Sequence[Int[np.ndarray, " _"]] = ()
     in_memory: bool = False
     arrays: Example | None = None
 
@@ -157,6 +173,9 @@ class Batches:
         """Returns this process's part of a batch."""
         positions = np.arange(*self.rows) + step * self.batch
         count = len(self.source)
+        if self.per_class is not None:
+            chosen = balanced.indices(self.classes, self.per_class, self.batch, self.seed, step)
+            return self._gather(positions, chosen[slice(*self.rows)])
         if self.endless:
             first, last = int(positions[0]) // count, int(positions[-1]) // count
             orders = [permutation(count, self.seed, epoch) for epoch in range(first, last + 1)]
@@ -165,10 +184,15 @@ class Batches:
         batch = self._gather(positions, np.minimum(positions, count - 1))
         return {**batch, "valid": positions < count}
 
+    def order(self) -> dict[str, Any]:
+        """Returns what the order depends on."""
+        order = {"examples": len(self.source), "batch": self.batch, "seed": self.seed}
+        return order if self.per_class is None else {**order, "per_class": self.per_class}
+
     def _gather(self, positions: np.ndarray, indices: np.ndarray) -> Example:
         if self.arrays is not None:
             batch = {key: value[indices] for key, value in self.arrays.items()}
-            return {**batch, "image": to_float(batch["image"])}
+            return {**batch, **{name: to_float(batch[name]) for name in ("image", *self.pipeline.annotations.images)}}
         examples = [
             transformed(self.source, index, self.pipeline, self.seed, position)
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True)

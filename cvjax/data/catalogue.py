@@ -2,15 +2,18 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Int32
 from tensorflow_datasets.core import read_only_builder
 
-from cvjax.data import builders, objects
+from cvjax.data import builders, features, objects
+from cvjax.data.annotations import NONE, Annotations
+from cvjax.data.features import Columns
 from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError, suggest
 
@@ -25,11 +28,8 @@ class CatalogueSplit:
       directory: where its files are.
       count: of examples.
       classes: names of the labels.
-      features: that stack, and are read as they are.
+      columns: the features that are read.
       records: TFDS's random access.
-      boxes: whether objects are read, as `cvjax.data.objects.read` gives them.
-      maps: features that give each pixel a number, read as int32 [height, width].
-      texts: features that are text.
     """
 
     name: str
@@ -37,11 +37,8 @@ class CatalogueSplit:
     directory: str
     count: int
     classes: tuple[str, ...]
-    features: tuple[str, ...]
+    columns: Columns
     records: Any = dataclasses.field(compare=False, repr=False)
-    boxes: bool = False
-    maps: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -49,16 +46,18 @@ class CatalogueSplit:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decodes an example."""
+        one_based = self.name.partition("/")[0] in objects.ONE_BASED
         try:
-            example = self.records[index]
+            return self.columns.read(self.records[index], one_based)
         except Exception as error:  # whatever a decoder makes of bytes that it cannot read
             raise CorruptExample(f"{self.describe(index)} cannot be read: {error}") from error
-        read = {key: _narrow(example[key]) for key in self.features}
-        if self.boxes:
-            one_based = self.name.partition("/")[0] in objects.ONE_BASED
-            read |= objects.read(example["objects"], *read["image"].shape[:2], one_based)
-        read |= {key: example[key][..., 0].astype(np.int32) for key in self.maps}
-        return read | {key: np.array(example[key].decode()) for key in self.texts}
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples; images are not decoded."""
+        there = self.records.dataset_info.features.items()
+        skipped = {key: tfds.decode.SkipDecoding() for key, one in there if isinstance(one, tfds.features.Image)}
+        records = dataclasses.replace(self.records, decoders=skipped)
+        return np.array([records[index]["label"] for index in range(len(self))], np.int32)
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -132,8 +131,8 @@ def open_split(
     split: str,
     data_dir: str | Path | None = None,
     setting: str = "split",
-    boxes: bool | None = False,
-    keep: Sequence[str] = (),
+    annotations: Annotations = NONE,
+    boxes: bool = False,
 ) -> CatalogueSplit:
     """Opens one split of a dataset; one of our own is prepared first where need be.
 
@@ -142,14 +141,14 @@ def open_split(
       split: "train", "test", ... or a slice such as "train[:10%]".
       data_dir: TFDS's folder; None: TFDS's own choice.
       setting: the setting to name in a message.
-      boxes: whether to read the objects; None: where there are any.
-      keep: names of maps and texts to be read beside what stacks.
+      annotations: what to read beside the image and numbers.
+      boxes: read objects where there are any, even if `annotations` leaves them out.
 
     Raises:
       UserError: what is wrong and what would be right.
     """
     builder = find_builder(name, data_dir)
-    maps, texts = _kept(builder, name, keep)
+    columns = features.select(name, builder.info.features, annotations, boxes)
     if isinstance(builder, builders.Embedded):
         config = builder.builder_config.name if builder.builder_config else None
         try:
@@ -160,29 +159,24 @@ def open_split(
                 "environment's TFDS_DATA_DIR to a folder that can be written."
             ) from error
     records = _records(builder, name, split, data_dir, setting)
-    features = builder.info.features
     return CatalogueSplit(
         name=name,
         split=split,
         directory=str(builder.data_dir),
         count=len(records),
-        classes=_classes(features),
-        features=tuple(sorted(_static(features))),
-        boxes=bool(objects.annotated(features)) if boxes is None else boxes,
-        maps=maps,
-        texts=texts,
+        classes=_classes(builder.info.features),
+        columns=columns,
         records=records,
     )
 
 
-def check_annotations(name: str, data_dir: str | Path | None, max_boxes: int | None, keep: Sequence[str]) -> int:
+def check_annotations(name: str, data_dir: str | Path | None, annotations: Annotations) -> int:
     """Refuses annotations that a dataset does not have.
 
     Args:
       name: the dataset.
       data_dir: TFDS's folder; None: TFDS's own choice.
-      max_boxes: as `data.max_boxes`.
-      keep: as `data.keep`.
+      annotations: what is wanted of it.
 
     Returns:
       The most boxes that an example has, where that is known; else 0.
@@ -191,28 +185,22 @@ def check_annotations(name: str, data_dir: str | Path | None, max_boxes: int | N
       UserError: what is wrong and what would be right.
     """
     builder = find_builder(name, data_dir)
-    _, texts = _kept(builder, name, keep)
+    texts = features.select(name, builder.info.features, annotations).texts
     if texts:
         raise UserError(f"data.keep: {texts[0]!r} is text, which `cvjax.data.arrays` reads, but no batch holds")
-    if max_boxes is not None and not objects.annotated(builder.info.features):
-        raise UserError(f"data.max_boxes={max_boxes}: {name} has no objects with boxes and labels; leave it None")
     return builder.most_boxes if isinstance(builder, builders.Embedded) else 0
 
 
-def _kept(builder: tfds.core.DatasetBuilder, name: str, keep: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Sorts the features to be kept into maps and texts."""
-    features = dict(builder.info.features.items())
-    maps = [key for key, feature in features.items() if _is_map(key, feature)]
-    texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
-    for key in keep:
-        if key not in (*maps, *texts):
-            raise UserError(f"data.keep: {name} has no map or text {key!r}. {suggest(key, (*maps, *texts))}")
-    return tuple(key for key in maps if key in keep), tuple(key for key in texts if key in keep)
+def image_channels(name: str, data_dir: str | Path | None, images: Mapping[str, str]) -> dict[str, int]:
+    """Returns how many channels a dataset declares for its further images.
 
-
-def _is_map(name: str, feature: Any) -> bool:
-    """Whether a feature is an image that gives each pixel a number. It is read only where that is asked for."""
-    return isinstance(feature, tfds.features.Image) and name != "image" and feature.shape[-1] == 1
+    Args:
+      name: as for `find_builder`.
+      data_dir: TFDS's folder; None: TFDS's own choice.
+      images: as `data.images`.
+    """
+    there = find_builder(name, data_dir).info.features
+    return {key: there[source].shape[-1] for key, source in images.items()}
 
 
 def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int, int] | None:
@@ -236,24 +224,20 @@ def classes(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
     return _classes(find_builder(name, data_dir).info.features)
 
 
-def _classes(features: tfds.features.FeaturesDict) -> tuple[str, ...]:
-    label = {**objects.annotated(features), **dict(features.items())}.get("label")
+def labelled(name: str, data_dir: str | Path | None = None) -> bool:
+    """Tells whether each example of a dataset has a label.
+
+    Args:
+      name: as for `find_builder`.
+      data_dir: TFDS's folder; None: TFDS's own choice.
+    """
+    label = dict(find_builder(name, data_dir).info.features.items()).get("label")
+    return label is not None and label.shape == () and np.dtype(label.np_dtype).kind in "iu"
+
+
+def _classes(there: tfds.features.FeaturesDict) -> tuple[str, ...]:
+    label = {**objects.annotated(there), **dict(there.items())}.get("label")
     return tuple(label.names or ()) if isinstance(label, tfds.features.ClassLabel) else ()
-
-
-def _static(features: tfds.features.FeaturesDict) -> list[str]:
-    """Names the features that stack into arrays: the image, and numbers of a shape that is known."""
-    names = []
-    for name, feature in features.items():
-        info = feature.get_tensor_info()
-        if name == "image" or (
-            isinstance(info, tfds.features.TensorInfo)
-            and None not in info.shape
-            and np.dtype(info.np_dtype).kind in "biuf"
-            and not _is_map(name, feature)
-        ):
-            names.append(name)
-    return names
 
 
 def _records(
@@ -287,10 +271,3 @@ def _unprepared(name: str, data_dir: str | Path | None) -> str:
         f"data.name={name!r} has to be prepared once, which needs TensorFlow: pip install 'cvjax[prepare]' && "
         f"tfds build {name} --file_format=array_record{where}"
     )
-
-
-def _narrow(value: Any) -> np.ndarray:
-    """Makes 64-bit numbers 32-bit, as JAX would."""
-    value = np.asarray(value)
-    narrow = {np.int64: np.int32, np.uint64: np.uint32, np.float64: np.float32}.get(value.dtype.type)
-    return value.astype(narrow) if narrow else value

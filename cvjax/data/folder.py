@@ -5,17 +5,18 @@
     folder/train/cat/1.png, ...             classes; splits as they are
 
 Split by hash: the tenth of the files whose paths below the folder have the lowest SHA-256 are `test`, the rest `train`.
+With `data.unseen_classes` it is a tenth of the classes, by their names, so that training and test share none.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvjax.data.sources import CorruptExample
@@ -30,9 +31,19 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that ex
 
 @dataclasses.dataclass(frozen=True)
 class FolderSplit:
-    """The images of one split of a folder. `channels` is 1 where all images of the folder are grey, else 3."""
+    """The images of one split of a folder.
+
+    Attributes:
+      name: of the folder.
+      root: its path.
+      files: the images.
+      labels: a class each, or none.
+      classes: their names.
+      channels: 1 where all images of the folder are grey, else 3.
+    """
 
     name: str
+    root: Path
     files: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -51,58 +62,98 @@ class FolderSplit:
         """Names an example for an error message."""
         return str(self.files[index])
 
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples."""
+        return np.array(self.labels, np.int32)
+
     def shape(self, index: int) -> tuple[int, int, int]:
         """Reads the shape of an image from the file's first bytes."""
-        with _opened(self.files[index]) as image:
-            width, height = image.size
-            # Of a TIFF, Pillow gives the size upright; of a PNG, it would decode all to look for an orientation.
-            turned = image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ORIENTATION) in TURNED
-            return (width, height, self.channels) if turned else (height, width, self.channels)
+        return (*read_size(self.files[index]), self.channels)
+
+    @property
+    def channels_of(self) -> dict[str, int]:
+        """Channels of each further image, of which there are none."""
+        return {}
 
 
-def open_split(folder: str | Path, split: str, setting: str = "split") -> FolderSplit:
+def read_size(file: Path) -> tuple[int, int]:
+    """Returns height and width of an image, upright, from the file's first bytes."""
+    with _opened(file) as image:
+        width, height = image.size
+        # Of a TIFF, Pillow gives the size upright; of a PNG, it would decode all to look for an orientation.
+        turned = image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ORIENTATION) in TURNED
+        return (width, height) if turned else (height, width)
+
+
+def open_split(folder: str | Path, split: str, setting: str = "split", unseen_classes: bool = False) -> FolderSplit:
     """Opens one split of a folder.
 
     Args:
       folder: its path.
       split: one of its splits.
       setting: the setting to name in a message.
+      unseen_classes: whether the split may have classes that training lacks. Their labels follow those of training.
 
     Raises:
       UserError: there is no such folder, it holds no images, the split is missing or empty, or an image of it has no
-        class, or one that is not in `train/`.
+        class, or one that training lacks where that is not allowed.
     """
-    root = Path(folder).expanduser()
-    try:
-        if not root.is_dir():
-            root.stat()
-            raise UserError(f"data.folder={str(folder)!r} is not a folder but a file")
-    except OSError as error:
-        raise UserError(f"data.folder={str(folder)!r}: {error.strerror}. {suggest_beside(root)}".rstrip()) from error
-    files = list_images(root)
-    if not files:
-        suffixes = ", ".join(SUFFIXES)
-        raise UserError(f"data.folder={str(folder)!r} holds no images: no file in it or below it ends in {suffixes}")
-    base, by_split = _by_split(root, files)
+    root, files = open_root(folder)
+    base, by_split = _by_split(root, files, by_class=unseen_classes)
     if not by_split.get(split):
         raise UserError(f"{setting}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
     chosen = tuple(by_split[split])
     names = {file: _class_name(file.relative_to(root).parts[base:]) for file in files}
-    learnt = by_split.get("train", files) if base else files
+    learnt = by_split.get("train", files) if base or unseen_classes else files
     classes = sorted({names[file] for file in learnt if names[file]})
+    if unseen_classes:
+        classes += sorted({names[file] for file in chosen if names[file]} - set(classes))
     for file in chosen:
         if classes and not names[file]:
             raise UserError(f"{file} has no class: it belongs into one of the sub-folders {', '.join(classes)}")
         if names[file] and names[file] not in classes:
             there = suggest(names[file], classes)
-            raise UserError(f"{file} is of class {names[file]!r}, which {root / 'train'} has no images of. {there}")
+            raise UserError(
+                f"{file} is of class {names[file]!r}, which {root / 'train'} has no images of. {there} "
+                "data.unseen_classes=True allows it"
+            )
     return FolderSplit(
         name=root.name,
+        root=root,
         files=chosen,
         labels=tuple(classes.index(names[file]) for file in chosen) if classes else (),
         classes=tuple(classes),
-        channels=1 if all(map(_is_grey, files)) else 3,
+        channels=count_channels(files),
     )
+
+
+def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, list[Path]]:
+    """Returns a folder's path and all images in it and below it.
+
+    Args:
+      folder: its path.
+      setting: the setting to name in a message.
+
+    Raises:
+      UserError: there is no such folder, or it holds no images.
+    """
+    root = Path(folder).expanduser()
+    try:
+        if not root.is_dir():
+            root.stat()
+            raise UserError(f"{setting}={str(folder)!r} is not a folder but a file")
+    except OSError as error:
+        raise UserError(f"{setting}={str(folder)!r}: {error.strerror}. {suggest_beside(root)}".rstrip()) from error
+    files = list_images(root)
+    if not files:
+        suffixes = ", ".join(SUFFIXES)
+        raise UserError(f"{setting}={str(folder)!r} holds no images: no file in it or below it ends in {suffixes}")
+    return root, files
+
+
+def count_channels(files: Sequence[Path]) -> int:
+    """Returns 1 where all images are grey, else 3."""
+    return 1 if all(map(_is_grey, files)) else 3
 
 
 def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channels"]:
@@ -173,7 +224,7 @@ def _refuse(error: OSError) -> None:
     raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
 
 
-def _by_split(root: Path, files: list[Path]) -> tuple[int, dict[str, list[Path]]]:
+def _by_split(root: Path, files: list[Path], by_class: bool) -> tuple[int, dict[str, list[Path]]]:
     """Deals the files out to splits. Returns how many leading folders name the split, and the files of each."""
     parts = [file.relative_to(root).parts for file in files]
     if all(part[0] in SPLITS and len(part) > 1 for part in parts):
@@ -181,11 +232,15 @@ def _by_split(root: Path, files: list[Path]) -> tuple[int, dict[str, list[Path]]
         for file, part in zip(files, parts, strict=True):
             by_split.setdefault(part[0], []).append(file)
         return 1, by_split
-    by_hash = sorted(files, key=lambda file: hashlib.sha256(file.relative_to(root).as_posix().encode()).digest())
-    held_out = set(by_hash[: max(1, len(files) // HELD_OUT)])
+    # What is held out together: a class, or a file.
+    units = {
+        file: part[0] if by_class and len(part) > 1 else "/".join(part) for file, part in zip(files, parts, strict=True)
+    }
+    by_hash = sorted(set(units.values()), key=lambda unit: hashlib.sha256(unit.encode()).digest())
+    held_out = set(by_hash[: max(1, len(by_hash) // HELD_OUT)])
     return 0, {
-        "train": [file for file in files if file not in held_out],
-        "test": [file for file in files if file in held_out],
+        "train": [file for file in files if units[file] not in held_out],
+        "test": [file for file in files if units[file] in held_out],
     }
 
 

@@ -10,31 +10,38 @@ import numpy as np
 from absl import flags
 
 from cvjax.data.batches import Batches
+from cvjax.data.joint import Joint, join
 from cvjax.errors import UserError
 
 THREADS = 8  # batches that are made at the same time, at most, in each process
 
 
-def iterate(batches: Batches, start: int = 0, workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
+def iterate(
+    batches: Batches | Joint, start: int = 0, workers: int = 0, stop: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """Iterates over batches from one on.
 
     Args:
       batches: batch by its number.
       start: the number of the first.
       workers: processes that make them where they are not made from memory; 0: threads of this one.
+      stop: the number after the last; None: the end of the pass.
     """
+    stop = len(batches) if stop is None else stop
+    if isinstance(batches, Joint):
+        return Joined(*(iterate(part, start, workers, stop) for part in (batches.first, batches.second)))
     if batches.arrays is not None:
-        return map(batches.__getitem__, range(start, len(batches)))
-    return Prefetched(batches, start, 0 if batches.in_memory else workers)
+        return map(batches.__getitem__, range(start, stop))
+    return Prefetched(batches, start, stop, 0 if batches.in_memory else workers)
 
 
 class Prefetched(Iterator):
     """Batches that Grain makes ahead of time, in threads or in processes."""
 
-    def __init__(self, batches: Batches, start: int, workers: int):
+    def __init__(self, batches: Batches, start: int, stop: int, workers: int):
         threads = min(THREADS, os.cpu_count() or 1)
         # The elements are whole batches, so that dealing them out to workers leaves each batch as it is.
-        stream = grain.MapDataset.range(start, len(batches)).map(batches.__getitem__)
+        stream = grain.MapDataset.range(start, stop).map(batches.__getitem__)
         stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         if workers:
             if not flags.FLAGS.is_parsed():
@@ -55,13 +62,30 @@ def _close(streams: list[grain.DatasetIterator]) -> None:
     streams.pop().close()  # and let go of, while the modules that its destructor wants are still there
 
 
+class Joined(Iterator):
+    """Batches of two sources, each made ahead of time by itself."""
+
+    def __init__(self, first: Iterator[dict[str, np.ndarray]], second: Iterator[dict[str, np.ndarray]]):
+        self._first, self._second = first, second
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch."""
+        return join(next(self._first), next(self._second))
+
+    def close(self) -> None:
+        """Stops what makes batches ahead of time."""
+        for stream in (self._first, self._second):
+            if isinstance(stream, Prefetched):
+                stream.close()
+
+
 class TrainIterator(Iterator):
     """An endless iterator over this process's part of each training batch.
 
     Its state is the number of batches that it has given, whatever was made ahead of time.
     """
 
-    def __init__(self, batches: Batches, workers: int = 0):
+    def __init__(self, batches: Batches | Joint, workers: int = 0):
         self._batches, self._workers = batches, workers
         self._step, self._stream = 0, None
 
@@ -75,7 +99,7 @@ class TrainIterator(Iterator):
 
     def get_state(self) -> dict[str, Any]:
         """Returns where it is, as JSON can hold it."""
-        return {"step": self._step, **self._order()}
+        return {"step": self._step, **self._batches.order()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues from where an iterator over the same examples was.
@@ -86,17 +110,13 @@ class TrainIterator(Iterator):
         Raises:
           UserError: the state is one of other examples, another batch or another seed.
         """
-        for key, value in self._order().items():
-            if state.get(key) != value:
+        order = self._batches.order()
+        for key in sorted({*order, *state} - {"step"}):
+            if state.get(key) != order.get(key):
                 raise UserError(
                     f"the training data cannot be continued: {key} was {state.get(key)!r} when the run was stopped and "
-                    f"is {value!r} now"
+                    f"is {order.get(key)!r} now"
                 )
-        if isinstance(self._stream, Prefetched):
+        if isinstance(self._stream, Prefetched | Joined):
             self._stream.close()
         self._step, self._stream = int(state["step"]), None
-
-    def _order(self) -> dict[str, Any]:
-        """What the order depends on."""
-        batches = self._batches
-        return {"examples": len(batches.source), "batch": batches.batch, "seed": batches.seed}

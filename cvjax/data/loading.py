@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cvjax.data import catalogue, pipeline, settings, sources
+from cvjax.data import balanced, catalogue, layouts, pipeline, settings, sources
+from cvjax.data.annotations import Annotations
 from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
 from cvjax.data.iteration import TrainIterator, iterate
+from cvjax.data.joint import Joint, second_seed
 from cvjax.errors import UserError
 
 MEMORY_LIMIT = 2**30  # bytes of a decoded split that is held in memory when nothing else is said
@@ -25,9 +27,12 @@ class Data:
 
     Attributes:
       train: () -> an endless iterator over this process's part of each training batch, a dict of NumPy arrays.
+        The keys of the second source, `data.also`, start with `also_`.
       evaluate: () -> an iterator over this process's part of one exact pass; the last batch is padded with
-        copies of the last example, and `valid` [batch] says which rows are not.
-      info: `name`, `classes` (their names, or ()), `examples` {split: how many}, `shape` of an image.
+        copies of the last example, and `valid` [batch] says which rows are not. With a second source the pass is
+        as long as the longer one's, and `also_valid` speaks for the second.
+      info: `name`, `classes` (names of those of training, or ()), `examples` {split: how many}, `shape` of an image,
+        and `also`, the same of a second source.
     """
 
     train: Callable[[], TrainIterator]
@@ -55,33 +60,51 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
     if seed < 0:
         raise UserError(f"seed={seed} must not be negative")
     chosen = settings.complete(config_data)
-    parts = {}
+    processes = dict(process_index=process_index, process_count=process_count)
+    train, evaluation = _splits(chosen, seed, **processes)
+    info = _info(chosen, train, evaluation)
+    if chosen["also"]:
+        second = settings.second(chosen)
+        parts = _splits(second, second_seed(seed), **processes)
+        info["also"] = _info(second, *parts)
+        train, evaluation = Joint(train, parts[0]), Joint(evaluation, parts[1])
+    return Data(
+        train=lambda: TrainIterator(train, chosen["workers"]),
+        evaluate=lambda: iterate(evaluation, workers=chosen["workers"]),
+        info=info,
+    )
+
+
+def _splits(chosen: Mapping[str, Any], seed: int, process_index: int, process_count: int) -> tuple[Batches, Batches]:
+    """Opens the training and the evaluation split of one source."""
+    parts = []
     for kind in ("train", "eval"):
         batch = chosen["batch"] if kind == "train" else chosen["eval_batch"] or chosen["batch"]
         if batch % process_count:
             raise UserError(f"a batch of {batch} (data.{kind}) cannot be divided among {process_count} processes")
         key = "data.transforms" if kind == "train" else "data.eval_transforms"
         local = batch // process_count
-        parts[kind] = _batches(
-            _readable(sources.open_source(chosen, f"{kind}_split"), chosen["on_corrupt"]),
-            pipeline.build(chosen[key.removeprefix("data.")], key, chosen["max_boxes"], chosen["keep"]),
+        part = _batches(
+            _readable(_open(chosen, f"{kind}_split"), chosen["on_corrupt"]),
+            pipeline.build(chosen[key.removeprefix("data.")], key, Annotations.of(chosen)),
             chosen["in_memory"],
             seed=seed,
             batch=batch,
             rows=(process_index * local, (process_index + 1) * local),
             endless=kind == "train",
+            per_class=chosen["per_class"] if kind == "train" else None,
         )
-    train, evaluation = parts["train"], parts["eval"]
-    return Data(
-        train=lambda: TrainIterator(train, chosen["workers"]),
-        evaluate=lambda: iterate(evaluation, workers=chosen["workers"]),
-        info={
-            "name": train.source.name,
-            "classes": train.source.classes,
-            "examples": {chosen["train_split"]: len(train.source), chosen["eval_split"]: len(evaluation.source)},
-            "shape": _shape(train),
-        },
-    )
+        parts.append(part)
+    return tuple(parts)
+
+
+def _info(chosen: Mapping[str, Any], train: Batches, evaluation: Batches) -> dict[str, Any]:
+    return {
+        "name": train.source.name,
+        "classes": train.source.classes,
+        "examples": {chosen["train_split"]: len(train.source), chosen["eval_split"]: len(evaluation.source)},
+        "shape": _shape(train),
+    }
 
 
 def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -97,18 +120,27 @@ def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, 
       `image` float32 [examples, height, width, channels] in [0, 1], `label` int32 [examples], and the dataset's other
       numbers; where it has objects, their rows as in a batch, padded to the most that an example has.
     """
-    return _arrays(catalogue.open_split(name, split, data_dir, boxes=None, keep=keep))
+    return _arrays(catalogue.open_split(name, split, data_dir, annotations=Annotations(keep=keep), boxes=True))
 
 
 @functools.lru_cache(maxsize=4)
 def _arrays(source: catalogue.CatalogueSplit) -> Example:
     decoded = _decoded(source)
-    most = max(len(example["boxes"]) for example in decoded) if source.boxes else None
+    most = max(len(example["boxes"]) for example in decoded) if source.columns.boxes else None
     examples = stacked(decoded, source, range(len(source)), most)
     examples["image"] = to_float(examples["image"])
     for array in examples.values():
         array.flags.writeable = False
     return examples
+
+
+def _open(chosen: Mapping[str, Any], setting: str) -> sources.Source:
+    """Opens one split of the dataset that the settings name, preparing it where it is one of our own."""
+    annotations = Annotations.of(chosen)
+    if chosen["folder"] is not None:
+        unseen = chosen["unseen_classes"]
+        return layouts.open_split(chosen["folder"], chosen[setting], f"data.{setting}", annotations, unseen)
+    return catalogue.open_split(chosen["name"], chosen[setting], chosen["data_dir"], f"data.{setting}", annotations)
 
 
 def _decoded(source: sources.Source) -> Sequence[Example]:
@@ -130,6 +162,8 @@ def _all(function: Callable[[int], Any], source: sources.Source) -> list[Any]:
 
 def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: bool | None, **options: Any) -> Batches:
     """Decides where the examples live. What precedes the first random transform is done once in memory."""
+    if options["per_class"] is not None:
+        options["classes"] = _classes(source, options["per_class"], options["batch"])
     once, then = transforms.split()
     if in_memory is None:
         in_memory = _estimate(source, once) < MEMORY_LIMIT
@@ -142,6 +176,14 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
         then.check_room(len(examples[fullest]["boxes"]), source.describe(fullest))
     held = None if then.ops else stacked(examples, source, range(len(source)), then.max_boxes)
     return Batches(source=sources.Decoded(source, examples), pipeline=then, arrays=held, in_memory=True, **options)
+
+
+def _classes(source: sources.Source, per_class: int, batch: int) -> tuple[np.ndarray, ...]:
+    """Sorts the examples by class. A batch needs enough classes."""
+    classes = balanced.members(sources.read_labels(source))
+    if len(classes) < batch // per_class:
+        raise UserError(settings.too_few_classes(per_class, batch, source.name, len(classes)))
+    return classes
 
 
 def _estimate(source: sources.Source, once: pipeline.Pipeline) -> float:

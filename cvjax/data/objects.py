@@ -1,11 +1,11 @@
 """Annotated objects as TFDS's detection datasets have them, made into `boxes` and what goes with them, and padded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Integer
 
 # What is known of each object beside its box, and what it is in padding.
 TYPES = {"labels": np.int32, "difficult": np.bool_, "crowd": np.bool_, "area": np.float32}
@@ -19,6 +19,38 @@ def annotated(features: tfds.features.FeaturesDict) -> dict[str, Any]:
     objects = dict(features.items()).get("objects")
     inner = dict(objects.feature.items()) if isinstance(objects, tfds.features.Sequence) else {}
     return inner if {"bbox", "label"} <= set(inner) else {}
+
+
+def masks(features: tfds.features.FeaturesDict) -> list[str]:
+    """Names the features of a dataset's objects that can be masks: those that have a number for each pixel."""
+    found = []
+    for name, feature in annotated(features).items():
+        shape = getattr(feature, "shape", ())
+        if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
+            found.append(name)
+    return found
+
+
+def read_masks(
+    values: Sequence[Integer[np.ndarray, "..."] | Bool[np.ndarray, "..."]], height: int, width: int
+) -> Bool[np.ndarray, "objects height width"]:
+    """Makes TFDS's masks ours: one an object, which may overlap.
+
+    Args:
+      values: [height, width] or [height, width, 1] each; what is not 0 belongs to the object.
+      height: of the image.
+      width: of the image.
+
+    Raises:
+      ValueError: a mask is of another size than the image.
+    """
+    read = np.zeros((len(values), height, width), bool)
+    for row, value in enumerate(values):
+        if value.shape[:2] != (height, width):
+            size, other = f"{height}x{width}", "x".join(map(str, value.shape[:2]))
+            raise ValueError(f"the image is {size} and the mask of object {row} {other}")
+        read[row] = value.reshape(height, width) != 0
+    return read
 
 
 def read(objects: Mapping[str, Any], height: int, width: int, one_based: bool = False) -> dict[str, np.ndarray]:
@@ -56,12 +88,14 @@ def padded(example: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarra
     """Pads an example's objects with zeros and adds `mask`, False where they are padding.
 
     Args:
-      example: with the keys that `read` gives, and others.
+      example: with the keys that `read` gives, perhaps `masks`, and others.
       count: of objects to come to; at least as many as there are.
 
     Returns:
       The example with `count` rows.
     """
     present = len(example["boxes"])
-    rows = {key: np.pad(example[key], [(0, count - present), (0, 0)][: example[key].ndim]) for key in ("boxes", *TYPES)}
+    rows = {}
+    for key in {"boxes", "masks", *TYPES} & example.keys():
+        rows[key] = np.pad(example[key], [(0, count - present)] + [(0, 0)] * (example[key].ndim - 1))
     return {**example, **rows, "mask": np.arange(count) < present}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cvjax.data import transforms
-from cvjax.data.transforms.scene import Scene
+from cvjax.data.annotations import NONE, Annotations
+from cvjax.data.transforms.scene import Points, Scene
 from cvjax.errors import UserError, suggest
 from cvjax.signature import arguments_of, match
 
@@ -26,16 +27,19 @@ class Op:
       arguments: of it.
       random: whether it takes a generator first.
       joining: whether it takes what gives it further examples, after the image.
+      images: the images that it changes, where it leaves every pixel in its place.
     """
 
     name: str
     arguments: dict[str, Any]
     random: bool
     joining: bool = False
+    images: tuple[str, ...] = ("image",)
 
     def __str__(self) -> str:
         """Writes it as a call."""
-        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+        arguments = self.arguments if self.images == ("image",) else {**self.arguments, "images": self.images}
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +48,18 @@ class Pipeline:
 
     Attributes:
       ops: the transforms.
-      max_boxes: rows that objects come to in the end; None: they are not looked at.
+      annotations: what moves with the image.
       growth: how many times the boxes of an example these transforms, and others around them, may make of it.
-      maps: features that move with the image.
     """
 
     ops: tuple[Op, ...] = ()
-    max_boxes: int | None = None
+    annotations: Annotations = NONE
     growth: int = 1
-    maps: tuple[str, ...] = ()
+
+    @property
+    def max_boxes(self) -> int | None:
+        """Rows to which objects are padded in the end; None: they are not read."""
+        return self.annotations.max_boxes
 
     @property
     def random(self) -> bool:
@@ -101,24 +108,21 @@ class Pipeline:
     def _upto(self, place: int) -> "Pipeline":
         return dataclasses.replace(self, ops=self.ops[:place])
 
-    def dry_run(self, shape: tuple[int, int, int], setting: str, example: str) -> tuple[int, ...]:
+    def dry_run(
+        self, shape: tuple[int, int, int], setting: str, example: str, channels: Mapping[str, int] | None = None
+    ) -> tuple[int, ...]:
         """Runs on a black image and returns the shape that comes out.
 
         Args:
           shape: [height, width, channels] of the image.
           setting: the setting to name in a message.
           example: what has this shape, to name in a message.
+          channels: those of the further images, where they differ from the first's.
 
         Raises:
           UserError: a transform refuses its arguments, or the image.
         """
-        image, generator = np.zeros(shape, np.float32), np.random.default_rng(0)
-        if self.max_boxes is not None or self.maps:
-            image = Scene(image, maps={name: np.zeros(shape[:2], np.int32) for name in self.maps})
-        if self.max_boxes is not None:
-            image = dataclasses.replace(
-                image, boxes=np.zeros((1, 4), np.float32), rows={"area": np.zeros(1, np.float32)}
-            )
+        image, generator = self._black(shape, channels or {}), np.random.default_rng(0)
         for place, op in enumerate(self.ops):
             try:
                 image = _apply(op, image, generator, lambda image=image: image)
@@ -127,27 +131,58 @@ class Pipeline:
                 raise UserError(f"{setting}[{place}]: {op} fails on {example} ({size}): {error}") from error
         return image.shape
 
+    def _black(self, shape: tuple[int, int, int], channels: Mapping[str, int]) -> np.ndarray | Scene:
+        """A black image with all that may belong to it."""
+        image, (height, width, own) = np.zeros(shape, np.float32), shape
+        if self.annotations == NONE:
+            return image
+        scene = Scene(
+            image,
+            maps={name: np.zeros((height, width), np.int32) for name in self.annotations.keep},
+            images={
+                name: np.zeros((height, width, channels.get(name, own)), np.float32) for name in self.annotations.images
+            },
+        )
+        if self.annotations.points:
+            exchange = self.annotations.points.exchange
+            count = 1 + max((point for pair in exchange for point in pair), default=0)
+            none = np.zeros(count, bool)
+            scene = dataclasses.replace(scene, points=Points(np.zeros((count, 2), np.float32), none, none, exchange))
+        if self.max_boxes is None:
+            return scene
+        masks = np.zeros((1, height, width), bool) if self.annotations.masks else None
+        rows = {"area": np.zeros(1, np.float32)}
+        return dataclasses.replace(scene, boxes=np.zeros((1, 4), np.float32), rows=rows, masks=masks)
+
 
 def _apply(op: Op, image: np.ndarray | Scene, generator: np.random.Generator | None, another: Callable) -> Any:
     if isinstance(image, Scene) and op.name in transforms.COLOUR:
-        return dataclasses.replace(image, image=_apply(op, image.image, generator, another))
+        return _recoloured(op, image, generator)
     leading, following = (generator,) if op.random else (), (another,) if op.joining else ()
     return OPS[op.name](*leading, image, *following, **op.arguments)
 
 
-def build(
-    entries: Sequence[Any],
-    setting: str = "data.transforms",
-    max_boxes: int | None = None,
-    maps: Sequence[str] = (),
-) -> Pipeline:
+def _recoloured(op: Op, scene: Scene, generator: np.random.Generator | None) -> Scene:
+    """Changes the images that a transform of colours names, all of them by the same random numbers."""
+    first = generator.bit_generator.state if op.random else None
+    changed = {}
+    for name, pixels in {"image": scene.image, **scene.images}.items():
+        if name in op.images:
+            if op.random:
+                generator.bit_generator.state = first
+            pixels = OPS[op.name](*((generator,) if op.random else ()), pixels, **op.arguments)
+        changed[name] = pixels
+    return dataclasses.replace(scene, image=changed.pop("image"), images=changed)
+
+
+def build(entries: Sequence[Any], setting: str = "data.transforms", annotations: Annotations = NONE) -> Pipeline:
     """Makes the function that a list of transforms describes.
 
     Args:
-      entries: `dict(op=NAME, ...)` each; the other keys are the arguments of the function of that name.
+      entries: `dict(op=NAME, ...)` each; the other keys are the arguments of the function of that name. A transform of
+        colours also takes `images`, the names of those that it changes, `("image",)` by default.
       setting: the setting to name in a message.
-      max_boxes: as `data.max_boxes`.
-      maps: as `data.keep`.
+      annotations: what moves with the image.
 
     Raises:
       UserError: an unknown transform, or an argument that it does not take or lacks.
@@ -163,7 +198,18 @@ def build(
         name = arguments.pop("op")
         if name not in OPS:
             raise UserError(f"{where}: there is no transform {name!r}. {suggest(name, OPS)}")
-        parameters = inspect.signature(OPS[name]).parameters
+        images = arguments.pop("images", ("image",)) if name in transforms.COLOUR else ("image",)
+        _check_images(images, ("image", *annotations.images), f"{where}: images={images!r}")
         arguments = match(arguments, arguments_of(OPS[name], without=SUPPLIED), where, call=name)
-        ops.append(Op(name, arguments, random="generator" in parameters, joining="another" in parameters))
-    return Pipeline(tuple(ops), max_boxes, 4 ** sum(op.joining for op in ops), tuple(maps))
+        parameters = inspect.signature(OPS[name]).parameters
+        random, joining = ("generator" in parameters), ("another" in parameters)
+        ops.append(Op(name, arguments, random, joining, tuple(images)))
+    return Pipeline(tuple(ops), annotations, 4 ** sum(op.joining for op in ops))
+
+
+def _check_images(images: Any, known: Sequence[str], where: str) -> None:
+    if isinstance(images, str) or not isinstance(images, Sequence) or not images:
+        raise UserError(f'{where} must be a list of names, such as ("image", "target")')
+    for name in images:
+        if name not in known:
+            raise UserError(f"{where}: data.images has no {name!r}. {suggest(str(name), known)}")

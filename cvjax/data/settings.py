@@ -1,17 +1,18 @@
 """The keys of `config.data` and their check, which decodes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvjax.data import catalogue, folder, pipeline
+from cvjax.data import catalogue, layouts, pipeline
+from cvjax.data.annotations import Annotations
 from cvjax.data.batches import disagreement
 from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError, suggest
 
 DEFAULTS = dict(
     name=None,  # "digits", "photos/128", or any TFDS dataset: "mnist", "coco/2017"; or else
-    folder=None,  # a folder of images: class from the sub-folder, splits from train/, test/, val/
+    folder=None,  # a folder of images: class from the sub-folder, splits from train/, test/, val/; or of IDX files
     data_dir=None,  # TFDS's folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split="train",  # or a slice, for TFDS: "train[:90%]"
     eval_split="test",
@@ -22,9 +23,16 @@ DEFAULTS = dict(
     workers=0,  # processes that decode a streamed dataset; 0: threads only
     in_memory=None,  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
     on_corrupt="raise",  # or "skip": examples that cannot be decoded are left out, counted and named
-    max_boxes=None,  # read the boxes, and what goes with them, padded to so many; None: leave them out
+    max_boxes=None,  # read the boxes, and what goes with them, padded to this number; None: leave them out
     keep=(),  # further features to be read: ("class_map", "instances"), which move with the image
+    images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
+    masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
+    points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
+    per_class=None,  # K: each training batch has batch / K classes and K examples of each; None: examples as they come
+    unseen_classes=False,  # evaluation may have classes that training lacks; a folder without splits is split by class
+    also={},  # a second, independent source: these keys but for SHARED, dict(folder="photos"); see cvjax/data/joint.py
 )
+SHARED = ("batch", "eval_batch", "workers", "also")  # keys that a second source does not have: it follows the first
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
 TYPES = dict(
@@ -42,12 +50,27 @@ TYPES = dict(
     on_corrupt=str,
     max_boxes=(int, type(None)),
     keep=(tuple, list),
+    images=dict,
+    masks=(str, type(None)),
+    points=(dict, type(None)),
+    per_class=(int, type(None)),
+    unseen_classes=bool,
+    also=dict,
 )
 
 
 def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills in what a config's `data` leaves out."""
-    return {**DEFAULTS, **config_data}
+    """Fills in what a config's `data` leaves out, in its second source as well."""
+    chosen = {**DEFAULTS, **config_data}
+    if chosen["also"] and isinstance(chosen["also"], Mapping):
+        own = {key: default for key, default in DEFAULTS.items() if key not in SHARED}
+        chosen["also"] = {**own, **chosen["also"]}
+    return chosen
+
+
+def second(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the complete settings of the second source of complete settings."""
+    return {**chosen["also"], **{key: chosen[key] for key in SHARED}, "also": {}}
 
 
 def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
@@ -58,7 +81,7 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
       devices: how many devices share a batch.
 
     Returns:
-      The names of the dataset's classes, or ().
+      The names of the training split's classes, or ().
 
     Raises:
       UserError: what is wrong, under which key, and what would be right.
@@ -73,13 +96,50 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
             names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in accepted)
             raise UserError(f"data.{key}={value!r} must be {names}, not {type(value).__name__}")
     _check_ranges(chosen, devices)
+    names = _check_source(chosen)
+    if chosen["also"]:
+        for key in chosen["also"]:
+            if key in SHARED:
+                raise UserError(f"data.also.{key} follows data.{key}: leave it out")
+        try:
+            check(second(chosen), devices)
+        except UserError as error:
+            raise UserError(f"data.also: {error}") from error
+    return names
+
+
+def _check_source(chosen: Mapping[str, Any]) -> tuple[str, ...]:
     pipelines = {
-        key: pipeline.build(chosen[key], f"data.{key}", chosen["max_boxes"], chosen["keep"])
+        key: pipeline.build(chosen[key], f"data.{key}", Annotations.of(chosen))
         for key in ("transforms", "eval_transforms")
     }
-    if chosen["folder"] is not None:
-        return _check_folder(chosen, pipelines)
-    return _check_name(chosen, pipelines)
+    names = (_check_name if chosen["folder"] is None else _check_folder)(chosen, pipelines)
+    if chosen["per_class"] is not None:
+        _check_per_class(chosen, names)
+    return names
+
+
+def _check_per_class(chosen: Mapping[str, Any], names: Sequence[str]) -> None:
+    dataset = chosen["name"] or str(chosen["folder"])
+    if not (names if chosen["name"] is None else catalogue.labelled(chosen["name"], chosen["data_dir"])):
+        raise UserError(f"data.per_class={chosen['per_class']}: the examples of {dataset} have no labels")
+    if names and len(names) < chosen["batch"] // chosen["per_class"]:
+        raise UserError(too_few_classes(chosen["per_class"], chosen["batch"], dataset, len(names)))
+
+
+def too_few_classes(per_class: int, batch: int, dataset: str, classes: int) -> str:
+    """Says that a batch has more classes than the dataset.
+
+    Args:
+      per_class: as `data.per_class`.
+      batch: as `data.batch`.
+      dataset: its name.
+      classes: how many it has.
+    """
+    return (
+        f"data.per_class={per_class}: a batch of {batch} would have {batch // per_class} classes, but {dataset} has "
+        f"{classes}. Set data.batch to {classes * per_class} or less, or data.per_class higher"
+    )
 
 
 def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
@@ -95,12 +155,11 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
                 f"{-(-size // devices) * devices}"
             )
-    if chosen["max_boxes"] is not None and chosen["max_boxes"] < 1:
-        raise UserError(f"data.max_boxes={chosen['max_boxes']} must be at least 1; None leaves boxes out")
-    if chosen["folder"] is not None and (chosen["max_boxes"] is not None or chosen["keep"]):
-        raise UserError(
-            "data.max_boxes and data.keep are for datasets by name: a folder of images has no boxes or maps"
-        )
+    for key in ("max_boxes", "keep", "points", "masks"):
+        if chosen["folder"] is not None and chosen[key] not in (None, (), []):
+            raise UserError(f"data.{key} is for datasets by name: a folder of images has no boxes, maps or points")
+    if chosen["per_class"] is not None and (chosen["per_class"] < 1 or chosen["batch"] % chosen["per_class"]):
+        raise UserError(f"data.per_class={chosen['per_class']} must be a divisor of data.batch={chosen['batch']}")
     if chosen["workers"] < 0:
         raise UserError(f"data.workers={chosen['workers']} must not be negative; 0 decodes in threads")
     if chosen["on_corrupt"] not in ("raise", "skip"):
@@ -110,19 +169,25 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
 def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
     for key in ("train_split", "eval_split"):
         catalogue.check_split(chosen["name"], chosen[key], chosen["data_dir"], f"data.{key}")
-    most = catalogue.check_annotations(chosen["name"], chosen["data_dir"], chosen["max_boxes"], chosen["keep"])
+    most = catalogue.check_annotations(chosen["name"], chosen["data_dir"], Annotations.of(chosen))
     for built in pipelines.values():
         built.check_room(most, f"the fullest example of {chosen['name']}")
     shape = catalogue.image_shape(chosen["name"], chosen["data_dir"])
     if shape is not None:
+        channels = catalogue.image_channels(chosen["name"], chosen["data_dir"], chosen["images"])
         for key, built in pipelines.items():
-            built.dry_run(shape, f"data.{key}", f"an image of {chosen['name']}")
+            built.dry_run(shape, f"data.{key}", f"an image of {chosen['name']}", channels)
     return catalogue.classes(chosen["name"], chosen["data_dir"])
 
 
 def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
-    for split, key in (("train_split", "transforms"), ("eval_split", "eval_transforms")):
-        source = folder.open_split(chosen["folder"], chosen[split], f"data.{split}")
+    parts = {
+        split: layouts.open_split(
+            chosen["folder"], chosen[split], f"data.{split}", Annotations.of(chosen), chosen["unseen_classes"]
+        )
+        for split in ("train_split", "eval_split")
+    }
+    for source, key in zip(parts.values(), ("transforms", "eval_transforms"), strict=True):
         made = {}  # shape after the transforms -> the first file that has it
         seen = set()
         for index in range(min(len(source), HEADERS)):
@@ -134,8 +199,9 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
                 raise
             if shape not in seen and len(seen) < SHAPES:
                 seen.add(shape)
-                made.setdefault(pipelines[key].dry_run(shape, f"data.{key}", source.describe(index)), index)
+                example, channels = source.describe(index), source.channels_of
+                made.setdefault(pipelines[key].dry_run(shape, f"data.{key}", example, channels), index)
             if len(made) > 1:
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))
-    return source.classes
+    return parts["train_split"].classes

@@ -1,9 +1,10 @@
 """What a dataset is to the rest: decoded examples by their index, each of which can say its name."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int32
 
 from cvjax.errors import UserError
 
@@ -43,29 +44,11 @@ class Source(Protocol):
         """Names an example for an error message."""
 
 
-def open_source(settings: Mapping[str, Any], setting: str) -> Source:
-    """Opens one split of the dataset that the settings name, preparing it where it is one of our own.
-
-    Args:
-      settings: a complete `config.data`.
-      setting: "train_split" or "eval_split".
-
-    Raises:
-      UserError: there is no such dataset, folder or split, or it is empty.
-    """
-    # Imported here: either needs this module.
-    from cvjax.data import catalogue, folder
-
-    if settings["folder"] is not None:
-        return folder.open_split(settings["folder"], settings[setting], f"data.{setting}")
-    return catalogue.open_split(
-        settings["name"],
-        settings[setting],
-        settings["data_dir"],
-        f"data.{setting}",
-        boxes=settings["max_boxes"] is not None,
-        keep=settings["keep"],
-    )
+def read_labels(source: Source) -> Int32[np.ndarray, " examples"]:
+    """Returns the labels of all examples; sources that have a method of this name need not decode images for it."""
+    if hasattr(source, "read_labels"):
+        return source.read_labels()
+    return np.array([source[index]["label"] for index in range(len(source))], np.int32)
 
 
 class Subset:
@@ -82,6 +65,10 @@ class Subset:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decodes an example."""
         return self.source[self.indices[index]]
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples."""
+        return read_labels(self.source)[np.asarray(self.indices)]
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from cvjax import data
 from cvjax.data import builders, catalogue, loading
 from cvjax.data.builders import embedded
+from cvjax.data.features import Columns
 from cvjax.errors import UserError
 
 
@@ -115,7 +116,7 @@ def test_an_example_that_cannot_be_decoded_is_named_or_skipped(capsys):
                 raise ValueError("bad bytes")
             return {"image": np.full((4, 4, 1), index, np.uint8), "label": np.int64(index)}
 
-    source = catalogue.CatalogueSplit("some", "train", "/", 6, (), ("image", "label"), Records(range(6)))
+    source = catalogue.CatalogueSplit("some", "train", "/", 6, (), Columns(("image", "label")), Records(range(6)))
     with pytest.raises(UserError, match=r"example 3 of some \(train\) cannot be read: bad bytes"):
         source[3]
     kept = loading._readable(source, "skip")

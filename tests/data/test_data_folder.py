@@ -210,3 +210,32 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch)
     monkeypatch.setattr(folder.os, "walk", walk)
     with pytest.raises(UserError, match=r"folder .*closed cannot be read: Permission denied"):
         folder.list_images(tmp_path)
+
+
+def test_evaluation_may_have_classes_that_training_lacks(tmp_path):
+    for split, name in (("train", "b"), ("train", "d"), ("test", "a"), ("test", "b"), ("test", "c"), ("val", "e")):
+        write(tmp_path / split / name / "1.png", color=(ord(name), 0, 0))
+    with pytest.raises(UserError, match=r"of class 'a', which .*data\.unseen_classes=True allows it"):
+        data.check({"folder": str(tmp_path)})
+    settings = {"folder": str(tmp_path), "unseen_classes": True}
+    assert data.check(settings) == ("b", "d")  # what a classifier of the training images tells apart
+    loaded = load(tmp_path, unseen_classes=True)
+    assert loaded.info["classes"] == ("b", "d")
+    assert set(next(loaded.train())["label"]) == {0, 1}
+    rows = everything(loaded)
+    names = [chr(round(red * 255)) for red in rows["image"][:, 0, 0, 0]]
+    assert dict(zip(names, rows["label"].tolist(), strict=True)) == {"a": 2, "b": 0, "c": 3}
+
+
+def test_with_unseen_classes_a_folder_without_splits_is_split_by_class(tmp_path):
+    for name in range(25):
+        for index in range(3):
+            write(tmp_path / f"{name:02d}" / f"{index}.png")
+    train, test = (folder.open_split(tmp_path, split, unseen_classes=True) for split in ("train", "test"))
+    parts = [{file.parent.name for file in source.files} for source in (train, test)]
+    assert not parts[0] & parts[1]
+    assert [len(part) for part in parts] == [23, 2]
+    assert (len(train), len(test)) == (69, 6)
+    assert train.classes == tuple(sorted(parts[0]))
+    assert test.classes == (*train.classes, *sorted(parts[1]))
+    assert sorted(set(test.labels)) == [23, 24]

@@ -41,7 +41,7 @@ def refused(message, devices=1, **settings):
         ({"transforms": [dict(op="resize", siz=4)]}, "no argument 'siz'. Did you mean 'size'"),
         ({"transforms": [dict(op="resize", generator=4, size=4)]}, "no argument 'generator'"),
         ({"transforms": [dict(op="resize")]}, "resize needs a value for 'size'"),
-        ({"transforms": [dict(op="resize", size="4")]}, r"size='4' of resize is not int \| Sequence\[int\]"),
+        ({"transforms": [dict(op="resize", size="4")]}, r"resize: size='4': expected int \| Sequence\[int\]"),
         ({"transforms": [dict(op="resize", size=4, method="cubic")]}, "expected one of nearest, bilinear, bicubic"),
         ({"transforms": [dict(op="flip", p=True)]}, "flip: p=True: expected float"),
         ({"transforms": [dict(op="crop", size=9, top=0, left=0)]}, r"crop\(.*\) fails on an image of digits \(8x8x1\)"),

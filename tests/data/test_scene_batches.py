@@ -8,6 +8,7 @@ import pytest
 
 from cvjax import data
 from cvjax.data import pipeline
+from cvjax.data.annotations import Annotations
 from cvjax.data.batches import Batches, transformed
 
 # What comes before the first random one is done once where the examples are in memory.
@@ -112,7 +113,7 @@ class Greys:
 
 def test_a_mosaic_draws_from_all_of_the_split_after_the_transforms_before_it():
     entries = [dict(op="adjust_brightness", delta=0.1), dict(op="mosaic", keep=0.0)]
-    built = pipeline.build(entries, max_boxes=4)
+    built = pipeline.build(entries, annotations=Annotations(max_boxes=4))
     drawn = []
     for position in range(100):
         example = transformed(Greys(), 7, built, seed=3, position=position)
@@ -133,7 +134,7 @@ def test_without_boxes_only_maps_are_moved():
 
 
 def test_an_example_with_more_boxes_than_rows_is_refused_while_it_is_read():
-    built = pipeline.build([dict(op="mosaic")], max_boxes=3)
+    built = pipeline.build([dict(op="mosaic")], annotations=Annotations(max_boxes=3))
     batches = Batches(Greys(), built, seed=0, batch=2, rows=(0, 2), endless=True)
     with pytest.raises(data.loading.UserError, match=r"grey \d+ has 1 boxes, of which transforms may make 4"):
         batches[0]

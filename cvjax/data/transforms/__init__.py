@@ -1,7 +1,7 @@
 """Image transforms on the host: plain functions (image, ...) -> image on float32 [height, width, channels] in [0, 1].
 
 Random ones take a `numpy.random.Generator` called `generator` first. Those that move pixels take a `Scene` as well: an
-image with boxes and maps, which they move along. Every function named in `__all__` can be named as the `op` of
+image with all that belongs to it, which they move along. Every function named in `__all__` can be named as the `op` of
 `data.transforms`.
 """
 
@@ -22,6 +22,7 @@ from cvjax.data.transforms.random_geometry import (
     mosaic,
     random_crop,
     random_expand,
+    random_quarter_turn,
     random_resized_crop,
     random_scale,
     random_shift,
@@ -45,6 +46,7 @@ __all__ = [
     "pad",
     "random_crop",
     "random_expand",
+    "random_quarter_turn",
     "random_resized_crop",
     "random_scale",
     "random_shift",

@@ -1,4 +1,4 @@
-"""Transforms that move pixels; given a `Scene`, its boxes and maps move along."""
+"""Transforms that move pixels; given a `Scene`, all that belongs to its image moves along."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -49,7 +49,7 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
         return image.moved(
             lambda pixels: resize(pixels, (height, width), method),
             lambda numbers: numbers[chosen],
-            scale=(width / columns, height / rows),
+            ((width / columns, 0), (0, height / rows)),
         )
     kernel = PILImage.Resampling[method.upper()]
     channels = [

@@ -1,4 +1,4 @@
-"""Transforms that move pixels at random; given a `Scene`, its boxes and maps move along."""
+"""Transforms that move pixels at random; given a `Scene`, all that belongs to its image moves along."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -164,6 +164,8 @@ def mosaic(
     """
     if not isinstance(image, Scene) or image.boxes is None:
         raise UserError("mosaic joins examples with boxes, and these have none: data.max_boxes is None")
+    if image.points is not None:
+        raise UserError("mosaic cannot join the points of four images; leave data.points None")
     if generator.random() >= p:
         return image
     height, width = image.shape[:2]
@@ -196,21 +198,41 @@ def rotate(
       UserError: there are boxes.
     """
     least, most = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), generator.uniform(least, most), 1.0)
 
     def turned(pixels: np.ndarray, value: float, flags: int = cv2.INTER_LINEAR) -> np.ndarray:
         border = (float(value),) * 4
-        return cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), flags=flags, borderValue=border)
+        after = cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), flags=flags, borderValue=border)
+        return after.reshape(pixels.shape)  # OpenCV drops a single channel
 
     if isinstance(image, Scene):
         if image.boxes is not None:
             raise UserError("rotate cannot move boxes: that of a turned object does not follow from its own")
         return image.moved(
-            lambda pixels: turned(pixels, value).reshape(height, width, channels),
+            lambda pixels: turned(pixels, value),
             lambda numbers: turned(numbers.astype(np.float32), 0.0, cv2.INTER_NEAREST).astype(numbers.dtype),
+            turn[:, :2].tolist(),
+            (turn @ (-0.5, -0.5, 1) + 0.5).tolist(),  # OpenCV counts from the middle of the first pixel
         )
-    return turned(image, value).reshape(height, width, channels)
+    return turned(image, value)
+
+
+def random_quarter_turn(
+    generator: np.random.Generator, image: Image, quarters: Sequence[int] = (0, 1, 2, 3)
+) -> Resized:
+    """Turns an image counter-clockwise by a random number of right angles.
+
+    Args:
+      generator: random numbers.
+      image: float32 [height, width, channels].
+      quarters: the numbers to choose from, each as likely; odd ones exchange height and width.
+    """
+    for _ in range(int(generator.choice(quarters)) % 4):
+        width = image.shape[1]
+        scene = isinstance(image, Scene)
+        image = image.moved(np.rot90, np.rot90, ((0, 1), (-1, 0)), (0, width)) if scene else np.rot90(image)
+    return image
 
 
 def flip(
@@ -232,8 +254,9 @@ def flip(
 
     if isinstance(image, Scene):
         height, width = image.shape[:2]
-        scale, shift = ((-1, 1), (width, 0)) if axis == "horizontal" else ((1, -1), (0, height))
-        return image.moved(mirrored, mirrored, scale, shift)
+        if axis == "horizontal":
+            return image.moved(mirrored, mirrored, ((-1, 0), (0, 1)), (width, 0))
+        return image.moved(mirrored, mirrored, ((1, 0), (0, -1)), (0, height))
     return mirrored(image)
 
 

@@ -1,11 +1,11 @@
-"""An image with what is marked on it, which transforms move along: boxes, and maps that give each pixel a number."""
+"""An image with what belongs to it, which transforms move along: further images, boxes, masks, maps and points."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Integer, Shaped
+from jaxtyping import Bool, Float32, Float64, Integer, Shaped
 
 from cvjax.errors import UserError
 
@@ -14,11 +14,50 @@ INSTANCES = "instances"  # the map whose numbers are rows of the boxes, counted 
 
 
 @dataclasses.dataclass(frozen=True)
+class Points:
+    """Points on an image, such as the landmarks of a face.
+
+    Attributes:
+      positions: x, y in pixels; (0.5, 0.5) is the middle of the first pixel.
+      visible: whether they are seen in the image.
+      mask: False where a point is padding.
+      exchange: pairs of points that a mirror exchanges, such as the left and the right eye.
+    """
+
+    positions: Float32[np.ndarray, "points 2"]
+    visible: Bool[np.ndarray, " points"]
+    mask: Bool[np.ndarray, " points"]
+    exchange: tuple[tuple[int, int], ...] = ()
+
+    def moved(
+        self, linear: Float64[np.ndarray, "2 2"], shift: Sequence[float | int], height: int, width: int
+    ) -> "Points":
+        """Moves the points; those that come to lie outside of the image are no longer visible.
+
+        Args:
+          linear: as for `Scene.moved`.
+          shift: as for `Scene.moved`.
+          height: of the image that they move to.
+          width: of the image that they move to.
+        """
+        positions = (self.positions @ linear.T + shift).astype(np.float32)
+        visible = self.visible & ((positions >= 0) & (positions <= (width, height))).all(axis=1)
+        order = np.arange(len(positions))
+        if np.linalg.det(linear) < 0:
+            for one, other in self.exchange:
+                order[[one, other]] = other, one
+        positions[~self.mask] = 0
+        return dataclasses.replace(self, positions=positions[order], visible=visible[order], mask=self.mask[order])
+
+
+@dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image and its marks. Transforms that move pixels take one in place of an image, and return one.
+    """An image and what moves with it. Transforms that move pixels take one in place of an image, and return one.
 
     Attributes:
       image: float32 [height, width, channels].
+      images: further images of the same height and width. Transforms of colours change only those that they name.
+      points: landmarks.
       boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None where boxes are not looked at.
       rows: what else is known of each box; `area`, in square pixels, changes with the scale.
       maps: integers [height, width]; 0 is background. The numbers of one called `instances` are 1 + the row of the box.
@@ -28,6 +67,9 @@ class Scene:
     boxes: Float32[np.ndarray, "objects 4"] | None = None
     rows: Mapping[str, Shaped[np.ndarray, " objects"]] = dataclasses.field(default_factory=dict)
     maps: Mapping[str, Integer[np.ndarray, "height width"]] = dataclasses.field(default_factory=dict)
+    images: Mapping[str, Float32[np.ndarray, "height width _"]] = dataclasses.field(default_factory=dict)
+    points: Points | None = None
+    masks: Bool[np.ndarray, "objects height width"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -38,23 +80,34 @@ class Scene:
         self,
         pixels: Callable[[np.ndarray], np.ndarray],
         numbers: Callable[[np.ndarray], np.ndarray],
-        scale: Sequence[float | int] = (1, 1),
+        linear: Sequence[Sequence[float | int]] = ((1, 0), (0, 1)),
         shift: Sequence[float | int] = (0, 0),
     ) -> "Scene":
         """Moves everything.
 
         Args:
-          pixels: what happens to the image.
-          numbers: what happens to a map.
-          scale: of x and y; negative where they are mirrored.
-          shift: of x and y, after scaling.
+          pixels: moves an image.
+          numbers: moves a map or a mask.
+          linear: what a column (x, y) is multiplied by: [[x from x, x from y], [y from x, y from y]].
+          shift: added to (x, y) after that.
         """
-        moved = {"image": pixels(self.image), "maps": {name: numbers(value) for name, value in self.maps.items()}}
+        moved = {
+            "image": pixels(self.image),
+            "images": {name: pixels(value) for name, value in self.images.items()},
+            "maps": {name: numbers(value) for name, value in self.maps.items()},
+        }
+        # Double precision, so that what ends at the border still does when it is scaled.
+        linear = np.asarray(linear, np.float64)
         if self.boxes is not None:
-            # Double precision, so that what ends at the border still does when it is scaled.
-            corners = self.boxes.reshape(-1, 2, 2) * np.asarray(scale, np.float64) + shift
+            corners = self.boxes.reshape(-1, 2, 2) @ linear.T + shift
             moved["boxes"] = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)  # a mirror exchanges corners
-            moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(scale[0] * scale[1]))}
+            moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(np.linalg.det(linear)))}
+        if self.masks is not None:
+            moved["masks"] = np.zeros((len(self.masks), *moved["image"].shape[:2]), bool)
+            for row, mask in enumerate(self.masks):
+                moved["masks"][row] = numbers(mask)
+        if self.points is not None:
+            moved["points"] = self.points.moved(linear, shift, *moved["image"].shape[:2])
         return dataclasses.replace(self, **moved)
 
     def clipped(self, keep: Keep) -> "Scene":
@@ -85,7 +138,7 @@ class Scene:
         return dataclasses.replace(self, boxes=boxes, rows=rows).select(kept)
 
     def select(self, chosen: Shaped[np.ndarray, " objects"]) -> "Scene":
-        """Keeps some of the boxes, and their instances.
+        """Keeps some of the boxes, and their masks and instances.
 
         Args:
           chosen: a bool each.
@@ -97,27 +150,37 @@ class Scene:
             numbers = np.where(chosen, np.cumsum(chosen), 0)
             maps[INSTANCES] = np.concatenate([[0], numbers]).astype(maps[INSTANCES].dtype)[maps[INSTANCES]]
         rows = {name: value[chosen] for name, value in self.rows.items()}
-        return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps)
+        masks = None if self.masks is None else self.masks[chosen]
+        return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps, masks=masks)
 
 
 def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -> Scene:
     """Lays scenes on one canvas, later ones on top.
 
     Args:
-      placed: top row, left column and scene; all have boxes, and the same rows and maps.
+      placed: top row, left column and scene; all have boxes, and the same rows, maps and further images.
       height: of the canvas.
       width: of the canvas.
     """
     first = placed[0][2]
     image = np.zeros((height, width, first.shape[2]), np.float32)
+    images = {name: np.zeros((height, width, value.shape[2]), np.float32) for name, value in first.images.items()}
     maps = {name: np.zeros((height, width), numbers.dtype) for name, numbers in first.maps.items()}
+    masks = (
+        None if first.masks is None else np.zeros((sum(len(scene.boxes) for *_, scene in placed), height, width), bool)
+    )
     boxes, count = [], 0
     for top, left, scene in placed:
         window = slice(top, top + scene.shape[0]), slice(left, left + scene.shape[1])
         image[window] = scene.image
+        for name, value in scene.images.items():
+            images[name][window] = value
         for name, numbers in scene.maps.items():
             maps[name][window] = numbers + count * (numbers > 0) if name == INSTANCES else numbers
+        if masks is not None:
+            masks[:, *window] = False  # of what lies below
+            masks[count : count + len(scene.boxes), *window] = scene.masks
         boxes.append(scene.boxes + np.float32([left, top, left, top]))
         count += len(scene.boxes)
     rows = {name: np.concatenate([scene.rows[name] for _, _, scene in placed]) for name in first.rows}
-    return Scene(image, np.concatenate(boxes), rows, maps)
+    return Scene(image, np.concatenate(boxes), rows, maps, images, masks=masks)

@@ -1,0 +1,56 @@
+"""What of an example is read beside its image and its numbers: the keys of `config.data` that say so, in one value."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cvjax.data.landmarks import Landmarks
+from cvjax.errors import UserError
+
+# Names in a batch that mean something else than a further image.
+RESERVED = ("image", "label", "valid", "mask", "boxes", "labels", "difficult", "crowd", "area")
+RESERVED += ("points", "visible", "points_mask", "masks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What moves with an example's image. Each attribute is the key of `config.data` of that name.
+
+    Attributes:
+      max_boxes: rows to which objects are padded; None: they are not read.
+      keep: names of maps, which give each pixel a number.
+      images: further images: their names in a batch, and where they come from.
+      points: landmarks.
+      masks: the feature of each object that holds its mask.
+    """
+
+    max_boxes: int | None = None
+    keep: tuple[str, ...] = ()
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    points: Landmarks | None = None
+    masks: str | None = None
+
+    @classmethod
+    def of(cls, config_data: Mapping[str, Any]) -> "Annotations":
+        """Picks them out of a config's `data`.
+
+        Raises:
+          UserError: no dataset could have them.
+        """
+        given = {field.name: config_data[field.name] for field in dataclasses.fields(cls) if field.name in config_data}
+        given["keep"] = tuple(given.get("keep", ()))
+        if given.get("max_boxes") is not None and given["max_boxes"] < 1:
+            raise UserError(f"data.max_boxes={given['max_boxes']} must be at least 1; None leaves boxes out")
+        if given.get("masks") is not None and given.get("max_boxes") is None:
+            raise UserError(f"data.masks={given['masks']!r}: masks belong to boxes, so set data.max_boxes too")
+        for name, source in given.get("images", {}).items():
+            if name in (*RESERVED, *given["keep"]):
+                raise UserError(f"data.images: {name!r} is taken in a batch; choose another name, such as 'target'")
+            if not isinstance(source, str) or not source:
+                raise UserError(f"data.images.{name}={source!r} must be text: where the image comes from")
+        if given.get("points") is not None:
+            given["points"] = Landmarks.of(given["points"])
+        return cls(**given)
+
+
+NONE = Annotations()

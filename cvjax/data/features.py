@@ -1,0 +1,131 @@
+"""Features of a TFDS dataset: which of them are read, and what an example is made of."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from cvjax.data import objects
+from cvjax.data.annotations import Annotations
+from cvjax.data.landmarks import Landmarks
+from cvjax.errors import UserError, suggest
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The features that are read of each example, by what they are.
+
+    Attributes:
+      numbers: the image, and numbers of a shape that is known; they stack as they are.
+      boxes: whether objects are read, as `cvjax.data.objects.read` gives them.
+      maps: images of integers, read as int32 [height, width].
+      texts: strings.
+      images: further images, (name in a batch, feature) each.
+      points: landmarks.
+      masks: the feature of each object that holds its mask.
+    """
+
+    numbers: tuple[str, ...] = ("image",)
+    boxes: bool = False
+    maps: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    images: tuple[tuple[str, str], ...] = ()
+    points: Landmarks | None = None
+    masks: str | None = None
+
+    def read(self, example: Mapping[str, Any], one_based: bool = False) -> dict[str, np.ndarray]:
+        """Makes an example of what TFDS decoded.
+
+        Args:
+          example: as TFDS decodes it.
+          one_based: as for `cvjax.data.objects.read`.
+
+        Raises:
+          ValueError: a further image or a mask is of another size than the image, or there are too many points.
+        """
+        read = {key: _narrow(example[key]) for key in self.numbers}
+        height, width = read["image"].shape[:2]
+        if self.boxes:
+            read |= objects.read(example["objects"], height, width, one_based)
+        if self.masks:
+            read["masks"] = objects.read_masks(example["objects"][self.masks], height, width)
+        read |= {key: example[key][..., 0].astype(np.int32) for key in self.maps}
+        for name, feature in self.images:
+            read[name] = np.asarray(example[feature])
+            if read[name].shape[:2] != (height, width):
+                size = "x".join(map(str, read[name].shape[:2]))
+                raise ValueError(f"`image` is {height}x{width} and `{feature}`, which should move with it, {size}")
+        if self.points:
+            read |= self.points.read(example[self.points.feature], height, width)
+        return read | {key: np.array(example[key].decode()) for key in self.texts}
+
+
+def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotations, boxes: bool = False) -> Columns:
+    """Selects what is read of a dataset.
+
+    Args:
+      name: the dataset's, for messages.
+      features: all that it has.
+      annotations: what is wanted beside the image and numbers.
+      boxes: read objects where there are any, even if `annotations` leaves them out.
+
+    Raises:
+      UserError: the dataset lacks what is wanted.
+    """
+    there = dict(features.items())
+    found = bool(objects.annotated(features))
+    if annotations.max_boxes is not None and not found:
+        wanted = annotations.max_boxes
+        raise UserError(f"data.max_boxes={wanted}: {name} has no objects with boxes and labels; leave it None")
+    maps = [key for key, feature in there.items() if _is_image(key, feature) and feature.shape[-1] == 1]
+    texts = [key for key, feature in there.items() if isinstance(feature, tfds.features.Text)]
+    for key in annotations.keep:
+        if key not in (*maps, *texts):
+            raise UserError(f"data.keep: {name} has no map or text {key!r}. {suggest(key, (*maps, *texts))}")
+    known = objects.masks(features)
+    if annotations.masks is not None and annotations.masks not in known:
+        there_is = suggest(annotations.masks, known) if known else "None of their features is one"
+        raise UserError(f"data.masks={annotations.masks!r}: the objects of {name} have no such mask. {there_is}")
+    points = annotations.points and annotations.points.resolved(name, there)
+    apart = (points.feature,) if points else ()
+    numbers = tuple(sorted(key for key, feature in there.items() if key not in apart and _stacks(key, feature)))
+    images = [key for key, feature in there.items() if isinstance(feature, tfds.features.Image)]
+    for key, source in annotations.images.items():
+        if source not in images:
+            raise UserError(f"data.images.{key}={source!r}: {name} has no such image. {suggest(source, images)}")
+        if key in numbers:
+            raise UserError(f"data.images: {name} has a feature {key!r} already; choose another name, such as 'target'")
+    return Columns(
+        numbers=numbers,
+        boxes=found if boxes else annotations.max_boxes is not None,
+        maps=tuple(key for key in maps if key in annotations.keep),
+        texts=tuple(key for key in texts if key in annotations.keep),
+        images=tuple(annotations.images.items()),
+        points=points,
+        masks=annotations.masks,
+    )
+
+
+def _is_image(name: str, feature: Any) -> bool:
+    """Whether a feature is an image beside the first. It is read only where that is asked for."""
+    return isinstance(feature, tfds.features.Image) and name != "image"
+
+
+def _stacks(name: str, feature: Any) -> bool:
+    """Whether a feature stacks into arrays: the image, and numbers of a shape that is known."""
+    info = feature.get_tensor_info()
+    return name == "image" or (
+        isinstance(info, tfds.features.TensorInfo)
+        and None not in info.shape
+        and np.dtype(info.np_dtype).kind in "biuf"
+        and not _is_image(name, feature)
+    )
+
+
+def _narrow(value: Any) -> np.ndarray:
+    """Makes 64-bit numbers 32-bit, as JAX would."""
+    value = np.asarray(value)
+    narrow = {np.int64: np.int32, np.uint64: np.uint32, np.float64: np.float32}.get(value.dtype.type)
+    return value.astype(narrow) if narrow else value

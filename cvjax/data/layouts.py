@@ -1,0 +1,160 @@
+"""What a user's folder may hold: images, IDX files, and a second image of each, in a folder of its own or side by side.
+
+`data.images` names the further images and says where they come from:
+
+    {"target": "photos/edges"}   the file of the same name below that folder; its suffix may differ
+    {"target": "right"}          the files show both, `image` on the left and `target` on the right
+    {"target": "left"}           the other direction: `image` is the right half
+    {"target": "image"}          a copy of `image`, such as the colours of one that transforms make grey
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32
+
+from cvjax.data import folder, idx
+from cvjax.data.annotations import NONE, Annotations
+from cvjax.data.folder import FolderSplit
+from cvjax.data.idx import IdxSplit
+from cvjax.data.sources import CorruptExample
+from cvjax.errors import UserError
+
+COPY, SIDES = "image", ("left", "right")
+
+
+@dataclasses.dataclass(frozen=True)
+class Accompanied:
+    """A folder's images with further ones.
+
+    Attributes:
+      source: the images alone.
+      images: as `data.images`.
+      files: those of the further images that have files of their own.
+      channels_of: how many channels each further image has.
+    """
+
+    source: FolderSplit
+    images: Mapping[str, str]
+    files: Mapping[str, tuple[Path, ...]]
+    channels_of: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """What the folder is called."""
+        return self.source.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.source.classes
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Decodes an example."""
+        example = self.source[index]
+        if self._halved:
+            left, right = np.split(example["image"], [self._half(example["image"].shape[1], index)], axis=1)
+            example["image"], other = (right, left) if "left" in self.images.values() else (left, right)
+        for name, given in self.images.items():
+            if given in SIDES:
+                example[name] = other
+            elif given == COPY:
+                example[name] = example["image"]
+            else:
+                example[name] = folder.decode(self.files[name][index], self.channels_of[name])
+                self._check_size(index, example["image"].shape[:2], name, example[name].shape[:2])
+        return example
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples."""
+        return self.source.read_labels()
+
+    def describe(self, index: int) -> str:
+        """Names an example for an error message."""
+        return self.source.describe(index)
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Reads the shape of `image` from the files' first bytes, and holds those of the others against it."""
+        height, width, channels = self.source.shape(index)
+        if self._halved:
+            width = self._half(width, index)
+        for name, files in self.files.items():
+            self._check_size(index, (height, width), name, folder.read_size(files[index]))
+        return height, width, channels
+
+    @property
+    def _halved(self) -> bool:
+        return bool(set(SIDES) & set(self.images.values()))
+
+    def _half(self, width: int, index: int) -> int:
+        if width % 2:
+            raise CorruptExample(f"{self.describe(index)} is {width} pixels wide, which makes no two halves")
+        return width // 2
+
+    def _check_size(self, index: int, size: tuple[int, int], name: str, other: tuple[int, int]) -> None:
+        if size != other:
+            first, second = ("x".join(map(str, sides)) for sides in (size, other))
+            file = self.files[name][index]
+            raise CorruptExample(f"{self.describe(index)} is {first}, and {file}, which should move with it, {second}")
+
+
+def open_split(
+    root: str | Path,
+    split: str,
+    setting: str = "split",
+    annotations: Annotations = NONE,
+    unseen_classes: bool = False,
+) -> FolderSplit | Accompanied | IdxSplit:
+    """Opens one split of a folder: of its IDX files where it has any, else of its images.
+
+    Args:
+      root: the folder's path.
+      split: one of its splits.
+      setting: the setting to name in a message.
+      annotations: what is to be read beside images and labels.
+      unseen_classes: as for `cvjax.data.folder.open_split`.
+
+    Raises:
+      UserError: as `open_split` of `cvjax.data.folder` and `cvjax.data.idx`; or an image has no counterpart.
+    """
+    images = annotations.images
+    if idx.find(Path(root).expanduser()):
+        if images:
+            raise UserError(f"data.images is for folders of image files, and {root} has IDX files")
+        return idx.open_split(Path(root).expanduser(), split, setting)
+    source = folder.open_split(root, split, setting, unseen_classes)
+    if not images:
+        return source
+    if set(SIDES) <= set(images.values()):
+        raise UserError(f'data.images={dict(images)}: `image` is one half, so name "left" or "right", not both')
+    files, channels = {}, {}
+    for name, given in images.items():
+        channels[name] = source.channels
+        if given not in (COPY, *SIDES):
+            there, found = folder.open_root(given, f"data.images.{name}")
+            files[name] = _counterparts(source, there, found, name)
+            channels[name] = folder.count_channels(found)
+    return Accompanied(source, images, files, channels)
+
+
+def _counterparts(source: FolderSplit, root: Path, found: list[Path], name: str) -> tuple[Path, ...]:
+    """Finds the file of the same relative name for each image; where there are several, that of the same suffix."""
+    by_name = {}
+    for file in found:
+        by_name.setdefault(file.relative_to(root).with_suffix(""), []).append(file)
+    counterparts = []
+    for file in source.files:
+        relative = file.relative_to(source.root)
+        several = by_name.get(relative.with_suffix(""), [])
+        same = [other for other in several if other.suffix == file.suffix] or several
+        if len(same) != 1:
+            there = f"there are several: {', '.join(map(str, same))}" if same else f"{root} has no {relative}"
+            raise UserError(f"data.images.{name}: {file} needs one counterpart, but {there}")
+        counterparts.append(same[0])
+    return tuple(counterparts)
