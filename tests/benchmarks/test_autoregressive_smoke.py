@@ -52,8 +52,8 @@ def test_torchs_network_is_ours(benchmark):
         images = placed[0]["image"]
         net = benchmark.network(config)
         levels = config["recipe"]["levels"]
-        inputs = benchmark.autoregressive.quantise(images, levels) / (levels - 1)
-        ours = benchmark.autoregressive.bits_per_dim(jax.jit(net.apply)({"params": params}, inputs), inputs).mean()
+        inputs = benchmark.pixel_model.quantise(images, levels) / (levels - 1)
+        ours = benchmark.pixel_model.bits_per_dim(jax.jit(net.apply)({"params": params}, inputs), inputs).mean()
         found = peer(torch_images({"image": images}))
         np.testing.assert_allclose(ours, found.item(), rtol=1e-5)  # float32
 

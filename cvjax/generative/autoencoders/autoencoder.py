@@ -25,7 +25,20 @@ import optax
 from jaxtyping import Array, Float, Key, Shaped
 
 from cvjax import optim
-from cvjax.core import Batch, Metrics, Params, Pictures, Recipe, State, check_images, descend
+from cvjax.core import (
+    Batch,
+    Metrics,
+    Params,
+    Pictures,
+    Recipe,
+    State,
+    Variables,
+    advance,
+    check_images,
+    descend,
+    start,
+    variables,
+)
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders import latents, uses
 from cvjax.generative.autoencoders.penalties import jacobian_norm, kl_sparsity, sigmoid_jacobian_norm
@@ -38,6 +51,7 @@ Loss = Literal["squared_error", "cross_entropy"]
 Sparsity = Literal["none", "kl", "l1"]
 Images = Float[Array, "batch height width channels"]
 Codes = Float[Array, "batch codes"]
+Networks = Mapping[str, Variables]  # of the encoder and the decoder
 Rows = dict[str, Shaped[Array, "batch ..."]]
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh, "elu": nn.elu}
@@ -182,28 +196,37 @@ class Autoencoder:
     measure: Literal["none", "digits"]
     tx: optax.GradientTransformation
 
-    def encode(self, params: Params, images: Images) -> Codes:
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Returns both networks by name."""
+        return {"encoder": self.encoder, "decoder": self.decoder}
+
+    def trained(self, state: State) -> Networks:
+        """Returns the variables of both networks."""
+        return {name: variables(state, name) for name in self.networks}
+
+    def encode(self, networks: Networks, images: Images) -> Codes:
         """Returns the codes of images."""
-        return self.encoder.apply({"params": params["encoder"]}, images)
+        return self.encoder.apply(networks["encoder"], images)
 
-    def decode_logits(self, params: Params, codes: Codes) -> Images:
+    def decode_logits(self, networks: Networks, codes: Codes) -> Images:
         """Returns what the decoder makes of codes: logits for cross-entropy, else images not clipped."""
-        kernels = encoder_kernels(params["encoder"]) if self.decoder.tied else ()
-        return self.decoder.apply({"params": params["decoder"]}, codes, kernels)
+        kernels = encoder_kernels(networks["encoder"]["params"]) if self.decoder.tied else ()
+        return self.decoder.apply(networks["decoder"], codes, kernels)
 
-    def decode(self, params: Params, codes: Codes) -> Images:
+    def decode(self, networks: Networks, codes: Codes) -> Images:
         """Returns images in [0, 1]."""
-        outputs = self.decode_logits(params, codes)
+        outputs = self.decode_logits(networks, codes)
         return jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else jnp.clip(outputs, 0.0, 1.0)
 
-    def penalties(self, params: Params, images: Images, codes: Codes) -> Metrics:
+    def penalties(self, networks: Networks, images: Images, codes: Codes) -> Metrics:
         """Computes the penalties of codes, and of the images that were encoded, each times its weight."""
         terms, net = {}, self.encoder
         if self.contractive:
             if not net.hidden and not net.convolutional and net.code_activation == "sigmoid":
-                norm = sigmoid_jacobian_norm(codes, params["encoder"]["code"]["kernel"])
+                norm = sigmoid_jacobian_norm(codes, networks["encoder"]["params"]["code"]["kernel"])
             else:
-                norm = jacobian_norm(functools.partial(self.encode, params), images)
+                norm = jacobian_norm(functools.partial(self.encode, networks), images)
             terms["contractive"] = self.contractive * norm.mean()
         if self.sparsity == "kl":
             terms["sparsity"] = self.sparsity_weight * kl_sparsity(codes, self.sparsity_target).sum()
@@ -215,12 +238,11 @@ class Autoencoder:
         """Initialises both nets, their optimiser, and the moments of the codes."""
         check_images(batch, self.decoder.shape)
         encoder_key, decoder_key = jax.random.split(key)
-        codes, variables = self.encoder.init_with_output(encoder_key, batch["image"])
-        kernels = encoder_kernels(variables["params"]) if self.decoder.tied else ()
-        decoder = self.decoder.init(decoder_key, codes, kernels)["params"]
-        params = {"encoder": variables["params"], "decoder": decoder}
-        extra = {"codes": latents.Moments.standard(codes.shape[1])}
-        return State(step=jnp.int32(0), params=params, opt={"autoencoder": self.tx.init(params)}, extra=extra)
+        codes, encoder = self.encoder.init_with_output(encoder_key, batch["image"])
+        kernels = encoder_kernels(encoder["params"]) if self.decoder.tied else ()
+        networks = {"encoder": encoder, "decoder": self.decoder.init(decoder_key, codes, kernels)}
+        opt = {"autoencoder": self.tx.init({name: held["params"] for name, held in networks.items()})}
+        return start(networks, opt, extra={"codes": latents.Moments.standard(codes.shape[1])})
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes a step down the loss of the clean images, reconstructed from corrupted ones, and the penalties."""
@@ -228,24 +250,25 @@ class Autoencoder:
         error = cross_entropy if self.loss == "cross_entropy" else squared_error
 
         def loss_fn(params):
-            codes = self.encode(params, noisy)
-            reconstruction = error(batch["image"], self.decode_logits(params, codes)).mean()
-            terms = {"reconstruction": reconstruction, **self.penalties(params, noisy, codes)}
+            networks = {name: {"params": value} for name, value in params.items()}
+            codes = self.encode(networks, noisy)
+            reconstruction = error(batch["image"], self.decode_logits(networks, codes)).mean()
+            terms = {"reconstruction": reconstruction, **self.penalties(networks, noisy, codes)}
             return sum(terms.values()), terms
 
         params, opt, total, terms = descend(self.tx, loss_fn, state.params, state.opt["autoencoder"])
         metrics = {"loss/total": total, **{f"loss/{name}": value for name, value in terms.items()}}
-        codes = self.encode(state.params, batch["image"])  # of clean images, whatever has been learnt from
+        codes = self.encode(self.trained(state), batch["image"])  # of clean images, whatever has been learnt from
         extra = {"codes": state.extra["codes"].updated(codes, state.step)}
-        return State(state.step + 1, params, {"autoencoder": opt}, extra), metrics
+        return advance(state, params, {"autoencoder": opt}, extra=extra), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
         """Computes what `score` and, for digits, the pictures want to know of each image."""
-        params, images = state.params, batch["image"]
+        networks, images = self.trained(state), batch["image"]
         noise_key, sample_key = jax.random.split(key)
-        encode, decode = functools.partial(self.encode, params), functools.partial(self.decode, params)
+        encode, decode = functools.partial(self.encode, networks), functools.partial(self.decode, networks)
         codes = encode(images)
-        outputs = self.decode_logits(params, codes)  # of a linear decoder not clipped, as principal components are not
+        outputs = self.decode_logits(networks, codes)  # not clipped, as principal components are not
         reconstruction = jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else outputs
         rows = {"code": codes, "squared_error": jnp.square(images - reconstruction).mean(axis=(1, 2, 3))}
         if self.contractive or not self.encoder.convolutional:
@@ -275,14 +298,16 @@ class Autoencoder:
     @functools.partial(jax.jit, static_argnums=0)
     def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Rows]:
         """Makes what of the pictures is made on the device, and the rows that the others are made of."""
-        params, images, codes = state.params, batch["image"], self.encode(state.params, batch["image"])
-        columns = [images, self.decode(params, codes)]
+        networks, images = self.trained(state), batch["image"]
+        encode, decode = functools.partial(self.encode, networks), functools.partial(self.decode, networks)
+        codes = encode(images)
+        columns = [images, decode(codes)]
         if self.corruption != "none":
             noisy = corrupt(key, images, self.corruption, self.corruption_level)
-            columns = [jnp.clip(noisy, 0, 1), self.decode(params, self.encode(params, noisy)), images]
+            columns = [jnp.clip(noisy, 0, 1), decode(encode(noisy)), images]
         few = jnp.stack([column[:32] for column in columns], axis=1).reshape(-1, *images.shape[1:])
-        shown = latents.pictures(functools.partial(self.decode, params), codes, state.extra["codes"])
-        shown |= {"reconstructions": few, "samples": self.sample(state, key, 64)["image"]}
+        shown = latents.pictures(decode, codes, state.extra["codes"])
+        shown |= {"reconstructions": few, "samples": decode(state.extra["codes"].sample(key, 64))}
         return shown, self.eval_step(state, batch, key) if self.measure == "digits" else {"code": codes}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
@@ -291,14 +316,25 @@ class Autoencoder:
         shown |= latents.latent_map(rows["code"], batch)
         return shown | (uses.pictures(rows, batch) if self.measure == "digits" else {})
 
-    def predict(self, state: State, inputs: Batch) -> Rows:
+    @functools.partial(jax.jit, static_argnums=0)
+    def reconstruct(self, state: State, images: Images) -> Rows:
         """Returns codes, and the images that they are decoded to."""
-        codes = self.encode(state.params, inputs["image"])
-        return {"image": self.decode(state.params, codes), "code": codes}
+        networks = self.trained(state)
+        codes = self.encode(networks, images)
+        return {"image": self.decode(networks, codes), "code": codes}
 
-    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> Rows:
+        """Reconstructs images; the codes are beside them."""
+        return self.reconstruct(state, inputs["image"])
+
+    @functools.partial(jax.jit, static_argnums=0, static_argnames="count")
+    def draw(self, key: Key[Array, ""], state: State, count: int) -> Images:
         """Decodes codes drawn from a Gaussian with the moments of the training set's."""
-        return {"image": self.decode(state.params, state.extra["codes"].sample(key, count))}
+        return self.decode(self.trained(state), state.extra["codes"].sample(key, count))
+
+    def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
+        """Draws images by a Gaussian fitted to the codes."""
+        return {"image": self.draw(key, state, count=inputs["count"])}
 
 
 def recipe(

@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from cvjax import optim
-from cvjax.core import Batch, Metrics, Params, Pictures, Recipe, State, check_images, descend
+from cvjax.core import Batch, Metrics, Pictures, Recipe, State, advance, check_images, descend, start, variables
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders import latents
 from cvjax.generative.autoencoders.likelihoods import Likelihood, Outputs, dequantise, expected_image, log_likelihood
@@ -185,13 +185,10 @@ class VAE:
         """Bits per dimension in one nat per image."""
         return 1 / (math.prod(self.decoder.shape) * math.log(2))
 
-    def encode(self, params: Params, images: Images, **options: Any) -> tuple[Latents, Latents]:
-        """Returns mean and log-variance of the posteriors of images; options are those of `encoder.apply`."""
-        return self.encoder.apply({"params": params["encoder"]}, images, **options)
-
-    def decode(self, params: Params, z: Latents, **options: Any) -> Outputs:
-        """Returns the parameters of each pixel's distribution; options are those of `decoder.apply`."""
-        return self.decoder.apply({"params": params["decoder"]}, z, **options)
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Returns both networks by name."""
+        return {"encoder": self.encoder, "decoder": self.decoder}
 
     def observe(self, key: Key[Array, ""], images: Images) -> Images:
         """Draws what the likelihood speaks of: binary, or continuous, or the images as they are."""
@@ -203,10 +200,11 @@ class VAE:
         """Initialises both nets and their optimiser."""
         check_images(batch, self.decoder.shape)
         encoder_key, decoder_key = jax.random.split(key)
-        encoder = self.encoder.init(encoder_key, batch["image"])["params"]
-        decoder = self.decoder.init(decoder_key, jnp.zeros((1, self.encoder.latent)))["params"]
-        params = {"encoder": encoder, "decoder": decoder}
-        return State(step=jnp.int32(0), params=params, opt={"vae": self.tx.init(params)}, extra={})
+        networks = {
+            "encoder": self.encoder.init(encoder_key, batch["image"]),
+            "decoder": self.decoder.init(decoder_key, jnp.zeros((1, self.encoder.latent))),
+        }
+        return start(networks, {"vae": self.tx.init({name: held["params"] for name, held in networks.items()})})
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes a step down the negative bound, the divergence weighed by beta, with one latent an image."""
@@ -214,9 +212,10 @@ class VAE:
         images = self.observe(observe_key, batch["image"])
 
         def loss_fn(params):
-            mean, log_variance = self.encode(params, images, train=True, rngs={"dropout": encoder_key})
+            encoder, decoder = {"params": params["encoder"]}, {"params": params["decoder"]}
+            mean, log_variance = self.encoder.apply(encoder, images, train=True, rngs={"dropout": encoder_key})
             z = mean + jnp.exp(log_variance / 2) * jax.random.normal(noise_key, mean.shape)
-            pixels = self.decode(params, z, train=True, rngs={"dropout": decoder_key})
+            pixels = self.decoder.apply(decoder, z, train=True, rngs={"dropout": decoder_key})
             reconstruction = -log_likelihood(self.likelihood, pixels, images, self.levels).mean()
             divergence = gaussian_kl(mean, log_variance).sum(axis=1).mean()
             return reconstruction + self.beta * divergence, (reconstruction, divergence)
@@ -224,22 +223,22 @@ class VAE:
         params, opt, loss, (reconstruction, divergence) = descend(self.tx, loss_fn, state.params, state.opt["vae"])
         metrics = {"loss/total": loss, "loss/reconstruction": reconstruction, "loss/kl": divergence}
         metrics["bits/bits_per_dim"] = (reconstruction + divergence) * self.bits
-        return state.replace(step=state.step + 1, params=params, opt={"vae": opt}), metrics
+        return advance(state, params, {"vae": opt}), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
         """Computes both bounds and the posterior of each image and, for digits, two samples of the prior beside it."""
         observe_key, sample_key, prior_key = jax.random.split(key, 3)
         images = self.observe(observe_key, batch["image"])
-        mean, log_variance = self.encode(state.params, images)
+        mean, log_variance = self.encoder.apply(variables(state, "encoder"), images)
 
         def log_p_x(z):
-            return log_likelihood(self.likelihood, self.decode(state.params, z), images, self.levels)
+            return log_likelihood(self.likelihood, self.decode(state, z), images, self.levels)
 
         nats = bounds(sample_key, log_p_x, mean, log_variance, self.importance_samples)
         rows = {"bits": -nats * self.bits, "divergence": gaussian_kl(mean, log_variance), "mean": mean}
         if self.measure == "digits":
             z = jax.random.normal(prior_key, (2 * len(images), self.encoder.latent))
-            samples = expected_image(self.likelihood, self.decode(state.params, z))
+            samples = expected_image(self.likelihood, self.decode(state, z))
             rows["samples"] = samples.reshape(-1, 2, *self.decoder.shape)
         return rows
 
@@ -260,22 +259,26 @@ class VAE:
             figures |= latents.sample_figures(samples)
         return figures
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def reconstruct(self, params: Params, images: Images) -> Images:
-        """Returns the mean images of the posteriors' means."""
-        mean, _ = self.encode(params, images)
-        return self.from_prior(params, mean)
+    def decode(self, state: State, z: Latents) -> Outputs:
+        """Returns the parameters of each pixel's distribution."""
+        return self.decoder.apply(variables(state, "decoder"), z)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def from_prior(self, params: Params, z: Latents) -> Images:
+    def reconstruct(self, state: State, images: Images) -> Images:
+        """Returns the mean images of the posteriors' means."""
+        mean, _ = self.encoder.apply(variables(state, "encoder"), images)
+        return self.from_prior(state, mean)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def from_prior(self, state: State, z: Latents) -> Images:
         """Returns the mean images of latents."""
-        return expected_image(self.likelihood, self.decode(params, z))
+        return expected_image(self.likelihood, self.decode(state, z))
 
     @functools.partial(jax.jit, static_argnums=0)
     def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Latents]:
         """Makes what of the pictures is made on the device, and the posteriors' means for the map."""
-        mean, _ = self.encode(state.params, batch["image"])
-        draw, images = functools.partial(self.from_prior, state.params), batch["image"]
+        mean, _ = self.encoder.apply(variables(state, "encoder"), batch["image"])
+        draw, images = functools.partial(self.from_prior, state), batch["image"]
         pairs = jnp.stack([images[:32], draw(mean[:32])], axis=1).reshape(-1, *images.shape[1:])
         shown = latents.pictures(draw, mean, latents.Moments.standard(self.encoder.latent))
         samples = draw(jax.random.normal(key, (64, self.encoder.latent)))
@@ -286,13 +289,13 @@ class VAE:
         shown, mean = self.show(key, state, batch)
         return shown | latents.latent_map(mean, batch)
 
-    def predict(self, state: State, inputs: Batch) -> dict[str, Images]:
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Reconstructs images."""
-        return {"image": self.reconstruct(state.params, inputs["image"])}
+        return {"image": self.reconstruct(state, inputs["image"])}
 
-    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
+    def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
         """Draws images from the prior."""
-        return {"image": self.from_prior(state.params, jax.random.normal(key, (count, self.encoder.latent)))}
+        return {"image": self.from_prior(state, jax.random.normal(key, (inputs["count"], self.encoder.latent)))}
 
 
 def recipe(

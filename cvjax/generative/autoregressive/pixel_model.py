@@ -24,8 +24,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from cvjax import core, optim
-from cvjax.core import Batch, Metrics, Pictures, Recipe, State, check_images, descend
+from cvjax import optim
+from cvjax.core import Batch, Metrics, Pictures, Recipe, State, advance, check_images, descend, start, variables
 from cvjax.errors import UserError
 from cvjax.metrics import digits
 
@@ -215,6 +215,16 @@ class PixelModel:
     samples_per_example: int
     tx: optax.GradientTransformation
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Returns the network under its name."""
+        return {self.name: self.net}
+
+    @property
+    def sample_inputs(self) -> tuple[str, ...]:
+        """Returns what `sample` reads beside the count."""
+        return ("label",) if self.net.classes else ()
+
     def snap(self, images: Images) -> Images:
         """Rounds to the levels: what is told of the values before may be no finer than what they count as."""
         return quantise(images, self.net.levels) / (self.net.levels - 1)
@@ -230,9 +240,8 @@ class PixelModel:
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes parameters and their average."""
         check_images(batch, self.shape)
-        params = {self.name: self.net.init(key, batch["image"], self.labels(batch))["params"]}
-        opt = {self.name: self.tx.init(params[self.name])}
-        return State(step=jnp.int32(0), params=params, opt=opt, extra={"ema": jax.tree.map(jnp.copy, params)})
+        networks = {self.name: self.net.init(key, batch["image"], self.labels(batch))}
+        return start(networks, {self.name: self.tx.init(networks[self.name]["params"])}, averaged=(self.name,))
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes one step down the bits per dimension."""
@@ -242,16 +251,14 @@ class PixelModel:
             return self.bits(params, images, labels, train=True, rngs={"dropout": key}).mean(), None
 
         params, opt, loss, _ = descend(self.tx, loss_fn, state.params[name], state.opt[name])
-        average = core.moving_average(state.extra["ema"], {name: params}, state.step, self.ema)
-        state = State(step=state.step + 1, params={name: params}, opt={name: opt}, extra={"ema": average})
-        return state, {"loss/bits_per_dim": loss}
+        return advance(state, {name: params}, {name: opt}, keep=self.ema), {"loss/bits_per_dim": loss}
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames="rows")
     def draw(
         self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None = None, rows: int = 0
     ) -> Images:
         """Draws what is below the first rows of images, by the averaged parameters."""
-        return sample(key, self.net, state.extra["ema"][self.name], images, labels, rows)
+        return sample(key, self.net, variables(state, self.name)["params"], images, labels, rows)
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames="rows")
     def complete(self, key: Key[Array, ""], state: State, images: Images, rows: int) -> Images:
@@ -260,14 +267,15 @@ class PixelModel:
         if self.net.classes:
 
             def apply(images, labels):
-                return self.net.apply({"params": state.extra["ema"][self.name]}, images, labels)
+                return self.net.apply(variables(state, self.name), images, labels)
 
             labels = likeliest_class(apply, images, self.net.classes, rows)
         return self.draw(key, state, images, labels, rows=rows)
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
         """Measures held-out images, and samples of the same classes."""
-        images, labels, params = self.snap(batch["image"]), self.labels(batch), state.extra["ema"][self.name]
+        images, labels = self.snap(batch["image"]), self.labels(batch)
+        params = variables(state, self.name)["params"]
         rows = (len(images), self.samples_per_example)
         wanted = None if labels is None else jnp.repeat(labels, self.samples_per_example)
         samples = self.draw(key, state, jnp.zeros((math.prod(rows), *self.shape)), wanted)
@@ -306,14 +314,36 @@ class PixelModel:
         samples = self.draw(draw_key, state, jnp.zeros((side**2, *self.shape)), labels)
         return {"samples": samples, "completions": rows.reshape(-1, *self.shape)}
 
-    def predict(self, state: State, inputs: Batch) -> dict[str, Images]:
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Draws the lower halves of images."""
-        return {"image": self.complete(jax.random.key(0), state, inputs["image"], rows=self.shape[0] // 2)}
+        return {"image": self.complete(key, state, inputs["image"], rows=self.shape[0] // 2)}
 
-    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
-        """Draws images, of the classes in turn."""
-        labels = jnp.arange(count) % self.net.classes if self.net.classes else None
+    def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
+        """Draws images of the classes in `label`, or of all classes in turn."""
+        count, labels = inputs["count"], None
+        if self.net.classes:
+            labels = np.asarray(inputs.get("label", np.arange(count) % self.net.classes))
+            labels = check_labels(labels, count, self.net.classes)
         return {"image": self.draw(key, state, jnp.zeros((count, *self.shape)), labels)}
+
+
+def check_labels(labels: Int[np.ndarray, "..."], count: int, classes: int) -> Int[np.ndarray, " count"]:
+    """Checks the classes that images are to be drawn of.
+
+    Args:
+      labels: one an image, or a single one for all.
+      count: number of images.
+      classes: number of classes.
+
+    Returns:
+      One label an image.
+
+    Raises:
+      UserError: another number of labels, or a class that there is not.
+    """
+    if labels.shape not in ((), (count,)) or not ((labels >= 0) & (labels < classes)).all():
+        raise UserError(f"label={labels.tolist()}: expected classes from 0 to {classes - 1}, one or {count} of them.")
+    return np.broadcast_to(labels, (count,)).astype(np.int32)
 
 
 def make_recipe(

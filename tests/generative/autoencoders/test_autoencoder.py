@@ -59,11 +59,11 @@ def test_rivals_are_given_the_same_noise_and_moments_are_of_clean_codes(images):
     batch = {"image": images}
     state = jax.jit(recipe.init)(jax.random.key(0), batch)
     outputs = jax.jit(recipe.eval_step)(state, batch, jax.random.key(1))
-    codes = recipe.predict(state, {"image": outputs["noisy"]})
+    codes = recipe.predict(state, {"image": outputs["noisy"]}, KEY)
     np.testing.assert_allclose(codes["image"], outputs["denoised"], atol=1e-6)
     assert outputs["noisy"].min() < -0.5 and outputs["noisy"].max() > 1.5
     after, _ = jax.jit(recipe.train_step)(state, batch, jax.random.key(2))
-    expected = state.extra["codes"].updated(recipe.predict(state, batch)["code"], state.step)
+    expected = state.extra["codes"].updated(recipe.predict(state, batch, KEY)["code"], state.step)
     np.testing.assert_allclose(after.extra["codes"].mean, expected.mean, atol=1e-6)
 
 
@@ -157,9 +157,9 @@ def test_training_lowers_the_loss_which_is_the_sum_of_its_terms(images, name):
     assert ("psnr_gain" in figures) == ("corruption" in options) and ("jacobian_norm" in figures) != (
         "convolutional" in options
     )
-    shown = recipe.predict(state, batch)["image"]
+    shown = recipe.predict(state, batch, KEY)["image"]
     assert shown.shape == images.shape and shown.min() >= 0 and shown.max() <= 1
-    assert recipe.sample(state, KEY, 3)["image"].shape == (3, 8, 8, 1)
+    assert recipe.sample(state, KEY, {"count": 3})["image"].shape == (3, 8, 8, 1)
 
 
 def test_black_images_give_finite_losses_gradients_and_figures():

@@ -126,10 +126,10 @@ def test_training_lowers_the_bound_and_figures_are_consistent(images, options):
     figures = recipe.score([(batch, outputs)])
     assert figures["iwae_gain"] == pytest.approx(figures["bits_per_dim"] - figures["iwae_bits_per_dim"], abs=1e-6)
     assert figures["kl"] == pytest.approx(float(outputs["divergence"].sum(axis=1).mean()), rel=1e-5)
-    assert recipe.predict(state, batch)["image"].shape == images.shape
-    samples = recipe.sample(state, jax.random.key(2), 3)["image"]
+    assert recipe.predict(state, batch, jax.random.key(1))["image"].shape == images.shape
+    samples = recipe.sample(state, jax.random.key(2), {"count": 3})["image"]
     assert samples.shape == (3, 8, 8, 1)
-    np.testing.assert_array_equal(samples, recipe.sample(state, jax.random.key(2), 3)["image"])
+    np.testing.assert_array_equal(samples, recipe.sample(state, jax.random.key(2), {"count": 3})["image"])
 
 
 def test_loss_sums_over_pixels_and_latents_and_averages_over_the_batch(images):
@@ -157,7 +157,7 @@ def test_latent_space_is_shown_and_samples_of_the_prior_are_measured(images):
     assert shown["traversals"].shape == (3 * 50, 9 * 50, 1)
     # The ends of the first interpolation are the reconstructions of the first and the ninth image.
     ends = [shown["interpolations"][1:49:6, side : side + 48 : 6] for side in (1, 8 * 50 + 1)]
-    both = recipe.predict(state, {"image": images})["image"][np.array([0, 8])]
+    both = recipe.predict(state, {"image": images}, jax.random.key(1))["image"][np.array([0, 8])]
     np.testing.assert_allclose(np.stack(ends), both, atol=1e-5)
     outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, jax.random.key(2)))
     assert outputs["samples"].shape == (16, 2, 8, 8, 1)

@@ -51,14 +51,15 @@ def test_training_lowers_bits(system):
 
 def test_figures_are_of_the_averaged_network_and_its_own_samples(system, batch, evaluate):
     recipe, states, *_ = system
-    average = states[0].params
+    average = states[0].params["pixelcnn"]
     for index, state in enumerate(states[1:]):
         keep = min(0.5, (1 + index) / (10 + index))
-        average = jax.tree.map(lambda a, p, keep=keep: keep * a + (1 - keep) * p, average, state.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), states[-1].extra["ema"], average)
+        average = jax.tree.map(lambda a, p, keep=keep: keep * a + (1 - keep) * p, average, state.params["pixelcnn"])
+    found = states[-1].average["pixelcnn"]["params"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, average)
     outputs = evaluate(batch)
     net = pixelcnn.PixelCNN(17, 10, 1, 8, 3, 3, 8)
-    apply = jax.jit(lambda images, labels: net.apply({"params": average["pixelcnn"]}, images, labels))
+    apply = jax.jit(lambda images, labels: net.apply({"params": average}, images, labels))
     bits = pixel_model.bits_per_dim(apply(batch["image"], batch["label"]), batch["image"])
     np.testing.assert_allclose(outputs["bits"], bits, atol=1e-4)  # averages of 20 steps, in another order
     assert outputs["samples"].shape == (8, 3, 8, 8, 1)
@@ -84,10 +85,12 @@ def test_class_accuracy_is_that_of_the_samples_as_the_classifier_sees_them(syste
 
 def test_predict_keeps_the_upper_half_and_draws_the_lower(system, batch):
     recipe, states, *_ = system
-    ours = recipe.predict(states[-1], {"image": batch["image"] + 0.02})["image"]  # off the levels by a third of one
+    finer = {"image": batch["image"] + 0.02}
+    ours = recipe.predict(states[-1], finer, jax.random.key(4))["image"]  # off the levels by a third of one
     np.testing.assert_allclose(ours[:, :4], batch["image"][:, :4], atol=1e-6)
     assert (np.abs(ours[:, 4:] - batch["image"][:, 4:]) > 0.1).any()
-    np.testing.assert_array_equal(ours, recipe.predict(states[-1], batch)["image"])
+    np.testing.assert_array_equal(ours, recipe.predict(states[-1], batch, jax.random.key(4))["image"])
+    assert (ours != recipe.predict(states[-1], batch, jax.random.key(5))["image"]).any()
 
 
 def test_pictures_and_samples_by_class(system, batch):
@@ -100,11 +103,19 @@ def test_pictures_and_samples_by_class(system, batch):
         rows[:, 2:, :4], np.broadcast_to(batch["image"][:, None, :4], (8, 6, 4, 8, 1)), atol=1e-6
     )
     assert (rows[:, 1, 4:] == 0.5).all() and (rows[:, 2, 4:] != rows[:, 3, 4:]).any()
-    samples = recipe.sample(states[-1], jax.random.key(3), 12)["image"]
-    net, params = pixelcnn.PixelCNN(17, 10, 1, 8, 3, 3, 8), states[-1].extra["ema"]["pixelcnn"]
+    samples = recipe.sample(states[-1], jax.random.key(3), {"count": 12})["image"]
+    net, params = pixelcnn.PixelCNN(17, 10, 1, 8, 3, 3, 8), states[-1].average["pixelcnn"]["params"]
     labels = jnp.arange(12) % 10
     expected = pixel_model.sample(jax.random.key(3), net, params, jnp.zeros((12, 8, 8, 1)), labels)
     np.testing.assert_array_equal(samples, expected)
+    of_class = recipe.sample(states[-1], jax.random.key(3), {"count": 12, "label": np.arange(12) % 10})["image"]
+    np.testing.assert_array_equal(of_class, expected)
+    sevens = recipe.sample(states[-1], jax.random.key(3), {"count": 12, "label": 7})["image"]
+    expected = pixel_model.sample(jax.random.key(3), net, params, jnp.zeros((12, 8, 8, 1)), jnp.full(12, 7))
+    np.testing.assert_array_equal(sevens, expected)
+    for labels in (10, [1, 2]):
+        with pytest.raises(UserError, match="from 0 to 9, one or 12 of them"):
+            recipe.sample(states[-1], jax.random.key(3), {"count": 12, "label": labels})
 
 
 def test_inputs_are_no_finer_than_the_levels(system, batch, evaluate):

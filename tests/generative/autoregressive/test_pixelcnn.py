@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pixel_models import make, seen_by_jacobian, whole_kernel
 
-from cvjax.generative.autoregressive.pixel_model import pixelcnn
+from cvjax.generative.autoregressive import pixelcnn
 
 SHAPE = (6, 7, 3)
 
