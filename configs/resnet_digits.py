@@ -56,5 +56,5 @@ def get_config(name: str = ""):
         expect={"top1": (">=", 0.95), "calibration_error": ("<=", 0.1)},
     )
     smoke = {"steps": 4, "recipe.width": 4, "recipe.strides": (2, 2), "log_every": 1}
-    smoke |= {"data.batch": 16, "data.eval_batch": 16, "data.eval_split": "test[:32]"}
+    smoke |= {"data.name": "digit_crops/smoke", "data.batch": 16, "data.eval_batch": 16}
     return variant(config, name, smoke=smoke)

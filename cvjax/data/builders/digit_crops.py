@@ -1,5 +1,6 @@
 """`digit_crops`: one real handwritten digit on a crop of a photograph, for classifiers of small colour images."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +13,15 @@ from cvjax.data.builders.digit_scenes import SPLITS
 from cvjax.data.builders.embedded import Embedded, png
 
 LAYOUT = Layout(size=32, most=1, degrees=0.0, occlusion=False)
-EXAMPLES = {"train": 12_000, "test": 2000}
 SEED = 1  # apart from the random streams of `digit_scenes`
+
+
+@dataclasses.dataclass
+class Crops(tfds.core.BuilderConfig):
+    """A variant: how many crops there are in each split."""
+
+    train: int = 12_000
+    test: int = 2000
 
 
 class DigitCrops(Embedded):
@@ -24,6 +32,10 @@ class DigitCrops(Embedded):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own way)
+        Crops(name="32", description="32x32 pixels"),
+        Crops(name="smoke", description="a few of them", train=64, test=32),
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -46,7 +58,7 @@ class DigitCrops(Embedded):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         photographs = {name: photos.read(name) for name in SPLITS[split]}
         glyphs = Glyphs(split)
-        for key in range(EXAMPLES[split]):
+        for key in range(getattr(self.builder_config, split)):
             generator = np.random.default_rng((SEED, list(SPLITS).index(split), key))
             name = list(photographs)[generator.integers(len(photographs))]
             crop = compose(generator, background(generator, photographs[name], LAYOUT.size), glyphs, LAYOUT)
