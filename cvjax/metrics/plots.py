@@ -32,27 +32,66 @@ def draw_precision_recall(curves: Mapping[str, Curve], title: str = "") -> Image
     return _pixels(figure)
 
 
-def draw_confusion(matrix: Int[np.ndarray, "n n"], names: Sequence[str], title: str = "") -> Image:
+def draw_confusion(
+    matrix: Int[np.ndarray, "n n"], names: Sequence[str], title: str = "", x: str = "detected as", y: str = "object"
+) -> Image:
     """Draws a matrix of confusions, each row shaded by its shares.
 
     Args:
-      matrix: counts [true class, class found], as `cvjax.metrics.mistakes.confusion` returns them.
-      names: of its rows; one row more than names is for nothing.
+      matrix: counts [true class, class found], as `confusion` of `cvjax.metrics.mistakes` and of
+        `cvjax.metrics.classification` return them.
+      names: of its rows; one row more than names is for nothing. More than 60 are not written.
       title: written above.
+      x: what the columns are.
+      y: what the rows are.
 
     Returns:
       The figure, float32 in [0, 1].
     """
     names = [*names, "nothing"][: len(matrix)]
-    figure, axes = _figure(title, "detected as", "object")
+    figure, axes = _figure(title, x, y)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    if len(names) <= 60:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
     if len(names) <= 25:
         for (row, column), count in np.ndenumerate(matrix):
             ink = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count) if count else "", ha="center", va="center", fontsize=7, color=ink)
+    return _pixels(figure)
+
+
+def draw_gallery(
+    images: Float[np.ndarray, "count height width channels"],
+    captions: Sequence[str],
+    columns: int = 8,
+    marked: Sequence[bool] = (),
+) -> Image:
+    """Draws images in rows, each with a caption above.
+
+    Args:
+      images: in [0, 1], one or three channels.
+      captions: one an image; "" for none.
+      columns: images in a row.
+      marked: which captions are red.
+
+    Returns:
+      The figure, float32 in [0, 1].
+    """
+    count, height, width = images.shape[:3]
+    rows = -(-count // columns)
+    lines = 1 + max(caption.count("\n") for caption in captions)
+    figure = Figure(figsize=(columns, rows * (height / width + 0.16 * lines)), dpi=120)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.16 * lines / figure.get_figheight(), 0.08, 0.17 * lines)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for index, (axes, image, caption) in enumerate(zip(grid, images, captions, strict=False)):
+        axes.imshow(np.broadcast_to(np.clip(image, 0, 1), (height, width, 3)))
+        axes.set_title(
+            caption, fontsize=7, pad=2, color="crimson" if index < len(marked) and marked[index] else "black"
+        )
     return _pixels(figure)
 
 

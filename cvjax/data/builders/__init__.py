@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from cvjax.data.builders.digit_crops import DigitCrops
 from cvjax.data.builders.digit_scenes import DigitScenes
 from cvjax.data.builders.digits import Digits
 from cvjax.data.builders.embedded import Embedded, silenced
 from cvjax.data.builders.photos import Photos
 
-__all__ = ["EMBEDDED", "DigitScenes", "Digits", "Embedded", "Photos", "names", "silenced"]
+__all__ = ["EMBEDDED", "DigitCrops", "DigitScenes", "Digits", "Embedded", "Photos", "names", "silenced"]
 
 EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
-    {builder.name: builder for builder in (Digits, DigitScenes, Photos)}
+    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos)}
 )
 
 

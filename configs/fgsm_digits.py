@@ -1,0 +1,29 @@
+"""The fast gradient sign method on the small classifier of real handwritten digits.
+
+`--config.borrow.classifier=RUN/classifier` attacks another classifier, of any images; `--config.data` has to be its own.
+
+Paper: Goodfellow, Shlens & Szegedy, Explaining and Harnessing Adversarial Examples, 2015 (arXiv:1412.6572).
+Command: python train.py --config=configs/fgsm_digits.py --workdir=runs/fgsm_digits
+Result: not measured yet.
+Time: 10 seconds on two CPU cores, after configs/classifier_digits.py.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "attacks.fgsm",
+        recipe=dict(epsilons=(0.1, 0.2)),
+        borrow=dict(classifier="runs/classifier_digits/classifier"),
+        data=dict(name="digits", batch=8, eval_batch=512),
+        steps=0,
+        expect={
+            # A weaker attack leaves more of them right, and noise of the same size nearly all.
+            "robust_accuracy_0_1": ("<=", 0.8),
+            "robust_accuracy_0_2": ("<=", 0.2),
+            "random_sign_accuracy_0_2": (">=", 0.9),
+        },
+    )
+    return variant(config, name, smoke={"data.eval_batch": 16, "data.eval_split": "test[:32]"})

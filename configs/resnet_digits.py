@@ -1,0 +1,60 @@
+"""A narrow ResNet-18 that reads single digits on crops of photographs, and the start of RetinaNet's backbone.
+
+`--config=configs/retinanet_scenes.py:pretrained` borrows it, as the paper's detectors start from a classifier.
+
+Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
+Command: python train.py --config=configs/resnet_digits.py --workdir=runs/resnet_digits
+Result: not measured yet.
+Time: 5 minutes on two CPU cores.
+"""
+
+from cvjax.config import experiment, variant
+
+STEPS = 1200
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "recognition.image_classifier",
+        recipe=dict(
+            shape=(32, 32, 3),
+            classes=10,
+            # The backbone of configs/retinanet_scenes.py.
+            depth=18,
+            width=16,
+            stem="small",
+            strides=(2, 2, 2, 2),
+            label_smoothing=0.1,
+            ema=0.99,
+            optimiser=dict(
+                name="sgd",
+                learning_rate=0.1,
+                momentum=0.9,
+                nesterov=True,
+                weight_decay=5e-4,
+                warmup=100,
+                schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
+            ),
+        ),
+        data=dict(
+            name="digit_crops",
+            batch=64,
+            eval_batch=400,
+            # No flip: few digits are still one in the mirror.
+            transforms=(
+                dict(op="random_scale", scale=(0.7, 1.0), aspect=(0.85, 1.15), value=0.5),
+                dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
+            ),
+        ),
+        steps=STEPS,
+        log_every=100,
+        eval_every=400,
+        figure_every=400,
+        checkpoint_every=400,
+        checkpoint_best="top1",
+        expect={"top1": (">=", 0.95), "calibration_error": ("<=", 0.1)},
+    )
+    smoke = {"steps": 4, "recipe.width": 4, "recipe.strides": (2, 2), "log_every": 1}
+    smoke |= {"data.name": "digit_crops/smoke", "data.batch": 16, "data.eval_batch": 16}
+    return variant(config, name, smoke=smoke)

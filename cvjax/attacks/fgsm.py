@@ -1,0 +1,216 @@
+"""The fast gradient sign method: Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015.
+
+arXiv:1412.6572, section 4. One step in the direction that raises a classifier's loss fastest, equally long in every
+pixel. Steps of the same length and of random signs are the control: a classifier that is robust to noise may still be
+fooled by the gradient.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
+
+from cvjax.core import Batch, Network, Pictures, Recipe, State, check_images, start, variables
+from cvjax.metrics import plots
+from cvjax.signature import Range
+
+Images = Float[Array, "batch height width channels"]
+Labels = Integer[Array, " batch"]
+Logits = Float[Array, "batch classes"]
+COLUMNS = 10  # images that are drawn
+
+# --- attacks ------------------------------------------------------------------------------------------------------
+
+
+def gradient_sign(logits_fn: Callable[[Images], Logits], images: Images, labels: Labels) -> Images:
+    """Computes the sign of the cross-entropy's gradient in each pixel.
+
+    Args:
+      logits_fn: the classifier; an image's logits may not depend on the other images.
+      images: where the gradient is taken.
+      labels: classes whose cross-entropy it is.
+
+    Returns:
+      -1, 0 or 1. It counts as constant where it is differentiated through, as in adversarial training.
+    """
+
+    def loss(images):
+        return optax.softmax_cross_entropy_with_integer_labels(logits_fn(images), labels).sum()
+
+    return jax.lax.stop_gradient(jnp.sign(jax.grad(loss)(images)))
+
+
+def fgsm(
+    logits_fn: Callable[[Images], Logits],
+    images: Images,
+    labels: Labels,
+    epsilon: float | Float[Array, ""],
+    targeted: bool = False,
+    lower: float = 0.0,
+    upper: float = 1.0,
+) -> Images:
+    """Makes adversarial examples by one step along the sign of the gradient.
+
+    Args:
+      logits_fn: the classifier, as in `gradient_sign`.
+      images: to start from.
+      labels: the true classes, which the step leads away from; or those to lead to, where targeted.
+      epsilon: largest change of a pixel.
+      targeted: whether the labels are the classes to be predicted.
+      lower: least value of a pixel.
+      upper: greatest value of a pixel.
+
+    Returns:
+      Images within epsilon of those given, and within lower and upper.
+    """
+    direction = gradient_sign(logits_fn, images, labels)
+    return jnp.clip(images + (-epsilon if targeted else epsilon) * direction, lower, upper)
+
+
+def random_sign(
+    key: Key[Array, ""],
+    images: Images,
+    epsilon: float | Float[Array, ""],
+    lower: float = 0.0,
+    upper: float = 1.0,
+) -> Images:
+    """Changes every pixel by epsilon up or down at random, the control of `fgsm`.
+
+    Args:
+      key: of the signs.
+      images: to start from.
+      epsilon: change of each pixel.
+      lower: least value of a pixel.
+      upper: greatest value of a pixel.
+
+    Returns:
+      Images within epsilon of those given, and within lower and upper.
+    """
+    return jnp.clip(images + epsilon * jax.random.rademacher(key, images.shape, images.dtype), lower, upper)
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FGSM:
+    """The attack on another run's classifier. The attributes are the arguments of `recipe`."""
+
+    classifier: Network
+    epsilons: tuple[float, ...]
+    train_step = None
+    predict_inputs = ("label",)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The classifier that is attacked."""
+        return {"classifier": self.classifier.module}
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Makes room for the classifier."""
+        check_images(batch, self.classifier.shape)
+        return start({}, {}, frozen={"classifier": self.classifier.module.init(key, batch["image"])})
+
+    def classify(self, state: State, images: Images) -> Logits:
+        """Returns the classifier's logits."""
+        output = self.classifier.module.apply(variables(state, "classifier"), images)
+        return output[0] if isinstance(output, tuple) else output
+
+    def attack(
+        self, state: State, images: Images, labels: Labels
+    ) -> Float[Array, "epsilons batch height width channels"]:
+        """Makes adversarial examples of images at every epsilon."""
+        logits_fn = functools.partial(self.classify, state)
+        return jax.vmap(lambda epsilon: fgsm(logits_fn, images, labels, epsilon))(jnp.array(self.epsilons))
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Bool[Array, "batch ..."]]:
+        """Finds out which images are classified right: as they are and, at every epsilon, attacked and with noise."""
+        images, labels = batch["image"], batch["label"]
+        noisy = jax.vmap(lambda epsilon: random_sign(key, images, epsilon))(jnp.array(self.epsilons))
+        right = jax.vmap(lambda images: self.classify(state, images).argmax(axis=-1) == labels)
+        return {
+            "clean": right(images[None])[0],
+            "adversarial": right(self.attack(state, images, labels)).T,
+            "random_sign": right(noisy).T,
+        }
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of `recipe`."""
+        rows = [outputs for _, outputs in rows]
+        shares = {name: np.concatenate([outputs[name] for outputs in rows]).mean(axis=0) for name in rows[0]}
+        figures = {"accuracy": float(shares["clean"])}
+        for index, epsilon in enumerate(self.epsilons):
+            figures[name_at("robust_accuracy", epsilon)] = float(shares["adversarial"][index])
+            figures[name_at("random_sign_accuracy", epsilon)] = float(shares["random_sign"][index])
+        return figures
+
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Draws images, their changes and the adversarial examples in three rows, a picture an epsilon."""
+        images, labels = batch["image"][:COLUMNS], np.asarray(batch["label"][:COLUMNS])
+        attacked = self._attack(state, images, labels)
+        clean, *fooled = ((np.asarray(some), *self._predict(state, some)) for some in (images, *attacked))
+        pictures = {}
+        for epsilon, adversarial in zip(self.epsilons, fooled, strict=True):
+            change = 0.5 + (adversarial[0] - clean[0]) / (2 * epsilon)
+            rows = np.concatenate([clean[0], change, adversarial[0]])
+            captions = [*self._captions(*clean[1:]), *[""] * len(labels), *self._captions(*adversarial[1:])]
+            wrong = np.concatenate([clean[1] != labels, np.zeros(len(labels), bool), adversarial[1] != labels])
+            pictures[name_at("adversarial", epsilon)] = plots.draw_gallery(rows, captions, len(labels), wrong)
+        return pictures
+
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
+        """Attacks images at the largest epsilon, away from their labels, or from what the classifier sees in them.
+
+        Returns the adversarial `image`, the `label` and `probability` that the classifier gives it, and
+        `clean_label`, what it said before.
+        """
+        clean, _ = self._predict(state, inputs["image"])
+        image = self._attack(state, inputs["image"], inputs.get("label", clean))[np.argmax(self.epsilons)]
+        label, probability = self._predict(state, image)
+        return {"image": image, "label": label, "probability": probability, "clean_label": clean}
+
+    def _captions(self, labels: np.ndarray, probabilities: np.ndarray) -> list[str]:
+        names = self.classifier.classes
+        named = [names[label] if label < len(names) else str(label) for label in labels]
+        return [f"{name} {100 * share:.0f} %" for name, share in zip(named, probabilities, strict=True)]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _attack(self, state, images, labels):
+        return self.attack(state, images, labels)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _predict(self, state, images):
+        probabilities = jax.nn.softmax(self.classify(state, images))
+        return probabilities.argmax(axis=-1), probabilities.max(axis=-1)
+
+
+def name_at(figure: str, epsilon: float) -> str:
+    """Returns the name of a figure at an epsilon: "robust_accuracy_0_1" at 0.1, as keys of configs have no dots.
+
+    Args:
+      figure: what is measured.
+      epsilon: size of the attack.
+    """
+    return f"{figure}_{epsilon:.3g}".replace(".", "_")
+
+
+def recipe(classifier: Network, epsilons: tuple[Annotated[float, Range(1e-6, 1)], ...] = (0.1, 0.2)) -> Recipe:
+    """Makes the attack on a classifier of another run. Nothing is trained.
+
+    Args:
+      classifier: takes images in [0, 1] to logits; `config.borrow.classifier` names it.
+      epsilons: largest changes of a pixel to attack with.
+
+    Returns:
+      The recipe. Figures: accuracy of the classifier on the images as they are; robust_accuracy_<epsilon> when
+      they are attacked away from their true classes, and random_sign_accuracy_<epsilon> when each pixel is changed as
+      much at random.
+    """
+    return Recipe.of(FGSM(classifier, tuple(epsilons)))
