@@ -37,7 +37,7 @@ Rows = dict[str, Float[Array, "batch ..."]]
 
 LEVELS = 10  # of noise, at which the denoiser is evaluated
 SHOWN = 8  # rows, or columns, of a picture
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the picture of edits
+STRENGTHS = (0.0, 0.3, 0.6, 0.9)  # of the picture of edits
 
 # --- nets ---------------------------------------------------------------------------------------------------------
 
@@ -275,28 +275,28 @@ class LatentDiffusion:
     @functools.partial(jax.jit, static_argnums=0)
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws samples, their way from noise, what they resemble, edits of images, and a row of each class."""
-        sample_key, gaussian_key, encode_key, edit_key, class_key = jax.random.split(key, 5)
+        sample_key, gaussian_key, encode_key, edit_key = jax.random.split(key, 4)
         images, count, decode = batch["image"], SHOWN**2, functools.partial(self.stage.decode, state)
-        codes, chain = self.draw(sample_key, state, count, self.labels({}, count))
+        rows, labels, few = 0, self.labels({}, count), [images[:SHOWN], None]
+        if labels is not None:
+            rows = min(self.denoiser.classes, 10)
+            labels = jnp.concatenate([labels, jnp.repeat(jnp.arange(rows), SHOWN)])
+            few[1] = self.labels(batch, len(images))[:SHOWN]
+        codes, chain = self.draw(sample_key, state, count + rows * SHOWN, labels)
         samples, known = decode(codes), decode(self.stage.encode(encode_key, state, images))
         distances = jnp.square(samples[: count // 2, None] - known).sum(axis=(2, 3, 4))
         pairs = jnp.stack([samples[: count // 2], known[distances.argmin(axis=1)]], axis=1)
         moments = np.linspace(0, len(chain) - 1, SHOWN + 1).round().astype(int)
-        labels = self.labels(batch, len(images))
-        few = images[:SHOWN], None if labels is None else labels[:SHOWN]
         edits = [self.edit(edit_key, state, *few, strength) for strength in STRENGTHS]
         shown = {
-            "samples": samples,
+            "samples": samples[:count],
             "gaussian_samples": decode(state.extra["codes"].sample(gaussian_key, count)),
-            "nearest": pairs.reshape(count, *images.shape[1:]),
+            "nearest_reconstructions": pairs.reshape(count, *images.shape[1:]),
             "chain": sheet(jnp.stack([decode(chain[moment, :SHOWN]) for moment in moments], axis=1)),
             "edits": sheet(jnp.stack([few[0], *edits], axis=1)),
         }
-        if self.denoiser.classes is not None:
-            rows = min(self.denoiser.classes, 10)
-            labels = jnp.repeat(jnp.arange(rows), SHOWN)
-            drawn = decode(self.draw(class_key, state, len(labels), labels)[0])
-            shown["classes"] = sheet(drawn.reshape(rows, SHOWN, *drawn.shape[1:]))
+        if rows:
+            shown["classes"] = sheet(samples[count:].reshape(rows, SHOWN, *images.shape[1:]))
         return shown
 
 
