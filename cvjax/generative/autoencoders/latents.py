@@ -43,11 +43,11 @@ class Moments:
         """Returns those of N(0, I)."""
         return cls(jnp.zeros(codes), jnp.eye(codes))
 
-    def updated(self, codes: Codes, step: Int[Array, ""]) -> "Moments":
-        """Averages in those of a batch; the first ones weigh less and less."""
+    def updated(self, codes: Codes, step: Int[Array, ""], keep: float = 0.99) -> "Moments":
+        """Averages in those of a batch; `keep` as in `core.moving_average`, and 1 where the encoder stays as it is."""
         codes = jax.lax.stop_gradient(codes)
         latest = Moments(codes.mean(axis=0), codes.T @ codes / len(codes))
-        return core.moving_average(self, latest, step, 0.99)
+        return core.moving_average(self, latest, step, keep)
 
     def covariance(self) -> Float[Array, "codes codes"]:
         """Returns the covariance."""
@@ -56,6 +56,18 @@ class Moments:
     def deviation(self) -> Float[Array, " codes"]:
         """Returns the standard deviations, at least 1e-6."""
         return jnp.sqrt(jnp.maximum(jnp.diag(self.covariance()), 1e-12))
+
+    def correlation(self) -> Float[Array, "codes codes"]:
+        """Returns the covariance of standardised codes."""
+        return self.covariance() / jnp.outer(self.deviation(), self.deviation())
+
+    def standardise(self, codes: Codes) -> Codes:
+        """Returns codes of mean 0 and deviation 1."""
+        return (codes - self.mean) / self.deviation()
+
+    def restore(self, codes: Float[Array, "*batch codes"]) -> Float[Array, "*batch codes"]:
+        """Returns what `standardise` made standardised codes of."""
+        return self.mean + self.deviation() * codes
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count codes"]:
         """Draws codes, through the symmetric root of the covariance: the signs of eigenvectors do not matter."""

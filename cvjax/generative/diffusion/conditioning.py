@@ -1,0 +1,58 @@
+"""What a denoiser knows beside its noisy input: the step, and perhaps a class.
+
+Embedding: Ho, Jain & Abbeel, 2020 (arXiv:2006.11239), after Vaswani et al., 2017. Classes: Ho & Salimans,
+Classifier-Free Diffusion Guidance, 2022 (arXiv:2207.12598).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+Labels = Int[Array, " batch"]
+
+
+def timestep_embedding(steps: Int[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+    """Embeds steps as sines, then cosines, of wavelengths from 2 pi to 20,000 pi.
+
+    Args:
+      steps: of the diffusion.
+      width: of the embedding, even, at least 4.
+
+    Returns:
+      The embeddings.
+    """
+    half = width // 2
+    frequencies = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half))
+    angles = steps[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+def drop_labels(key: Key[Array, ""], labels: Labels, share: float, null: int) -> Labels:
+    """Replaces labels at random by the null label, so that the denoiser learns to do without (algorithm 1).
+
+    Args:
+      key: of the choice.
+      labels: of the batch.
+      share: of the labels that are replaced, on average.
+      null: the label that stands for none.
+
+    Returns:
+      The labels.
+    """
+    return jnp.where(jax.random.bernoulli(key, share, labels.shape), null, labels)
+
+
+def guide(conditional: Float[Array, "..."], unconditional: Float[Array, "..."], weight: float) -> Float[Array, "..."]:
+    """Moves a prediction further away from what it would be without the class (equation 6).
+
+    Args:
+      conditional: the prediction with the class.
+      unconditional: the prediction with the null label.
+      weight: w of the paper; 0 is the conditional prediction. Other libraries' guidance scale is 1 + w.
+
+    Returns:
+      The guided prediction.
+    """
+    return (1 + weight) * conditional - weight * unconditional

@@ -1,0 +1,127 @@
+"""The first stage of a latent diffusion: an encoder and a decoder that another run trained, and that stay as they are.
+
+Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752), section 3.1.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from cvjax.core import Network, State, Variables, variables
+from cvjax.errors import UserError
+from cvjax.generative.autoencoders.likelihoods import Likelihood, expected_image
+
+Output = Literal["image"] | Likelihood
+Images = Float[Array, "batch height width channels"]
+Codes = Float[Array, "batch codes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstStage:
+    """Images to codes and back, by networks in `State.frozen`.
+
+    Attributes:
+      encoder: images to codes, or to the (mean, log-variance) of a posterior.
+      decoder: codes to what `output` says.
+      output: "image": images, which are clipped; or the likelihood whose parameters the decoder gives. "bernoulli" is
+        also for an autoencoder trained by cross-entropy, whose decoder gives logits.
+    """
+
+    encoder: Network
+    decoder: Network
+    output: Output = "image"
+
+    def init(self, key: Key[Array, ""], images: Images) -> tuple[Codes, dict[str, Variables]]:
+        """Returns codes, and placeholders for the borrowed variables."""
+        encoder_key, decoder_key, draw_key = jax.random.split(key, 3)
+        outputs, encoder = self.encoder.module.init_with_output(encoder_key, images)
+        codes = draw_codes(draw_key, outputs)
+        return codes, {"encoder": encoder, "decoder": self.decoder.module.init(decoder_key, codes)}
+
+    def encode(self, key: Key[Array, ""], state: State, images: Images) -> Codes:
+        """Returns codes; of a variational encoder, draws from the posteriors."""
+        return draw_codes(key, self.encoder.module.apply(variables(state, "encoder"), images))
+
+    def decode(self, state: State, codes: Codes) -> Images:
+        """Returns images in [0, 1]."""
+        return as_images(self.output, self.decoder.module.apply(variables(state, "decoder"), codes))
+
+    def check(self) -> None:
+        """Refuses two networks that do not fit together, or another `output` than theirs.
+
+        Raises:
+          UserError: what does not fit.
+        """
+        shape = tuple(self.encoder.shape)
+        if getattr(self.decoder.module, "tied", False):
+            raise UserError(
+                "config.borrow.decoder: its kernels are the encoder's (tied=True), so that it does not work alone: "
+                "borrow from an autoencoder with tied=False."
+            )
+        if tuple(self.decoder.shape) != shape:
+            raise UserError(
+                f"config.borrow: the encoder was trained on images {shape}, the decoder on "
+                f"{tuple(self.decoder.shape)}: borrow both from one run."
+            )
+        key = jax.random.key(0)
+        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        codes = _trace("encoder", lambda x: draw_codes(key, self.encoder.module.init_with_output(key, x)[0]), images)
+        if codes.ndim != 2:
+            raise UserError(f"config.borrow.encoder: codes are to be vectors; it gives {codes.shape[1:]}.")
+        found = _trace("decoder", lambda x: self.decoder.module.init_with_output(key, x)[0], codes)
+        ranks = {"image": (4,), "bernoulli": (4, 5)}.get(self.output, (5,))
+        if found.shape[1:4] != shape or found.ndim not in ranks:
+            kind = "image or bernoulli" if found.ndim == 4 else "bernoulli, categorical or gaussian"
+            raise UserError(
+                f"config.recipe.decoder_output={self.output!r}, but for images {shape} the decoder gives "
+                f"{found.shape[1:]}: set {kind}, whichever the autoencoder was trained by."
+            )
+
+
+def draw_codes(
+    key: Key[Array, ""], outputs: Float[Array, "batch ..."] | tuple[Float[Array, "batch ..."], Any]
+) -> Float[Array, "batch ..."]:
+    """Takes codes from what an encoder gives.
+
+    Args:
+      key: of the draw from posteriors.
+      outputs: codes; (codes, activations); or the (mean, log-variance) of posteriors.
+
+    Returns:
+      The codes.
+    """
+    if not isinstance(outputs, tuple):
+        return outputs
+    first, second = outputs
+    if isinstance(second, Mapping):
+        return first
+    return first + jnp.exp(second / 2) * jax.random.normal(key, first.shape)
+
+
+def as_images(output: Output, outputs: Float[Array, "batch height width channels ..."]) -> Images:
+    """Makes images in [0, 1] of what a decoder gives.
+
+    Args:
+      output: as in `FirstStage`.
+      outputs: of the decoder.
+
+    Returns:
+      The images; of a likelihood, the expected ones.
+    """
+    if output == "image":
+        return jnp.clip(outputs, 0.0, 1.0)
+    return expected_image(output, outputs if outputs.ndim == 5 else outputs[..., None])
+
+
+def _trace(name: str, function: Any, example: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Traces a borrowed network, which may be of any kind and fail in any way."""
+    try:
+        return jax.eval_shape(function, example)
+    except Exception as error:
+        raise UserError(
+            f"config.borrow.{name}: that network does not take {example.shape[1:]}: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,356 @@
+"""Latent diffusion: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022.
+
+The second of two stages. An autoencoder that another run trained turns images into codes and back, and stays as it is.
+Its codes, scaled to unit deviation (section 4.3.2 and appendix G), are what the diffusion models. A code is a vector
+here, and so the denoiser is dense: residual blocks that the step and the class scale and shift (Perez et al., FiLM,
+2018, arXiv:1709.07871).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from cvjax import core, optim
+from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, variables
+from cvjax.errors import UserError
+from cvjax.generative.autoencoders.latents import Moments, sheet
+from cvjax.generative.diffusion import conditioning, samplers
+from cvjax.generative.diffusion.first_stage import FirstStage, Output
+from cvjax.generative.diffusion.process import Process, diffuse, separate, target
+from cvjax.generative.diffusion.samplers import Sampling
+from cvjax.generative.diffusion.schedule import sampling_steps
+from cvjax.signature import Count, Range, Share
+
+Images = Float[Array, "batch height width channels"]
+Codes = Float[Array, "batch codes"]
+Chain = Float[Array, "visited batch codes"]
+Labels = Int[Array, " batch"]
+Rows = dict[str, Float[Array, "batch ..."]]
+
+LEVELS = 10  # of noise, at which the denoiser is evaluated
+SHOWN = 8  # rows, or columns, of a picture
+STRENGTHS = (0.0, 0.3, 0.6, 0.9)  # of the picture of edits
+
+# --- nets ---------------------------------------------------------------------------------------------------------
+
+
+class Denoiser(nn.Module):
+    """Predicts the noise in a code, or its velocity.
+
+    Attributes:
+      width: of the hidden layers.
+      blocks: number of residual blocks.
+      classes: number of classes; one label more stands for none. None: there are no labels.
+      dropout: share of a block's hidden units that are dropped in training.
+    """
+
+    width: int = 256
+    blocks: int = 3
+    classes: int | None = None
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, noisy: Codes, steps: Int[Array, " batch"], labels: Labels | None = None, train: bool = False
+    ) -> Codes:
+        """Returns the prediction, at first 0."""
+        condition = nn.Dense(self.width)(conditioning.timestep_embedding(steps, self.width))
+        condition = nn.Dense(self.width)(nn.silu(condition))
+        if self.classes is not None:
+            condition += nn.Embed(self.classes + 1, self.width)(labels)
+        x = nn.Dense(self.width)(noisy)
+        for _ in range(self.blocks):
+            scale, shift = jnp.split(nn.Dense(2 * self.width)(nn.silu(condition)), 2, axis=1)
+            y = nn.silu(nn.LayerNorm()(x) * (1 + scale) + shift)
+            y = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(nn.Dense(self.width)(y)))
+            x += nn.Dense(self.width, kernel_init=nn.initializers.zeros)(y)
+        return nn.Dense(noisy.shape[1], kernel_init=nn.initializers.zeros)(nn.LayerNorm()(x))
+
+
+# --- measures -----------------------------------------------------------------------------------------------------
+
+
+def gaussian_noise(
+    noisy: Codes, alpha_bar: Float[Array, ""], covariance: Float[Array, "codes codes"]
+) -> Float[Array, "batch codes"]:
+    """Predicts the noise as well as it can be if codes are Gaussian: the best linear denoiser.
+
+    Args:
+      noisy: codes of mean 0 after `diffuse`.
+      alpha_bar: as there.
+      covariance: of the clean codes.
+
+    Returns:
+      E[noise | noisy].
+    """
+    total = alpha_bar * covariance + (1 - alpha_bar) * jnp.eye(len(covariance))
+    return jnp.sqrt(1 - alpha_bar) * jnp.linalg.solve(total, noisy.T).T
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentDiffusion:
+    """A denoiser of the codes of a first stage, which decodes its samples.
+
+    Attributes are the arguments of `recipe`, with the denoiser, the first stage and the optimiser built.
+    """
+
+    denoiser: Denoiser
+    stage: FirstStage
+    label_dropout: float
+    process: Process
+    sampling: Sampling
+    strength: float
+    ema: float
+    tx: optax.GradientTransformation
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks by name."""
+        return {"denoiser": self.denoiser, "encoder": self.stage.encoder.module, "decoder": self.stage.decoder.module}
+
+    @property
+    def sample_inputs(self) -> tuple[str, ...]:
+        """What samples are made of beside their number: a class, where there are classes."""
+        return () if self.denoiser.classes is None else ("label",)
+
+    predict_inputs = sample_inputs
+
+    @property
+    def visited(self) -> Int[np.ndarray, " visited"]:
+        """The steps that sampling visits, falling."""
+        return sampling_steps(self.process.steps, self.sampling.steps)
+
+    def labels(self, inputs: Mapping[str, Any], count: int) -> Labels | None:
+        """Returns the labels among inputs, or labels that stand for none; None without classes."""
+        if self.denoiser.classes is None:
+            return None
+        return jnp.asarray(inputs["label"]) if "label" in inputs else jnp.full(count, self.denoiser.classes)
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises the denoiser; the borrowed networks replace those of `frozen`."""
+        images, shape = batch["image"], tuple(self.stage.encoder.shape)
+        if images.shape[1:] != shape:
+            raise UserError(
+                f"the images are {images.shape[1:]}, but the borrowed encoder was trained on {shape}: resize them by "
+                "data.transforms and data.eval_transforms."
+            )
+        stage_key, denoiser_key = jax.random.split(key)
+        codes, frozen = self.stage.init(stage_key, images)
+        steps = jnp.zeros(len(codes), int)
+        denoiser = self.denoiser.init(denoiser_key, codes, steps, self.labels({}, len(codes)))
+        opt = {"denoiser": self.tx.init(denoiser["params"])}
+        extra = {"codes": Moments.standard(codes.shape[1])}
+        return core.start({"denoiser": denoiser}, opt, averaged=["denoiser"], frozen=frozen, extra=extra)
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the squared error of the prediction, and averages in the moments of the codes."""
+        encode_key, step_key, noise_key, label_key, dropout_key = jax.random.split(key, 5)
+        codes = self.stage.encode(encode_key, state, batch["image"])
+        moments = state.extra["codes"].updated(codes, state.step, keep=1.0)
+        clean = moments.standardise(codes)
+        steps = jax.random.randint(step_key, (len(clean),), 0, self.process.steps)
+        alpha_bar = jnp.asarray(self.process.alpha_bars)[steps, None]
+        noise = jax.random.normal(noise_key, clean.shape)
+        noisy, wanted = diffuse(clean, noise, alpha_bar), target(self.process.prediction, clean, noise, alpha_bar)
+        labels = self.labels(batch, len(clean))
+        if labels is not None:
+            labels = conditioning.drop_labels(label_key, labels, self.label_dropout, self.denoiser.classes)
+
+        def loss_fn(params):
+            options = dict(train=True, rngs={"dropout": dropout_key})
+            output = self.denoiser.apply({"params": params}, noisy, steps, labels, **options)
+            return jnp.square(output - wanted).mean(), None
+
+        params, opt, loss, _ = core.descend(self.tx, loss_fn, state.params["denoiser"], state.opt["denoiser"])
+        after = core.advance(state, {"denoiser": params}, {"denoiser": opt}, extra={"codes": moments}, keep=self.ema)
+        return after, {"loss/total": loss}
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
+        """Computes the errors of the denoiser, of the best linear one, and of the autoencoder, for each image."""
+        encode_key, noise_key = jax.random.split(key)
+        moments, denoiser = state.extra["codes"], variables(state, "denoiser")
+        codes = self.stage.encode(encode_key, state, batch["image"])
+        clean, labels = moments.standardise(codes), self.labels(batch, len(codes))
+
+        def errors(inputs):
+            noise, step, alpha_bar = inputs
+            noisy = diffuse(clean, noise, alpha_bar)
+            output = self.denoiser.apply(denoiser, noisy, jnp.full(len(codes), step), labels)
+            _, predicted = separate(self.process.prediction, output, noisy, alpha_bar)
+            linear = gaussian_noise(noisy, alpha_bar, moments.correlation())
+            return tuple(jnp.square(noise - found).mean(axis=1) for found in (predicted, linear))
+
+        steps = (np.arange(LEVELS) * 2 + 1) * self.process.steps // (2 * LEVELS)
+        noise = jax.random.normal(noise_key, (LEVELS, *codes.shape))
+        levels = noise, jnp.asarray(steps), jnp.asarray(self.process.alpha_bars[steps])
+        found, linear = jax.lax.map(errors, levels)
+        difference = batch["image"] - self.stage.decode(state, codes)
+        return {
+            "denoising_error": found.mean(axis=0),
+            "gaussian_error": linear.mean(axis=0),
+            "squared_error": jnp.square(difference).mean(axis=(1, 2, 3)),
+        }
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of `recipe`."""
+        rows = [outputs for _, outputs in rows]
+        means = {name: np.concatenate([r[name] for r in rows]).mean(dtype=np.float64) for name in rows[0]}
+        means["error_over_gaussian"] = means["denoising_error"] / means.pop("gaussian_error")
+        return {name: float(value) for name, value in means.items()}
+
+    # --- sampling -------------------------------------------------------------------------------------------------
+
+    def denoise(self, state: State, labels: Labels | None) -> samplers.Denoise:
+        """Returns the function (x_t, t) -> (x_0, noise), guided towards the labels."""
+        denoiser, levels = variables(state, "denoiser"), jnp.asarray(self.process.alpha_bars)
+
+        def predict(noisy, step):
+            steps = jnp.full(len(noisy), step)
+            if labels is None or not self.sampling.guidance:
+                output = self.denoiser.apply(denoiser, noisy, steps, labels)
+            else:
+                none = jnp.full_like(labels, self.denoiser.classes)
+                twice = [jnp.concatenate(pair) for pair in ((noisy, noisy), (steps, steps), (labels, none))]
+                outputs = jnp.split(self.denoiser.apply(denoiser, *twice), 2)
+                output = conditioning.guide(*outputs, self.sampling.guidance)
+            return separate(self.process.prediction, output, noisy, levels[step])
+
+        return predict
+
+    def draw(self, key: Key[Array, ""], state: State, count: int, labels: Labels | None) -> tuple[Codes, Chain]:
+        """Draws codes, and returns beside them what they were after each step."""
+        start_key, step_key = jax.random.split(key)
+        moments, levels = state.extra["codes"], self.process.alpha_bars
+        noise = jax.random.normal(start_key, (count, len(moments.mean)))
+        clean, chain = samplers.sample(
+            step_key, noise, self.denoise(state, labels), levels, self.visited, self.sampling.eta
+        )
+        return moments.restore(clean), moments.restore(chain)
+
+    def edit(self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None, strength: float) -> Images:
+        """Noises the codes of images by a share of the sampler's steps and denoises them: SDEdit, Meng et al., 2022."""
+        encode_key, noise_key, step_key = jax.random.split(key, 3)
+        moments, levels = state.extra["codes"], self.process.alpha_bars
+        codes = self.stage.encode(encode_key, state, images)
+        visited = self.visited[len(self.visited) - round(strength * len(self.visited)) :]
+        if len(visited):
+            noise = jax.random.normal(noise_key, codes.shape)
+            noisy = diffuse(moments.standardise(codes), noise, levels[visited[0]])
+            denoise = self.denoise(state, labels)
+            codes = moments.restore(samplers.sample(step_key, noisy, denoise, levels, visited, self.sampling.eta)[0])
+        return self.stage.decode(state, codes)
+
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
+        """Draws images that resemble those given, the less the larger `strength`."""
+        images = jnp.asarray(inputs["image"])
+        return {"image": self._edit(key, state, images, self.labels(inputs, len(images)))}
+
+    def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
+        """Draws images, of the classes `inputs["label"]` where they are given."""
+        return {"image": self._sample(key, state, inputs["count"], self.labels(inputs, inputs["count"]))}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _edit(self, key, state, images, labels):
+        return self.edit(key, state, images, labels, self.strength)
+
+    @functools.partial(jax.jit, static_argnums=(0, 3))
+    def _sample(self, key, state, count, labels):
+        return self.stage.decode(state, self.draw(key, state, count, labels)[0])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Draws samples, their way from noise, what they resemble, edits of images, and a row of each class."""
+        sample_key, gaussian_key, encode_key, edit_key = jax.random.split(key, 4)
+        images, count, decode = batch["image"], SHOWN**2, functools.partial(self.stage.decode, state)
+        rows, labels, few = 0, self.labels({}, count), [images[:SHOWN], None]
+        if labels is not None:
+            rows = min(self.denoiser.classes, 10)
+            labels = jnp.concatenate([labels, jnp.repeat(jnp.arange(rows), SHOWN)])
+            few[1] = self.labels(batch, len(images))[:SHOWN]
+        codes, chain = self.draw(sample_key, state, count + rows * SHOWN, labels)
+        samples, known = decode(codes), decode(self.stage.encode(encode_key, state, images))
+        distances = jnp.square(samples[: count // 2, None] - known).sum(axis=(2, 3, 4))
+        pairs = jnp.stack([samples[: count // 2], known[distances.argmin(axis=1)]], axis=1)
+        moments = np.linspace(0, len(chain) - 1, SHOWN + 1).round().astype(int)
+        edits = [self.edit(edit_key, state, *few, strength) for strength in STRENGTHS]
+        shown = {
+            "samples": samples[:count],
+            "gaussian_samples": decode(state.extra["codes"].sample(gaussian_key, count)),
+            "nearest_reconstructions": pairs.reshape(count, *images.shape[1:]),
+            "chain": sheet(jnp.stack([decode(chain[moment, :SHOWN]) for moment in moments], axis=1)),
+            "edits": sheet(jnp.stack([few[0], *edits], axis=1)),
+        }
+        if rows:
+            shown["classes"] = sheet(samples[count:].reshape(rows, SHOWN, *images.shape[1:]))
+        return shown
+
+
+PROCESS, SAMPLING = Process(), Sampling()
+ADAM = {"name": "adam", "learning_rate": 1e-3}
+
+
+def recipe(
+    encoder: Network,
+    decoder: Network,
+    decoder_output: Output = "image",
+    classes: Count | tuple[str, ...] | None = None,
+    label_dropout: Annotated[float, Range(0.01, 0.99)] = 0.1,
+    width: Count = 256,
+    blocks: Count = 3,
+    dropout: Share = 0.0,
+    process: Process = PROCESS,
+    sampling: Sampling = SAMPLING,
+    strength: Share = 0.5,
+    ema: Share = 0.999,
+    optimiser: Mapping[str, Any] = ADAM,
+) -> Recipe:
+    """Makes a latent diffusion.
+
+    Args:
+      encoder: of an autoencoder's run, set by `config.borrow`; its codes are vectors.
+      decoder: of the same run.
+      decoder_output: what the decoder gives, as in `FirstStage`.
+      classes: number of classes, or their names, to sample by class as well; None: the images have no labels.
+      label_dropout: share of the labels dropped in training; without a label, sampling is of all classes.
+      width: of the denoiser's layers.
+      blocks: of the denoiser.
+      dropout: share of the denoiser's hidden units dropped in training.
+      process: the noise, and what the denoiser predicts.
+      sampling: the sampler.
+      strength: share of the sampler's steps that `predict` noises an image by, before denoising it.
+      ema: share of the averaged denoiser that each step keeps.
+      optimiser: as `cvjax.optim.build` takes it.
+
+    Returns:
+      The recipe. Figures: denoising_error, the mean squared error of the predicted noise over ten levels;
+      error_over_gaussian, the same over that of the best denoiser of Gaussian codes; squared_error, of reconstructions
+      by the first stage.
+
+    Raises:
+      UserError: networks that do not fit, or more sampling steps than the diffusion has.
+    """
+    sampling_steps(process.steps, sampling.steps)
+    stage = FirstStage(encoder, decoder, decoder_output)
+    stage.check()
+    if width % 2 or width < 4:
+        raise UserError(
+            f"config.recipe.width={width}: half of it are sines and half cosines of the step: at least 4, even."
+        )
+    denoiser = Denoiser(width, blocks, core.count_classes(classes), dropout)
+    tx = optim.build(optimiser)
+    return Recipe.of(LatentDiffusion(denoiser, stage, label_dropout, process, sampling, strength, ema, tx))

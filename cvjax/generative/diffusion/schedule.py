@@ -1,0 +1,69 @@
+"""Noise schedules: how much of the signal each step of a diffusion leaves.
+
+Linear: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239). Cosine: Nichol & Dhariwal,
+Improved Denoising Diffusion Probabilistic Models, 2021 (arXiv:2102.09672).
+
+Schedules are computed on the host, in float64: they depend on the config alone.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvjax.errors import UserError
+
+Schedule = Literal["linear", "cosine"]
+
+MAX_BETA = 0.999  # Nichol & Dhariwal, section 3.2: no step removes the signal altogether
+
+
+def betas(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
+    """Computes the variance of the noise that each step adds.
+
+    Args:
+      schedule: "linear": from 1e-4 to 0.02 in 1,000 steps, and 1000 / steps times as much in fewer or more, so that the
+        last step leaves the same; "cosine": equation 17 of Nichol & Dhariwal.
+      steps: number of diffusion steps.
+
+    Returns:
+      The variances, rising.
+    """
+    if schedule == "linear":
+        values = np.linspace(1e-4, 0.02, steps) * (1000 / steps)
+    else:
+        angles = (np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2
+        values = 1 - (np.cos(angles[1:]) / np.cos(angles[:-1])) ** 2
+    return np.minimum(values, MAX_BETA)
+
+
+def alpha_bars(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
+    """Computes the share of the signal's variance that is left after each step.
+
+    Args:
+      schedule: as in `betas`.
+      steps: number of diffusion steps.
+
+    Returns:
+      The cumulative products of 1 - beta, falling.
+    """
+    return np.cumprod(1 - betas(schedule, steps))
+
+
+def sampling_steps(steps: int, count: int) -> Int[np.ndarray, " count"]:
+    """Chooses the steps that a short sampler visits: evenly spaced, the first one always among them.
+
+    Args:
+      steps: number of diffusion steps.
+      count: how many to visit.
+
+    Returns:
+      Their indices, falling, as a sampler goes. The last one is 0.
+
+    Raises:
+      UserError: more steps than there are.
+    """
+    if count > steps:
+        raise UserError(f"config.recipe.sampling.steps={count}: the diffusion has only {steps} steps.")
+    return (np.arange(count) * steps // count)[::-1]

@@ -1,0 +1,38 @@
+"""Noise schedules beside diffusers', and what they promise at any number of steps."""
+
+import numpy as np
+import pytest
+
+from cvjax.errors import UserError
+from cvjax.generative.diffusion.schedule import alpha_bars, betas, sampling_steps
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("schedule, theirs", [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
+def test_schedules_are_those_of_diffusers(schedule, theirs):
+    scheduler = pytest.importorskip("diffusers").DDPMScheduler(1000, beta_schedule=theirs)
+    np.testing.assert_allclose(betas(schedule, 1000), scheduler.betas, rtol=2e-4)  # theirs are float32, 1 - 0.9999
+    np.testing.assert_allclose(alpha_bars(schedule, 1000), scheduler.alphas_cumprod, rtol=2e-5, atol=1e-9)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("count", [1, 10, 50, 1000])
+def test_a_divisor_of_the_steps_is_spaced_as_in_diffusers(count):
+    scheduler = pytest.importorskip("diffusers").DDIMScheduler(1000, timestep_spacing="leading")
+    scheduler.set_timesteps(count)
+    np.testing.assert_array_equal(sampling_steps(1000, count), scheduler.timesteps)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [2, 10, 100, 4000])
+def test_the_signal_vanishes_whatever_the_number_of_steps(schedule, steps):
+    left = alpha_bars(schedule, steps)
+    assert left.shape == (steps,) and (np.diff(left) < 0).all()
+    assert 0 < left[-1] < 2e-3 and (steps < 100 or left[0] > 0.995)
+
+
+def test_sampling_visits_evenly_spaced_steps_down_to_the_first():
+    np.testing.assert_array_equal(sampling_steps(10, 4), [7, 5, 2, 0])
+    np.testing.assert_array_equal(sampling_steps(3, 3), [2, 1, 0])
+    with pytest.raises(UserError, match="only 10 steps"):
+        sampling_steps(10, 11)
