@@ -132,6 +132,9 @@ def arguments_of(called: Callable, without: Sequence[str] = ()) -> dict[str, Arg
     Args:
       called: the function or the dataclass.
       without: names to leave out.
+
+    Returns:
+      {name: argument}, in order.
     """
     hints = typing.get_type_hints(called, include_extras=True)
     return {

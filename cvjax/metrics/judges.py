@@ -17,7 +17,8 @@ from cvjax.errors import UserError
 from cvjax.metrics import digits, extractors, generative
 
 Images = Float[np.ndarray, "images height width channels"]
-Labels = Int[np.ndarray, " images"]
+Samples = Float[np.ndarray, "samples height width channels"]
+Labels = Int[np.ndarray, " samples"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Judge:
       channels: of the images that it takes; 0: any.
     """
 
-    measure: Callable[[Images, Images, Labels | None], dict[str, float]]
+    measure: Callable[[Samples, Images, Labels | None], dict[str, float]]
     draw: Callable[[Images], dict[str, Images]] = lambda samples: {}
     controls: Callable[[], dict[str, dict[str, float]]] = dict
     channels: int = 0
@@ -68,7 +69,7 @@ def from_extractor(extract: extractors.Extractor, channels: int = 0) -> Judge:
       The judge. Its figures are fid, kid, precision and recall and, with probabilities, inception_score.
     """
 
-    def measure(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+    def measure(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
         features, probabilities = extract(samples)
         return extractors.evaluate(features, extract(real)[0], probabilities)
 
@@ -99,7 +100,7 @@ def from_network(network: Network, variables: Variables) -> Judge:
             raise UserError(f"config.judge: its network takes images of {network.shape}, not {images.shape[1:]}.")
         return extractors.in_chunks(lambda chunk: run(variables, chunk), images)
 
-    def measure(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+    def measure(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
         features, probabilities = extract(samples)
         figures = extractors.evaluate(features, extract(real)[0], probabilities)
         return figures | generative.class_figures(probabilities, labels)
@@ -107,7 +108,7 @@ def from_network(network: Network, variables: Variables) -> Judge:
     return Judge(measure, channels=network.shape[-1])
 
 
-def measure_digits(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+def measure_digits(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
     """Measures generated digits.
 
     Args:
@@ -129,7 +130,7 @@ def measure_digits(samples: Images, real: Images, labels: Labels | None) -> dict
     return digits.evaluate(samples) | sure | generative.class_figures(probabilities, labels)
 
 
-def measure_pixels(samples: Images, real: Images, labels: Labels | None) -> dict[str, float]:
+def measure_pixels(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
     """Measures any images by thumbnails of 8 x 8 pixels.
 
     Args:

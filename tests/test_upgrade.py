@@ -1,0 +1,96 @@
+"""Configs and states of runs that earlier versions wrote."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax import checkpoint, config, sharding
+from cvjax.checkpoint import Checkpoints
+from cvjax.core import State, start
+from cvjax.rundir import read_config
+from cvjax.upgrade import upgrade_config, upgrade_state
+
+PARAMS, STATS = {"w": np.float32([1, 2])}, {"mean": np.float32([3])}
+
+LAYOUTS = {  # params, extra -> stats, average
+    "a GAN": (
+        {"generator": PARAMS, "discriminator": PARAMS},
+        {
+            "batch_stats": {"generator": STATS, "discriminator": {}},
+            "ema": {"generator": {"params": PARAMS, "batch_stats": STATS}},
+        },
+        {"generator": STATS},
+        {"generator": {"params": PARAMS, "batch_stats": STATS}},
+    ),
+    "a pixel model": ({"pixelcnn": PARAMS}, {"ema": {"pixelcnn": PARAMS}}, {}, {"pixelcnn": {"params": PARAMS}}),
+    "a detector without an average": (
+        {"detector": PARAMS},
+        {"batch_stats": {"detector": STATS}},
+        {"detector": STATS},
+        {},
+    ),
+    "RetinaNet": (
+        {"resnet": PARAMS, "retinanet": PARAMS},
+        {"batch_stats": STATS, "ema": {"params": {"resnet": PARAMS, "retinanet": PARAMS}, "batch_stats": STATS}},
+        {"resnet": STATS},
+        {"resnet": {"params": PARAMS, "batch_stats": STATS}, "retinanet": {"params": PARAMS}},
+    ),
+    "an autoencoder": ({"encoder": PARAMS}, {"codes": PARAMS}, {}, {}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_averages_and_statistics_move_out_of_extra(name):
+    params, extra, stats, average = LAYOUTS[name]
+    new = upgrade_state({"step": 3, "params": params, "opt": {}, "extra": extra})
+    assert jax.tree.structure((new["stats"], new["average"])) == jax.tree.structure((stats, average))
+    assert set(new["extra"]) == ({"codes"} if "codes" in extra else set()) and new["frozen"] == {}
+    assert upgrade_state(new) == new
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_as_one_of_today(tmp_path):
+    params, extra, *_ = LAYOUTS["a GAN"]
+    moments = {"generator": (jnp.float32(5), {"mu": jnp.ones(2)})}
+    old = {"step": jnp.int32(3), "params": params, "opt": moments, "extra": extra}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, jax.tree.map(jnp.asarray, old), {"position": 4})
+    checkpoints.close()
+    variables = {"params": PARAMS, "batch_stats": STATS}
+    networks = {"generator": variables, "discriminator": {"params": PARAMS}}
+    today = start(
+        jax.tree.map(jnp.zeros_like, networks), jax.tree.map(jnp.zeros_like, moments), averaged=("generator",)
+    )
+    mesh = sharding.make_mesh({"data": 1}, jax.devices()[:1])
+    read = checkpoint.read_state(tmp_path, checkpoint.abstract(today, sharding.state_sharding(mesh, today)))
+    assert isinstance(read, State) and int(read.step) == 3 and float(read.opt["generator"][0]) == 5
+    np.testing.assert_array_equal(read.average["generator"]["batch_stats"]["mean"], [3])
+    np.testing.assert_array_equal(read.stats["generator"]["mean"], [3])
+
+
+def test_old_names_in_a_config_become_those_of_today(tmp_path):
+    old = {
+        "system": "generative.vae",
+        "recipe": {"shape": [8, 8, 1], "measure": "digits", "latent": 8},
+        "init_from": "runs/other/encoder",
+    }
+    new = upgrade_config(old)
+    assert new == {
+        "system": "generative.autoencoders.vae",
+        "recipe": {"shape": [8, 8, 1], "latent": 8},
+        "judge": "digits",
+        "borrow": {"encoder": "runs/other/encoder@latest"},
+    }
+    assert new["system"] in config.systems() and upgrade_config(new) == new
+    (tmp_path / "config.json").write_text(json.dumps({"config": old, "seed": 1}))
+    assert read_config(tmp_path) == {"config": new, "seed": 1}
+
+
+def test_a_key_at_its_default_equals_an_absent_one():
+    full = config.as_dict(config.experiment("generative.autoencoders.vae", recipe=dict(shape=(8, 8, 1))))
+    old = json.loads(json.dumps(full))
+    del old["recipe"]["beta"], old["judge"], old["data"]["workers"]
+    assert config.difference(old, full) == []
+    assert config.difference(old, full | {"judge": "digits"}) == ["judge: '' in the run, 'digits' asked for"]
