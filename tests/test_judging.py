@@ -1,14 +1,12 @@
 """Samples before a judge: how many, of which classes, of which networks."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cvjax import judging, sharding
+from cvjax import data, judging, sharding
 from cvjax.core import Network, Recipe, start, variables
 from cvjax.errors import UserError
 from cvjax.metrics import digits, generative, judges
@@ -19,9 +17,11 @@ from cvjax.weights import digit_classifier
 MESH = sharding.make_mesh({"data": 1}, jax.devices()[:1])
 
 
-@dataclasses.dataclass
-class Examples:
+class Examples(data.Data):
     """Ten examples in two batches, the last padded."""
+
+    def __init__(self):
+        pass
 
     def evaluate(self):
         for offset, valid in ((0, 6), (6, 4)):

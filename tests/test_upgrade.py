@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint.experimental import v1 as ocp
 
 from cvjax import checkpoint, config, sharding
-from cvjax.checkpoint import Checkpoints
 from cvjax.core import State, start
 from cvjax.rundir import read_config
 from cvjax.upgrade import upgrade_config, upgrade_state
@@ -55,9 +55,8 @@ def test_a_checkpoint_of_an_earlier_version_is_read_as_one_of_today(tmp_path):
     params, extra, *_ = LAYOUTS["a GAN"]
     moments = {"generator": (jnp.float32(5), {"mu": jnp.ones(2)})}
     old = {"step": jnp.int32(3), "params": params, "opt": moments, "extra": extra}
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(3, jax.tree.map(jnp.asarray, old), {"position": 4})
-    checkpoints.close()
+    with ocp.training.Checkpointer(tmp_path) as checkpointer:  # as a State of then was written, field by field
+        checkpointer.save_checkpointables(3, {"state": jax.tree.map(jnp.asarray, old), "data": {"position": 4}})
     variables = {"params": PARAMS, "batch_stats": STATS}
     networks = {"generator": variables, "discriminator": {"params": PARAMS}}
     today = start(

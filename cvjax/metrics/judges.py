@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -147,7 +148,7 @@ def measure_pixels(samples: Samples, real: Images, labels: Labels | None) -> dic
     return {**figures, "fid_over_noise": figures["fid"] / generative.fid(generative.thumbnails(noise), reference)}
 
 
-def draw_nearest_digits(samples: Images) -> dict[str, Images]:
+def draw_nearest_digits(samples: Samples) -> dict[str, Float[np.ndarray, "pictures height width channels"]]:
     """Puts the nearest training digit to the right of each sample.
 
     Args:
@@ -156,7 +157,7 @@ def draw_nearest_digits(samples: Images) -> dict[str, Images]:
     Returns:
       {"nearest": samples and digits by turns}.
     """
-    pairs = np.stack([samples, np.asarray(digits.nearest(samples))], axis=1)
+    pairs = np.stack([samples, np.asarray(digits.nearest(jnp.asarray(samples)))], axis=1)
     return {"nearest": pairs.reshape(-1, *samples.shape[1:])}
 
 
