@@ -212,7 +212,7 @@ def wrong_keys(path: str, text: str) -> list[str]:
         for parameter in random:
             if parameter.arg != "key" and not parameter.arg.endswith("_key"):
                 complaints.append(f"{where}: {parameter.arg} should be `key`")
-        contract = method and node.name in ("train_step", "eval_step", "visualise", "sample")
+        contract = method and node.name in ("train_step", "eval_step", "visualise", "predict", "sample")
         if random and random != listed[: len(random)] and not contract:
             complaints.append(f"{where}: the key does not come first")
     return complaints

@@ -125,7 +125,7 @@ def measure_digits(samples: Images, real: Images, labels: Labels | None) -> dict
     if samples.shape[1:] != (8, 8, 1):
         raise UserError(f'config.judge="digits" measures 8 x 8 grey images, not {samples.shape[1:]}.')
     probabilities = digits.features(samples)[1]
-    sure = {"sure_share": float((probabilities.max(axis=1) >= digits.SURE).mean())}
+    sure = {"sure_share": digits.sure_share(probabilities)}
     return digits.evaluate(samples) | sure | generative.class_figures(probabilities, labels)
 
 
