@@ -45,7 +45,7 @@ SAMPLED = {
     "Row LSTM, configs/pixelrnn_digits.py": (5.0, "pixelrnn_digits", {}, ROUNDS),
 }
 PAPER = {"recipe.layers": 15, "recipe.width": 128, "recipe.head": 1024, "recipe.shape": (32, 32, 3)}
-PAPER |= {"recipe.levels": 256, "recipe.measure": "none", "data.name": "photos/32", "data.batch": 16}
+PAPER |= {"recipe.levels": 256, "data.name": "photos/32", "data.batch": 16}
 # name: (bar on our time by torch's, config, what it changes, rounds)
 TRAINED = {
     "PixelCNN, configs/pixelcnn_digits.py": (1.5, "pixelcnn_digits", {}, ROUNDS),

@@ -23,7 +23,6 @@ def get_config(name: str = ""):
             tied=True,
             loss="cross_entropy",
             contractive=0.1,
-            measure="digits",
             optimiser=dict(
                 name="adam",
                 learning_rate=2e-3,

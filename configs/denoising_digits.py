@@ -27,7 +27,6 @@ def get_config(name: str = ""):
             loss="cross_entropy",
             corruption="gaussian",
             corruption_level=0.25,
-            measure="digits",
             optimiser=dict(
                 name="adamw",
                 learning_rate=2e-3,

@@ -23,8 +23,6 @@ def get_config(name: str = ""):
             head=128,
             dropout=0.4,
             ema=0.995,
-            measure="digits",
-            samples_per_example=2,
             optimiser=dict(
                 name="adam",
                 learning_rate=2e-3,
@@ -36,10 +34,11 @@ def get_config(name: str = ""):
         steps=1500,
         log_every=100,
         eval_every=500,
+        judge="digits",
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
         expect={"bits_per_dim": ("<=", 1.78), "sample_gap": ("<=", 0.1)},
     )
     smoke = {"steps": 4, "recipe.layers": 1, "recipe.width": 8, "recipe.head": 8, "data.batch": 16, "log_every": 1}
-    return variant(config, name, smoke=smoke)
+    return variant(config, name, smoke=smoke | {"judge_samples": 32})

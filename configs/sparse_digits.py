@@ -23,7 +23,6 @@ def get_config(name: str = ""):
             sparsity="kl",
             sparsity_weight=0.1,  # by the 3 of the notes these units obey and hardly see: squared error 0.019
             sparsity_target=0.05,
-            measure="digits",
             optimiser=dict(
                 name="adam",
                 learning_rate=2e-3,

@@ -22,17 +22,17 @@ def get_config(name: str = ""):
             dropout=0.5,
             likelihood="categorical",
             levels=17,
-            measure="digits",
             optimiser=dict(name="adam", learning_rate=1e-3),
         ),
         data=dict(name="digits", batch=64, eval_batch=128),
         steps=2000,
         log_every=100,
         eval_every=500,
+        judge="digits",
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
         expect={"bits_per_dim": ("<=", 2.20), "iwae_gain": (">", 0.0), "active_units": (">=", 5)},
     )
     smoke = {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "recipe.importance_samples": 2, "log_every": 1}
-    return variant(config, name, smoke=smoke)
+    return variant(config, name, smoke=smoke | {"judge_samples": 32})

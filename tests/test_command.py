@@ -41,7 +41,7 @@ def folder(name):
 
 SKIP = 'data.on_corrupt="skip" leaves out'
 SCENES = ["--config=configs/conditional_pixelcnn_digits.py:smoke", "--config.data.name=digit_scenes/plain_64"]
-SCENES += ["--config.recipe.shape=(64, 64, 3)", "--config.recipe.measure=none"]
+SCENES += ["--config.recipe.shape=(64, 64, 3)"]
 # The name of each mistake: (arguments of train.py, what the message has to say).
 MISTAKES = {
     "no config": ([], ["--config=FILE", "configs/vae_digits.py"]),

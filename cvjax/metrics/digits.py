@@ -98,6 +98,18 @@ def evaluate(samples: Images) -> dict[str, float]:
     }
 
 
+def sure_share(probabilities: Float[np.ndarray, "images 10"]) -> float:
+    """Computes the share of images that the classifier gives one class a probability of .9 or more.
+
+    Args:
+      probabilities: the classifier's, of the images.
+
+    Returns:
+      The share. A model that draws a single clear digit has a perfect one: read it with a Fréchet distance.
+    """
+    return float((probabilities.max(axis=1) >= SURE).mean())
+
+
 def nearest(samples: Float[Array, "samples 8 8 1"]) -> Float[Array, "samples 8 8 1"]:
     """Finds the training digit nearest to each sample by L2 distance over all pixels; it may be traced.
 

@@ -127,7 +127,7 @@ def measure_digits(samples: Samples, real: Images, labels: Labels | None) -> dic
     if samples.shape[1:] != (8, 8, 1):
         raise UserError(f'config.judge="digits" measures 8 x 8 grey images, not {samples.shape[1:]}.')
     probabilities = digits.features(samples)[1]
-    sure = {"sure_share": float((probabilities.max(axis=1) >= digits.SURE).mean())}
+    sure = {"sure_share": digits.sure_share(probabilities)}
     return digits.evaluate(samples) | sure | generative.class_figures(probabilities, labels)
 
 

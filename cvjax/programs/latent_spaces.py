@@ -13,10 +13,10 @@ import PIL.Image
 
 from cvjax import command, data, display, runs
 from cvjax.errors import UserError
-from cvjax.generative.autoencoders.latents import sample_figures
-from cvjax.metrics import digits
+from cvjax.metrics import digits, judges
 
 GAP = 16  # pixels between the two sides
+PRINTED = ("sure_share", "fid_over_control", "nearest_distance")  # figures of samples, where they are digits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         both.save(arguments.output / f"{name}.png")
     for run, images in zip(names, samples, strict=True):
         if images.shape[1:] == (8, 8, 1):
-            values = (f"{name} {display.format_number(value)}" for name, value in sample_figures(images).items())
+            figures = judges.measure_digits(images, images, None)
+            values = (f"{name} {display.format_number(figures[name])}" for name in PRINTED)
             print(f"{run}: {'  '.join(values)}")
     print(f"pictures in {arguments.output}: {names[0]} on the left, {names[1]} on the right")
 

@@ -150,3 +150,9 @@ def test_fid_sees_what_a_gaussian_lacks(controls):
 def test_a_misspelt_impostor_is_explained():
     with pytest.raises(UserError, match=r"Did you mean 'class means'\?"):
         impostors.draw("class mean", 0, np.zeros((2, 2, 2, 1), np.float32), np.array([0, 1]), 3)
+
+
+def test_digits_are_clear_and_noise_is_not():
+    real = data.arrays("digits", "test")["image"]
+    noise = np.random.default_rng(0).normal(0.3, 0.05, (200, 8, 8, 1)).astype(np.float32)
+    assert digits.sure_share(digits.features(real)[1]) > 0.9 and digits.sure_share(digits.features(noise)[1]) < 0.5

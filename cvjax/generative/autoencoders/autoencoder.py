@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, Shaped
 
@@ -40,7 +39,7 @@ from cvjax.core import (
     variables,
 )
 from cvjax.errors import UserError
-from cvjax.generative.autoencoders import latents, uses
+from cvjax.generative.autoencoders import evaluation, latents
 from cvjax.generative.autoencoders.penalties import jacobian_norm, kl_sparsity, sigmoid_jacobian_norm
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.ops.corruption import Corruption, corrupt
@@ -193,7 +192,6 @@ class Autoencoder:
     sparsity: Sparsity
     sparsity_weight: float
     sparsity_target: float
-    measure: Literal["none", "digits"]
     tx: optax.GradientTransformation
 
     @property
@@ -263,37 +261,27 @@ class Autoencoder:
         return advance(state, params, {"autoencoder": opt}, extra=extra), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
-        """Computes what `score` and, for digits, the pictures want to know of each image."""
+        """Computes codes, errors and what `evaluation.figures` compares, of each image."""
         networks, images = self.trained(state), batch["image"]
-        noise_key, sample_key = jax.random.split(key)
         encode, decode = functools.partial(self.encode, networks), functools.partial(self.decode, networks)
         codes = encode(images)
         outputs = self.decode_logits(networks, codes)  # not clipped, as principal components are not
         reconstruction = jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else outputs
-        rows = {"code": codes, "squared_error": jnp.square(images - reconstruction).mean(axis=(1, 2, 3))}
+        rows = evaluation.quantised(decode, codes, state.extra["codes"])
+        rows |= {"code": codes, "reconstruction": reconstruction}
+        rows["squared_error"] = jnp.square(images - reconstruction).mean(axis=(1, 2, 3))
         if self.contractive or not self.encoder.convolutional:
             rows["jacobian_norm"] = jacobian_norm(encode, images)
         if self.corruption != "none":
-            noisy = corrupt(noise_key, images, self.corruption, self.corruption_level)
+            noisy = corrupt(key, images, self.corruption, self.corruption_level)
             rows |= {"noisy": noisy, "denoised": decode(encode(noisy))}
-        if self.measure == "digits":
-            rows["reconstruction"] = reconstruction
-            rows |= uses.outputs(sample_key, encode, decode, codes, state.extra["codes"])
         return rows
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes the figures of `recipe`."""
-        rows = list(rows)
-        batch, outputs = (
-            {name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1)
-        )
-        figures = uses.code_figures(outputs)
-        if self.corruption != "none":
-            figures |= uses.denoising_figures(batch["image"], outputs["noisy"], outputs["denoised"])
-        if self.measure == "digits":
-            linear = not self.encoder.hidden and self.encoder.code_activation == "linear"
-            figures |= uses.digit_figures(batch, outputs, linear and self.loss == "squared_error")
-        return figures
+        """Computes the figures of `evaluation.figures`."""
+        batch, outputs = evaluation.gather(rows)
+        linear = not self.encoder.hidden and self.encoder.code_activation == "linear" and self.loss == "squared_error"
+        return evaluation.figures(batch, outputs, linear)
 
     @functools.partial(jax.jit, static_argnums=0)
     def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Rows]:
@@ -308,13 +296,12 @@ class Autoencoder:
         few = jnp.stack([column[:32] for column in columns], axis=1).reshape(-1, *images.shape[1:])
         shown = latents.pictures(decode, codes, state.extra["codes"])
         shown |= {"reconstructions": few, "samples": decode(state.extra["codes"].sample(key, 64))}
-        return shown, self.eval_step(state, batch, key) if self.measure == "digits" else {"code": codes}
+        return shown, self.eval_step(state, batch, key)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws reconstructions, samples, the space of the codes and, for digits, the uses."""
+        """Draws reconstructions, samples, the latent space, and what codes are good for."""
         shown, rows = self.show(key, state, batch)
-        shown |= latents.latent_map(rows["code"], batch)
-        return shown | (uses.pictures(rows, batch) if self.measure == "digits" else {})
+        return shown | latents.latent_map(rows["code"], batch) | evaluation.pictures(batch, rows)
 
     @functools.partial(jax.jit, static_argnums=0)
     def reconstruct(self, state: State, images: Images) -> Rows:
@@ -352,7 +339,6 @@ def recipe(
     sparsity: Sparsity = "none",
     sparsity_weight: Annotated[float, Range(0)] = 3.0,
     sparsity_target: Annotated[float, Range(1e-6, 1)] = 0.05,
-    measure: Literal["none", "digits"] = "none",
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
 ) -> Recipe:
     """Makes an autoencoder.
@@ -372,28 +358,21 @@ def recipe(
       sparsity: "kl" of each unit's mean activation, for sigmoid codes, or "l1" of the codes.
       sparsity_weight: of that penalty; 3 in Ng's notes for "kl".
       sparsity_target: mean activation that "kl" asks for; .05 in Ng's notes.
-      measure: "digits" measures the uses of the code, and shows what principal components reach as controls.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
-      The recipe. Figures: squared_error, mean over images and pixels in [0, 1], and what else `uses.code_figures` has;
-      jacobian_norm of dense encoders and contractive ones. With a corruption, those of `uses.denoising_figures`; with
-      `measure`, those of `uses.digit_figures`.
+      The recipe. Its figures are those of `evaluation.figures`; jacobian_norm is of dense and of contractive encoders.
 
     Raises:
       UserError: arguments that exclude one another.
     """
     shape, hidden = tuple(shape), tuple(hidden)
     _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity)
-    if measure == "digits" and shape != (8, 8, 1):
-        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {shape}.')
     tx = optim.build(optimiser)
     encoder = Encoder(latent, hidden, activation, code_activation, convolutional)
     decoder = Decoder(shape, hidden, activation, convolutional, tied)
     penalties = contractive, sparsity, sparsity_weight, sparsity_target
-    model = Autoencoder(encoder, decoder, loss, corruption, corruption_level, *penalties, measure, tx)
-    codes = latent * (math.prod(shape[:2]) // 4 ** len(hidden) if convolutional else 1)
-    return Recipe.of(model, functools.partial(uses.controls, codes) if measure == "digits" else None)
+    return Recipe.of(Autoencoder(encoder, decoder, loss, corruption, corruption_level, *penalties, tx))
 
 
 def _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity) -> None:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, Key
 
 from cvjax import core
-from cvjax.metrics import digits, plots
+from cvjax.metrics import plots
 
 Codes = Float[Array, "batch codes"]
 Images = Float[Array, "batch height width channels"]
@@ -23,7 +23,6 @@ Decode = Callable[[Codes], Images]
 
 ROWS, COLUMNS = 8, 9  # of the pictures
 REACH = 2.5  # of a traversal, in standard deviations to either side
-SURE = 0.9  # probability of a class, by the frozen classifier, from which on a digit is clear
 
 
 @flax.struct.dataclass
@@ -180,29 +179,3 @@ def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.nda
 def fetch(tree: Any) -> Any:
     """Fetches arrays as NumPy, whole on every process. All processes have to call it."""
     return jax.tree.map(lambda array: np.asarray(multihost_utils.process_allgather(array, tiled=True)), tree)
-
-
-def sure_share(samples: Float[np.ndarray, "samples 8 8 1"]) -> float:
-    """Measures which share of samples are clear digits: the frozen classifier gives one class .9 or more.
-
-    Args:
-      samples: in [0, 1].
-
-    Returns:
-      The share. A model that draws one digit only has a perfect one: read it beside a Fréchet distance.
-    """
-    return float((digits.features(samples)[1].max(axis=1) >= SURE).mean())
-
-
-def sample_figures(samples: Float[np.ndarray, "samples 8 8 1"]) -> dict[str, float]:
-    """Measures digits drawn from a prior, or from a Gaussian fitted to codes.
-
-    Args:
-      samples: in [0, 1].
-
-    Returns:
-      sample_sure_share, and sample_fid_over_control, sample_nearest_distance as `cvjax.metrics.digits.evaluate`.
-    """
-    figures = digits.evaluate(samples)
-    chosen = {f"sample_{name}": figures[name] for name in ("fid_over_control", "nearest_distance")}
-    return {"sample_sure_share": sure_share(samples), **chosen}

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,6 @@ from cvjax.core import Batch, Metrics, Pictures, Recipe, State, advance, check_i
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders import latents
 from cvjax.generative.autoencoders.likelihoods import Likelihood, Outputs, dequantise, expected_image, log_likelihood
-from cvjax.metrics import digits
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.signature import Count, Range, Share
 
@@ -177,7 +176,6 @@ class VAE:
     binarise: bool
     beta: float
     importance_samples: int
-    measure: Literal["none", "digits"]
     tx: optax.GradientTransformation
 
     @property
@@ -226,8 +224,8 @@ class VAE:
         return advance(state, params, {"vae": opt}), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
-        """Computes both bounds and the posterior of each image and, for digits, two samples of the prior beside it."""
-        observe_key, sample_key, prior_key = jax.random.split(key, 3)
+        """Computes both bounds, the divergence and the posterior's mean of each image."""
+        observe_key, sample_key = jax.random.split(key)
         images = self.observe(observe_key, batch["image"])
         mean, log_variance = self.encoder.apply(variables(state, "encoder"), images)
 
@@ -235,29 +233,20 @@ class VAE:
             return log_likelihood(self.likelihood, self.decode(state, z), images, self.levels)
 
         nats = bounds(sample_key, log_p_x, mean, log_variance, self.importance_samples)
-        rows = {"bits": -nats * self.bits, "divergence": gaussian_kl(mean, log_variance), "mean": mean}
-        if self.measure == "digits":
-            z = jax.random.normal(prior_key, (2 * len(images), self.encoder.latent))
-            samples = expected_image(self.likelihood, self.decode(state, z))
-            rows["samples"] = samples.reshape(-1, 2, *self.decoder.shape)
-        return rows
+        return {"bits": -nats * self.bits, "divergence": gaussian_kl(mean, log_variance), "mean": mean}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
         rows = [outputs for _, outputs in rows]
         both, divergence, mean = (np.concatenate([r[name] for r in rows]) for name in ("bits", "divergence", "mean"))
         elbo, iwae = both.mean(axis=0, dtype=np.float64)
-        figures = {
+        return {
             "bits_per_dim": float(elbo),
             "iwae_bits_per_dim": float(iwae),
             "iwae_gain": float(elbo - iwae),
             "kl": float(divergence.sum(axis=1).mean()),
             "active_units": float((mean.var(axis=0) > 0.01).sum()),
         }
-        if self.measure == "digits":
-            samples = np.concatenate([r["samples"] for r in rows]).reshape(-1, *self.decoder.shape)
-            figures |= latents.sample_figures(samples)
-        return figures
 
     def decode(self, state: State, z: Latents) -> Outputs:
         """Returns the parameters of each pixel's distribution."""
@@ -309,7 +298,6 @@ def recipe(
     binarise: bool = False,
     beta: float = 1.0,
     importance_samples: Count = 100,
-    measure: Literal["none", "digits"] = "none",
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
 ) -> Recipe:
     """Makes a variational autoencoder.
@@ -325,14 +313,11 @@ def recipe(
       binarise: draw each pixel from a Bernoulli of its grey value, anew at every step.
       beta: weight of the divergence; only 1 is a bound.
       importance_samples: of the evaluation's tighter bound.
-      measure: "digits" measures samples of the prior by the frozen classifier, and shows what simple densities of the
-        digits reach, as controls.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
       The recipe. Figures: bits_per_dim (the negative bound), iwae_bits_per_dim and iwae_gain (how much tighter),
-      kl (nats), active_units (latents whose posterior mean varies by more than .01 over the test set); with `measure`,
-      those of samples by `latents.sample_figures`.
+      kl (nats), active_units (latents whose posterior mean varies by more than .01 over the test set).
 
     Raises:
       UserError: arguments that cannot be, or exclude one another.
@@ -350,10 +335,7 @@ def recipe(
             f'config.recipe.binarise=True makes images of two values: likelihood="bernoulli" is theirs, not '
             f"{likelihood!r}."
         )
-    if measure == "digits" and tuple(shape) != (8, 8, 1):
-        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {tuple(shape)}.')
     encoder = Encoder(latent, tuple(hidden), convolutional, dropout)
     decoder = Decoder(tuple(shape), outputs, tuple(hidden), convolutional, dropout)
     tx = optim.build(optimiser)
-    model = VAE(encoder, decoder, likelihood, levels, binarise, beta, importance_samples, measure, tx)
-    return Recipe.of(model, digits.density_controls if measure == "digits" else None)
+    return Recipe.of(VAE(encoder, decoder, likelihood, levels, binarise, beta, importance_samples, tx))

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -26,13 +26,10 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Pictures, Recipe, State, advance, check_images, descend, start, variables
-from cvjax.errors import UserError
-from cvjax.metrics import digits
 
 Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch height width channels levels"]
 Labels = Int[Array, " batch"]
-Measure = Literal["none", "digits"]
 
 # --- likelihood ---------------------------------------------------------------------------------------------------
 
@@ -202,8 +199,6 @@ class PixelModel:
       net: as the module's docstring has it, with the attributes `levels` and `classes`.
       shape: height, width, channels of the images.
       ema: share of the averaged parameters that each step keeps.
-      measure: "digits": samples are judged by the frozen digit classifier.
-      samples_per_example: how many samples are drawn for each image of the evaluation split.
       tx: the optimiser.
     """
 
@@ -211,8 +206,6 @@ class PixelModel:
     net: nn.Module
     shape: tuple[int, int, int]
     ema: float
-    measure: Measure
-    samples_per_example: int
     tx: optax.GradientTransformation
 
     @property
@@ -273,34 +266,17 @@ class PixelModel:
         return self.draw(key, state, images, labels, rows=rows)
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
-        """Measures held-out images, and samples of the same classes."""
+        """Computes the bits per dimension of held-out images and of samples, one of the class of each."""
         images, labels = self.snap(batch["image"]), self.labels(batch)
         params = variables(state, self.name)["params"]
-        rows = (len(images), self.samples_per_example)
-        wanted = None if labels is None else jnp.repeat(labels, self.samples_per_example)
-        samples = self.draw(key, state, jnp.zeros((math.prod(rows), *self.shape)), wanted)
-        return {
-            "bits": self.bits(params, images, labels),
-            "samples": samples.reshape(*rows, *self.shape),
-            "sample_bits": self.bits(params, samples, wanted).reshape(rows),
-        }
+        samples = self.draw(key, state, jnp.zeros_like(images), labels)
+        return {"bits": self.bits(params, images, labels), "sample_bits": self.bits(params, samples, labels)}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Averages over images, and judges the samples."""
-        rows = list(rows)
-        bits, samples, sample_bits = (
-            np.concatenate([outputs[key] for _, outputs in rows]) for key in ("bits", "samples", "sample_bits")
-        )
-        figures = {"bits_per_dim": float(bits.mean()), "sample_bits_per_dim": float(sample_bits.mean())}
-        figures["sample_gap"] = abs(figures["sample_bits_per_dim"] - figures["bits_per_dim"])
-        if self.measure == "digits":
-            samples = samples.reshape(-1, *self.shape)
-            figures |= digits.evaluate(samples)
-            if self.net.classes:
-                labels = np.concatenate([batch["label"] for batch, _ in rows])
-                found = digits.features(samples)[1].argmax(axis=1)
-                figures["class_accuracy"] = float((found == np.repeat(labels, self.samples_per_example)).mean())
-        return figures
+        """Computes bits_per_dim, sample_bits_per_dim of the model's own samples, and sample_gap between the two."""
+        rows = [outputs for _, outputs in rows]
+        held_out, own = (float(np.concatenate([r[name] for r in rows]).mean()) for name in ("bits", "sample_bits"))
+        return {"bits_per_dim": held_out, "sample_bits_per_dim": own, "sample_gap": abs(own - held_out)}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws a square of samples, a row a class, and lower halves to images whose upper halves are known."""
@@ -322,39 +298,11 @@ class PixelModel:
         """Draws images of the classes in `label`, or of all classes in turn."""
         count, labels = inputs["count"], None
         if self.net.classes:
-            labels = np.asarray(inputs.get("label", np.arange(count) % self.net.classes))
-            labels = check_labels(labels, count, self.net.classes)
+            labels = jnp.asarray(inputs.get("label", np.arange(count) % self.net.classes), jnp.int32)
         return {"image": self.draw(key, state, jnp.zeros((count, *self.shape)), labels)}
 
 
-def check_labels(labels: Int[np.ndarray, "..."], count: int, classes: int) -> Int[np.ndarray, " count"]:
-    """Checks the classes that images are to be drawn of.
-
-    Args:
-      labels: one an image, or a single one for all.
-      count: number of images.
-      classes: number of classes.
-
-    Returns:
-      One label an image.
-
-    Raises:
-      UserError: another number of labels, or a class that there is not.
-    """
-    if labels.shape not in ((), (count,)) or not ((labels >= 0) & (labels < classes)).all():
-        raise UserError(f"label={labels.tolist()}: expected classes from 0 to {classes - 1}, one or {count} of them.")
-    return np.broadcast_to(labels, (count,)).astype(np.int32)
-
-
-def make_recipe(
-    name: str,
-    net: nn.Module,
-    shape: Sequence[int],
-    ema: float,
-    measure: Measure,
-    samples_per_example: int,
-    optimiser: Mapping[str, Any],
-) -> Recipe:
+def make_recipe(name: str, net: nn.Module, shape: Sequence[int], ema: float, optimiser: Mapping[str, Any]) -> Recipe:
     """Makes the recipe of an autoregressive network.
 
     Args:
@@ -362,20 +310,9 @@ def make_recipe(
       net: the network.
       shape: height, width, channels of the images.
       ema: share of the averaged parameters that each step keeps.
-      measure: "digits": samples are judged by the frozen digit classifier.
-      samples_per_example: how many samples are drawn for each image of the evaluation split.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
-      The recipe. Figures: bits_per_dim of the held-out images, sample_bits_per_dim of the model's own samples, and
-      sample_gap, the distance of the two; for "digits", those of `cvjax.metrics.digits.evaluate` and, of samples that
-      were told a class, class_accuracy, the share that the classifier takes for it.
-
-    Raises:
-      UserError: digits are to be measured on images that are none.
+      The recipe. Its figures are those of `PixelModel.score`.
     """
-    shape = tuple(shape)
-    if measure == "digits" and shape != (8, 8, 1):
-        raise UserError(f'config.recipe.measure="digits" judges 8 x 8 grey images, not {shape}.')
-    model = PixelModel(name, net, shape, ema, measure, samples_per_example, optim.build(optimiser))
-    return Recipe.of(model, digits.density_controls if measure == "digits" else None)
+    return Recipe.of(PixelModel(name, net, tuple(shape), ema, optim.build(optimiser)))

@@ -104,8 +104,6 @@ def recipe(
     head: Count = 1024,
     dropout: Share = 0.0,
     ema: Share = 0.0,
-    measure: pixel_model.Measure = "none",
-    samples_per_example: Count = 1,
     optimiser: Mapping[str, Any] = {"name": "rmsprop", "learning_rate": 1e-4},
 ) -> Recipe:
     """Makes a PixelCNN; the sizes that are the defaults are the paper's on CIFAR-10.
@@ -121,16 +119,11 @@ def recipe(
       head: features of the last hidden layer.
       dropout: share of the blocks' features dropped while training.
       ema: share of the averaged parameters that each step keeps, (1 + step) / (10 + step) where that is less.
-      measure: "digits": samples are judged by the frozen digit classifier.
-      samples_per_example: how many samples are drawn for each image of the evaluation split.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
       The recipe; its figures are those of `pixel_model.make_recipe`.
-
-    Raises:
-      UserError: digits to be measured that are none.
     """
     count = count_classes(classes)
     net = PixelCNN(levels, count, layers, width, first_kernel, kernel, head, dropout)
-    return pixel_model.make_recipe("pixelcnn", net, shape, ema, measure, samples_per_example, optimiser)
+    return pixel_model.make_recipe("pixelcnn", net, shape, ema, optimiser)

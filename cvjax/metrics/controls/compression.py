@@ -1,7 +1,7 @@
-"""Rate and distortion: what images cost as entropy-coded codes of a network, and as JPEG.
+"""Rate and distortion: the bytes of images as entropy-coded codes of a network, and as JPEG.
 
-All images of a set are one stream: the header of a JPEG file would outweigh a small image, so that JPEG gets them as
-one sheet. Rates are of whole streams, headers included; what a network weighs is not counted, for both sides have it.
+All images of a set are one stream: the header of a JPEG file would outweigh a small image, so JPEG gets them as one
+sheet. Rates are of whole streams with their headers, without the decoder itself.
 """
 
 import io
@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 from jaxtyping import Float, Int
 from PIL import Image
 
 from cvjax.metrics.controls.denoising import psnr
-from cvjax.ops import arithmetic_coding
 
 Images = Float[np.ndarray, "batch height width channels"]
 QUALITIES = (1, 5, 10, 15, 20, 30)
-STEP_BYTES = 4  # of the quantiser's step, a float32
+HEADER = 14  # bytes: rows 4, columns 2, lowest number 2, range of the numbers 2, the quantiser's step 4
+INCREMENT = 8  # added to the count of a number that was seen; counts start at 1
 
 
 class Point(NamedTuple):
@@ -35,6 +36,28 @@ class Point(NamedTuple):
     psnr: float
 
 
+def code_length(numbers: Int[np.ndarray, "rows columns"]) -> float:
+    """Computes the ideal length of an adaptive entropy code: -log2 of the probability of each number given those above.
+
+    Each column has its own counts of the numbers, which start equal and learn from the rows before, so no table is
+    sent. An arithmetic coder (Witten, Neal & Cleary, Arithmetic Coding for Data Compression, 1987) comes within a few
+    bits of this.
+
+    Args:
+      numbers: any whole numbers.
+
+    Returns:
+      The length in bits.
+    """
+    values = np.arange(numbers.min(), numbers.max() + 1)
+    counts = (numbers[:, :, None] == values).sum(axis=0)  # [columns, values]
+    start = 1 / INCREMENT  # in units of an increment; the product over rows is a Dirichlet-multinomial probability
+    log_gamma, total = scipy.special.gammaln, start * len(values)
+    seen = (log_gamma(start + counts) - log_gamma(start)).sum()
+    rows = len(counts) * (log_gamma(total + len(numbers)) - log_gamma(total))
+    return float((rows - seen) / math.log(2))
+
+
 def code_points(
     images: Images,
     levels: Int[np.ndarray, "batch steps codes"],
@@ -45,22 +68,15 @@ def code_points(
     Args:
       images: the true ones, in [0, 1].
       levels: the quantised codes, whole numbers.
-      decoded: the images that the decoder makes of them.
+      decoded: the decoder's images of these.
 
     Returns:
-      A point a step. Each stream is decoded, and has to give the levels back.
-
-    Raises:
-      RuntimeError: it does not.
+      A point a step.
     """
     points = []
     for step in range(levels.shape[1]):
-        numbers = levels[:, step].astype(np.int64)
-        stream = arithmetic_coding.compress(numbers)
-        if not np.array_equal(arithmetic_coding.decompress(stream), numbers):
-            raise RuntimeError("the arithmetic coder's stream does not decode to what it codes")
-        header = arithmetic_coding.HEADER.size + STEP_BYTES
-        points.append(Point(len(stream) + STEP_BYTES, header, psnr(images, decoded[:, step])))
+        size = HEADER + math.ceil(code_length(levels[:, step].astype(np.int64)) / 8)
+        points.append(Point(size, HEADER, psnr(images, decoded[:, step])))
     return points
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax import data
 from cvjax.generative.autoencoders import latents
 from cvjax.generative.autoencoders.latents import Moments
 
@@ -76,10 +75,3 @@ def test_maps_show_each_class_and_no_padding(codes):
     far = points.at[11].set(1e6)  # padding: it would squeeze all others into a corner
     np.testing.assert_array_equal(latents.latent_map(far, batch)["latent_map"], shown)
     assert latents.latent_map(points, {"valid": batch["valid"]}) == {}
-
-
-def test_digits_are_clear_and_noise_is_not():
-    digits = data.arrays("digits", "test")["image"]
-    assert latents.sure_share(digits) > 0.9
-    noise = np.random.default_rng(0).normal(0.3, 0.05, (200, 8, 8, 1)).astype(np.float32)
-    assert latents.sure_share(noise) < 0.5

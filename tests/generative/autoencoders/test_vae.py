@@ -125,6 +125,7 @@ def test_training_lowers_the_bound_and_figures_are_consistent(images, options):
     outputs = jax.jit(recipe.eval_step)(state, batch, jax.random.key(1))
     figures = recipe.score([(batch, outputs)])
     assert figures["iwae_gain"] == pytest.approx(figures["bits_per_dim"] - figures["iwae_bits_per_dim"], abs=1e-6)
+    assert figures["active_units"] <= 4
     assert figures["kl"] == pytest.approx(float(outputs["divergence"].sum(axis=1).mean()), rel=1e-5)
     assert recipe.predict(state, batch, jax.random.key(1))["image"].shape == images.shape
     samples = recipe.sample(state, jax.random.key(2), {"count": 3})["image"]
@@ -148,8 +149,8 @@ def test_loss_sums_over_pixels_and_latents_and_averages_over_the_batch(images):
     np.testing.assert_allclose(metrics["loss/total"], expected, rtol=1e-5)
 
 
-def test_latent_space_is_shown_and_samples_of_the_prior_are_measured(images):
-    recipe = vae.recipe(shape=(8, 8, 1), latent=3, hidden=(16,), importance_samples=10, measure="digits")
+def test_latent_space_is_shown(images):
+    recipe = vae.recipe(shape=(8, 8, 1), latent=3, hidden=(16,), importance_samples=10)
     batch = {"image": images, "label": jnp.arange(16) % 10, "valid": jnp.ones(16, bool)}
     state = recipe.init(jax.random.key(0), batch)
     shown = recipe.visualise(state, batch, jax.random.key(1))
@@ -159,10 +160,6 @@ def test_latent_space_is_shown_and_samples_of_the_prior_are_measured(images):
     ends = [shown["interpolations"][1:49:6, side : side + 48 : 6] for side in (1, 8 * 50 + 1)]
     both = recipe.predict(state, {"image": images}, jax.random.key(1))["image"][np.array([0, 8])]
     np.testing.assert_allclose(np.stack(ends), both, atol=1e-5)
-    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, jax.random.key(2)))
-    assert outputs["samples"].shape == (16, 2, 8, 8, 1)
-    figures = recipe.score([(jax.device_get(batch), outputs)])
-    assert figures["sample_fid_over_control"] > 1 and figures["active_units"] <= 3
 
 
 def test_mistakes_are_named():
@@ -174,7 +171,5 @@ def test_mistakes_are_named():
         vae.recipe(shape=(8, 8, 1), convolutional=True, hidden=())
     with pytest.raises(UserError, match=r"binarise=True.*not 'gaussian'"):
         vae.recipe(shape=(8, 8, 1), likelihood="gaussian", binarise=True)
-    with pytest.raises(UserError, match=r"8 x 8 grey images, not \(16, 16, 1\)"):
-        vae.recipe(shape=(16, 16, 1), measure="digits")
     with pytest.raises(UserError, match=r"the images are \(8, 8, 1\)"):
         vae.recipe(shape=(16, 16, 1)).init(jax.random.key(0), {"image": jnp.zeros((2, 8, 8, 1))})
