@@ -1,6 +1,6 @@
 """The fast gradient sign method on the small classifier of real handwritten digits.
 
-`--config.borrow.classifier=RUN/classifier` attacks another classifier, of any images; `--config.data` is its data.
+`--config.borrow.classifier=RUN/classifier --config.data.name=...` attacks any other classifier on its own images.
 
 Paper: Goodfellow, Shlens & Szegedy, Explaining and Harnessing Adversarial Examples, 2015 (arXiv:1412.6572).
 Command: python train.py --config=configs/fgsm_digits.py --workdir=runs/fgsm_digits

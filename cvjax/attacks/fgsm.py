@@ -155,7 +155,7 @@ class FGSM:
         """Draws images, their changes and the adversarial examples in three rows, a picture an epsilon."""
         images, labels = batch["image"][:COLUMNS], np.asarray(batch["label"][:COLUMNS])
         attacked = self._attack(state, images, labels)
-        clean, *fooled = ((np.asarray(some), *self._predict(state, some)) for some in (images, *attacked))
+        clean, *fooled = (jax.device_get((some, *self._predict(state, some))) for some in (images, *attacked))
         pictures = {}
         for epsilon, adversarial in zip(self.epsilons, fooled, strict=True):
             change = 0.5 + (adversarial[0] - clean[0]) / (2 * epsilon)

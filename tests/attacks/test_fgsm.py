@@ -69,7 +69,7 @@ def test_images_stay_in_the_ball_and_in_the_box(digits):
         images = jax.random.uniform(KEY, (20, 8, 8, 1), minval=lower, maxval=upper).at[:, :2].set(upper)
         for found in (
             fgsm(logits_of(held), images, batch["label"][:20], 0.3, lower=lower, upper=upper),
-            random_sign(KEY, images, 0.3, lower, upper),
+            random_sign(jax.random.key(1), images, 0.3, lower, upper),
         ):
             assert np.abs(found - images).max() <= 0.3 + 1e-6
             assert lower <= found.min() < lower + 0.01 and found.max() == upper
