@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from cvjax import core, optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax import optim
+from cvjax.core import Recipe, advance, check_images, class_names, descend, start, variables
 from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
 from cvjax.losses.focal import sigmoid_focal, smooth_l1
@@ -339,18 +339,16 @@ def recipe(
         keys, images = jax.random.split(key), jnp.zeros((1, *shape))
         stages, backbone = resnet.init_with_output(keys[0], images)
         head = retinanet.init(keys[1], stages)
-        params = {"resnet": backbone["params"], "retinanet": head["params"]}
-        latest = {"params": params, "batch_stats": backbone["batch_stats"]}
-        extra = {"batch_stats": backbone["batch_stats"], "ema": jax.tree.map(jnp.copy, latest) if ema else {}}
-        return State(step=jnp.int32(0), params=params, opt={"retinanet": tx.init(params)}, extra=extra)
+        opt = {"retinanet": tx.init({"resnet": backbone["params"], "retinanet": head["params"]})}
+        return start({"resnet": backbone, "retinanet": head}, opt, averaged=("resnet", "retinanet") if ema else ())
 
     def train_step(state, batch, key):
         present = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
         truth = (jnp.concatenate(lay()), batch["boxes"], batch["labels"], present)
 
         def loss_fn(params):
-            variables = {"params": params["resnet"], "batch_stats": state.extra["batch_stats"]}
-            stages, new = resnet.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+            backbone = {"params": params["resnet"], "batch_stats": state.stats["resnet"]}
+            stages, new = resnet.apply(backbone, batch["image"], train=True, mutable=["batch_stats"])
             levels = retinanet.apply({"params": params["retinanet"]}, stages)
             logits, deltas = (jnp.concatenate(outputs, axis=1) for outputs in zip(*levels, strict=True))
             parts = detection_losses(logits, deltas, *truth, gamma, alpha, beta, force_match)
@@ -358,26 +356,18 @@ def recipe(
             return classification + regression, ((classification, regression, positives), new["batch_stats"])
 
         params, opt, loss, (means, stats) = descend(tx, loss_fn, state.params, state.opt["retinanet"])
-        average = state.extra["ema"]
-        if ema:
-            latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            average = core.moving_average(average, latest, state.step, ema)
-        state = State(state.step + 1, params, {"retinanet": opt}, {"batch_stats": stats, "ema": average})
+        state = advance(state, params, {"retinanet": opt}, {"resnet": stats}, keep=ema)
         metrics = dict(zip(("loss/classification", "loss/boxes", "positive_anchors"), means, strict=True))
         return state, {**metrics, "loss/total": loss}
 
     def detect(state, images):
-        params, stats = state.params, state.extra["batch_stats"]
-        if ema:
-            params, stats = state.extra["ema"]["params"], state.extra["ema"]["batch_stats"]
-
         def find(images):
-            stages = resnet.apply({"params": params["resnet"], "batch_stats": stats}, images)
-            levels = zip(retinanet.apply({"params": params["retinanet"]}, stages), lay(), strict=True)
+            stages = resnet.apply(variables(state, "resnet"), images)
+            levels = zip(retinanet.apply(variables(state, "retinanet"), stages), lay(), strict=True)
             proposals = [propose(*level, anchors, size, candidates) for level, anchors in levels]
             return tuple(jnp.concatenate(rows, axis=1) for rows in zip(*proposals, strict=True))
 
         thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
         return select(*find_candidates(find, images, flip_test), **thresholds)
 
-    return make_detector(init, train_step, detect, names)
+    return make_detector({"resnet": resnet, "retinanet": retinanet}, init, train_step, detect, names)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,7 @@ def draw(
 
 
 def make_detector(
+    networks: Mapping[str, nn.Module],
     init: Callable[..., State],
     train_step: Callable[..., tuple[State, dict[str, Any]]],
     detect: Callable[[State, Images], Found],
@@ -124,6 +126,7 @@ def make_detector(
     """Makes the recipe of a system whose evaluation, pictures and predictions are all its detections.
 
     Args:
+      networks: as in `Recipe`.
       init: as in `Recipe`.
       train_step: as in `Recipe`.
       detect: (state, images) -> what `select` returns.
@@ -140,7 +143,8 @@ def make_detector(
     def visualise(state, batch, key):
         return {"detections": draw(batch, compiled(state, batch["image"]), names)}
 
-    def predict(state, inputs):
-        return detect(state, inputs["image"])
+    def predict(state, inputs, key):
+        return compiled(state, inputs["image"])
 
-    return Recipe(init, train_step, eval_step, partial(detection.figures, classes=names), visualise, predict)
+    score = partial(detection.figures, classes=names)
+    return Recipe(networks, init, train_step, eval_step, score, visualise, predict)

@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax.core import Recipe, advance, check_images, class_names, descend, start, variables
 from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
@@ -319,9 +319,9 @@ def recipe(
 
     def init(key, batch):
         check_images(batch, shape)
-        params = net.init(key, jnp.zeros((1, window, window, shape[2])))["params"]
-        extra = {"ema": {"classifier": jax.tree.map(jnp.copy, params)} if ema else {}}
-        return State(step=jnp.int32(0), params={"classifier": params}, opt={"classifier": tx.init(params)}, extra=extra)
+        classifier = net.init(key, jnp.zeros((1, window, window, shape[2])))
+        opt = {"classifier": tx.init(classifier["params"])}
+        return start({"classifier": classifier}, opt, averaged=("classifier",) if ema else ())
 
     def classify(params, crops, **options):
         logits = net.apply({"params": params}, crops.reshape(-1, window, window, shape[2]), **options)
@@ -356,22 +356,19 @@ def recipe(
             return jnp.where(certain, errors, 0.0).sum() / total, logits.argmax(-1) == labels
 
         params, opt, loss, right = descend(tx, loss_fn, state.params["classifier"], state.opt["classifier"])
-        average = state.extra["ema"]
-        if ema:
-            average = {"classifier": core.moving_average(average["classifier"], params, state.step, ema)}
-        state = State(state.step + 1, {"classifier": params}, {"classifier": opt}, {"ema": average})
+        state = advance(state, {"classifier": params}, {"classifier": opt}, keep=ema)
         shown = certain & (labels < len(names))
         shares = {"share/right": (right & certain).sum() / total, "share/objects": shown.sum() / total}
         return state, {"loss/cross_entropy": loss} | shares
 
-    def scan(params, images):
+    def scan(classifier, images):
         """The best windows of images: boxes, scores and labels of all sizes together."""
         logits = []
         for (box_width, box_height), grid in zip(sizes, grids, strict=True):
             box = jnp.array([0.0, 0.0, box_width, box_height])
             rows, columns = (window + STRIDE * (count - 1) for count in grid.shape[:2])
             pictures = jax.vmap(lambda image, b=box, r=rows, c=columns: show(image, b, core, r, c))(images)
-            found = run(lambda images: net.apply({"params": params}, images), pictures, window)
+            found = run(partial(net.apply, classifier), pictures, window)
             logits.append(found.reshape(len(images), -1, len(names) + 1))
         probabilities = jax.nn.softmax(jnp.concatenate(logits, axis=1))[..., :-1]
         scores, which = jax.lax.top_k(probabilities.max(-1), min(candidates, len(everywhere)))
@@ -379,7 +376,7 @@ def recipe(
         return box_ops.clip(jnp.asarray(everywhere)[which], *shape[:2]), scores, labels
 
     def detect(state, images):
-        params = (state.extra["ema"] if ema else state.params)["classifier"]
-        return select(*find_candidates(partial(scan, params), images, flip_test), **thresholds)
+        scan_with = partial(scan, variables(state, "classifier"))
+        return select(*find_candidates(scan_with, images, flip_test), **thresholds)
 
-    return make_detector(init, train_step, detect, names)
+    return make_detector({"classifier": net}, init, train_step, detect, names)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from cvjax import core, optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax import optim
+from cvjax.core import Recipe, advance, check_images, class_names, descend, start, variables
 from cvjax.detection.selection import find_candidates, make_detector, select
 from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
@@ -346,41 +346,30 @@ def recipe(
 
     def init(key, batch):
         check_images(batch, shape)
-        variables = net.init(key, jnp.zeros((1, *shape)))
-        params, stats = variables["params"], variables.get("batch_stats", {})
-        latest = {"params": params, "batch_stats": stats}
-        extra = {"batch_stats": {"yolo": stats}, "ema": {"yolo": jax.tree.map(jnp.copy, latest)} if ema else {}}
-        return State(step=jnp.int32(0), params={"yolo": params}, opt={"yolo": tx.init(params)}, extra=extra)
+        yolo = net.init(key, jnp.zeros((1, *shape)))
+        return start({"yolo": yolo}, {"yolo": tx.init(yolo["params"])}, averaged=("yolo",) if ema else ())
 
     def train_step(state, batch, key):
         mask = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
 
         def loss_fn(params):
-            variables = {"params": params, "batch_stats": state.extra["batch_stats"]["yolo"]}
+            yolo = {"params": params, "batch_stats": state.stats.get("yolo", {})}
             options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
-            outputs, new = net.apply(variables, batch["image"], **options)
+            outputs, new = net.apply(yolo, batch["image"], **options)
             objects = (batch["boxes"], batch["labels"], mask)
             parts = losses(outputs, *objects, predictors, size, coordinate_weight, no_object_weight)
             iou = parts.pop("iou")
             return sum(parts.values()).mean(), (parts, iou, new.get("batch_stats", {}))
 
         params, opt, loss, (parts, iou, stats) = descend(tx, loss_fn, state.params["yolo"], state.opt["yolo"])
-        average = state.extra["ema"]
-        if ema:
-            latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            average = {"yolo": core.moving_average(average["yolo"], latest, state.step, ema)}
-        extra = {"batch_stats": {"yolo": stats}, "ema": average}
         metrics = {"iou": iou.mean(), "loss/total": loss}
         metrics |= {f"loss/{name}": part.mean() for name, part in parts.items()}
-        return State(step=state.step + 1, params={"yolo": params}, opt={"yolo": opt}, extra=extra), metrics
+        return advance(state, {"yolo": params}, {"yolo": opt}, {"yolo": stats}, keep=ema), metrics
 
     def detect(state, images):
-        latest = {"params": state.params["yolo"], "batch_stats": state.extra["batch_stats"]["yolo"]}
-        variables = state.extra["ema"]["yolo"] if ema else latest
-
         def find(images):
-            return candidates(net.apply(variables, images), predictors, size)
+            return candidates(net.apply(variables(state, "yolo"), images), predictors, size)
 
         return select(*find_candidates(find, images, flip_test), **thresholds)
 
-    return make_detector(init, train_step, detect, names)
+    return make_detector({"yolo": net}, init, train_step, detect, names)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from cvjax import core, optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
+from cvjax import optim
+from cvjax.core import Recipe, advance, check_images, class_names, descend, start, variables
 from cvjax.detection.region import Anchors, Outputs, class_scores, decode, losses, rank
 from cvjax.detection.selection import draw, find_candidates, select
 from cvjax.errors import UserError
@@ -161,33 +161,27 @@ def assemble(
 
     def init(key, batch):
         check_images(batch, shape)
-        variables = net.init(key, jnp.zeros((1, *shape)))
-        params, extra = variables["params"], {"batch_stats": {"detector": variables["batch_stats"]}}
-        if ema:
-            extra["ema"] = {"detector": jax.tree.map(jnp.copy, dict(variables))}
-        return State(step=jnp.int32(0), params={"detector": params}, opt={"detector": tx.init(params)}, extra=extra)
+        detector = net.init(key, jnp.zeros((1, *shape)))
+        opt = {"detector": tx.init(detector["params"])}
+        return start({"detector": detector}, opt, averaged=("detector",) if ema else ())
 
     def train_at(size, state, batch):
         batch = batch if size == shape[:2] else resize(batch, size)
-        stats = state.extra["batch_stats"]["detector"]
         prior_weight = 0.01 * (state.step * len(batch["image"]) < prior_images)
 
         def loss_fn(params):
-            variables = {"params": params, "batch_stats": stats}
-            outputs, new = net.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+            detector = {"params": params, "batch_stats": state.stats["detector"]}
+            outputs, new = net.apply(detector, batch["image"], train=True, mutable=["batch_stats"])
             parts, counts = losses_of(outputs, batch, stride, prior_weight)
             return sum(parts.values()).mean(), (parts, counts, new["batch_stats"])
 
         params, opt, loss, (parts, counts, stats) = descend(
             tx, loss_fn, state.params["detector"], state.opt["detector"]
         )
-        extra = {"batch_stats": {"detector": stats}}
-        if ema:
-            latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            extra["ema"] = {"detector": core.moving_average(state.extra["ema"]["detector"], latest, state.step, ema)}
         metrics = {f"loss/{name}": part.mean() for name, part in parts.items()}
         metrics |= {"loss/total": loss, "iou": counts["iou"].sum() / jnp.maximum(counts["objects"].sum(), 1)}
-        return State(step=state.step + 1, params={"detector": params}, opt={"detector": opt}, extra=extra), metrics
+        state = advance(state, {"detector": params}, {"detector": opt}, {"detector": stats}, keep=ema)
+        return state, metrics
 
     def train_step(state, batch, key):
         if len(scales) == 1:
@@ -196,11 +190,8 @@ def assemble(
         return jax.lax.switch(draw_size(state.step, len(scales)), branches, state, batch)
 
     def detect(state, images, judge):
-        latest = {"params": state.params["detector"], "batch_stats": state.extra["batch_stats"]["detector"]}
-        variables = state.extra["ema"]["detector"] if ema else latest
-
         def look(images):
-            outputs = net.apply(variables, images)
+            outputs = net.apply(variables(state, "detector"), images)
             boxes = box_ops.clip(decode(outputs, anchors, stride), *shape[:2])
             return rank(boxes, judge(outputs))
 
@@ -211,13 +202,13 @@ def assemble(
         return detect(state, batch["image"], scores_of)
 
     @jax.jit
-    def predict(state, inputs):
+    def predict(state, inputs, key):
         return detect(state, inputs["image"], names_of)
 
     def visualise(state, batch, key):
-        return {"detections": draw(batch, predict(state, {"image": batch["image"]}), names)}
+        return {"detections": draw(batch, predict(state, {"image": batch["image"]}, key), names)}
 
-    return Recipe(init, train_step, eval_step, figures, visualise, predict)
+    return Recipe({"detector": net}, init, train_step, eval_step, figures, visualise, predict)
 
 
 PAPER = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}  # section 3
