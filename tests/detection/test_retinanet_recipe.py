@@ -11,6 +11,7 @@ from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.core import start, variables
 from cvjax.detection import retinanet
+from cvjax.detection.detector import Detection
 from cvjax.errors import UserError
 from cvjax.nets.resnet import ResNet, stage_strides
 
@@ -27,8 +28,8 @@ SMALL = dict(
     channels=8,
     subnet_depth=1,
     subnet_deviation=0.1,
-    max_detections=20,
     candidates=50,
+    detection=Detection(score_threshold=0.05, max_detections=20),
     optimiser={"name": "adam", "learning_rate": 3e-3},
 )
 
@@ -171,7 +172,7 @@ def test_detections_are_sorted_and_score_more_than_the_threshold(system):
 def test_detections_are_the_best_of_each_level_that_do_not_overlap_another_of_their_class(system):
     """Section 4.1: score over .05, a number of pairs a level (of which the paper decodes 1,000), suppression at .5."""
     state, batch = system[1], make_batch()
-    detect = jax.jit(retinanet.recipe(**{**SMALL, "max_detections": 150}, ema=0.5).eval_step)
+    detect = jax.jit(retinanet.recipe(**{**SMALL, "detection": Detection(0.05, max_detections=150)}, ema=0.5).eval_step)
     bias = state.average["retinanet"]["params"]["classification"]["output"]["bias"]
     average = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) - 3.1 if leaf is bias else leaf, state.average)
     state = state.replace(average=average)
@@ -219,7 +220,7 @@ def overlap(a, b):
 
 def test_the_mirrored_image_is_looked_at_too(system):
     _, state, _, _ = system
-    recipe = retinanet.recipe(**SMALL, score_threshold=0.0, flip_test=True)
+    recipe = retinanet.recipe(**{**SMALL, "detection": Detection(0.0, max_detections=20, flip_test=True)})
     state = state.replace(average={})
     found = recipe.predict(state, make_batch(), jax.random.key(0))
     assert found["detected"].any()
@@ -233,7 +234,7 @@ def test_the_mirrored_image_is_looked_at_too(system):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (dict(sizes=(8.0,)), r"sizes=\(8.0,\): levels=\(3, 4, 5\) want 3"),
+        (dict(sizes=(8.0,)), r"sizes=\(8.0,\): levels=\(3, 4, 5\) need 3"),
         (dict(fpn=False, strides=(2, 2)), "fpn=False"),
         (dict(stem="smalls"), "Did you mean 'small'"),
     ],

@@ -8,10 +8,13 @@ from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.core import variables
 from cvjax.detection import yolo
+from cvjax.detection.detector import Detection
 from cvjax.errors import UserError
 
 KEY = jax.random.key(0)
-TINY = dict(layers=((8, 3, 1), yolo.POOL, (8, 3, 1), yolo.POOL), hidden=16, max_detections=6)
+TINY = dict(
+    layers=((8, 3, 1), yolo.POOL, (8, 3, 1), yolo.POOL), hidden=16, detection=Detection(0.001, max_detections=6)
+)
 
 
 def scenes(count=3, objects=4, size=(32, 48), classes=3, seed=0):
@@ -272,13 +275,13 @@ def test_difficult_and_crowd_objects_are_not_trained_on(trained):
 
 def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(trained):
     _, state, _, batch, _ = trained
-    predict = tiny(ema=0.9, flip_test=True, score_threshold=0.0).predict
+    predict = tiny(ema=0.9, detection=Detection(0.0, max_detections=6, flip_test=True)).predict
     found, mirrored = (predict(state, {"image": x}, KEY) for x in (batch["image"], batch["image"][:, :, ::-1]))
     assert found["detected"].all() and found["boxes"].shape == (3, 6, 4)
     boxes = np.asarray(mirrored["boxes"])[..., [2, 1, 0, 3]]
     np.testing.assert_allclose(found["boxes"], np.abs(boxes - [48, 0, 48, 0]), atol=1e-3)
     np.testing.assert_allclose(found["scores"], mirrored["scores"], atol=1e-5)
-    plain = tiny(ema=0.9, score_threshold=0.0).predict(state, {"image": batch["image"]}, KEY)
+    plain = tiny(ema=0.9, detection=Detection(0.0, max_detections=6)).predict(state, {"image": batch["image"]}, KEY)
     assert np.abs(plain["scores"] - found["scores"]).max() > 1e-6
 
 
@@ -304,5 +307,5 @@ def test_squares_are_learnt_and_drawn():
 
 
 def test_an_image_too_small_for_the_layers_is_refused():
-    with pytest.raises(UserError, match="one pixel of 64"):
+    with pytest.raises(UserError, match="64 pixels into one cell"):
         yolo.recipe(shape=(32, 32, 3), classes=2)

@@ -10,6 +10,7 @@ import pytest
 from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import yolo9000
+from cvjax.detection.detector import Detection
 from cvjax.detection.yolo9000 import WordTree
 from cvjax.errors import UserError
 
@@ -271,7 +272,7 @@ def test_the_average_detects(started):
 
 def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(started):
     _, state, batch, _ = started
-    detect = jax.jit(make_recipe(flip_test=True).eval_step)
+    detect = jax.jit(make_recipe(detection=Detection(0.005, 0.45, flip_test=True)).eval_step)
     mirrored = {**batch, "image": batch["image"][:, :, ::-1]}
     found, seen = (jax.device_get(detect(state, given, jax.random.key(0))) for given in (batch, mirrored))
     np.testing.assert_allclose(seen["scores"], found["scores"], atol=1e-5)

@@ -10,6 +10,7 @@ from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.core import variables
 from cvjax.detection import region, yolov2
+from cvjax.detection.detector import Detection
 from cvjax.errors import UserError
 from cvjax.nets.darknet import Darknet
 
@@ -164,7 +165,7 @@ def test_difficult_and_crowd_objects_are_not_trained_on(started):
 
 def test_test_time_flip_sees_an_image_and_its_mirror_image_alike(trained):
     _, state, batch, _ = trained
-    recipe = make_recipe(flip_test=True)
+    recipe = make_recipe(detection=Detection(0.005, 0.45, flip_test=True))
     key, images = jax.random.key(0), batch["image"]
     found = jax.device_get(recipe.predict(state, {"image": images}, key))
     mirrored = jax.device_get(recipe.predict(state, {"image": images[:, :, ::-1]}, key))
@@ -255,7 +256,7 @@ def test_the_recipes_defaults_are_the_papers_network():
 
 
 def test_refuses_a_passthrough_from_nowhere():
-    with pytest.raises(UserError, match="passthrough wants a stage"):
+    with pytest.raises(UserError, match="passthrough needs a stage"):
         yolov2.recipe(SHAPE, NAMES, ANCHORS, stages=(1,))
     recipe = yolov2.recipe(SHAPE, NAMES, ANCHORS, width=4, stages=(1,), passthrough=False)
     state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
