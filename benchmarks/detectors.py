@@ -29,9 +29,10 @@ from benchmarks import report, torch_detectors
 from benchmarks.steps import CONFIGS, PEAKS, THREADS, experiment
 from cvjax import config as experiments
 from cvjax import data, runs
-from cvjax.detection import retinanet, yolov2
+from cvjax.core import variables
+from cvjax.detection import retinanet
 from cvjax.detection.sliding_window import window_boxes
-from cvjax.nets.resnet import ResNet, stage_strides
+from cvjax.nets.resnet import stage_strides
 from cvjax.ops import convolution
 
 ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each contestant is timed.")
@@ -78,7 +79,8 @@ def parameters(config: Config) -> int:
 def frame_flops(config: Config) -> float:
     """What a frame takes, as XLA counts it: a multiplication and an addition are two, a loop counts once."""
     image = jax.ShapeDtypeStruct((1, *config["recipe"]["shape"]), np.float32)
-    lowered = jax.jit(experiments.build(config).predict).lower(abstract(config), {"image": image})
+    predict = jax.jit(experiments.build(config).predict)
+    lowered = predict.lower(abstract(config), {"image": image}, jax.random.key(0))
     return lowered.cost_analysis()["flops"]
 
 
@@ -91,8 +93,8 @@ def frames(name: str, config: Config, batch: int) -> Callable[[], None]:
     else:
         state = jax.jit(recipe.init)(jax.random.key(config["seed"]), {"image": images})
     state = state.replace(opt={})  # the optimiser's state, often twice the parameters, is of no use here
-    predict, images = jax.jit(recipe.predict), jax.device_put(images)
-    return lambda: jax.block_until_ready(predict(state, {"image": images}))
+    predict, images, key = jax.jit(recipe.predict), jax.device_put(images), jax.random.key(0)
+    return lambda: jax.block_until_ready(predict(state, {"image": images}, key))
 
 
 def accuracies(name: str) -> str:
@@ -173,34 +175,27 @@ def our_step(config: Config, bare: bool = False) -> Callable[[], None]:
 
 
 def our_network(config: Config) -> tuple[Callable, Any]:
-    """A detector's network, (variables, images) -> outputs, and its variables."""
-    recipe, state = config["recipe"], experiments.build(config)
-    image = jnp.zeros((1, *recipe["shape"]))
-    state = jax.jit(state.init)(jax.random.key(config["seed"]), {"image": image})
-    if config["system"] == "detection.yolov2":
-        names = ("width", "stages", "head", "passthrough", "dtype")
-        net = yolov2.YoloV2(len(recipe["anchors"]), recipe["classes"], *(recipe[name] for name in names))
-        stats = state.extra["batch_stats"]["detector"]
-        return net.apply, {"params": state.params["detector"], "batch_stats": stats}
-    resnet = ResNet(*(recipe[name] for name in ("depth", "width", "stem", "strides", "dtype")))
-    subnets = dict(channels=recipe["channels"], depth=recipe["subnet_depth"], dtype=recipe["dtype"])
-    anchors = len(recipe["scales"]) * len(recipe["ratios"])
-    head = retinanet.RetinaNet(recipe["classes"], anchors, recipe["levels"], **subnets)
+    """A detector's network, (variables, images) -> outputs, and its variables by network."""
+    recipe, image = experiments.build(config), jnp.zeros((1, *config["recipe"]["shape"]))
+    state = jax.jit(recipe.init)(jax.random.key(config["seed"]), {"image": image})
+    nets = recipe.networks
 
-    def apply(variables, images):
-        stages = resnet.apply({"params": variables["resnet"], "batch_stats": variables["batch_stats"]}, images)
-        return head.apply({"params": variables["retinanet"]}, stages)
+    def apply(networks, images):
+        if "detector" in nets:
+            return nets["detector"].apply(networks["detector"], images)
+        stages = nets["resnet"].apply(networks["resnet"], images)
+        return nets["retinanet"].apply(networks["retinanet"], stages)
 
-    return apply, {**state.params, "batch_stats": state.extra["batch_stats"]}
+    return apply, {name: variables(state, name, averaged=False) for name in nets}
 
 
 def our_inference(config: Config, bare: bool = False) -> Callable[[], None]:
     """A function that runs the network on a batch, jitted."""
-    apply, variables = our_network(config)
+    apply, networks = our_network(config)
     network, images = jax.jit(apply), jax.device_put(batches(config)[0]["image"])
     with bare_convolutions() if bare else contextlib.nullcontext():
-        network(variables, images)
-    return lambda: jax.block_until_ready(network(variables, images))
+        network(networks, images)
+    return lambda: jax.block_until_ready(network(networks, images))
 
 
 def torch_loss(config: Config, device: str) -> tuple[torch.nn.Module, Callable]:

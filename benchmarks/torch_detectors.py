@@ -88,6 +88,7 @@ class YoloV2(nn.Module):
 def region_loss(outputs: torch.Tensor, objects: Objects, recipe: Recipe) -> torch.Tensor:
     """Darknet's loss of YOLOv2, the mean over the images; without the early pull to the anchors."""
     batch, rows, columns, count, _ = outputs.shape
+    weights = recipe["loss"]
     stride = recipe["shape"][0] // rows
     anchors = torch.tensor(recipe["anchors"], device=outputs.device)
     mask = objects["mask"] & ~objects["difficult"] & ~objects["crowd"]
@@ -107,19 +108,19 @@ def region_loss(outputs: torch.Tensor, objects: Objects, recipe: Recipe) -> torc
         guesses = torch.cat([corner + outputs[..., :2].sigmoid(), anchors * outputs[..., 2:4].exp()], -1)
         guesses = corners(stride * guesses).view(batch, -1, 4)
         overlap = iou(guesses, objects["boxes"]) * mask[:, None]
-        free = (overlap.amax(-1) <= recipe["ignore_iou"]).view(batch, rows, columns, count)
+        free = (overlap.amax(-1) <= weights["ignore_iou"]).view(batch, rows, columns, count)
     place = ((row * columns + column) * count + anchor, row_of)
     target = overlap[image, place[0], place[1]]
     free[image, row, column, anchor] = False
     chosen = outputs[image, row, column, anchor]
     wanted = torch.cat([boxes[:, :2] - torch.stack([column, row], -1), (boxes[:, 2:] / anchors[anchor]).log()], -1)
     errors = torch.cat([chosen[:, :2].sigmoid(), chosen[:, 2:4]], -1) - wanted
-    importance = recipe["coordinate_weight"] * (2 - boxes[:, 2:].prod(-1) / (rows * columns))
+    importance = weights["coordinate_weight"] * (2 - boxes[:, 2:].prod(-1) / (rows * columns))
     total = (importance * errors.square().sum(-1)).sum() / 2
-    total = total + recipe["object_weight"] * (chosen[:, 4].sigmoid() - target).square().sum() / 2
-    total = total + recipe["no_object_weight"] * (free * outputs[..., 4].sigmoid().square()).sum() / 2
+    total = total + weights["object_weight"] * (chosen[:, 4].sigmoid() - target).square().sum() / 2
+    total = total + weights["no_object_weight"] * (free * outputs[..., 4].sigmoid().square()).sum() / 2
     labels = objects["labels"][image, row_of].long()
-    return (total + recipe["class_weight"] * F.cross_entropy(chosen[:, 5:], labels, reduction="sum")) / batch
+    return (total + weights["class_weight"] * F.cross_entropy(chosen[:, 5:], labels, reduction="sum")) / batch
 
 
 # --- RetinaNet ----------------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ def get_config(name: str = ""):
             subnet_depth=2,
             subnet_deviation=0.03,  # keeps the features' size as .01 does with 256 channels
             candidates=200,
-            score_threshold=0.01,
             ema=0.998,
+            detection=dict(score_threshold=0.01),
             # The paper starts from a classifier of ImageNet, and takes thirty times as many steps.
             optimiser=dict(
                 name="adamw",

@@ -24,7 +24,7 @@ def get_config(name: str = ""):
             classes=10,
             sizes=tuple((aspect * height, height) for height in HEIGHTS for aspect in ASPECTS),
             ema=0.998,
-            iou_threshold=0.1,  # these digits stand side by side
+            detection=dict(iou_threshold=0.1),  # these digits stand side by side
             optimiser=dict(
                 name="adam",
                 learning_rate=2e-3,

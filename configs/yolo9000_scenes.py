@@ -32,9 +32,8 @@ def get_config(name: str = ""):
             passthrough=True,
             gate=0.3,
             absent_weight=0.5,  # a scene often shows two of the three
-            score_threshold=0.0005,
-            iou_threshold=0.5,
             ema=0.998,
+            detection=dict(score_threshold=0.0005, iou_threshold=0.5),
             optimiser=dict(
                 name="adamw",
                 learning_rate=2e-3,

@@ -26,9 +26,8 @@ def get_config(name: str = ""):
             anchors=((0.966, 1.709), (1.25, 2.056), (1.528, 2.514), (1.811, 2.963), (2.167, 3.273)),
             width=16,
             stages=(1, 1, 3, 3),  # cells of 8 pixels, as small as the digits are
-            score_threshold=0.0005,
-            iou_threshold=0.5,
             ema=0.998,
+            detection=dict(score_threshold=0.0005, iou_threshold=0.5),
             # The paper starts from a classifier of ImageNet, and takes a hundred times as many steps.
             optimiser=dict(
                 name="adamw",

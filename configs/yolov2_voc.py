@@ -41,7 +41,7 @@ def get_config(name: str = ""):
             sizes=tuple(range(320, 609, 32)),
             dtype="bfloat16",
             ema=0.999,
-            flip_test=True,
+            detection=dict(flip_test=True),
             optimiser=dict(
                 name="sgd",
                 learning_rate=1e-3,

@@ -394,5 +394,5 @@ def test_help_lists_the_flags_and_a_configs_keys():
 def test_anchors_are_clustered_for_systems_that_have_them(run):
     wrong = run("cvjax.programs.anchors", "--config=configs/yolo_scenes.py:smoke")
     assert wrong.code == 1 and wrong.said == (
-        "error: config.system='detection.yolo' has no clustered anchors: that of YOLOv2 or YOLO9000 has.\n"
+        "error: config.system='detection.yolo' has no anchors to cluster; detection.yolov2 and detection.yolo9000 have.\n"
     )

@@ -1,10 +1,12 @@
-"""The region layer of Darknet, with which YOLOv2 and YOLO9000 end: boxes from anchors in the cells of a grid.
+"""The last layer of YOLOv2 and YOLO9000, Darknet's region layer: boxes from anchors in the cells of a grid.
 
-Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), section 2. The paper leaves the loss
-open: it is that of Darknet (`src/region_layer.c`).
+Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), section 2. The paper does not give the
+loss; this is the one of Darknet's `src/region_layer.c`.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +15,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.anchors import shape_iou
+from cvjax.signature import Range, Share
 
 Outputs = Float[Array, "batch rows columns anchors outputs"]
 Boxes = Float[Array, "batch objects 4"]
 Labels = Int[Array, "batch objects"]
 Mask = Bool[Array, "batch objects"]
-Anchors = Sequence[Sequence[float]]
+Anchors = Sequence[Sequence[float]]  # widths and heights in cells
 
 # --- boxes --------------------------------------------------------------------------------------------------------
 
@@ -29,10 +32,10 @@ def decode(outputs: Outputs, anchors: Anchors, stride: int) -> Float[Array, "bat
     Args:
       outputs: of the network.
       anchors: widths and heights in cells.
-      stride: pixels a cell.
+      stride: pixels per cell.
 
     Returns:
-      Corners in pixels. A side is no more than 1,000 times its anchor's, so that no early prediction overflows.
+      Corners in pixels. Sides are at most 1,000 times the anchor's, so that early predictions do not overflow.
     """
     rows, columns = outputs.shape[1:3]
     corner = jnp.stack(jnp.meshgrid(jnp.arange(columns), jnp.arange(rows)), axis=-1)[:, :, None]
@@ -44,18 +47,18 @@ def decode(outputs: Outputs, anchors: Anchors, stride: int) -> Float[Array, "bat
 def assign(
     boxes: Boxes, mask: Mask, anchors: Anchors, grid: tuple[int, int], stride: int
 ) -> tuple[Int[Array, "batch objects"], Mask]:
-    """Finds the predictor of each object: the cell that its centre is in, and the anchor that is most like it in shape.
+    """Assigns each object to a predictor: the anchor closest in shape, in the cell that contains the object's centre.
 
     Args:
-      boxes: corners in pixels. A centre outside of the image counts for the nearest cell.
-      mask: which of them are objects. Those of no width or height are left out.
+      boxes: corners in pixels. Centres outside the image belong to the nearest cell; empty boxes get no predictor.
+      mask: False in padding.
       anchors: widths and heights in cells.
       grid: rows and columns of cells.
-      stride: pixels a cell.
+      stride: pixels per cell.
 
     Returns:
-      (number of the predictor, counted by rows, columns and anchors; which objects have one). Of several objects with
-      the same predictor the last has it, as in Darknet.
+      (flat index of the predictor over rows, columns and anchors; which objects have one). If several objects share a
+      predictor, the last one keeps it, as in Darknet.
     """
     centre, size = jnp.split(box_ops.to_centre(boxes) / stride, 2, axis=-1)
     column, row = (jnp.clip(jnp.floor(centre[..., i]), 0, grid[1 - i] - 1).astype(jnp.int32) for i in range(2))
@@ -70,15 +73,39 @@ def assign(
 # --- loss ---------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class RegionLoss:
+    """Weights of Darknet's loss: `config.recipe.loss` of YOLOv2 and YOLO9000.
+
+    Attributes:
+      object_weight: of the objectness of predictors with an object.
+      no_object_weight: of the objectness of the others.
+      class_weight: of the classification loss.
+      coordinate_weight: of an object's box, times 2 - its share of the image, so that small objects count more.
+      ignore_iou: predictors without an object are not penalised if their box overlaps one by more than this.
+      rescore: the target of an object's objectness is the IoU with the predicted box instead of 1.
+    """
+
+    object_weight: Annotated[float, Range(0)] = 5.0
+    no_object_weight: Annotated[float, Range(0)] = 1.0
+    class_weight: Annotated[float, Range(0)] = 1.0
+    coordinate_weight: Annotated[float, Range(0)] = 1.0
+    ignore_iou: Share = 0.6
+    rescore: bool = True
+
+
+DARKNET = RegionLoss()  # the weights of its yolov2.cfg
+
+
 def cross_entropy(logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Computes the softmax cross-entropy of the boxes' classes.
+    """Computes the softmax cross-entropy of classes.
 
     Args:
       logits: of each box.
       labels: true classes.
 
     Returns:
-      One value a box, in nats.
+      One value per box, in nats.
     """
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
@@ -90,40 +117,29 @@ def losses(
     mask: Mask,
     anchors: Anchors,
     stride: int,
-    *,
+    weights: RegionLoss = DARKNET,
     prior_weight: Float[Array, ""] | float = 0.0,
-    object_weight: float = 5.0,
-    no_object_weight: float = 1.0,
-    class_weight: float = 1.0,
-    coordinate_weight: float = 1.0,
-    ignore_iou: float = 0.6,
-    rescore: bool = True,
     class_loss: Callable = cross_entropy,
 ) -> tuple[dict[str, Float[Array, " batch"]], dict[str, Float[Array, " batch"]]]:
-    """Computes the parts of Darknet's loss, whose gradient is the `delta` of its region layer with the sign turned.
+    """Computes the parts of Darknet's loss; the gradient of their sum is the region layer's negative `delta`.
 
-    Centres and objectness have squared errors through the sigmoid, sizes of the logarithm; each is halved. What of an
-    object lies outside the image does not count, and an object of which nothing is left is none.
+    Centres and objectness have squared errors after the sigmoid, sizes squared errors of the logarithm, all halved.
+    Objects are clipped to the image.
 
     Args:
       outputs: of the network.
       boxes: corners in pixels.
-      labels: their classes.
-      mask: which of them are objects.
+      labels: of the objects.
+      mask: False in padding.
       anchors: widths and heights in cells.
-      stride: pixels a cell.
-      prior_weight: pull of the predictors without an object to the centre of their cell and the shape of their anchor.
-      object_weight: of the objectness of predictors with an object.
-      no_object_weight: of the objectness of the others.
-      class_weight: of `class_loss`.
-      coordinate_weight: of an object's box, times 2 - its share of the image, so that small objects count more.
-      ignore_iou: a predictor without an object whose box overlaps one by more than this is left alone.
-      rescore: whether an object's objectness has the IoU with the predicted box for its target, or 1.
+      stride: pixels per cell.
+      weights: of the parts.
+      prior_weight: pulls predictors without an object towards the centre of their cell and the shape of their anchor.
       class_loss: (logits, labels) -> loss of each object.
 
     Returns:
-      (coordinates, object, no_object, class, prior: one weighted sum an image), and counts for the log (objects: those
-      that have a predictor; iou: sum of their IoU with its box).
+      (coordinates, object, no_object, class, prior: weighted sums over each image), and counts for the log (objects:
+      how many have a predictor; iou: sum of their IoU with its box).
     """
     batch, rows, columns, _, width = outputs.shape
     boxes, mask = box_ops.visible(boxes, mask, rows * stride, columns * stride)
@@ -135,7 +151,7 @@ def losses(
     overlap = box_ops.iou(predicted, boxes)
     has_object = ((jnp.arange(flat.shape[1])[:, None] == predictor[:, None]) & assigned[:, None]).any(-1)
     free = 1.0 - has_object
-    ignored = overlap.max(-1) > ignore_iou
+    ignored = overlap.max(-1) > weights.ignore_iou
 
     chosen = jnp.take_along_axis(flat, predictor[..., None], axis=1)
     iou = jnp.take_along_axis(overlap, predictor[:, None], axis=1)[:, 0]
@@ -143,17 +159,18 @@ def losses(
     cell = jnp.stack([predictor // len(anchors) % columns, predictor // len(anchors) // columns], axis=-1)
     scale = jnp.log(jnp.where(assigned[..., None], size, 1.0) / jnp.array(anchors)[predictor % len(anchors)])
     errors = jnp.concatenate([jax.nn.sigmoid(chosen[..., :2]) - (centre - cell), chosen[..., 2:4] - scale], axis=-1)
-    importance = coordinate_weight * (2 - size.prod(-1) / (rows * columns))
+    importance = weights.coordinate_weight * (2 - size.prod(-1) / (rows * columns))
+    confidence = jnp.square(jax.nn.sigmoid(chosen[..., 4]) - (iou if weights.rescore else 1))
     drift = jnp.concatenate([jax.nn.sigmoid(flat[..., :2]) - 0.5, flat[..., 2:4]], axis=-1)
 
-    def total(weights: Float[Array, "batch n"], squares: Float[Array, "batch n"]) -> Float[Array, " batch"]:
-        return (weights * squares).sum(-1) / 2
+    def total(factors: Float[Array, "batch n"], squares: Float[Array, "batch n"]) -> Float[Array, " batch"]:
+        return (factors * squares).sum(-1) / 2
 
     parts = {
         "coordinates": total(assigned * importance, jnp.square(errors).sum(-1)),
-        "object": total(object_weight * assigned, jnp.square(jax.nn.sigmoid(chosen[..., 4]) - (iou if rescore else 1))),
-        "no_object": total(no_object_weight * free * ~ignored, jnp.square(objectness)),
-        "class": 2 * class_weight * total(1.0 * assigned, class_loss(chosen[..., 5:], labels)),
+        "object": total(weights.object_weight * assigned, confidence),
+        "no_object": total(weights.no_object_weight * free * ~ignored, jnp.square(objectness)),
+        "class": 2 * weights.class_weight * total(1.0 * assigned, class_loss(chosen[..., 5:], labels)),
         "prior": total(prior_weight * free, jnp.square(drift).sum(-1)),
     }
     return parts, {"objects": assigned.sum(-1) * 1.0, "iou": (assigned * iou).sum(-1)}
@@ -184,7 +201,7 @@ def rank(
     Args:
       boxes: of all predictors.
       scores: of each box for each class.
-      count: how many pairs to keep at most.
+      count: largest number of pairs.
 
     Returns:
       (boxes, scores, classes) by falling score.

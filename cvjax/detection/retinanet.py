@@ -1,9 +1,10 @@
 """RetinaNet: Lin et al., Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 
-A ResNet, a feature pyramid, and two small networks that slide over its levels: one tells the class of each anchor, the
-other moves it onto the object. Where the paper is silent, this file does as Detectron, the authors' code, does.
+A ResNet, a feature pyramid, and two small networks that slide over its levels: one classifies each anchor, the other
+moves it onto the object. Details that the paper leaves open follow Detectron, the authors' code.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,11 +13,11 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
-from cvjax import core, optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
-from cvjax.detection.selection import find_candidates, make_detector, select
+from cvjax import optim
+from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
+from cvjax.detection.detector import Candidates, Detection, Detector, Images, training_objects
 from cvjax.errors import UserError
 from cvjax.losses.focal import sigmoid_focal, smooth_l1
 from cvjax.nets.fpn import FPN
@@ -30,14 +31,14 @@ from cvjax.signature import Count, Range, Share
 
 
 class Subnet(nn.Module):
-    """3x3 convolutions with ReLUs between them (section 4); the same for every level.
+    """3x3 convolutions with ReLUs between them (section 4), applied to every level.
 
     Attributes:
-      outputs: channels of the last.
+      outputs: channels of the last convolution.
       channels: of the others.
-      depth: how many others there are.
-      bias: of the last, at first.
-      deviation: of the kernels, drawn from a normal distribution.
+      depth: number of the others.
+      bias: initial bias of the last one.
+      deviation: standard deviation of the initial kernels.
       dtype: of the computation.
     """
 
@@ -52,7 +53,7 @@ class Subnet(nn.Module):
     def __call__(
         self, x: Float[Array, "batch rows columns channels"]
     ) -> Float[Array, "batch rows columns {self.outputs}"]:
-        """Returns the outputs at each place."""
+        """Returns the outputs at each location."""
         conv = partial(Conv, kernel=3, padding=1, kernel_init=nn.initializers.normal(self.deviation), dtype=self.dtype)
         for index in range(self.depth):
             x = nn.relu(conv(self.channels, name=f"conv_{index + 1}")(x))
@@ -60,17 +61,17 @@ class Subnet(nn.Module):
 
 
 class RetinaNet(nn.Module):
-    """What stands on the backbone: a feature pyramid and the two subnets.
+    """RetinaNet without its backbone: a feature pyramid and the two subnets.
 
     Attributes:
-      classes: how many.
-      anchors: how many at each place.
+      classes: number of classes.
+      anchors: number of anchors at each location.
       levels: of the pyramid.
-      fpn: False: the subnets see C4 through a 1x1 convolution, and no other level.
+      fpn: False: the subnets see only C4, through a 1x1 convolution.
       channels: of the pyramid and the subnets.
-      depth: 3x3 convolutions in a subnet before the last.
-      prior: probability of every class at every anchor that the network starts with (section 4.1).
-      deviation: of the subnets' kernels at first.
+      depth: number of 3x3 convolutions in a subnet before the last.
+      prior: initial probability of every class at every anchor (section 4.1).
+      deviation: standard deviation of the subnets' initial kernels.
       dtype: of the computation; the outputs are float32.
     """
 
@@ -116,19 +117,19 @@ def lay_anchors(
     ratios: Sequence[float],
     fpn: bool = True,
 ) -> list[Float[Array, "_ 4"]]:
-    """Lays the anchors of every level in the order of the network's outputs.
+    """Places the anchors of every level, in the order of the network's outputs.
 
     Args:
       image_size: height and width in pixels.
-      stages: stride of each of the backbone's stages; each level beyond them doubles the last.
+      stages: stride of each stage of the backbone; each level beyond them has twice the stride of the one before.
       levels: of the pyramid.
       sizes: side of each level's square anchor.
       scales: factors of the sizes.
-      ratios: heights by widths of anchors of the same area.
-      fpn: False: the anchors of all levels lie on C4.
+      ratios: height / width of the anchors, at equal area.
+      fpn: False: the anchors of all levels are placed on C4.
 
     Returns:
-      Anchors, xyxy in pixels, level by level.
+      Anchors, xyxy in pixels, by level.
     """
     last = max(int(stage.removeprefix("c")) for stage in stages)
     if fpn:
@@ -139,7 +140,7 @@ def lay_anchors(
     return [grids.grid((rows, columns), stages["c4"], cell)]
 
 
-TIE = 1e-6  # by how much, relatively, equal overlaps may be rounded differently
+TIE = 1e-6  # relative rounding error of equal overlaps
 
 
 def match(
@@ -150,20 +151,19 @@ def match(
     negative: float = 0.4,
     force: bool = True,
 ) -> tuple[Int[Array, " anchors"], Bool[Array, " anchors"], Bool[Array, " anchors"]]:
-    """Finds the object that each anchor is trained on, if any (section 4, "Anchors").
+    """Matches each anchor with the object that it is trained on (section 4, "Anchors").
 
     Args:
       anchors: xyxy in pixels.
-      boxes: of the objects, likewise.
+      boxes: of the objects, xyxy in pixels.
       present: False in padding.
-      positive: overlap (intersection over union) from which an anchor is trained on its object.
-      negative: overlap below which it is trained as background.
-      force: the anchors that overlap an object most, however little, are trained on the object that they overlap most,
-        as in Detectron and torchvision; the paper does not say so.
+      positive: least IoU at which an anchor is trained on an object.
+      negative: IoU below which an anchor is trained as background.
+      force: also train the anchors that overlap an object most, on the object that they overlap most, as in Detectron
+        and torchvision; the paper does not mention it.
 
     Returns:
-      (the object of greatest overlap, whether the anchor is trained on it, whether it is ignored: neither trained on an
-      object nor as background).
+      (the object of greatest IoU, whether the anchor is trained on it, whether it is trained on nothing at all).
     """
     overlaps = jnp.where(present, box_ops.iou(anchors, boxes), -1.0)
     greatest = overlaps.max(axis=1)
@@ -186,20 +186,18 @@ def detection_losses(
     beta: float = 1 / 9,
     force: bool = True,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"], Float[Array, " batch"]]:
-    """Computes both losses of each image, divided by the number of anchors that are trained on an object.
-
-    An image without objects keeps its classification loss, as if one anchor were.
+    """Computes both losses of each image, divided by its number of anchors that are trained on an object, at least 1.
 
     Args:
       logits: of each anchor's classes.
-      deltas: offsets of each anchor's box, as `cvjax.ops.boxes.encode` makes them.
+      deltas: offsets of each anchor's box, as in `cvjax.ops.boxes.encode`.
       anchors: xyxy in pixels.
-      boxes: of the objects, likewise.
+      boxes: of the objects, xyxy in pixels.
       labels: classes of the objects.
       present: False in padding.
-      gamma: of the focal loss; 0 is the cross-entropy.
-      alpha: of the focal loss; None weighs all alike.
-      beta: of the smooth L1 loss.
+      gamma: focusing parameter of the focal loss; 0 is the cross-entropy.
+      alpha: weight of objects in the focal loss, 1 - alpha of background; None: both 1.
+      beta: error at which smooth L1 turns from quadratic to linear; 0 is L1.
       force: as in `match`.
 
     Returns:
@@ -211,7 +209,7 @@ def detection_losses(
     classes = jnp.take_along_axis(labels, matched, axis=1)[..., None] == jnp.arange(logits.shape[-1])
     focal = sigmoid_focal(logits, classes & positives[..., None], gamma, alpha)
     classification = jnp.where(ignored[..., None], 0, focal).sum(axis=(1, 2)) / count
-    # Anchors without an object stand in for it, so that what is thrown away below is finite.
+    # Anchors without an object are their own target, so that the values discarded below are finite.
     anchors = jnp.broadcast_to(anchors, deltas.shape)
     targets = jnp.where(positives[..., None], jnp.take_along_axis(boxes, matched[..., None], axis=1), anchors)
     offsets = smooth_l1(deltas, box_ops.encode(targets, anchors), beta).sum(axis=-1)
@@ -228,17 +226,17 @@ def propose(
     size: tuple[int, int],
     count: int = 1000,
 ) -> tuple[Float[Array, "batch proposals 4"], Float[Array, "batch proposals"], Int[Array, "batch proposals"]]:
-    """Decodes each image's best pairs of an anchor and a class in one level (section 4.1, "Inference").
+    """Decodes the best pairs of an anchor and a class in one level (section 4.1, "Inference").
 
     Args:
       logits: of each anchor's classes.
       deltas: offsets of each anchor's box.
       anchors: xyxy in pixels.
       size: height and width of the images, to which boxes are clipped.
-      count: how many pairs at most.
+      count: largest number of pairs.
 
     Returns:
-      (boxes, scores by which they fall, classes).
+      (boxes, scores, classes) by falling score.
     """
     scores, indices = jax.lax.top_k(logits.reshape(len(logits), -1), min(count, math.prod(logits.shape[1:])))
     at, labels = jnp.divmod(indices, logits.shape[2])
@@ -248,8 +246,74 @@ def propose(
 
 # --- recipe -------------------------------------------------------------------------------------------------------
 
-# Section 4.1, "Optimization". The warm-up is that of Goyal et al. (arXiv:1706.02677), in Detectron 500 steps.
+
+@dataclasses.dataclass(frozen=True)
+class RetinaNetDetector(Detector):
+    """A ResNet and what RetinaNet adds to it: how they are trained and what they detect.
+
+    Attributes are those of `Detector`, the networks and arguments of `recipe`.
+    """
+
+    resnet: ResNet
+    retinanet: RetinaNet
+    sizes: tuple[float, ...]
+    scales: tuple[float, ...]
+    ratios: tuple[float, ...]
+    gamma: float
+    alpha: float | None
+    beta: float
+    force_match: bool
+    candidates: int
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Both networks, by their names in the state."""
+        return {"resnet": self.resnet, "retinanet": self.retinanet}
+
+    def anchors(self) -> list[Float[Array, "_ 4"]]:
+        """Places the anchors of every level."""
+        strides, levels = stage_strides(self.resnet.stem, self.resnet.strides), self.retinanet.levels
+        shapes = (self.sizes, self.scales, self.ratios)
+        return lay_anchors(self.shape[:2], strides, levels, *shapes, self.retinanet.fpn)
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises both networks, their common optimiser and their averages."""
+        check_images(batch, self.shape)
+        keys, images = jax.random.split(key), jnp.zeros((1, *self.shape))
+        stages, resnet = self.resnet.init_with_output(keys[0], images)
+        networks = {"resnet": resnet, "retinanet": self.retinanet.init(keys[1], stages)}
+        opt = {"retinanet": self.tx.init({name: networks[name]["params"] for name in networks})}
+        return start(networks, opt, averaged=tuple(networks) if self.ema else ())
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the focal loss of the classes and the smooth L1 loss of the boxes."""
+        truth = (jnp.concatenate(self.anchors()), *training_objects(batch))
+
+        def loss_fn(params):
+            resnet = {"params": params["resnet"], "batch_stats": state.stats["resnet"]}
+            stages, new = self.resnet.apply(resnet, batch["image"], train=True, mutable=["batch_stats"])
+            levels = self.retinanet.apply({"params": params["retinanet"]}, stages)
+            logits, deltas = (jnp.concatenate(outputs, axis=1) for outputs in zip(*levels, strict=True))
+            parts = detection_losses(logits, deltas, *truth, self.gamma, self.alpha, self.beta, self.force_match)
+            classification, regression, positives = (part.mean() for part in parts)
+            return classification + regression, ((classification, regression, positives), new["batch_stats"])
+
+        params, opt, loss, (means, stats) = descend(self.tx, loss_fn, state.params, state.opt["retinanet"])
+        metrics = dict(zip(("loss/classification", "loss/boxes", "positive_anchors"), means, strict=True))
+        state = advance(state, params, {"retinanet": opt}, {"resnet": stats}, keep=self.ema)
+        return state, {**metrics, "loss/total": loss}
+
+    def find(self, state: State, images: Images) -> Candidates:
+        """Finds the best pairs of an anchor and a class in each level."""
+        stages = self.resnet.apply(variables(state, "resnet"), images)
+        levels = zip(self.retinanet.apply(variables(state, "retinanet"), stages), self.anchors(), strict=True)
+        found = [propose(*level, anchors, self.shape[:2], self.candidates) for level, anchors in levels]
+        return tuple(jnp.concatenate(rows, axis=1) for rows in zip(*found, strict=True))
+
+
+# Section 4.1, "Optimization". The warm-up is that of Goyal et al. (arXiv:1706.02677), 500 steps in Detectron.
 PAPER = {"name": "sgd", "learning_rate": 1e-2, "momentum": 0.9, "weight_decay": 1e-4, "warmup": 500}
+DETECTION = Detection(score_threshold=0.05, iou_threshold=0.5)  # section 4.1, "Inference"
 
 
 def recipe(
@@ -272,112 +336,55 @@ def recipe(
     alpha: Share | None = 0.25,
     beta: Annotated[float, Range(0)] = 1 / 9,
     force_match: bool = True,
-    ema: Share = 0.0,
-    flip_test: bool = False,
-    score_threshold: Share = 0.05,
     candidates: Count = 1000,
-    iou_threshold: Share = 0.5,
-    max_detections: Count = 100,
+    ema: Share = 0.0,
+    detection: Detection = DETECTION,
     dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
-    """Makes RetinaNet. The defaults are the paper's for 800-pixel images of COCO.
-
-    Difficult and crowd objects are not trained on, as in Detectron.
+    """Makes RetinaNet, by default the paper's for 800-pixel images of COCO.
 
     Args:
       shape: height, width, channels of the images.
-      classes: how many, or their names, which figures and drawings then bear.
+      classes: number of classes, or their names.
       depth: of the ResNet.
       width: channels of the ResNet's stem.
       stem: of the ResNet.
-      strides: of the ResNet's stages; as many are made.
-      fpn: False: all anchors lie on C4, and the subnets see nothing else.
+      strides: of the ResNet's stages, one each.
+      fpn: False: no pyramid; the subnets see only C4, with all anchors placed on it.
       levels: of the pyramid.
       sizes: side of each level's square anchor in pixels, before `scales`.
       scales: factors of the sizes.
-      ratios: heights by widths of anchors of the same area.
+      ratios: height / width of the anchors, at equal area.
       channels: of the pyramid and the subnets.
-      subnet_depth: 3x3 convolutions in a subnet before the last.
-      subnet_deviation: standard deviation of the subnets' kernels at first; fewer channels want more.
-      prior: probability of every class at every anchor that the network starts with.
-      gamma: of the focal loss; 0 (with alpha=None) is the cross-entropy.
-      alpha: of the focal loss; None weighs all alike.
-      beta: of the smooth L1 loss: Detectron's; 0 is L1, as in torchvision.
-      force_match: as `force` of `match`.
-      ema: share of the averaged network, the one that detects, that each step keeps; (1 + step) / (10 + step) where
-        that is less. 0: none.
-      flip_test: detect in the mirrored image too.
-      score_threshold: class probability up to which nothing is detected.
-      candidates: how many detections of a level are decoded.
-      iou_threshold: of the suppression of overlapping detections of a class.
-      max_detections: how many an image may have.
+      subnet_depth: number of 3x3 convolutions in a subnet before the last.
+      subnet_deviation: standard deviation of the subnets' initial kernels; fewer channels need a larger one.
+      prior: initial probability of every class at every anchor.
+      gamma: focusing parameter of the focal loss; 0 (with alpha=None) is the cross-entropy.
+      alpha: weight of objects in the focal loss, 1 - alpha of background; None: both 1.
+      beta: error at which smooth L1 turns from quadratic to linear: Detectron's; 0 is L1, as in torchvision.
+      force_match: as `force` in `match`.
+      candidates: number of pairs of an anchor and a class that are decoded in each level.
+      ema: share of the moving average that each step keeps; 0: no average.
+      detection: how detections are selected.
       dtype: of the networks' computation.
-      optimiser: as `cvjax.optim.build` takes it.
+      optimiser: as in `cvjax.optim.build`.
 
     Returns:
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`.
 
     Raises:
-      UserError: levels that the ResNet does not have, or not one size for each; or an unknown stem.
+      UserError: levels that the ResNet does not have, sizes that do not match them, or an unknown stem.
     """
     if len(sizes) != len(levels):
-        raise UserError(f"config.recipe.sizes={sizes}: levels={levels} want {len(levels)} of them.")
+        raise UserError(f"config.recipe.sizes={sizes}: levels={levels} need {len(levels)} sizes, one each.")
     if not fpn and len(strides) < 3:
-        raise UserError(f"config.recipe.fpn=False puts all anchors on C4; strides={strides} end before.")
-    names = class_names(classes)
-    size = shape[:2]
-    lay = partial(lay_anchors, size, stage_strides(stem, strides), levels, sizes, scales, ratios, fpn)
+        raise UserError(f"config.recipe.fpn=False places all anchors on C4, but strides={strides} make no C4.")
+    stage_strides(stem, strides)  # refuses what no ResNet has
+    names, anchors = class_names(classes), len(scales) * len(ratios) * (1 if fpn else len(sizes))
     resnet = ResNet(depth, width, stem, strides, dtype)
-    anchors = len(scales) * len(ratios) * (1 if fpn else len(sizes))
     subnets = dict(channels=channels, depth=subnet_depth, prior=prior, deviation=subnet_deviation, dtype=dtype)
     retinanet = RetinaNet(len(names), anchors, levels, fpn, **subnets)
-    tx = optim.build(optimiser)
-
-    def init(key, batch):
-        check_images(batch, shape)
-        keys, images = jax.random.split(key), jnp.zeros((1, *shape))
-        stages, backbone = resnet.init_with_output(keys[0], images)
-        head = retinanet.init(keys[1], stages)
-        params = {"resnet": backbone["params"], "retinanet": head["params"]}
-        latest = {"params": params, "batch_stats": backbone["batch_stats"]}
-        extra = {"batch_stats": backbone["batch_stats"], "ema": jax.tree.map(jnp.copy, latest) if ema else {}}
-        return State(step=jnp.int32(0), params=params, opt={"retinanet": tx.init(params)}, extra=extra)
-
-    def train_step(state, batch, key):
-        present = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
-        truth = (jnp.concatenate(lay()), batch["boxes"], batch["labels"], present)
-
-        def loss_fn(params):
-            variables = {"params": params["resnet"], "batch_stats": state.extra["batch_stats"]}
-            stages, new = resnet.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-            levels = retinanet.apply({"params": params["retinanet"]}, stages)
-            logits, deltas = (jnp.concatenate(outputs, axis=1) for outputs in zip(*levels, strict=True))
-            parts = detection_losses(logits, deltas, *truth, gamma, alpha, beta, force_match)
-            classification, regression, positives = (part.mean() for part in parts)
-            return classification + regression, ((classification, regression, positives), new["batch_stats"])
-
-        params, opt, loss, (means, stats) = descend(tx, loss_fn, state.params, state.opt["retinanet"])
-        average = state.extra["ema"]
-        if ema:
-            latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            average = core.moving_average(average, latest, state.step, ema)
-        state = State(state.step + 1, params, {"retinanet": opt}, {"batch_stats": stats, "ema": average})
-        metrics = dict(zip(("loss/classification", "loss/boxes", "positive_anchors"), means, strict=True))
-        return state, {**metrics, "loss/total": loss}
-
-    def detect(state, images):
-        params, stats = state.params, state.extra["batch_stats"]
-        if ema:
-            params, stats = state.extra["ema"]["params"], state.extra["ema"]["batch_stats"]
-
-        def find(images):
-            stages = resnet.apply({"params": params["resnet"], "batch_stats": stats}, images)
-            levels = zip(retinanet.apply({"params": params["retinanet"]}, stages), lay(), strict=True)
-            proposals = [propose(*level, anchors, size, candidates) for level, anchors in levels]
-            return tuple(jnp.concatenate(rows, axis=1) for rows in zip(*proposals, strict=True))
-
-        thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
-        return select(*find_candidates(find, images, flip_test), **thresholds)
-
-    return make_detector(init, train_step, detect, names)
+    base = (tuple(shape), names, ema, detection, optim.build(optimiser))
+    losses = (gamma, alpha, beta, force_match)
+    return Recipe.of(RetinaNetDetector(*base, resnet, retinanet, sizes, scales, ratios, *losses, candidates))

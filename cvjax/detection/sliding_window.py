@@ -1,14 +1,14 @@
-"""Sliding windows: a small CNN classifies a window at every place, in every size.
+"""Sliding windows: a small CNN classifies windows of every size at every location.
 
-The pyramid of images is that of Rowley, Baluja & Kanade, Neural Network-Based Face Detection, 1998, and so is learning
-the background from the windows that are most easily mistaken. The network runs on each window by itself, or as a
-convolution over the whole picture, which computes once what windows share: Sermanet et al., OverFeat, 2014
-(arXiv:1312.6229), section 3.5.
+The image pyramid and the training on the hardest background windows are those of Rowley, Baluja & Kanade, Neural
+Network-Based Face Detection, 1998. The network runs on each window separately, or as a convolution over the whole
+picture, which computes what windows share only once: Sermanet et al., OverFeat, 2014 (arXiv:1312.6229), section 3.5.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -16,37 +16,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from cvjax import optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
-from cvjax.detection.selection import find_candidates, make_detector, select
+from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
+from cvjax.detection.detector import Candidates, Detection, Detector, Images
 from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.pooling import max_pool
 from cvjax.signature import Count, Range, Share
 
-STRIDE = 4  # pixels between two windows of a picture: the network halves twice
-CONTEXT = 2  # pixels that a window shows around the box that it stands for
+STRIDE = 4  # pixels between windows of a picture: the network halves twice
+CONTEXT = 2  # pixels of a window around its box
 
-Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch rows columns outputs"]
 
 # --- net ----------------------------------------------------------------------------------------------------------
 
 
 class WindowClassifier(nn.Module):
-    """Classifies every window of a picture, one each `STRIDE` pixels; a picture as large as a window has one.
+    """Classifies all windows of a picture, one every `STRIDE` pixels.
 
-    No convolution pads, so that what is said about a window depends on nothing outside of it.
+    No convolution pads, so that a window's logits depend on that window alone.
 
     Attributes:
-      classes: how many; the background comes after them.
+      classes: number of classes; the background follows them.
       window: height and width of a window, a multiple of 4 and at least 16.
       width: channels of the first convolution.
       hidden: channels of the layer that sees a whole window.
-      dropout: share of these dropped while training.
+      dropout: of that layer.
     """
 
     classes: int
@@ -57,7 +56,7 @@ class WindowClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Logits:
-        """Returns the logits of each window; in training it takes the random stream "dropout"."""
+        """Returns the logits of each window; training needs the random stream "dropout"."""
         init = nn.initializers.he_normal()
         x = 2 * images - 1
         x = max_pool(nn.relu(Conv(self.width, 5, kernel_init=init)(x)))
@@ -73,15 +72,15 @@ class WindowClassifier(nn.Module):
 def window_boxes(
     shape: tuple[int, int], sizes: Sequence[tuple[float, float]], core: int
 ) -> list[Float[np.ndarray, "rows columns 4"]]:
-    """Lists the boxes that all windows of an image stand for.
+    """Lists the boxes of all windows of an image.
 
     Args:
       shape: height and width of the image in pixels.
-      sizes: (width, height) of the boxes sought, in pixels.
-      core: of the boxes in pixels of the resized pictures.
+      sizes: (width, height) of the boxes in pixels.
+      core: side of the boxes in pixels of the resized pictures.
 
     Returns:
-      For each size a grid of corners in pixels, from the upper left corner until the last touch or cross the border.
+      For each size a grid of corners in pixels; the last boxes reach or cross the border of the image.
     """
 
     def starts(side: int, box: float) -> np.ndarray:
@@ -98,19 +97,17 @@ def window_boxes(
 def show(
     image: Float[Array, "height width channels"], box: Float[Array, "4"], core: int, rows: int, columns: int
 ) -> Float[Array, "rows columns channels"]:
-    """Resizes an image so that a box becomes `core` pixels wide and high, and cuts out a picture around it.
-
-    The box begins `CONTEXT` pixels from the picture's upper left corner. Outside the image it is black.
+    """Resizes an image so that a box becomes `core` pixels wide and high, and crops a picture around it.
 
     Args:
       image: the image.
-      box: corners in pixels, neither empty nor inside out.
-      core: size of the box in the picture.
+      box: corners in pixels, not empty.
+      core: width and height of the box in the picture.
       rows: height of the picture.
       columns: width of the picture.
 
     Returns:
-      The picture; resampling is bilinear, and antialiased where it shrinks.
+      The picture, bilinear and antialiased, black outside the image. The box starts `CONTEXT` pixels from its corner.
     """
     scale = core / jnp.stack([box[3] - box[1], box[2] - box[0]])
     shift = CONTEXT - scale * jnp.stack([box[1], box[0]])
@@ -118,41 +115,28 @@ def show(
     return jax.image.scale_and_translate(image, shape, (0, 1), scale, shift, "linear", antialias=True)
 
 
-def classify_by_crops(classify: Callable[[Images], Logits], images: Images, window: int) -> Logits:
-    """Classifies each window of pictures by itself: most of the work is done again for the next window.
+def classify_windows(
+    classify: Callable[[Images], Logits], images: Images, window: int, convolutional: bool = True
+) -> Logits:
+    """Classifies all windows of pictures, either by one convolution or separately, with the same result.
 
     Args:
       classify: the network.
-      images: pictures.
+      images: pictures; rows and columns after the last window are ignored.
       window: height and width of a window.
+      convolutional: compute what windows share only once.
 
     Returns:
       Logits of each window.
     """
-    batch, height, width, channels = images.shape
-    rows, columns = ((side - window) // STRIDE + 1 for side in (height, width))
+    batch, *sides, channels = images.shape
+    rows, columns = ((side - window) // STRIDE + 1 for side in sides)
+    if convolutional:
+        return classify(images[:, : STRIDE * (rows - 1) + window, : STRIDE * (columns - 1) + window])
     row = STRIDE * jnp.arange(rows)[:, None, None, None] + jnp.arange(window)[:, None]
     column = STRIDE * jnp.arange(columns)[:, None, None] + jnp.arange(window)
     crops = images[:, row, column].reshape(-1, window, window, channels)
     return classify(crops).reshape(batch, rows, columns, -1)
-
-
-def classify_by_convolution(classify: Callable[[Images], Logits], images: Images, window: int) -> Logits:
-    """Classifies all windows of pictures at once, with what they share computed once.
-
-    Args:
-      classify: the network.
-      images: pictures; what is left of them behind the last window is not looked at.
-      window: height and width of a window.
-
-    Returns:
-      Logits of each window, those of `classify_by_crops`.
-    """
-    height, width = ((side - window) // STRIDE * STRIDE + window for side in images.shape[1:3])
-    return classify(images[:, :height, :width])
-
-
-# --- training -----------------------------------------------------------------------------------------------------
 
 
 def near_windows(
@@ -163,25 +147,25 @@ def near_windows(
     shift: float,
     scale: float,
 ) -> Float[Array, "count 4"]:
-    """Draws windows near objects, each object as likely.
+    """Draws windows near objects, all objects with the same probability.
 
     Args:
-      key: of the draws.
+      key: random key.
       boxes: corners in pixels.
-      mask: which of them are objects. Without any, the windows are anywhere.
-      count: how many windows.
+      mask: False in padding; without any object, the windows are meaningless.
+      count: number of windows.
       shift: largest distance of the centres along each axis, as a share of the object's size.
-      scale: largest factor between the sizes along each axis, or its inverse.
+      scale: largest ratio of the sizes along each axis.
 
     Returns:
-      The boxes that the windows stand for.
+      The windows' boxes.
     """
     which_key, shift_key, scale_key = jax.random.split(key, 3)
     which = jax.random.categorical(which_key, jnp.where(mask, 0.0, -1e9), shape=(count,))
     near = box_ops.to_centre(boxes[which])
     moves = jax.random.uniform(shift_key, (count, 2), minval=-shift, maxval=shift)
     factors = jnp.exp(jax.random.uniform(scale_key, (count, 2), minval=-1.0) * math.log(scale))
-    sizes = jnp.maximum(near[:, 2:], 1.0)  # a degenerate box has a window too
+    sizes = jnp.maximum(near[:, 2:], 1.0)  # of degenerate boxes
     return box_ops.from_centre(jnp.concatenate([near[:, :2] + moves * sizes, sizes * factors], axis=-1))
 
 
@@ -195,17 +179,17 @@ def label_windows(
     positive_iou: float,
     negative_iou: float,
 ) -> tuple[Int[Array, " windows"], Bool[Array, " windows"]]:
-    """Says what a window shows, by the IoU of its box with the object that overlaps it most.
+    """Labels windows by the IoU of their boxes with the object that overlaps them most.
 
     Args:
-      windows: the boxes that they stand for.
+      windows: their boxes.
       boxes: of the objects.
       labels: of the objects.
-      mask: which of them are objects.
-      ignored: objects that are neither to be found nor background.
-      classes: how many there are; this is the background's number.
-      positive_iou: from which on a window shows the object.
-      negative_iou: below which it shows background.
+      mask: False in padding.
+      ignored: objects that count neither as objects nor as background.
+      classes: number of classes, which is also the background's label.
+      positive_iou: least IoU at which a window shows an object.
+      negative_iou: IoU below which a window shows background.
 
     Returns:
       (labels, whether they are certain; between the two IoUs they are not).
@@ -222,22 +206,132 @@ def hardest_background(
     certain: Bool[Array, " windows"],
     count: int,
 ) -> Int[Array, " hardest"]:
-    """Finds the windows of background that the network is most wrong about.
+    """Finds the background windows with the highest loss.
 
     Args:
       logits: of the windows.
-      labels: what they show, the last class being background.
-      certain: whether they do.
-      count: how many to find.
+      labels: of the windows; the last class is background.
+      certain: whether the labels are.
+      count: number of windows to find.
 
     Returns:
-      Their indices; where there are too few, others'.
+      Their indices; if there are too few, some of other windows.
     """
     background = certain & (labels == logits.shape[-1] - 1)
     return jax.lax.top_k(jnp.where(background, -jax.nn.log_softmax(logits)[:, -1], -jnp.inf), count)[1]
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowDetector(Detector):
+    """A classifier of windows: how it is trained and what it detects.
+
+    Attributes are those of `Detector`, the network and arguments of `recipe`.
+    """
+
+    net: WindowClassifier
+    sizes: tuple[tuple[float, float], ...]
+    near: int
+    shift: float
+    scale: float
+    far: int
+    hardest: int
+    positive_iou: float
+    negative_iou: float
+    convolutional: bool
+    candidates: int
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network, by its name in the state."""
+        return {"classifier": self.net}
+
+    @property
+    def core(self) -> int:
+        """Side of a window's box in the picture."""
+        return self.net.window - 2 * CONTEXT
+
+    @functools.cached_property
+    def grids(self) -> list[Float[np.ndarray, "rows columns 4"]]:
+        """Boxes of the windows of each size."""
+        return window_boxes(self.shape[:2], self.sizes, self.core)
+
+    @functools.cached_property
+    def windows(self) -> Float[np.ndarray, "windows 4"]:
+        """Boxes of all windows."""
+        return np.concatenate([grid.reshape(-1, 4) for grid in self.grids])
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises the network, its optimiser and its average."""
+        check_images(batch, self.shape)
+        classifier = self.net.init(key, jnp.zeros((1, self.net.window, self.net.window, self.shape[2])))
+        opt = {"classifier": self.tx.init(classifier["params"])}
+        return start({"classifier": classifier}, opt, averaged=("classifier",) if self.ema else ())
+
+    def draw_windows(
+        self, key: Key[Array, ""], image: Float[Array, "height width channels"], objects: Batch
+    ) -> tuple[Images, Int[Array, " windows"], Bool[Array, " windows"]]:
+        """Draws windows of an image, those near objects first: crops, labels, and which labels are certain."""
+        near_key, far_key = jax.random.split(key)
+        sought = objects["mask"] & ~objects["ignored"]
+        near = near_windows(near_key, objects["boxes"], sought, self.near, self.shift, self.scale)
+        windows = jnp.concatenate([near, jax.random.choice(far_key, self.windows, (self.far,))])
+        thresholds = dict(positive_iou=self.positive_iou, negative_iou=self.negative_iou)
+        labels, certain = label_windows(windows, **objects, classes=len(self.classes), **thresholds)
+        crops = jax.vmap(lambda box: show(image, box, self.core, self.net.window, self.net.window))(windows)
+        return crops, labels, certain & (sought.any() | (jnp.arange(len(windows)) >= self.near))
+
+    def classify(
+        self, params: PyTree, crops: Float[Array, "batch windows _ _ _"], **options: Any
+    ) -> Float[Array, "batch windows outputs"]:
+        """Returns the logits of crops of each image; options are those of `net.apply`."""
+        logits = self.net.apply({"params": params}, crops.reshape(-1, *crops.shape[2:]), **options)
+        return logits.reshape(*crops.shape[:2], -1)
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step on windows near objects and on the hardest background."""
+        draw_key, dropout_key = jax.random.split(key)
+        keys, near = jax.random.split(draw_key, len(batch["image"])), self.near
+        boxes, mask = box_ops.visible(batch["boxes"], batch["mask"], *self.shape[:2])
+        objects = dict(boxes=boxes, labels=batch["labels"], mask=mask, ignored=batch["difficult"] | batch["crowd"])
+        crops, labels, certain = jax.vmap(self.draw_windows)(keys, batch["image"], objects)
+        guesses = self.classify(state.params["classifier"], crops[:, near:])
+        find_hardest = jax.vmap(functools.partial(hardest_background, count=self.hardest))
+        hard = near + find_hardest(guesses, labels[:, near:], certain[:, near:])
+        kept = jnp.concatenate([jnp.broadcast_to(jnp.arange(near), (len(hard), near)), hard], axis=1)
+        crops, labels, certain = (rows[jnp.arange(len(kept))[:, None], kept] for rows in (crops, labels, certain))
+        total = jnp.maximum(certain.sum(), 1)
+
+        def loss_fn(params):
+            logits = self.classify(params, crops, train=True, rngs={"dropout": dropout_key})
+            errors = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.where(certain, errors, 0.0).sum() / total, logits.argmax(-1) == labels
+
+        params, opt, loss, right = descend(self.tx, loss_fn, state.params["classifier"], state.opt["classifier"])
+        state = advance(state, {"classifier": params}, {"classifier": opt}, keep=self.ema)
+        shown = certain & (labels < len(self.classes))
+        shares = {"share/right": (right & certain).sum() / total, "share/objects": shown.sum() / total}
+        return state, {"loss/cross_entropy": loss} | shares
+
+    def find(self, state: State, images: Images) -> Candidates:
+        """Finds the windows of all sizes with the highest class probabilities."""
+        net, window, logits = functools.partial(self.net.apply, variables(state, "classifier")), self.net.window, []
+        for (width, height), grid in zip(self.sizes, self.grids, strict=True):
+            rows, columns = (window + STRIDE * (count - 1) for count in grid.shape[:2])
+            resize = functools.partial(show, core=self.core, rows=rows, columns=columns)
+            pictures = jax.vmap(resize, (0, None))(images, jnp.array([0.0, 0.0, width, height]))
+            found = classify_windows(net, pictures, window, self.convolutional)
+            logits.append(found.reshape(len(images), -1, len(self.classes) + 1))
+        probabilities = jax.nn.softmax(jnp.concatenate(logits, axis=1))[..., :-1]
+        scores, which = jax.lax.top_k(probabilities.max(-1), min(self.candidates, len(self.windows)))
+        labels = jnp.take_along_axis(probabilities.argmax(-1), which, axis=1)
+        return box_ops.clip(jnp.asarray(self.windows)[which], *self.shape[:2]), scores, labels
+
+
+# Where one object is, there is no other (Rowley et al., section 2.2, overlap elimination).
+DETECTION = Detection(score_threshold=0.01, iou_threshold=0.3, across_classes=True)
 
 
 def recipe(
@@ -258,128 +352,48 @@ def recipe(
     convolutional: bool = True,
     candidates: Count = 300,
     ema: Share = 0.0,
-    flip_test: bool = False,
-    score_threshold: Share = 0.01,
-    iou_threshold: Share = 0.3,
-    across_classes: bool = True,
-    max_detections: Count = 100,
+    detection: Detection = DETECTION,
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
 ) -> Recipe:
-    """Makes a classifier of windows, trained on windows of the batch's images and run on all of them.
+    """Makes a classifier of windows, trained on some windows of each image and run on all of them.
 
     Difficult and crowd objects count neither as objects nor as background.
 
     Args:
       shape: height, width, channels of the images.
-      classes: how many, or their names, which figures and drawings then bear.
-      sizes: (width, height) in pixels of the boxes sought.
-      window: height and width of what the network sees, a multiple of 4; a box fills all but 2 pixels around it.
+      classes: number of classes, or their names.
+      sizes: (width, height) in pixels of the boxes to find.
+      window: height and width of the network's input, a multiple of 4; the box is 2 pixels smaller on each side.
       width: channels of the first convolution.
       hidden: channels of the layer that sees a whole window.
-      dropout: share of these dropped while training.
-      near: windows near objects that are drawn from each image.
-      shift: how far from their objects, as a share of the object's size.
-      scale: how much larger or smaller than their objects.
-      far: windows that are drawn anywhere, of which the
-      hardest: so many, are learnt as background.
-      positive_iou: from which on a window shows an object.
-      negative_iou: below which it shows background.
-      convolutional: run the network over whole pictures; False: on every window by itself.
-      candidates: windows of an image, the best, that may become detections.
-      ema: share that each step keeps of the averaged network, which then detects; (1 + step) / (10 + step) where that
-        is less. 0: no average.
-      flip_test: detect in the mirrored image too.
-      score_threshold: probability of the class below which nothing is detected.
-      iou_threshold: of the suppression of overlapping detections.
-      across_classes: whether a detection suppresses those of other classes too, as where one object is, there is no
-        other (Rowley et al., section 2.2, overlap elimination).
-      max_detections: how many an image may have.
-      optimiser: as `cvjax.optim.build` takes it.
+      dropout: of that layer.
+      near: number of windows near objects that are drawn from each image.
+      shift: their largest distance from the object along each axis, as a share of its size.
+      scale: their largest ratio to the object's size along each axis.
+      far: number of windows drawn anywhere in each image.
+      hardest: number of those with the highest background loss that are trained on.
+      positive_iou: least IoU at which a window shows an object.
+      negative_iou: IoU below which a window shows background.
+      convolutional: run the network over whole pictures; False: on each window separately.
+      candidates: number of an image's best windows that detections are selected from.
+      ema: share of the moving average that each step keeps; 0: no average.
+      detection: how detections are selected.
+      optimiser: as in `cvjax.optim.build`.
 
     Returns:
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`.
 
     Raises:
-      UserError: a window that the network cannot halve twice, or no sizes.
+      UserError: a window that the network cannot halve twice, no sizes, or more hardest windows than far ones.
     """
     if window % 4 or window < 16:
         raise UserError(f"config.recipe.window={window}: expected 16, 20, 24, ...")
     if not sizes or min(map(min, sizes)) <= 0:
-        raise UserError(f"config.recipe.sizes={sizes}: expected (width, height) in pixels of the boxes sought.")
+        raise UserError(f"config.recipe.sizes={sizes}: expected (width, height) in pixels of the boxes to find.")
     if hardest > far:
-        raise UserError(f"config.recipe.hardest={hardest} of far={far} windows: there are not so many.")
+        raise UserError(f"config.recipe.hardest={hardest}: at most config.recipe.far={far} windows can be chosen.")
     names = class_names(classes)
-    net, tx = WindowClassifier(len(names), window, width, hidden, dropout), optim.build(optimiser)
-    core = window - 2 * CONTEXT
-    grids = window_boxes(shape[:2], sizes, core)
-    everywhere = np.concatenate([grid.reshape(-1, 4) for grid in grids])
-    run = classify_by_convolution if convolutional else classify_by_crops
-    thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
-    thresholds |= dict(across_classes=across_classes)
-
-    def init(key, batch):
-        check_images(batch, shape)
-        params = net.init(key, jnp.zeros((1, window, window, shape[2])))["params"]
-        extra = {"ema": {"classifier": jax.tree.map(jnp.copy, params)} if ema else {}}
-        return State(step=jnp.int32(0), params={"classifier": params}, opt={"classifier": tx.init(params)}, extra=extra)
-
-    def classify(params, crops, **options):
-        logits = net.apply({"params": params}, crops.reshape(-1, window, window, shape[2]), **options)
-        return logits.reshape(*crops.shape[:2], -1)
-
-    def draw_windows(key, image, boxes, labels, mask, ignored):
-        """Windows of an image: crops, labels, and which labels are certain."""
-        near_key, far_key = jax.random.split(key)
-        sought = mask & ~ignored
-        around = near_windows(near_key, boxes, sought, near, shift, scale)
-        windows = jnp.concatenate([around, jax.random.choice(far_key, everywhere, (far,))])
-        labels, certain = label_windows(windows, boxes, labels, mask, ignored, len(names), positive_iou, negative_iou)
-        crops = jax.vmap(lambda box: show(image, box, core, window, window))(windows)
-        return crops, labels, certain & (sought.any() | (jnp.arange(near + far) >= near))
-
-    def train_step(state, batch, key):
-        draw_key, dropout_key = jax.random.split(key)
-        keys, ignored = jax.random.split(draw_key, len(batch["image"])), batch["difficult"] | batch["crowd"]
-        boxes, mask = box_ops.visible(batch["boxes"], batch["mask"], *shape[:2])
-        objects = (boxes, batch["labels"], mask, ignored)
-        crops, labels, certain = jax.vmap(draw_windows)(keys, batch["image"], *objects)
-        guesses = classify(state.params["classifier"], crops[:, near:])
-        find = jax.vmap(partial(hardest_background, count=hardest))
-        hard = near + find(guesses, labels[:, near:], certain[:, near:])
-        kept = jnp.concatenate([jnp.broadcast_to(jnp.arange(near), (len(hard), near)), hard], axis=1)
-        crops, labels, certain = (rows[jnp.arange(len(kept))[:, None], kept] for rows in (crops, labels, certain))
-        total = jnp.maximum(certain.sum(), 1)
-
-        def loss_fn(params):
-            logits = classify(params, crops, train=True, rngs={"dropout": dropout_key})
-            errors = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.where(certain, errors, 0.0).sum() / total, logits.argmax(-1) == labels
-
-        params, opt, loss, right = descend(tx, loss_fn, state.params["classifier"], state.opt["classifier"])
-        average = state.extra["ema"]
-        if ema:
-            average = {"classifier": core.moving_average(average["classifier"], params, state.step, ema)}
-        state = State(state.step + 1, {"classifier": params}, {"classifier": opt}, {"ema": average})
-        shown = certain & (labels < len(names))
-        shares = {"share/right": (right & certain).sum() / total, "share/objects": shown.sum() / total}
-        return state, {"loss/cross_entropy": loss} | shares
-
-    def scan(params, images):
-        """The best windows of images: boxes, scores and labels of all sizes together."""
-        logits = []
-        for (box_width, box_height), grid in zip(sizes, grids, strict=True):
-            box = jnp.array([0.0, 0.0, box_width, box_height])
-            rows, columns = (window + STRIDE * (count - 1) for count in grid.shape[:2])
-            pictures = jax.vmap(lambda image, b=box, r=rows, c=columns: show(image, b, core, r, c))(images)
-            found = run(lambda images: net.apply({"params": params}, images), pictures, window)
-            logits.append(found.reshape(len(images), -1, len(names) + 1))
-        probabilities = jax.nn.softmax(jnp.concatenate(logits, axis=1))[..., :-1]
-        scores, which = jax.lax.top_k(probabilities.max(-1), min(candidates, len(everywhere)))
-        labels = jnp.take_along_axis(probabilities.argmax(-1), which, axis=1)
-        return box_ops.clip(jnp.asarray(everywhere)[which], *shape[:2]), scores, labels
-
-    def detect(state, images):
-        params = (state.extra["ema"] if ema else state.params)["classifier"]
-        return select(*find_candidates(partial(scan, params), images, flip_test), **thresholds)
-
-    return make_detector(init, train_step, detect, names)
+    net = WindowClassifier(len(names), window, width, hidden, dropout)
+    base = (tuple(shape), names, ema, detection, optim.build(optimiser))
+    drawn = (near, shift, scale, far, hardest, positive_iou, negative_iou)
+    return Recipe.of(WindowDetector(*base, net, sizes, *drawn, convolutional, candidates))

@@ -1,10 +1,11 @@
 """YOLO: Redmon, Divvala, Girshick & Farhadi, You Only Look Once: Unified, Real-Time Object Detection, 2016.
 
-One network looks at the image once (arXiv:1506.02640): for each cell of an S x S grid it gives B boxes, each with a
-confidence, and one set of class probabilities. The loss is the paper's; where the paper leaves a question open, the
-authors' Darknet answers it. Nothing is pretrained here, and the paper's first 20 convolutions were, on ImageNet.
+One pass of a network predicts, for each cell of an S x S grid, B boxes with a confidence each and one set of class
+probabilities (arXiv:1506.02640). The loss is the paper's; details that it leaves open follow the authors' Darknet. The
+paper's first 20 convolutions were pretrained on ImageNet; nothing is pretrained here.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,11 +13,11 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
-from cvjax import core, optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
-from cvjax.detection.selection import find_candidates, make_detector, select
+from cvjax import optim
+from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
+from cvjax.detection.detector import Candidates, Detection, Detector, Images, training_objects
 from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
@@ -30,9 +31,9 @@ Layers = tuple[tuple[int, int, int], ...]
 
 # --- net ----------------------------------------------------------------------------------------------------------
 
-POOL = (0, 2, 2)  # the largest of 2 x 2; each other row is a convolution: channels, kernel, stride
+POOL = (0, 2, 2)  # a maximum over 2 x 2; all other rows are convolutions: channels, kernel, stride
 LAYERS: Mapping[str, Layers] = {
-    # Figure 3: 24 convolutions, 64 times smaller.
+    # Figure 3: 24 convolutions that shrink the image by 64.
     "yolo": (
         *((64, 7, 2), POOL, (192, 3, 1), POOL, (128, 1, 1), (256, 3, 1), (256, 1, 1), (512, 3, 1), POOL),
         *((256, 1, 1), (512, 3, 1)) * 4,
@@ -40,7 +41,7 @@ LAYERS: Mapping[str, Layers] = {
         *((512, 1, 1), (1024, 3, 1)) * 2,
         *((1024, 3, 1), (1024, 3, 2), (1024, 3, 1), (1024, 3, 1)),
     ),
-    # Fast YOLO: 9 convolutions; the paper tells no more, the rest is Darknet's yolo-tiny.cfg.
+    # Fast YOLO: 9 convolutions, says the paper; these are those of Darknet's yolo-tiny.cfg.
     "fast": (
         *((16, 3, 1), POOL, (32, 3, 1), POOL, (64, 3, 1), POOL, (128, 3, 1), POOL, (256, 3, 1), POOL),
         *((512, 3, 1), POOL, (1024, 3, 1), (1024, 3, 1), (1024, 3, 1)),
@@ -53,13 +54,13 @@ class Yolo(nn.Module):
 
     Attributes:
       layers: the convolutions, as in `LAYERS`.
-      features: numbers that each cell predicts.
-      width: factor of the channels of all layers but the last.
-      bottleneck: size of a linear dense layer in front of the hidden one, which Fast YOLO has; 0: none.
+      features: number of outputs per cell.
+      width: multiplies the channels of all layers but the last.
+      bottleneck: size of a linear dense layer before the hidden one, as in Fast YOLO; 0: none.
       hidden: size of the hidden dense layer.
-      dropout: share of the hidden layer dropped while training.
-      batch_norm: normalise after each convolution; the paper does not, Darknet's later versions do.
-      shared: the dense layers see one cell at a time, with the same weights for all, as 1x1 convolutions do.
+      dropout: of the hidden layer.
+      batch_norm: normalise after each convolution, as later versions of Darknet do.
+      shared: apply the dense layers to each cell with the same weights, as 1x1 convolutions.
       dtype: of the computation.
     """
 
@@ -74,8 +75,8 @@ class Yolo(nn.Module):
     dtype: DTypeLike = "float32"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Outputs:
-        """Returns what `read` reads; images are in [0, 1]. In training it takes the random stream "dropout"."""
+    def __call__(self, images: Images, train: bool = False) -> Outputs:
+        """Returns the outputs that `read` splits, of images in [0, 1]; training needs the random stream "dropout"."""
 
         def scaled(features: int) -> int:
             return max(1, round(self.width * features))
@@ -90,7 +91,7 @@ class Yolo(nn.Module):
                 x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, **options)(x)
             x = nn.leaky_relu(x, 0.1)
         batch, rows, columns, _ = x.shape
-        cells = 1 if self.shared else rows * columns  # that the dense layers see at a time
+        cells = 1 if self.shared else rows * columns  # seen by the dense layers at a time
         x = x.reshape(batch, rows * columns // cells, -1)
         if self.bottleneck:
             x = nn.Dense(scaled(self.bottleneck), name="bottleneck", **options)(x)
@@ -106,11 +107,11 @@ class Yolo(nn.Module):
 def read(
     outputs: Outputs, predictors: int
 ) -> tuple[Coordinates, Float[Array, "batch rows columns predictors"], Float[Array, "batch rows columns classes"]]:
-    """Parts the network's output: five numbers a predictor, then one a class.
+    """Splits the network's output: five numbers per predictor, then one per class.
 
     Args:
       outputs: of the network, features = 5 * predictors + classes.
-      predictors: B, boxes a cell.
+      predictors: B, the number of boxes per cell.
 
     Returns:
       (centres x, y as shares of the cell and square roots of width and height as shares of the image, as in Darknet;
@@ -121,7 +122,7 @@ def read(
 
 
 def place(coordinates: Coordinates, shape: tuple[int, int]) -> Coordinates:
-    """Turns predicted coordinates into boxes.
+    """Converts predicted coordinates to boxes.
 
     Args:
       coordinates: as `read` returns them.
@@ -139,14 +140,14 @@ def place(coordinates: Coordinates, shape: tuple[int, int]) -> Coordinates:
 def unplace(
     boxes: Float[Array, "batch rows columns 4"], shape: tuple[int, int]
 ) -> Float[Array, "batch rows columns 4"]:
-    """Expresses the box of each cell as its predictors should: the inverse of `place`.
+    """Converts the box of each cell to the coordinates to predict: the inverse of `place`.
 
     Args:
       boxes: corners in pixels.
       shape: height and width of the image in pixels.
 
     Returns:
-      Centre as a share of the cell, square roots of the sizes as shares of the image; 0 for sizes below 0.
+      Centre as a share of the cell, square roots of the sizes as shares of the image; negative sizes count as 0.
     """
     rows, columns = boxes.shape[1:3]
     parts = box_ops.to_centre(boxes) / jnp.array([shape[1], shape[0]] * 2)
@@ -162,19 +163,16 @@ def _corners(rows: int, columns: int) -> Array:
 def objects_of_cells(
     boxes: Boxes, mask: Bool[Array, "batch objects"], grid: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[Int[Array, "batch rows columns"], Bool[Array, "batch rows columns"]]:
-    """Finds the object that each cell has to predict: the first whose centre lies in it.
-
-    A cell knows one class, hence one object; of several, Darknet keeps the first as well. A centre outside the image
-    belongs to the nearest cell.
+    """Finds the object that each cell has to predict: the first whose centre it contains, as in Darknet.
 
     Args:
-      boxes: corners in pixels.
-      mask: which of them are objects.
+      boxes: corners in pixels. Centres outside the image belong to the nearest cell.
+      mask: False in padding.
       grid: rows and columns.
       shape: height and width of the image in pixels.
 
     Returns:
-      (row of `boxes` for each cell, whether there is one).
+      (index of each cell's object, whether it has one).
     """
     rows, columns = grid
     centres = box_ops.to_centre(boxes)[..., :2] / jnp.array(shape[::-1]) * jnp.array([columns, rows])
@@ -186,12 +184,12 @@ def objects_of_cells(
 def choose_responsible(
     predicted: Float[Array, "*cells predictors 4"], truth: Float[Array, "*cells 4"], shape: tuple[int, int]
 ) -> tuple[Int[Array, "*cells"], Float[Array, "*cells predictors"]]:
-    """Chooses the predictor responsible for each cell's object: the highest IoU, or the lowest RMSE where all are 0.
+    """Chooses the predictor responsible for each cell's object: the highest IoU, or the lowest RMSE if all are 0.
 
     Args:
       predicted: corners in pixels.
-      truth: the same of each cell's object.
-      shape: height and width of the image: the RMSE is over shares of it, of centre and size, as in Darknet.
+      truth: corners of each cell's object.
+      shape: height and width of the image, which the centres and sizes in the RMSE are shares of, as in Darknet.
 
     Returns:
       (index of the responsible predictor, IoU of every predictor).
@@ -214,23 +212,22 @@ def losses(
 ) -> dict[str, Float[Array, " batch"]]:
     """Computes the parts of the paper's loss, equation 3: sums of squares over cells, predictors and classes.
 
-    The target of a responsible predictor's confidence is its IoU, through which nothing is learnt; that of all others
-    is 0. Class probabilities are plain numbers, without softmax or sigmoid, and count in cells that have an object.
-    What of an object lies outside the image does not count, and an object of which nothing is left is none.
+    The target of a responsible predictor's confidence is its IoU, without gradient; that of all others is 0. Class
+    probabilities have neither softmax nor sigmoid, and count in cells with an object. Objects are clipped to the image.
 
     Args:
       outputs: of the network.
       boxes: corners in pixels.
-      labels: their classes.
-      mask: which of them are objects.
-      predictors: B, boxes a cell.
+      labels: of the objects.
+      mask: False in padding.
+      predictors: B, the number of boxes per cell.
       shape: height and width of the image in pixels.
       coordinate_weight: lambda_coord, of the responsible predictors' centres and roots of sizes.
-      no_object_weight: lambda_noobj, of the confidences of all predictors that are not responsible.
+      no_object_weight: lambda_noobj, of the confidences of all other predictors.
 
     Returns:
       coordinates, object, no_object and classes: weighted sums over each image, which add up to its loss; and iou, for
-      the log: the mean IoU of its responsible predictors, 0 where there are none.
+      the log: the mean IoU of its responsible predictors, 0 if there are none.
     """
     coordinates, confidence, classes = read(outputs, predictors)
     boxes, mask = box_ops.visible(boxes, mask, *shape)
@@ -264,11 +261,11 @@ def candidates(
 
     Args:
       outputs: of the network.
-      predictors: B, boxes a cell.
+      predictors: B, the number of boxes per cell.
       shape: height and width of the image in pixels.
 
     Returns:
-      (corners in pixels, cut off at the border; scores in [0, 1]; labels).
+      (corners in pixels, clipped to the image; scores in [0, 1]; labels).
     """
     coordinates, confidence, classes = read(outputs, predictors)
     scores = jnp.clip(confidence, 0, 1)[..., None] * jnp.clip(classes, 0, 1)[..., None, :]
@@ -280,7 +277,55 @@ def candidates(
 
 # --- recipe -------------------------------------------------------------------------------------------------------
 
+
+@dataclasses.dataclass(frozen=True)
+class YoloDetector(Detector):
+    """YOLO: how it is trained and what it detects.
+
+    Attributes are those of `Detector`, the network and arguments of `recipe`.
+    """
+
+    net: Yolo
+    predictors: int
+    coordinate_weight: float
+    no_object_weight: float
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network, by its name in the state."""
+        return {"yolo": self.net}
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises the network, its optimiser and its average."""
+        check_images(batch, self.shape)
+        yolo = self.net.init(key, jnp.zeros((1, *self.shape)))
+        return start({"yolo": yolo}, {"yolo": self.tx.init(yolo["params"])}, averaged=("yolo",) if self.ema else ())
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the loss."""
+        objects, weights = training_objects(batch), (self.coordinate_weight, self.no_object_weight)
+
+        def loss_fn(params):
+            yolo = {"params": params, "batch_stats": state.stats.get("yolo", {})}
+            options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
+            outputs, new = self.net.apply(yolo, batch["image"], **options)
+            parts = losses(outputs, *objects, self.predictors, self.shape[:2], *weights)
+            iou = parts.pop("iou")
+            return sum(parts.values()).mean(), (parts, iou, new.get("batch_stats", {}))
+
+        params, opt, loss, (parts, iou, stats) = descend(self.tx, loss_fn, state.params["yolo"], state.opt["yolo"])
+        metrics = {"iou": iou.mean(), "loss/total": loss}
+        metrics |= {f"loss/{name}": part.mean() for name, part in parts.items()}
+        return advance(state, {"yolo": params}, {"yolo": opt}, {"yolo": stats}, keep=self.ema), metrics
+
+    def find(self, state: State, images: Images) -> Candidates:
+        """Finds every predicted box as a candidate of every class."""
+        outputs = self.net.apply(variables(state, "yolo"), images)
+        return candidates(outputs, self.predictors, self.shape[:2])
+
+
 PAPER = {"name": "sgd", "learning_rate": 1e-2, "momentum": 0.9, "weight_decay": 5e-4}  # section 2.2
+DETECTION = Detection(score_threshold=0.001, iou_threshold=0.5)
 
 
 def recipe(
@@ -297,90 +342,42 @@ def recipe(
     coordinate_weight: Annotated[float, Range(0)] = 5.0,
     no_object_weight: Annotated[float, Range(0)] = 0.5,
     ema: Share = 0.0,
-    flip_test: bool = False,
-    score_threshold: Share = 0.001,
-    iou_threshold: Share = 0.5,
-    max_detections: Count = 100,
+    detection: Detection = DETECTION,
     dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
-    """Makes YOLO. The defaults are the paper's network and loss; Fast YOLO is layers="fast", bottleneck=256.
-
-    Difficult and crowd objects are not trained on, as in Darknet.
+    """Makes YOLO, by default with the paper's network and loss; Fast YOLO is layers="fast", bottleneck=256.
 
     Args:
-      shape: height, width, channels of the images. The grid is the size that the layers leave of it: 7 x 7 of 448.
-      classes: how many, or their names, which figures and drawings then bear.
-      layers: the convolutions: "yolo" (24), "fast" (9), or rows (channels, kernel, stride), (0, 2, 2) being a pool.
-      width: factor of the channels of all layers but the last.
-      predictors: B, boxes a cell.
-      bottleneck: size of a linear dense layer in front of the hidden one; 0: none.
+      shape: height, width, channels of the images. The layers shrink it to the grid: 448 pixels to 7 cells.
+      classes: number of classes, or their names.
+      layers: the convolutions: "yolo" (24), "fast" (9), or rows of (channels, kernel, stride), where (0, 2, 2) pools.
+      width: multiplies the channels of all layers but the last.
+      predictors: B, the number of boxes per cell.
+      bottleneck: size of a linear dense layer before the hidden one; 0: none.
       hidden: size of the hidden dense layer.
-      dropout: share of the hidden layer dropped while training.
+      dropout: of the hidden layer.
       batch_norm: normalise after each convolution, which the paper does not.
-      shared: dense layers that see one cell at a time, the same for all. The paper's learn every cell anew.
+      shared: apply the dense layers to each cell with the same weights. The paper's learn every cell separately.
       coordinate_weight: lambda_coord.
       no_object_weight: lambda_noobj.
-      ema: share that each step keeps of the averaged network, which then detects; (1 + step) / (10 + step) where that
-        is less. 0: no average.
-      flip_test: detect in the mirrored image too.
-      score_threshold: class probability times confidence below which nothing is detected.
-      iou_threshold: of the suppression of overlapping detections of a class.
-      max_detections: how many an image may have.
+      ema: share of the moving average that each step keeps; 0: no average.
+      detection: how detections are selected.
       dtype: of the network's computation; parameters, statistics and losses are float32.
-      optimiser: as `cvjax.optim.build` takes it.
+      optimiser: as in `cvjax.optim.build`.
 
     Returns:
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`.
 
     Raises:
-      UserError: layers that leave nothing of the image.
+      UserError: the image is smaller than one cell.
     """
-    names = class_names(classes)
-    size, layers = shape[:2], LAYERS[layers] if isinstance(layers, str) else layers
-    if min(size) < (stride := math.prod(row[2] for row in layers)):
-        raise UserError(f"config.recipe.shape={shape}: config.recipe.layers leave one pixel of {stride}, none of it.")
+    names, layers = class_names(classes), LAYERS[layers] if isinstance(layers, str) else layers
+    if min(shape[:2]) < (stride := math.prod(row[2] for row in layers)):
+        raise UserError(
+            f"config.recipe.shape={shape}: config.recipe.layers turn {stride} pixels into one cell; the image needs "
+            "at least that many along each side."
+        )
     net = Yolo(layers, 5 * predictors + len(names), width, bottleneck, hidden, dropout, batch_norm, shared, dtype)
-    tx = optim.build(optimiser)
-    thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
-
-    def init(key, batch):
-        check_images(batch, shape)
-        variables = net.init(key, jnp.zeros((1, *shape)))
-        params, stats = variables["params"], variables.get("batch_stats", {})
-        latest = {"params": params, "batch_stats": stats}
-        extra = {"batch_stats": {"yolo": stats}, "ema": {"yolo": jax.tree.map(jnp.copy, latest)} if ema else {}}
-        return State(step=jnp.int32(0), params={"yolo": params}, opt={"yolo": tx.init(params)}, extra=extra)
-
-    def train_step(state, batch, key):
-        mask = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
-
-        def loss_fn(params):
-            variables = {"params": params, "batch_stats": state.extra["batch_stats"]["yolo"]}
-            options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
-            outputs, new = net.apply(variables, batch["image"], **options)
-            objects = (batch["boxes"], batch["labels"], mask)
-            parts = losses(outputs, *objects, predictors, size, coordinate_weight, no_object_weight)
-            iou = parts.pop("iou")
-            return sum(parts.values()).mean(), (parts, iou, new.get("batch_stats", {}))
-
-        params, opt, loss, (parts, iou, stats) = descend(tx, loss_fn, state.params["yolo"], state.opt["yolo"])
-        average = state.extra["ema"]
-        if ema:
-            latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            average = {"yolo": core.moving_average(average["yolo"], latest, state.step, ema)}
-        extra = {"batch_stats": {"yolo": stats}, "ema": average}
-        metrics = {"iou": iou.mean(), "loss/total": loss}
-        metrics |= {f"loss/{name}": part.mean() for name, part in parts.items()}
-        return State(step=state.step + 1, params={"yolo": params}, opt={"yolo": opt}, extra=extra), metrics
-
-    def detect(state, images):
-        latest = {"params": state.params["yolo"], "batch_stats": state.extra["batch_stats"]["yolo"]}
-        variables = state.extra["ema"]["yolo"] if ema else latest
-
-        def find(images):
-            return candidates(net.apply(variables, images), predictors, size)
-
-        return select(*find_candidates(find, images, flip_test), **thresholds)
-
-    return make_detector(init, train_step, detect, names)
+    base = (tuple(shape), names, ema, detection, optim.build(optimiser))
+    return Recipe.of(YoloDetector(*base, net, predictors, coordinate_weight, no_object_weight))

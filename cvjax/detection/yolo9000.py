@@ -1,7 +1,7 @@
 """YOLO9000: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), section 4.
 
-A detector of classes that it never saw a box of. Classes are the nodes of a tree of words, with a softmax over each
-group of siblings; images with boxes teach where objects are, images with no more than a class what they may be.
+A detector of classes that it is never shown a box of. The classes are nodes of a tree of words, with a softmax over
+each group of siblings. Images with boxes teach where objects are, images with class labels alone what they can be.
 """
 
 import dataclasses
@@ -13,14 +13,15 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from cvjax.core import Recipe, class_names
+from cvjax import optim
+from cvjax.core import Batch, Recipe, State, class_names
 from cvjax.detection import region
-from cvjax.detection.region import Outputs
-from cvjax.detection.yolov2 import PAPER, YoloV2, assemble
+from cvjax.detection.detector import Candidates, Detection, Found, Images, detect, training_objects
+from cvjax.detection.region import DARKNET, Outputs, RegionLoss
+from cvjax.detection.yolov2 import DETECTION, PAPER, Parts, YoloV2, YoloV2Detector, training_sizes
 from cvjax.errors import UserError, suggest
-from cvjax.metrics import detection
 from cvjax.nets.darknet import STAGES
 from cvjax.signature import Count, Range, Share
 
@@ -37,7 +38,7 @@ class WordTree:
 
     Attributes:
       names: of the nodes, parents before their children.
-      parents: number of each node's parent, -1 at the top.
+      parents: index of each node's parent, -1 at the top.
     """
 
     names: tuple[str, ...]
@@ -45,13 +46,13 @@ class WordTree:
 
     @functools.cached_property
     def groups(self) -> tuple[int, ...]:
-        """Number of each node's group of siblings."""
+        """Index of each node's group of siblings."""
         numbers = {parent: number for number, parent in enumerate(dict.fromkeys(self.parents))}
         return tuple(numbers[parent] for parent in self.parents)
 
     @functools.cached_property
     def paths(self) -> tuple[tuple[int, ...], ...]:
-        """Each node and its ancestors, padded with the number of nodes to one length."""
+        """Each node followed by its ancestors, padded to one length with the number of nodes."""
         paths = []
         for node, parent in enumerate(self.parents):
             paths.append((node, *(paths[parent] if parent >= 0 else ())))
@@ -62,7 +63,7 @@ class WordTree:
 def read_tree(path: str | Path) -> WordTree:
     """Reads a hierarchy in the format of Darknet's `.tree` files.
 
-    Each line is a node: its name and the number of its parent's line, counted from 0, or -1 at the top. Parents come
+    Each line is a node: its name, and the line number of its parent counted from 0, or -1 at the top. Parents come
     before their children.
 
     Args:
@@ -72,7 +73,7 @@ def read_tree(path: str | Path) -> WordTree:
       The tree.
 
     Raises:
-      UserError: no such file, or a line that is no node.
+      UserError: no such file, or a line that is not a node.
     """
     own = {file.stem: file for file in Path(__file__).parent.glob("*.tree")}
     file = own.get(str(path), Path(path))
@@ -83,10 +84,10 @@ def read_tree(path: str | Path) -> WordTree:
         name, *rest = line.split() or [""]
         if len(rest) != 1 or not rest[0].lstrip("-").isdigit() or not -1 <= int(rest[0]) < number:
             raise UserError(
-                f"{file}, line {number + 1}: {line!r}: expected a name and the number of a line before, or -1."
+                f"{file}, line {number + 1}: {line!r}: expected a name and the number of an earlier line, or -1."
             )
         if name in names:
-            raise UserError(f"{file}, line {number + 1}: there is a node {name!r} already.")
+            raise UserError(f"{file}, line {number + 1}: the node {name!r} exists already.")
         names.append(name)
         parents.append(int(rest[0]))
     if not names:
@@ -112,11 +113,11 @@ def log_softmax(logits: Logits, tree: WordTree) -> Logits:
 
 
 def path_log_probability(logits: Logits, nodes: Int[Array, " chosen"], tree: WordTree) -> Float[Array, "*batch chosen"]:
-    """Computes the log-probabilities of nodes: the sum of the conditional ones up to the top.
+    """Computes the log-probabilities of nodes: sums of conditional ones along the path to the top.
 
     Args:
       logits: of all nodes.
-      nodes: which to compute.
+      nodes: whose log-probabilities to compute.
       tree: the hierarchy.
 
     Returns:
@@ -128,15 +129,15 @@ def path_log_probability(logits: Logits, nodes: Int[Array, " chosen"], tree: Wor
 
 
 def walk_down(logits: Logits, tree: WordTree, threshold: float = 0.5) -> Int[Array, "*batch"]:
-    """Descends from the top to the most probable child while the probability of the path stays above a threshold.
+    """Descends to the most probable child while the probability of the whole path stays above a threshold.
 
     Args:
       logits: of the nodes.
       tree: the hierarchy.
-      threshold: of the probability of a node with all its ancestors. The first step is always taken.
+      threshold: on the probability of a node and all its ancestors. The first step is always taken.
 
     Returns:
-      Number of the node where the path ends.
+      Index of the node where the path ends.
     """
     nodes, groups, count = jnp.arange(len(tree.names)), jnp.array(tree.groups), max(tree.groups) + 1
     conditional = jnp.moveaxis(log_softmax(logits, tree), -1, 0)
@@ -156,16 +157,15 @@ def walk_down(logits: Logits, tree: WordTree, threshold: float = 0.5) -> Int[Arr
 def withhold(
     batch: Mapping[str, Any], unboxed: Sequence[int], classes: int
 ) -> tuple[dict[str, Any], Bool[Array, " batch"], Bool[Array, "batch classes"]]:
-    """Makes images that show a class without boxes into images with no more than labels, for training.
+    """Removes the objects of images that show an unboxed class, and keeps their class labels.
 
     Args:
       batch: `boxes`, `labels` and `mask`.
-      unboxed: classes that have no boxes.
-      classes: how many there are.
+      unboxed: indices of the classes without boxes.
+      classes: number of classes.
 
     Returns:
-      (the batch, all objects of such images taken away; which images have boxes still; which classes are to be seen on
-      each of the others).
+      (the batch; which images still have their boxes; the classes that each of the others shows).
     """
     shown = ((batch["labels"][..., None] == jnp.arange(classes)) & batch["mask"][..., None]).any(1)
     boxed = ~shown[:, jnp.array(unboxed, jnp.int32)].any(1)
@@ -184,24 +184,24 @@ def image_losses(
     least_objectness: float = 0.3,
     gate: float = 0.0,
 ) -> dict[str, Float[Array, " batch"]]:
-    """Computes the loss of images of which no more is known than what is to be seen on them.
+    """Computes the loss of images that have class labels but no boxes (section 4, joint classification and detection).
 
-    Of all boxes the one that is most probably the class learns the class, and that it is an object: its overlap with
-    the object, which nobody knows, is taken to be at least .3 (section 4, joint classification and detection).
+    The box that most probably shows the class is trained on the class, and to be an object. Its IoU with the object is
+    unknown and is assumed to be at least .3.
 
     Args:
       outputs: of the network.
-      shown: which of the classes is to be seen where.
-      nodes: of the tree, one a class.
+      shown: which classes each image shows.
+      nodes: of the tree, one per class.
       tree: the hierarchy.
       object_weight: of the objectness.
       class_weight: of the class.
-      least_objectness: below which objectness is pulled up to it.
-      gate: boxes whose objectness is less than this share of the image's greatest are out of the question. In the paper
-        all are in it; a class can then be learnt by a box beside the object, which will never be the one that detects.
+      least_objectness: target of smaller objectnesses.
+      gate: excludes boxes whose objectness is less than this share of the image's greatest. The paper excludes none; a
+        class can then be learnt by a box next to the object, which is never the box that detects it.
 
     Returns:
-      (image_object, image_class: one weighted sum an image).
+      (image_object, image_class: weighted sums over each image).
     """
     batch, width = len(outputs), outputs.shape[-1]
     flat = outputs.reshape(batch, -1, width)
@@ -221,20 +221,20 @@ def image_losses(
 def absent_loss(
     outputs: Outputs, shown: Bool[Array, "batch classes"], nodes: Int[Array, " classes"], tree: WordTree
 ) -> Float[Array, " batch"]:
-    """Computes the cross-entropy of the classes that are not on an image of which labels alone are known.
+    """Computes the cross-entropy of the classes that an image without boxes does not show.
 
-    The paper, whose images without boxes have one label each, has no such loss. It matters where several classes
-    without boxes are often on the same images: what is learnt of an image with all of them fits any exchange of their
-    names. And an object of such a class is most easily taken for one of a class with boxes.
+    The paper has no such loss: its images without boxes have one label each. Where several unboxed classes often
+    appear together, an image that shows them all fits any permutation of their names; and an unboxed object is easily
+    taken for one of a boxed class.
 
     Args:
       outputs: of the network.
-      shown: which of the classes is to be seen where; an image without any has no loss.
-      nodes: of the tree, one a class.
+      shown: which classes each image shows; images that show none have no loss.
+      nodes: of the tree, one per class.
       tree: the hierarchy.
 
     Returns:
-      Sums over an image's boxes, each weighted by its objectness, which is not trained by it.
+      Sums over each image's boxes, weighted by their objectness, which gets no gradient.
     """
     flat = outputs.reshape(len(outputs), -1, outputs.shape[-1])
     likelihoods = jnp.minimum(path_log_probability(flat[..., 5:], nodes, tree), -1e-4)
@@ -244,6 +244,87 @@ def absent_loss(
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Yolo9000Detector(YoloV2Detector):
+    """YOLOv2 with a tree of classes: how it is trained with and without boxes, and what it detects.
+
+    Attributes are those of `YoloV2Detector` and arguments of `recipe`, with the tree read.
+    """
+
+    tree: WordTree
+    unboxed: tuple[str, ...]
+    gate: float
+    absent_weight: float
+    tree_threshold: float
+
+    @property
+    def shown_nodes(self) -> tuple[int, ...]:
+        """The node of each label that `predict` returns: those of the classes, then all others."""
+        others = (node for node, name in enumerate(self.tree.names) if name not in self.classes)
+        return (*map(self.tree.names.index, self.classes), *others)
+
+    @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """Names of the labels that `predict` returns."""
+        return tuple(self.tree.names[node] for node in self.shown_nodes)
+
+    @property
+    def nodes(self) -> Int[Array, " classes"]:
+        """The node of each class."""
+        return jnp.array(self.shown_nodes[: len(self.classes)])
+
+    def losses(self, outputs: Outputs, batch: Batch, prior_weight: Float[Array, ""]) -> tuple[Parts, Parts]:
+        """Returns the parts of the loss of each image, with or without boxes, and counts of the former."""
+
+        def class_loss(logits, labels):
+            log_probability = path_log_probability(logits, self.nodes, self.tree)
+            return -jnp.take_along_axis(log_probability, labels[..., None], axis=-1)[..., 0]
+
+        withheld = [self.classes.index(name) for name in self.unboxed]
+        batch, boxed, shown = withhold(batch, withheld, len(self.classes))
+        truth, weights = training_objects(batch), self.loss
+        parts, counts = region.losses(outputs, *truth, self.anchors, self.stride, weights, prior_weight, class_loss)
+        parts = {name: boxed * part for name, part in parts.items()}
+        of_image = (outputs, shown, self.nodes, self.tree)
+        parts |= image_losses(*of_image, weights.object_weight, weights.class_weight, gate=self.gate)
+        parts |= {"image_absent": self.absent_weight * absent_loss(*of_image)} if self.absent_weight else {}
+        return parts, counts
+
+    def find(self, state: State, images: Images) -> Candidates:
+        """Finds the best pairs of a box and a class of the dataset."""
+
+        def scores(outputs):
+            likelihood = jnp.exp(path_log_probability(outputs[..., 5:], self.nodes, self.tree))
+            return jax.nn.sigmoid(outputs[..., 4:5]) * likelihood
+
+        return super().find(state, images, scores)
+
+    def find_nodes(self, state: State, images: Images) -> Candidates:
+        """Finds boxes, each with the one node that a walk down the tree ends at."""
+
+        def scores(outputs):
+            node = walk_down(outputs[..., 5:], self.tree, self.tree_threshold)
+            return jax.nn.sigmoid(outputs[..., 4:5]) * (node[..., None] == jnp.array(self.shown_nodes))
+
+        return super().find(state, images, scores)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> Found:
+        """Detects objects in images, labelled with nodes of the tree."""
+        return detect(functools.partial(self.find_nodes, state), inputs["image"], self.detection)
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of all detectors, and the mean over classes with boxes and over those without."""
+        figures = super().score(rows)
+
+        def mean(names):
+            values = [figures[f"voc07/{name}"] for name in names if figures[f"voc07/{name}"] >= 0]
+            return float(np.mean(values)) if values else -1.0
+
+        boxed = [name for name in self.classes if name not in self.unboxed]
+        return {"map_boxed": mean(boxed), "map_unboxed": mean(self.unboxed), **figures}
 
 
 def recipe(
@@ -258,113 +339,53 @@ def recipe(
     passthrough: bool = False,
     sizes: tuple[Count, ...] = (),
     prior_images: Annotated[int, Range(0)] = 12_800,
-    rescore: bool = True,
+    loss: RegionLoss = DARKNET,
     gate: Share = 0.0,
     absent_weight: Annotated[float, Range(0)] = 0.0,
     tree_threshold: Share = 0.5,
     ema: Share = 0.0,
-    flip_test: bool = False,
-    score_threshold: Share = 0.005,
-    iou_threshold: Share = 0.45,
-    max_detections: Count = 100,
+    detection: Detection = DETECTION,
     dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
-    """Makes YOLO9000.
-
-    An image of the training set that shows one of `unboxed` is one without boxes: which classes it shows is all that
-    training is told of it.
+    """Makes YOLO9000. Training images that show one of `unboxed` count as images without boxes.
 
     Args:
       classes: names of the dataset's classes, each a node of the tree; a number n means "0" to "n - 1".
-      tree: file of the hierarchy, as `read_tree` reads it.
+      tree: file of the hierarchy, as in `read_tree`.
       unboxed: names of the classes whose boxes are withheld.
       shape: height, width, channels of the images.
-      anchors: widths and heights in cells, as `python -m cvjax.programs.anchors` prints them.
-      width: as in `yolov2.recipe`, like all that is not explained here.
-      stages: likewise.
-      head: likewise.
-      passthrough: likewise.
-      sizes: likewise.
-      prior_images: likewise.
-      rescore: likewise.
-      gate: as in `image_losses`; the paper has none.
-      absent_weight: of `absent_loss`, which the paper does not have.
-      tree_threshold: probability of a node down to which `predict` and the drawings descend the tree; they number the
-        nodes that are no class of the dataset behind those that are.
-      ema: likewise.
-      flip_test: likewise.
-      score_threshold: likewise.
-      iou_threshold: likewise.
-      max_detections: likewise.
-      dtype: likewise.
-      optimiser: likewise.
+      anchors: as in `yolov2.recipe`, as are the arguments up to `loss`.
+      width: of the network.
+      stages: of the network.
+      head: of the network.
+      passthrough: of the network.
+      sizes: of the training images.
+      prior_images: number of images.
+      loss: weights of the loss.
+      gate: as in `image_losses`.
+      absent_weight: of `absent_loss`; the paper has none.
+      tree_threshold: probability down to which `predict` and the drawings descend the tree. They number the nodes that
+        are not classes of the dataset after those that are.
+      ema: share of the moving average that each step keeps; 0: no average.
+      detection: how detections are selected.
+      dtype: of the network's computation; parameters, statistics and losses are float32.
+      optimiser: as in `cvjax.optim.build`.
 
     Returns:
-      The recipe. Its figures are those of `cvjax.metrics.detection.figures`, with map_boxed and map_unboxed: the VOC
+      The recipe. Its figures are those of `cvjax.metrics.detection.figures`, with map_boxed and map_unboxed, the VOC
       2007 mAP of the classes with boxes and of those without.
 
     Raises:
       UserError: a class that is not in the tree, or stages or sizes that do not fit.
     """
-    words = read_tree(tree)
-    classes = class_names(classes)
+    words, classes, unboxed = read_tree(tree), class_names(classes), tuple(unboxed)
     for known, names in ((words.names, classes), (classes, unboxed)):
         for name in (name for name in names if name not in known):
             raise UserError(f"config.recipe: class {name!r} is not known. {suggest(name, known)}")
     if not 0 < len(unboxed) < len(classes):
-        raise UserError(f"config.recipe.unboxed={tuple(unboxed)}: expected some of the classes, not all: {classes}.")
-    nodes = jnp.array([words.names.index(name) for name in classes])
-    without_boxes = [classes.index(name) for name in unboxed]
-    inner = [node for node, name in enumerate(words.names) if name not in classes]
-    numbered = [*nodes.tolist(), *inner]  # node of each number that is told of a detection
-
-    def class_loss(logits, labels):
-        return -jnp.take_along_axis(path_log_probability(logits, nodes, words), labels[..., None], axis=-1)[..., 0]
-
-    def losses_of(outputs, batch, stride, prior_weight):
-        batch, boxed, shown = withhold(batch, without_boxes, len(classes))
-        mask = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
-        truth = (batch["boxes"], batch["labels"], mask)
-        options = dict(prior_weight=prior_weight, rescore=rescore, class_loss=class_loss)
-        parts, counts = region.losses(outputs, *truth, anchors, stride, **options)
-        parts = {name: boxed * part for name, part in parts.items()}
-        sought = (outputs, shown, nodes, words)
-        parts |= image_losses(*sought, gate=gate)
-        parts |= {"image_absent": absent_weight * absent_loss(*sought)} if absent_weight else {}
-        return parts, counts
-
-    def class_scores(outputs):
-        return jax.nn.sigmoid(outputs[..., 4:5]) * jnp.exp(path_log_probability(outputs[..., 5:], nodes, words))
-
-    def scores_down_the_tree(outputs):
-        node = walk_down(outputs[..., 5:], words, tree_threshold)
-        return jax.nn.sigmoid(outputs[..., 4:5]) * (node[..., None] == jnp.array(numbered))
-
-    def figures(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        found = detection.figures(rows, classes)
-
-        def mean(names):
-            values = [found[f"voc07/{name}"] for name in names if found[f"voc07/{name}"] >= 0]
-            return float(np.mean(values)) if values else -1.0
-
-        return {"map_boxed": mean(n for n in classes if n not in unboxed), "map_unboxed": mean(unboxed), **found}
-
-    return assemble(
-        YoloV2(len(anchors), len(words.names), width, tuple(stages), head, passthrough, dtype),
-        losses_of=losses_of,
-        scores_of=class_scores,
-        names_of=scores_down_the_tree,
-        figures=figures,
-        names=[words.names[node] for node in numbered],
-        shape=shape,
-        anchors=anchors,
-        sizes=sizes,
-        prior_images=prior_images,
-        ema=ema,
-        flip_test=flip_test,
-        score_threshold=score_threshold,
-        iou_threshold=iou_threshold,
-        max_detections=max_detections,
-        optimiser=optimiser,
-    )
+        raise UserError(f"config.recipe.unboxed={unboxed}: expected some of the classes, but not all: {classes}.")
+    net = YoloV2(len(anchors), len(words.names), width, tuple(stages), head, passthrough, dtype)
+    base = (tuple(shape), classes, ema, detection, optim.build(optimiser))
+    boxes = (net, anchors, training_sizes(net, shape, sizes), prior_images, loss)
+    return Recipe.of(Yolo9000Detector(*base, *boxes, words, unboxed, gate, absent_weight, tree_threshold))

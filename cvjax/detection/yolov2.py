@@ -1,11 +1,12 @@
 """YOLOv2: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), section 2.
 
-Every cell of a grid predicts a box for each of a few anchors, whose shapes are clustered from the training set. What is
-made of the network's output, and the loss, is in `cvjax.detection.region`.
+Every cell of a grid predicts a box for each of a few anchors, whose shapes are clustered from the training set. The
+decoding of the network's output and the loss are in `cvjax.detection.region`.
 
 `python -m cvjax.programs.anchors --config=FILE` clusters anchors for a config.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -14,14 +15,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Float, Int
+from jaxtyping import Array, DTypeLike, Float, Int, Key
 
-from cvjax import core, optim
-from cvjax.core import Recipe, State, check_images, class_names, descend
-from cvjax.detection.region import Anchors, Outputs, class_scores, decode, losses, rank
-from cvjax.detection.selection import draw, find_candidates, select
+from cvjax import optim
+from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
+from cvjax.detection.detector import Candidates, Detection, Detector, Images, training_objects
+from cvjax.detection.region import DARKNET, Anchors, Outputs, RegionLoss, class_scores, decode, losses, rank
 from cvjax.errors import UserError
-from cvjax.metrics import detection
 from cvjax.nets.darknet import STAGES, ConvBlock, Darknet, check_stages, reorganise
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
@@ -30,20 +30,22 @@ from cvjax.signature import Count, Range, Share
 
 VOC_ANCHORS = ((1.3221, 1.73145), (3.19275, 4.00944), (5.05587, 8.09892), (9.47112, 4.84053), (11.2364, 10.0071))
 
+Parts = dict[str, Float[Array, " batch"]]
+
 # --- net ----------------------------------------------------------------------------------------------------------
 
 
 class YoloV2(nn.Module):
-    """Darknet-19 and three more convolutions, the last of which sees the features of twice the resolution as well.
+    """Darknet-19 with three more convolutions; the last one also sees the features of twice the resolution.
 
     Attributes:
-      anchors: how many boxes each cell predicts.
-      classes: how many classes each box has logits of.
-      width: channels of the first convolution; 32 is the paper's.
-      stages: as those of `Darknet`.
-      head: 3x3 convolutions behind Darknet-19, of as many channels as its last one.
-      passthrough: whether the finer features join in front of the last of them; as in Darknet's yolov2.cfg, a 1x1
-        convolution, of which the paper does not tell, makes them fewer before.
+      anchors: number of boxes that each cell predicts.
+      classes: number of classes.
+      width: channels of the first convolution; 32 in the paper.
+      stages: as in `Darknet`.
+      head: number of 3x3 convolutions after Darknet-19, each with as many channels as its last one.
+      passthrough: concatenate the finer features before the last of them, after a 1x1 convolution that narrows them;
+        Darknet's yolov2.cfg has that convolution, the paper does not mention it.
       dtype: of the computation.
     """
 
@@ -56,7 +58,7 @@ class YoloV2(nn.Module):
     dtype: DTypeLike = "float32"
 
     @nn.compact
-    def __call__(self, images: Float[Array, "batch height width channels"], train: bool = False) -> Outputs:
+    def __call__(self, images: Images, train: bool = False) -> Outputs:
         """Returns x, y, width, height, objectness and class logits of each box, float32, before any sigmoid."""
         *finer, x = Darknet(self.width, self.stages, self.dtype, name="darknet")(images, train)
         features = x.shape[-1]
@@ -71,14 +73,14 @@ class YoloV2(nn.Module):
         return x.reshape(*x.shape[:3], self.anchors, -1).astype(jnp.float32)
 
 
-# --- recipe -------------------------------------------------------------------------------------------------------
+# --- multi-scale training -----------------------------------------------------------------------------------------
 
 
 def resize(batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Resizes images and their boxes.
+    """Resizes the images of a batch and their boxes.
 
     Args:
-      batch: `image` and `boxes` are changed, all else is kept.
+      batch: `image` and `boxes` are changed, the rest is kept.
       size: new height and width.
 
     Returns:
@@ -91,136 +93,117 @@ def resize(batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def draw_size(step: Int[Array, ""], count: int) -> Int[Array, ""]:
-    """Draws the size of a training step's images: the same for ten steps (section 2, multi-scale training).
+    """Draws the image size of a training step, a new one every ten steps (section 2, multi-scale training).
 
     Args:
       step: training steps taken before.
-      count: how many sizes there are.
+      count: number of sizes.
 
     Returns:
-      Number of the size, the same in every run.
+      Index of the size, the same in every run.
     """
     return jax.random.randint(jax.random.fold_in(jax.random.key(0), step // 10), (), 0, count)
 
 
-def assemble(
-    net: nn.Module,
-    *,
-    losses_of: Callable,
-    scores_of: Callable,
-    names_of: Callable,
-    figures: Callable,
-    names: Sequence[str],
-    shape: tuple[int, int, int],
-    anchors: Anchors,
-    sizes: Sequence[int],
-    prior_images: int,
-    ema: float,
-    flip_test: bool,
-    score_threshold: float,
-    iou_threshold: float,
-    max_detections: int,
-    optimiser: Mapping[str, Any],
-) -> Recipe:
-    """Makes a recipe of a network that predicts boxes from anchors: YOLOv2 or YOLO9000.
+def training_sizes(net: YoloV2, shape: Sequence[int], heights: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Lists the image sizes that a network is trained on.
 
     Args:
-      net: the network, with the attributes `stages` and `passthrough`.
-      losses_of: (outputs, batch, stride, weight of the prior) -> what `losses` returns.
-      scores_of: outputs -> scores of each box for each class, by which figures are computed.
-      names_of: outputs -> the same for what `predict` and the drawings tell.
-      figures: the recipe's `score`.
-      names: of the classes that are drawn.
-      shape: as in `recipe`, like all below.
-      anchors: likewise.
-      sizes: likewise.
-      prior_images: likewise.
-      ema: likewise.
-      flip_test: likewise.
-      score_threshold: likewise.
-      iou_threshold: likewise.
-      max_detections: likewise.
-      optimiser: likewise.
+      net: the network.
+      shape: height, width, channels of the images.
+      heights: to train on, with widths in proportion; (): the shape's own.
 
     Returns:
-      The recipe.
+      (height, width) of each size.
 
     Raises:
-      UserError: sizes that the network cannot halve as often as it wants to.
+      UserError: the network cannot halve a size, or has no stage for its passthrough.
     """
-    tx, stride = optim.build(optimiser), check_stages(net.stages)
+    stride = check_stages(net.stages)
     if net.passthrough and len(net.stages) < 2:
-        raise UserError(f"config.recipe.stages={tuple(net.stages)}: passthrough wants a stage before the last.")
-    scales = [shape[:2], *((size, round(size * shape[1] / shape[0])) for size in sizes)][bool(sizes) :]
-    for side in {*shape[:2], *np.ravel(scales).tolist()}:
+        raise UserError(f"config.recipe.stages={tuple(net.stages)}: passthrough needs a stage before the last one.")
+    sizes = tuple((height, round(height * shape[1] / shape[0])) for height in heights) or (tuple(shape[:2]),)
+    for side in {*shape[:2], *np.ravel(sizes).tolist()}:
         if side % stride or side < stride:
             raise UserError(
                 f"config.recipe: images of {side} pixels cannot be halved {len(net.stages) - 1} times: shape="
-                f"{tuple(shape)} and sizes={tuple(sizes)} have to be multiples of {stride}."
+                f"{tuple(shape)} and sizes={tuple(heights)} have to be multiples of {stride}."
             )
+    return sizes
 
-    def init(key, batch):
-        check_images(batch, shape)
-        variables = net.init(key, jnp.zeros((1, *shape)))
-        params, extra = variables["params"], {"batch_stats": {"detector": variables["batch_stats"]}}
-        if ema:
-            extra["ema"] = {"detector": jax.tree.map(jnp.copy, dict(variables))}
-        return State(step=jnp.int32(0), params={"detector": params}, opt={"detector": tx.init(params)}, extra=extra)
 
-    def train_at(size, state, batch):
-        batch = batch if size == shape[:2] else resize(batch, size)
-        stats = state.extra["batch_stats"]["detector"]
-        prior_weight = 0.01 * (state.step * len(batch["image"]) < prior_images)
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class YoloV2Detector(Detector):
+    """A network that predicts boxes from anchors: how it is trained and what it detects.
+
+    Attributes are those of `Detector`, the network and arguments of `recipe`; sizes: (height, width) of each.
+    """
+
+    net: YoloV2
+    anchors: Anchors
+    sizes: tuple[tuple[int, int], ...]
+    prior_images: int
+    loss: RegionLoss
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network, by its name in the state."""
+        return {"detector": self.net}
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell."""
+        return check_stages(self.net.stages)
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises the network, its optimiser and its average."""
+        check_images(batch, self.shape)
+        detector = self.net.init(key, jnp.zeros((1, *self.shape)))
+        opt = {"detector": self.tx.init(detector["params"])}
+        return start({"detector": detector}, opt, averaged=("detector",) if self.ema else ())
+
+    def losses(self, outputs: Outputs, batch: Batch, prior_weight: Float[Array, ""]) -> tuple[Parts, Parts]:
+        """Returns the parts of the loss of each image, and counts, as `region.losses` does."""
+        truth = training_objects(batch)
+        return losses(outputs, *truth, self.anchors, self.stride, self.loss, prior_weight)
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes a step down the loss, at a size that changes every ten steps."""
+        if len(self.sizes) == 1:
+            return self.train_at(self.sizes[0], state, batch)
+        branches = [functools.partial(self.train_at, size) for size in self.sizes]
+        return jax.lax.switch(draw_size(state.step, len(self.sizes)), branches, state, batch)
+
+    def train_at(self, size: tuple[int, int], state: State, batch: Batch) -> tuple[State, Metrics]:
+        """Takes a step on images resized to a height and width."""
+        batch = batch if size == self.shape[:2] else resize(batch, size)
+        prior_weight = 0.01 * (state.step * len(batch["image"]) < self.prior_images)
 
         def loss_fn(params):
-            variables = {"params": params, "batch_stats": stats}
-            outputs, new = net.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-            parts, counts = losses_of(outputs, batch, stride, prior_weight)
+            detector = {"params": params, "batch_stats": state.stats["detector"]}
+            outputs, new = self.net.apply(detector, batch["image"], train=True, mutable=["batch_stats"])
+            parts, counts = self.losses(outputs, batch, prior_weight)
             return sum(parts.values()).mean(), (parts, counts, new["batch_stats"])
 
-        params, opt, loss, (parts, counts, stats) = descend(
-            tx, loss_fn, state.params["detector"], state.opt["detector"]
-        )
-        extra = {"batch_stats": {"detector": stats}}
-        if ema:
-            latest = {"params": params, "batch_stats": stats}  # statistics belong to parameters: averaged alike
-            extra["ema"] = {"detector": core.moving_average(state.extra["ema"]["detector"], latest, state.step, ema)}
+        step = descend(self.tx, loss_fn, state.params["detector"], state.opt["detector"])
+        params, opt, loss, (parts, counts, stats) = step
         metrics = {f"loss/{name}": part.mean() for name, part in parts.items()}
         metrics |= {"loss/total": loss, "iou": counts["iou"].sum() / jnp.maximum(counts["objects"].sum(), 1)}
-        return State(step=state.step + 1, params={"detector": params}, opt={"detector": opt}, extra=extra), metrics
+        state = advance(state, {"detector": params}, {"detector": opt}, {"detector": stats}, keep=self.ema)
+        return state, metrics
 
-    def train_step(state, batch, key):
-        if len(scales) == 1:
-            return train_at(scales[0], state, batch)
-        branches = [functools.partial(train_at, size) for size in scales]
-        return jax.lax.switch(draw_size(state.step, len(scales)), branches, state, batch)
-
-    def detect(state, images, judge):
-        latest = {"params": state.params["detector"], "batch_stats": state.extra["batch_stats"]["detector"]}
-        variables = state.extra["ema"]["detector"] if ema else latest
-
-        def look(images):
-            outputs = net.apply(variables, images)
-            boxes = box_ops.clip(decode(outputs, anchors, stride), *shape[:2])
-            return rank(boxes, judge(outputs))
-
-        thresholds = dict(score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections)
-        return select(*find_candidates(look, images, flip_test), **thresholds)
-
-    def eval_step(state, batch, key):
-        return detect(state, batch["image"], scores_of)
-
-    @jax.jit
-    def predict(state, inputs):
-        return detect(state, inputs["image"], names_of)
-
-    def visualise(state, batch, key):
-        return {"detections": draw(batch, predict(state, {"image": batch["image"]}), names)}
-
-    return Recipe(init, train_step, eval_step, figures, visualise, predict)
+    def find(self, state: State, images: Images, scores: Callable[[Outputs], Array] = class_scores) -> Candidates:
+        """Finds the best pairs of a box and a class; `scores` maps the network's outputs to those of each pair."""
+        outputs = self.net.apply(variables(state, "detector"), images)
+        boxes = box_ops.clip(decode(outputs, self.anchors, self.stride), *self.shape[:2])
+        return rank(boxes, scores(outputs))
 
 
 PAPER = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}  # section 3
+DETECTION = Detection(score_threshold=0.005, iou_threshold=0.45)  # Darknet's
 
 
 def recipe(
@@ -233,46 +216,29 @@ def recipe(
     passthrough: bool = True,
     sizes: tuple[Count, ...] = (),
     prior_images: Annotated[int, Range(0)] = 12_800,
-    rescore: bool = True,
-    object_weight: Annotated[float, Range(0)] = 5.0,
-    no_object_weight: Annotated[float, Range(0)] = 1.0,
-    class_weight: Annotated[float, Range(0)] = 1.0,
-    coordinate_weight: Annotated[float, Range(0)] = 1.0,
-    ignore_iou: Share = 0.6,
+    loss: RegionLoss = DARKNET,
     ema: Share = 0.0,
-    flip_test: bool = False,
-    score_threshold: Share = 0.005,
-    iou_threshold: Share = 0.45,
-    max_detections: Count = 100,
+    detection: Detection = DETECTION,
     dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
-    """Makes YOLOv2. Difficult and crowd objects are not trained on, as in Darknet.
+    """Makes YOLOv2.
 
     Args:
       shape: height, width, channels of the images.
-      classes: how many, or their names, which figures and drawings then bear.
+      classes: number of classes, or their names.
       anchors: widths and heights in cells, as `python -m cvjax.programs.anchors` prints them.
       width: channels of the first convolution.
-      stages: convolutions between the poolings; a cell is 2 ** (stages - 1) pixels wide.
-      head: 3x3 convolutions behind Darknet-19.
-      passthrough: whether features of twice the resolution join in front of the last of them.
-      sizes: heights in pixels between which training switches every ten steps, widths in proportion; (): the shape's.
-      prior_images: how many images at first pull predictors without an object to their anchors too.
-      rescore: as in `losses`, like the next five.
-      object_weight: likewise.
-      no_object_weight: likewise.
-      class_weight: likewise.
-      coordinate_weight: likewise.
-      ignore_iou: likewise.
-      ema: share of the averaged network that each step keeps, (1 + step) / (10 + step) where that is less; it is the
-        one that detects. 0: none.
-      flip_test: detect in the mirrored image too.
-      score_threshold: class probability times objectness below which nothing is detected.
-      iou_threshold: of the suppression of overlapping detections of a class.
-      max_detections: how many an image may have.
+      stages: number of convolutions between poolings; a cell is 2 ** (stages - 1) pixels wide.
+      head: number of 3x3 convolutions after Darknet-19.
+      passthrough: concatenate features of twice the resolution before the last of them.
+      sizes: image heights between which training switches every ten steps; (): the shape's only.
+      prior_images: number of images, at the start, that also pull predictors without an object to their anchors.
+      loss: weights of the loss.
+      ema: share of the moving average that each step keeps; 0: no average.
+      detection: how detections are selected.
       dtype: of the network's computation; parameters, statistics and losses are float32.
-      optimiser: as `cvjax.optim.build` takes it.
+      optimiser: as in `cvjax.optim.build`.
 
     Returns:
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`.
@@ -281,46 +247,22 @@ def recipe(
       UserError: stages or sizes that do not fit.
     """
     names = class_names(classes)
-    weights = dict(object_weight=object_weight, no_object_weight=no_object_weight, class_weight=class_weight)
-    weights |= dict(coordinate_weight=coordinate_weight, ignore_iou=ignore_iou, rescore=rescore)
-
-    def losses_of(outputs, batch, stride, prior_weight):
-        mask = batch["mask"] & ~batch["difficult"] & ~batch["crowd"]
-        truth = (batch["boxes"], batch["labels"], mask)
-        return losses(outputs, *truth, anchors, stride, prior_weight=prior_weight, **weights)
-
-    return assemble(
-        YoloV2(len(anchors), len(names), width, tuple(stages), head, passthrough, dtype),
-        losses_of=losses_of,
-        scores_of=class_scores,
-        names_of=class_scores,
-        figures=functools.partial(detection.figures, classes=names),
-        names=names,
-        shape=shape,
-        anchors=anchors,
-        sizes=sizes,
-        prior_images=prior_images,
-        ema=ema,
-        flip_test=flip_test,
-        score_threshold=score_threshold,
-        iou_threshold=iou_threshold,
-        max_detections=max_detections,
-        optimiser=optimiser,
-    )
+    net = YoloV2(len(anchors), len(names), width, tuple(stages), head, passthrough, dtype)
+    base = (tuple(shape), names, ema, detection, optim.build(optimiser))
+    sizes = training_sizes(net, shape, sizes)
+    return Recipe.of(YoloV2Detector(*base, net, anchors, sizes, prior_images, loss))
 
 
 def cluster(batches: Iterable[Mapping[str, Any]], stride: int, count: int) -> tuple[Anchors, float]:
     """Clusters the boxes of a training set into anchors (section 2, dimension clusters).
 
-    Boxes without width or height are left out, as they are in training.
-
     Args:
       batches: `boxes`, `mask`, `difficult`, `crowd` and `valid`.
-      stride: pixels a cell.
-      count: how many anchors.
+      stride: pixels per cell.
+      count: number of anchors.
 
     Returns:
-      (widths and heights in cells, mean IoU of the boxes with the nearest).
+      (widths and heights in cells, mean IoU of the boxes with the closest anchor).
     """
     used = (b["boxes"][b["mask"] & ~b["difficult"] & ~b["crowd"] & b["valid"][:, None]] for b in batches)
     boxes = np.concatenate(list(used))

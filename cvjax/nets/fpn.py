@@ -9,18 +9,18 @@ from jaxtyping import Array, DTypeLike, Float
 from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
 
-KERNELS = nn.initializers.lecun_uniform()  # Caffe2's "XavierFill" of the authors' code: its variance is 1 / inputs
+KERNELS = nn.initializers.lecun_uniform()  # "XavierFill" of the authors' Caffe2: its variance is 1 / inputs
 
 
 class FPN(nn.Module):
-    """Features of every scale of a backbone, all as deep and as wide as the last.
+    """Feature pyramid: semantically strong features at every scale of a backbone.
 
-    P5 is a 1x1 convolution of C5; P4 that of C4, plus P5 at twice its size; and so down. A 3x3 convolution smooths
-    each. P6 and P7 are RetinaNet's: a 3x3 convolution at stride 2 of C5, then one of the ReLU of P6.
+    P5 is a 1x1 convolution of C5, P4 one of C4 plus P5 upsampled, and so on down. A 3x3 convolution smooths each. P6
+    and P7 are RetinaNet's: 3x3 convolutions of stride 2, of C5 and of the ReLU of P6.
 
     Attributes:
       channels: of every level.
-      levels: which are made, from fine to coarse, with no gap; the backbone's coarsest counts where it is left out.
+      levels: to compute, consecutive, from fine to coarse; coarser stages of the backbone contribute in any case.
       dtype: of the computation; parameters are float32.
     """
 
@@ -36,16 +36,16 @@ class FPN(nn.Module):
           stages: `c2`, `c3`, ... of a backbone.
 
         Returns:
-          `p3`, `p4`, ...: one entry a level.
+          `p3`, `p4`, ...: one entry per level.
 
         Raises:
-          UserError: levels with a gap, or finer than the backbone has.
+          UserError: levels with a gap, or finer than the backbone's stages.
         """
         available = sorted(int(name.removeprefix("c")) for name in stages)
         finest, coarsest, last = min(self.levels, default=0), max(self.levels, default=0), available[-1]
         if list(self.levels) != list(range(finest, coarsest + 1)) or finest not in available:
             names = ", ".join(stages)
-            raise UserError(f"FPN: levels={tuple(self.levels)} have to follow each other and start at one of {names}.")
+            raise UserError(f"FPN: levels={tuple(self.levels)} have to be consecutive and start at one of {names}.")
         pyramid, merged = {}, None
         for level in range(last, finest - 1, -1):
             lateral = self._conv(1, f"lateral_{level}")(stages[f"c{level}"])
@@ -63,11 +63,11 @@ class FPN(nn.Module):
 
 
 def upsample(x: Float[Array, "batch rows columns channels"], size: Sequence[int]) -> Float[Array, "batch _ _ channels"]:
-    """Repeats pixels until an image has the size of the finer one of which it is the coarser.
+    """Upsamples a level to the size of the next finer one, by repeating pixels.
 
     Args:
-      x: the coarser image.
-      size: height and width of the finer one, k times as large, or up to k - 1 pixels short of it.
+      x: the coarser level.
+      size: height and width of the finer level, a multiple k of the coarser, or up to k - 1 pixels less.
 
     Returns:
       [batch, *size, channels].

@@ -1,7 +1,7 @@
-"""Residual networks with torchvision's structure, as far as the features.
+"""Residual networks with torchvision's structure, without the classifier.
 
-He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385), in the form called v1.5: a bottleneck
-halves the size in its 3x3 convolution, where the paper did so in the 1x1 before it.
+He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385), in the variant v1.5: a bottleneck has
+its stride in the 3x3 convolution; in the paper it is in the first 1x1.
 """
 
 import itertools
@@ -25,11 +25,11 @@ KERNELS = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut.
+    """Two 3x3 convolutions and a shortcut.
 
     Attributes:
-      features: channels inside, and of the output.
-      stride: of the first convolution and of the shortcut.
+      features: channels of both convolutions.
+      stride: of the first convolution and the shortcut.
       norm: makes a normalisation.
       dtype: of the computation.
     """
@@ -50,11 +50,11 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between 1x1 ones that shrink the channels and widen them again, beside a shortcut.
+    """A 3x3 convolution between two 1x1 convolutions, and a shortcut.
 
     Attributes:
-      features: channels inside; the output has four times as many.
-      stride: of the 3x3 convolution and of the shortcut.
+      features: channels of the 3x3 convolution; the output has four times as many.
+      stride: of the 3x3 convolution and the shortcut.
       norm: makes a normalisation.
       dtype: of the computation.
     """
@@ -76,7 +76,7 @@ class Bottleneck(nn.Module):
 
 
 def _add_shortcut(block: BasicBlock | Bottleneck, conv: Callable, x: Array, y: Array) -> Array:
-    """The identity where it fits, else a 1x1 convolution (option B of section 4.1)."""
+    """Adds the input, through a 1x1 convolution if the shapes differ (option B of section 4.1)."""
     if block.stride != 1 or x.shape[-1] != y.shape[-1]:
         x = block.norm(name="shortcut_norm")(conv(y.shape[-1], 1, stride=block.stride, name="shortcut")(x))
     return nn.relu(x + y)
@@ -90,18 +90,18 @@ DEPTHS = {
 }
 
 
-STEMS = {"imagenet": 4, "small": 1}  # how many times the stem shrinks an image
+STEMS = {"imagenet": 4, "small": 1}  # strides
 
 
 def stage_strides(stem: str, strides: Sequence[int]) -> dict[str, int]:
-    """Computes how many pixels of the image are one of each stage's features.
+    """Computes the total stride of each stage.
 
     Args:
       stem: as in `ResNet`.
       strides: of each stage.
 
     Returns:
-      The pixels, by stage: `c2`, `c3`, ...
+      Strides in pixels of the image, by stage: `c2`, `c3`, ...
 
     Raises:
       UserError: an unknown stem, or not one to four strides.
@@ -109,7 +109,7 @@ def stage_strides(stem: str, strides: Sequence[int]) -> dict[str, int]:
     if stem not in STEMS:
         raise UserError(f"ResNet: there is no stem={stem!r}. {suggest(stem, STEMS)}")
     if not 1 <= len(strides) <= 4:
-        raise UserError(f"ResNet: strides={tuple(strides)}: one to four stages are to be had.")
+        raise UserError(f"ResNet: strides={tuple(strides)}: there can be one to four stages.")
     totals = itertools.accumulate(strides, operator.mul, initial=STEMS[stem])
     return {f"c{stage}": total for stage, total in enumerate(totals, start=1) if stage > 1}
 
@@ -117,12 +117,15 @@ def stage_strides(stem: str, strides: Sequence[int]) -> dict[str, int]:
 class ResNet(nn.Module):
     """ResNet-18, -34, -50 or -101 without its classifier: the features of every stage.
 
+    Classifiers and detectors use it as a network of its own, so that one can start from the other's: the variables
+    depend on these attributes only, not on the images or on the network that takes the features.
+
     Attributes:
       depth: 18, 34, 50 or 101.
-      width: channels of the stem; stage n of the four is 2^n times as wide inside.
-      stem: "imagenet": a 7x7 convolution and a 3x3 maximum, which quarter the size; "small": one 3x3 convolution that
-        keeps it, for small images (as section 4.2 has it for CIFAR).
-      strides: of each stage; as many stages are made.
+      width: channels of the stem and of the blocks in the first stage, doubled in each further stage.
+      stem: "imagenet": a 7x7 convolution and a 3x3 maximum of stride 2 each; "small": one 3x3 convolution of stride 1,
+        for small images (section 4.2, CIFAR).
+      strides: of each of one to four stages.
       dtype: of the computation; parameters and statistics are float32.
     """
 
@@ -139,11 +142,11 @@ class ResNet(nn.Module):
         """Computes the features of images.
 
         Args:
-          images: in [0, 1], of three channels, or of one that stands for three.
+          images: in [0, 1], of three channels, or of one that is repeated.
           train: normalise by the batch's statistics, and update the running ones.
 
         Returns:
-          `c2`, `c3`, ...: the output of each stage, as it is called in papers on detection.
+          `c2`, `c3`, ...: the output of each stage, by its name in papers on detection.
 
         Raises:
           UserError: an unknown depth or stem, or not one to four strides.

@@ -1,9 +1,8 @@
-"""Anchors for YOLOv2 and YOLO9000, clustered from the boxes of a config's training set as its network sees them.
+"""Anchors for YOLOv2 and YOLO9000, clustered from the boxes of a config's training set after its eval_transforms.
 
 python -m cvjax.programs.anchors --config=configs/yolov2_scenes.py
 """
 
-import inspect
 import sys
 
 import jax
@@ -15,25 +14,25 @@ from cvjax.errors import UserError
 from cvjax.nets.darknet import check_stages
 
 CONFIG = command.define_flag()
-SYSTEMS = {"detection.yolov2": yolov2.recipe, "detection.yolo9000": yolo9000.recipe}
+SYSTEMS = ("detection.yolov2", "detection.yolo9000")
 
 
 def main() -> None:
-    """Prints as many anchors as the config has."""
+    """Prints as many anchors as the config has, and how well they fit."""
     command.parse_flags(sys.argv)
-    chosen = config.as_dict(CONFIG.value)
-    system = SYSTEMS.get(chosen["system"])
-    if system is None:
-        raise UserError(f"config.system={chosen['system']!r} has no anchors to cluster: {' and '.join(SYSTEMS)} have.")
-    defaults = {name: parameter.default for name, parameter in inspect.signature(system).parameters.items()}
-    made = {**defaults, **chosen["recipe"]}
-    batches = data.load({**chosen["data"], "eval_split": chosen["data"]["train_split"]}, seed=0).evaluate()
-    if "unboxed" in made:
-        names = class_names(made["classes"])
-        withheld = [names.index(name) for name in made["unboxed"]]
-        batches = (jax.device_get(yolo9000.withhold(batch, withheld, len(names))[0]) for batch in batches)
-    anchors, fit = yolov2.cluster(batches, check_stages(made["stages"]), len(made["anchors"]))
-    print(f"anchors={tuple(map(tuple, anchors))}\nmean IoU with the nearest: {fit:.3f}")
+    experiment = config.as_dict(CONFIG.value)
+    if experiment["system"] not in SYSTEMS:
+        raise UserError(
+            f"config.system={experiment['system']!r} has no anchors to cluster; {' and '.join(SYSTEMS)} have."
+        )
+    arguments, settings = experiment["recipe"], experiment["data"]
+    batches = data.load({**settings, "eval_split": settings["train_split"]}, seed=0).evaluate()
+    if "unboxed" in arguments:
+        names = class_names(arguments["classes"])
+        unboxed = [names.index(name) for name in arguments["unboxed"]]
+        batches = (jax.device_get(yolo9000.withhold(batch, unboxed, len(names))[0]) for batch in batches)
+    anchors, fit = yolov2.cluster(batches, check_stages(arguments["stages"]), len(arguments["anchors"]))
+    print(f"anchors={tuple(map(tuple, anchors))}\nmean IoU with the closest: {fit:.3f}")
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ def to_jax(outputs, boxes, labels, mask):
 @functools.partial(jax.grad, has_aux=True)
 def gradient(outputs, boxes, labels, mask, prior_weight, rescore):
     """The gradient of the whole loss, and its parts."""
-    options = dict(prior_weight=prior_weight, rescore=rescore)
-    parts, counts = region.losses(outputs, boxes, labels, mask, ANCHORS, STRIDE, **options)
+    weights = region.RegionLoss(rescore=rescore)
+    parts, counts = region.losses(outputs, boxes, labels, mask, ANCHORS, STRIDE, weights, prior_weight)
     return sum(parts.values()).sum(), (parts, counts)
 
 
@@ -208,12 +208,12 @@ def test_what_of_an_object_lies_outside_the_image_does_not_count():
 def test_weights_are_factors_of_their_parts():
     given = to_jax(*examples())
     parts, _ = region.losses(*given, ANCHORS, STRIDE)
-    weights = dict(object_weight=10.0, no_object_weight=3.0, class_weight=4.0, coordinate_weight=5.0)
-    heavier, _ = region.losses(*given, ANCHORS, STRIDE, **weights)
+    weights = region.RegionLoss(object_weight=10.0, no_object_weight=3.0, class_weight=4.0, coordinate_weight=5.0)
+    heavier, _ = region.losses(*given, ANCHORS, STRIDE, weights)
     factors = dict(object=2, no_object=3, **{"class": 4}, coordinates=5, prior=1)
     for name, factor in factors.items():
         np.testing.assert_allclose(heavier[name], factor * parts[name], rtol=1e-6)
-    never, _ = region.losses(*given, ANCHORS, STRIDE, ignore_iou=1.0)
+    never, _ = region.losses(*given, ANCHORS, STRIDE, region.RegionLoss(ignore_iou=1.0))
     assert (never["no_object"] > parts["no_object"]).all()  # predictions that are nearly right are not left alone
 
 

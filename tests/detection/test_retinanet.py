@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cvjax.detection import retinanet
+from cvjax.detection.detector import Detection
 from cvjax.nets.resnet import stage_strides
 
 CLASSES = 3
@@ -157,7 +158,7 @@ def test_default_settings_are_the_papers():
     """Sections 3 and 4: focal loss, subnets, initialisation, and what is detected."""
     defaults = {n: p.default for n, p in inspect.signature(retinanet.recipe).parameters.items()}
     paper = dict(gamma=2.0, alpha=0.25, prior=0.01, subnet_deviation=0.01, subnet_depth=4, channels=256)
-    paper |= dict(score_threshold=0.05, candidates=1000, iou_threshold=0.5, depth=50, levels=(3, 4, 5, 6, 7))
+    paper |= dict(candidates=1000, depth=50, levels=(3, 4, 5, 6, 7), detection=Detection(0.05, 0.5))
     assert {name: defaults[name] for name in paper} == paper
     said = {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
     assert said.items() <= defaults["optimiser"].items()

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from spoilt_batches import SPOILT, finite, spoil
 
+from cvjax.core import start, variables
 from cvjax.detection import retinanet
+from cvjax.detection.detector import Detection
 from cvjax.errors import UserError
 from cvjax.nets.resnet import ResNet, stage_strides
 
@@ -26,8 +28,8 @@ SMALL = dict(
     channels=8,
     subnet_depth=1,
     subnet_deviation=0.1,
-    max_detections=20,
     candidates=50,
+    detection=Detection(score_threshold=0.05, max_detections=20),
     optimiser={"name": "adam", "learning_rate": 3e-3},
 )
 
@@ -66,20 +68,12 @@ def system():
         return jnp.asarray(deviation * rng.normal(size=leaf.shape), jnp.float32)
 
     shapes = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
-    latest = {"params": shapes.params, "batch_stats": shapes.extra["batch_stats"]}
-    latest["params"] = jax.tree_util.tree_map_with_path(draw, latest["params"])
-    latest["batch_stats"] = jax.tree_util.tree_map_with_path(draw, latest["batch_stats"])
-    latest["params"]["retinanet"]["classification"]["output"]["bias"] -= math.log(99)
+    params, stats = (jax.tree_util.tree_map_with_path(draw, tree) for tree in (shapes.params, shapes.stats))
+    params["retinanet"]["classification"]["output"]["bias"] -= math.log(99)
+    networks = {name: {"params": params[name], "batch_stats": stats.get(name)} for name in params}
     opt = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.opt)
-    extra = {"batch_stats": latest["batch_stats"], "ema": latest}
-    state = shapes.replace(step=jnp.int32(0), params=latest["params"], opt=opt, extra=extra)
+    state = start(networks, opt, averaged=("resnet", "retinanet"))
     return recipe, state, jax.jit(recipe.train_step), jax.jit(recipe.eval_step)
-
-
-def variables_of(state, average=False):
-    """Parameters and statistics."""
-    latest = {"params": state.params, "batch_stats": state.extra["batch_stats"]}
-    return state.extra["ema"] if average else latest
 
 
 @pytest.mark.parametrize("fpn", [True, False])
@@ -105,9 +99,9 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32():
     recipe = retinanet.recipe(**SMALL, dtype="bfloat16")
     state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
     state, metrics = jax.eval_shape(recipe.train_step, state, make_batch(), jax.random.key(0))
-    kinds = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.extra, metrics))}
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.stats, metrics))}
     assert kinds == {jnp.dtype("float32")}
-    assert jax.eval_shape(recipe.predict, state, make_batch())["boxes"].dtype == jnp.float32
+    assert jax.eval_shape(recipe.predict, state, make_batch(), jax.random.key(0))["boxes"].dtype == jnp.float32
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -152,15 +146,15 @@ def test_average_is_of_parameters_and_statistics_and_detects(system):
     after, _ = step(state, batch, key)
     decay = min(0.5, 1 / 10)  # of step 0
     expected = jax.tree.map(
-        lambda old, new: decay * old + (1 - decay) * new, variables_of(state, average=True), variables_of(after)
+        lambda old, new: decay * old + (1 - decay) * new,
+        state.average,
+        {name: variables(after, name, averaged=False) for name in ("resnet", "retinanet")},
     )
-    for ours, theirs in zip(*map(jax.tree.leaves, (variables_of(after, average=True), expected)), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.average, expected)
     latest_spoilt = after.replace(
-        params=jax.tree.map(jnp.zeros_like, after.params),
-        extra={**after.extra, "batch_stats": jax.tree.map(jnp.ones_like, after.extra["batch_stats"])},
+        params=jax.tree.map(jnp.zeros_like, after.params), stats=jax.tree.map(jnp.ones_like, after.stats)
     )
-    average_spoilt = after.replace(extra={**after.extra, "ema": jax.tree.map(jnp.ones_like, after.extra["ema"])})
+    average_spoilt = after.replace(average=jax.tree.map(jnp.ones_like, after.average))
     found, same, other = (detect(each, batch, key)["scores"] for each in (after, latest_spoilt, average_spoilt))
     assert (found == same).all() and not (found == other).all()
 
@@ -178,19 +172,16 @@ def test_detections_are_sorted_and_score_more_than_the_threshold(system):
 def test_detections_are_the_best_of_each_level_that_do_not_overlap_another_of_their_class(system):
     """Section 4.1: score over .05, a number of pairs a level (of which the paper decodes 1,000), suppression at .5."""
     state, batch = system[1], make_batch()
-    detect = jax.jit(retinanet.recipe(**{**SMALL, "max_detections": 150}, ema=0.5).eval_step)
-    average = state.extra["ema"]
-    bias = average["params"]["retinanet"]["classification"]["output"]["bias"]
-    params = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) - 3.1 if leaf is bias else leaf, average["params"])
-    state = state.replace(extra={**state.extra, "ema": {**average, "params": params}})
+    detect = jax.jit(retinanet.recipe(**{**SMALL, "detection": Detection(0.05, max_detections=150)}, ema=0.5).eval_step)
+    bias = state.average["retinanet"]["params"]["classification"]["output"]["bias"]
+    average = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) - 3.1 if leaf is bias else leaf, state.average)
+    state = state.replace(average=average)
     found = jax.device_get(detect(state, batch, jax.random.key(0)))
 
     @jax.jit
     def look(images):
-        variables = {"params": params["resnet"], "batch_stats": average["batch_stats"]}
-        stages = ResNet(18, 4, "small", (2, 2, 2)).apply(variables, images)
-        net = retinanet.RetinaNet(CLASSES, 9, (3, 4, 5), channels=8, depth=1)
-        return net.apply({"params": params["retinanet"]}, stages)
+        stages = ResNet(18, 4, "small", (2, 2, 2)).apply(average["resnet"], images)
+        return retinanet.RetinaNet(CLASSES, 9, (3, 4, 5), channels=8, depth=1).apply(average["retinanet"], stages)
 
     levels, counts, lengths = jax.device_get(look(batch["image"])), [], []
     sizes, scales, ratios = SMALL["sizes"], (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
@@ -229,13 +220,12 @@ def overlap(a, b):
 
 def test_the_mirrored_image_is_looked_at_too(system):
     _, state, _, _ = system
-    recipe = retinanet.recipe(**SMALL, score_threshold=0.0, flip_test=True)
-    state = state.replace(extra={**state.extra, "ema": {}})
-    predict = jax.jit(recipe.predict)
-    found = predict(state, make_batch())
+    recipe = retinanet.recipe(**{**SMALL, "detection": Detection(0.0, max_detections=20, flip_test=True)})
+    state = state.replace(average={})
+    found = recipe.predict(state, make_batch(), jax.random.key(0))
     assert found["detected"].any()
     # In mirrored images it finds what it finds, mirrored, because it looks at both.
-    mirrored = predict(state, {"image": make_batch()["image"][:, :, ::-1]})
+    mirrored = recipe.predict(state, {"image": make_batch()["image"][:, :, ::-1]}, jax.random.key(0))
     np.testing.assert_allclose(mirrored["scores"], found["scores"], atol=1e-6)
     boxes = jnp.stack([SHAPE[1] - found["boxes"][..., 2], found["boxes"][..., 1]], -1)
     np.testing.assert_allclose(jnp.sort(mirrored["boxes"][..., :2].sum(-1)), jnp.sort(boxes.sum(-1)), atol=1e-3)
@@ -244,7 +234,7 @@ def test_the_mirrored_image_is_looked_at_too(system):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (dict(sizes=(8.0,)), r"sizes=\(8.0,\): levels=\(3, 4, 5\) want 3"),
+        (dict(sizes=(8.0,)), r"sizes=\(8.0,\): levels=\(3, 4, 5\) need 3"),
         (dict(fpn=False, strides=(2, 2)), "fpn=False"),
         (dict(stem="smalls"), "Did you mean 'small'"),
     ],

@@ -1,5 +1,7 @@
 """Sliding windows: by convolution as by crops, what a window shows as OpenCV resizes it, labels as loops give them."""
 
+import dataclasses
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -20,8 +22,10 @@ def test_a_convolution_equals_classifying_each_window(window, shape):
     params = net.init(KEY, jnp.zeros((1, window, window, 3)))
     images = jax.random.uniform(KEY, (2, *shape, 3))
     classify = lambda images: net.apply(params, images)  # noqa: E731
-    by_crops = jax.jit(lambda images: sliding.classify_by_crops(classify, images, window))(images)
-    by_convolution = jax.jit(lambda images: sliding.classify_by_convolution(classify, images, window))(images)
+    by_convolution, by_crops = (
+        jax.jit(lambda images, how=how: sliding.classify_windows(classify, images, window, how))(images)
+        for how in (True, False)
+    )
     rows, columns = ((side - window) // 4 + 1 for side in shape)
     assert by_crops.shape == (2, rows, columns, 4)
     # Sums of some hundred float32 products, added in another order.
@@ -109,8 +113,9 @@ def test_the_hardest_background_is_found():
 
 
 def tiny(**changes):
-    small = dict(window=16, width=4, hidden=8, near=6, far=12, hardest=4, candidates=40, max_detections=8)
+    small = dict(window=16, width=4, hidden=8, near=6, far=12, hardest=4, candidates=40)
     arguments = dict(shape=(32, 48, 3), classes=("blue", "red"), sizes=((10.0, 10.0),), ema=0.9)
+    small |= dict(detection=dataclasses.replace(sliding.DETECTION, max_detections=8))
     return sliding.recipe(**{**arguments, **small, **changes})
 
 
@@ -153,7 +158,7 @@ def test_squares_are_learnt_found_and_drawn(trained):
 def test_detections_are_the_same_by_crops_and_by_convolution(trained):
     _, state, _, _ = trained
     images = {"image": jnp.asarray(squares(4, seed=2)["image"])}
-    by_convolution, by_crops = (jax.jit(tiny(convolutional=how).predict)(state, images) for how in (True, False))
+    by_convolution, by_crops = (tiny(convolutional=how).predict(state, images, KEY) for how in (True, False))
     np.testing.assert_array_equal(by_crops["labels"], by_convolution["labels"])
     np.testing.assert_allclose(by_crops["boxes"], by_convolution["boxes"], atol=1e-4)
     np.testing.assert_allclose(by_crops["scores"], by_convolution["scores"], atol=1e-4)
@@ -163,8 +168,9 @@ def test_detections_are_the_same_by_crops_and_by_convolution(trained):
 def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(trained):
     _, state, _, _ = trained
     images = jnp.asarray(squares(4, seed=3)["image"])
-    predict = jax.jit(tiny(flip_test=True, max_detections=2, score_threshold=0.5).predict)
-    found, mirrored = predict(state, {"image": images}), predict(state, {"image": images[:, :, ::-1]})
+    detection = dataclasses.replace(sliding.DETECTION, flip_test=True, max_detections=2, score_threshold=0.5)
+    predict = tiny(detection=detection).predict
+    found, mirrored = (predict(state, {"image": given}, KEY) for given in (images, images[:, :, ::-1]))
     boxes = np.asarray(mirrored["boxes"])[..., [2, 1, 0, 3]]
     sure = np.asarray(found["detected"])
     assert sure.sum() >= 6
@@ -199,20 +205,23 @@ def test_the_average_detects(trained):
     recipe, state, step, _ = trained
     new, _ = step(state, squares(), KEY)
     decay = min(0.9, 61 / 70)  # .871
-    expected = jax.tree.map(
-        lambda old, new: decay * old + (1 - decay) * new, state.extra["ema"]["classifier"], new.params["classifier"]
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.extra["ema"]["classifier"], expected)
+    latest = {"classifier": {"params": new.params["classifier"]}}
+    expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, latest)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.average, expected)
     garbage = state.replace(params=jax.tree.map(jnp.zeros_like, state.params))
     images = {"image": jnp.asarray(squares(2)["image"])}
-    predict = jax.jit(recipe.predict)
-    jax.tree.map(np.testing.assert_array_equal, predict(garbage, images), predict(state, images))
-    assert not jax.eval_shape(tiny(ema=0.0).init, KEY, squares(1)).extra["ema"]
+    found, same = (recipe.predict(each, images, KEY) for each in (state, garbage))
+    jax.tree.map(np.testing.assert_array_equal, found, same)
+    assert not jax.eval_shape(tiny(ema=0.0).init, KEY, squares(1)).average
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"window": 18}, "16, 20, 24"), ({"sizes": ()}, "boxes sought"), ({"hardest": 13}, "not so many")],
+    [
+        ({"window": 18}, "16, 20, 24"),
+        ({"sizes": ()}, "boxes to find"),
+        ({"hardest": 13}, "at most config.recipe.far=12"),
+    ],
 )
 def test_what_cannot_work_is_refused(changes, message):
     with pytest.raises(UserError, match=message):

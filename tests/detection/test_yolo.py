@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from spoilt_batches import SPOILT, finite, spoil
 
+from cvjax.core import variables
 from cvjax.detection import yolo
+from cvjax.detection.detector import Detection
 from cvjax.errors import UserError
 
 KEY = jax.random.key(0)
-TINY = dict(layers=((8, 3, 1), yolo.POOL, (8, 3, 1), yolo.POOL), hidden=16, max_detections=6)
+TINY = dict(
+    layers=((8, 3, 1), yolo.POOL, (8, 3, 1), yolo.POOL), hidden=16, detection=Detection(0.001, max_detections=6)
+)
 
 
 def scenes(count=3, objects=4, size=(32, 48), classes=3, seed=0):
@@ -214,16 +218,16 @@ def test_scores_are_class_probability_times_confidence():
 def test_the_average_of_parameters_and_statistics_is_what_detects(trained):
     recipe, state, step, batch, metrics = trained
     new, _ = step(state, batch, KEY)
-    latest = {"params": new.params["yolo"], "batch_stats": new.extra["batch_stats"]["yolo"]}
+    latest = {"yolo": variables(new, "yolo", averaged=False)}
     decay = min(0.9, 4 / 13)
-    expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.extra["ema"]["yolo"], latest)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.extra["ema"]["yolo"], expected)
-    garbage = jax.tree.map(jnp.ones_like, (state.params, state.extra["batch_stats"]))
-    changed = state.replace(params=garbage[0], extra={**state.extra, "batch_stats": garbage[1]})
+    expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, latest)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.average, expected)
+    params, stats = jax.tree.map(jnp.ones_like, (state.params, state.stats))
+    changed = state.replace(params=params, stats=stats)
     evaluate = jax.jit(recipe.eval_step)
     jax.tree.map(np.testing.assert_array_equal, evaluate(changed, batch, KEY), evaluate(state, batch, KEY))
     assert np.isfinite(list(metrics.values())).all()
-    assert not jax.eval_shape(tiny().init, KEY, batch).extra["ema"]
+    assert not jax.eval_shape(tiny().init, KEY, batch).average
 
 
 @pytest.mark.parametrize("how", SPOILT)
@@ -243,8 +247,8 @@ def test_a_step_weighs_the_parts_of_the_mean_loss_as_asked():
     @jax.jit
     @jax.value_and_grad
     def expect(params):
-        variables = {"params": params, "batch_stats": state.extra["batch_stats"]["yolo"]}
-        outputs, _ = net.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        detector = {"params": params, "batch_stats": state.stats["yolo"]}
+        outputs, _ = net.apply(detector, batch["image"], train=True, mutable=["batch_stats"])
         truth = (batch[name] for name in ("boxes", "labels", "mask"))
         parts = yolo.losses(outputs, *truth, 2, (32, 48))
         parts["coordinates"] *= asked["coordinate_weight"] / 5
@@ -271,14 +275,13 @@ def test_difficult_and_crowd_objects_are_not_trained_on(trained):
 
 def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(trained):
     _, state, _, batch, _ = trained
-    predict = jax.jit(tiny(ema=0.9, flip_test=True, score_threshold=0.0).predict)
-    found = predict(state, {"image": batch["image"]})
-    mirrored = predict(state, {"image": batch["image"][:, :, ::-1]})
+    predict = tiny(ema=0.9, detection=Detection(0.0, max_detections=6, flip_test=True)).predict
+    found, mirrored = (predict(state, {"image": x}, KEY) for x in (batch["image"], batch["image"][:, :, ::-1]))
     assert found["detected"].all() and found["boxes"].shape == (3, 6, 4)
     boxes = np.asarray(mirrored["boxes"])[..., [2, 1, 0, 3]]
     np.testing.assert_allclose(found["boxes"], np.abs(boxes - [48, 0, 48, 0]), atol=1e-3)
     np.testing.assert_allclose(found["scores"], mirrored["scores"], atol=1e-5)
-    plain = jax.jit(tiny(ema=0.9, score_threshold=0.0).predict)(state, {"image": batch["image"]})
+    plain = tiny(ema=0.9, detection=Detection(0.0, max_detections=6)).predict(state, {"image": batch["image"]}, KEY)
     assert np.abs(plain["scores"] - found["scores"]).max() > 1e-6
 
 
@@ -304,5 +307,5 @@ def test_squares_are_learnt_and_drawn():
 
 
 def test_an_image_too_small_for_the_layers_is_refused():
-    with pytest.raises(UserError, match="one pixel of 64"):
+    with pytest.raises(UserError, match="64 pixels into one cell"):
         yolo.recipe(shape=(32, 32, 3), classes=2)

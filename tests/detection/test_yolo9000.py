@@ -10,6 +10,7 @@ import pytest
 from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import yolo9000
+from cvjax.detection.detector import Detection
 from cvjax.detection.yolo9000 import WordTree
 from cvjax.errors import UserError
 
@@ -261,18 +262,17 @@ def test_a_step_stays_finite_and_small(started, how):
 def test_the_average_detects(started):
     recipe, state, batch, step = started
     after, _ = step(state, batch, jax.random.key(0))
-    expected = recipe.predict(after, batch)
-    spoilt = {name: jax.tree.map(jnp.ones_like, after.extra[name]) for name in ("batch_stats", "ema")}
-    params = jax.tree.map(jnp.zeros_like, after.params)
-    latest_spoilt = after.replace(params=params, extra={**after.extra, "batch_stats": spoilt["batch_stats"]})
-    jax.tree.map(np.testing.assert_array_equal, recipe.predict(latest_spoilt, batch), expected)
-    average_spoilt = after.replace(extra={**after.extra, "ema": spoilt["ema"]})
-    assert (recipe.predict(average_spoilt, batch)["scores"] != expected["scores"]).any()
+    stats, average = (jax.tree.map(jnp.ones_like, tree) for tree in (after.stats, after.average))
+    latest_spoilt = after.replace(params=jax.tree.map(jnp.zeros_like, after.params), stats=stats)
+    states = (after, latest_spoilt, after.replace(average=average))
+    expected, same, other = (recipe.predict(state, batch, jax.random.key(0)) for state in states)
+    jax.tree.map(np.testing.assert_array_equal, same, expected)
+    assert (other["scores"] != expected["scores"]).any()
 
 
 def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(started):
     _, state, batch, _ = started
-    detect = jax.jit(make_recipe(flip_test=True).eval_step)
+    detect = jax.jit(make_recipe(detection=Detection(0.005, 0.45, flip_test=True)).eval_step)
     mirrored = {**batch, "image": batch["image"][:, :, ::-1]}
     found, seen = (jax.device_get(detect(state, given, jax.random.key(0))) for given in (batch, mirrored))
     np.testing.assert_allclose(seen["scores"], found["scores"], atol=1e-5)
@@ -297,9 +297,9 @@ def test_evaluates_all_classes_and_tells_nodes(started):
     recipe, state, batch, _ = started
     found = jax.device_get(recipe.eval_step(state, batch, jax.random.key(0)))
     assert set(found["labels"].ravel()) <= set(range(10))
-    told = jax.device_get(recipe.predict(state, {"image": batch["image"]}))
+    told = jax.device_get(recipe.predict(state, {"image": batch["image"]}, jax.random.key(0)))
     assert told["labels"].max() >= 10  # an untrained network knows no digit for sure
-    sure = make_recipe(tree_threshold=0.0).predict(state, {"image": batch["image"]})
+    sure = make_recipe(tree_threshold=0.0).predict(state, {"image": batch["image"]}, jax.random.key(0))
     assert sure["labels"].max() < 10
     assert recipe.visualise(state, batch, jax.random.key(0))["detections"].ndim == 4
 

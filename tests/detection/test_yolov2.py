@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from spoilt_batches import SPOILT, finite, spoil
 
+from cvjax.core import variables
 from cvjax.detection import region, yolov2
+from cvjax.detection.detector import Detection
 from cvjax.errors import UserError
 from cvjax.nets.darknet import Darknet
 
@@ -72,7 +74,8 @@ def test_learns_to_detect(trained):
 
 def test_detections_are_as_all_systems_give_them(trained):
     recipe, state, batch, _ = trained
-    for found in (recipe.eval_step(state, batch, jax.random.key(0)), recipe.predict(state, {"image": batch["image"]})):
+    key = jax.random.key(0)
+    for found in (recipe.eval_step(state, batch, key), recipe.predict(state, {"image": batch["image"]}, key)):
         shapes = {name: (value.shape, value.dtype) for name, value in found.items()}
         assert shapes == {
             "boxes": ((BATCH, 100, 4), jnp.float32),
@@ -107,8 +110,8 @@ def test_a_step_descends_the_mean_loss_and_averages_parameters_and_statistics(st
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(params):
-        variables = {"params": params, "batch_stats": state.extra["batch_stats"]["detector"]}
-        outputs, new = net.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        detector = {"params": params, "batch_stats": state.stats["detector"]}
+        outputs, new = net.apply(detector, batch["image"], train=True, mutable=["batch_stats"])
         truth = batch["boxes"], batch["labels"], batch["mask"]
         parts, _ = region.losses(outputs, *truth, ANCHORS, 4, prior_weight=0.01)
         return sum(parts.values()).mean(), (parts, new["batch_stats"])
@@ -119,17 +122,17 @@ def test_a_step_descends_the_mean_loss_and_averages_parameters_and_statistics(st
     jax.tree.map(near, after.params["detector"], expected)
     for name, part in parts.items():
         near(metrics[f"loss/{name}"], part.mean())
-    old = {"params": state.params["detector"], "batch_stats": state.extra["batch_stats"]["detector"]}
-    new = {"params": expected, "batch_stats": stats}
+    old, new = variables(state, "detector", averaged=False), {"params": expected, "batch_stats": stats}
     # (1 + 0) / (10 + 0) of the old average, which the first step starts from, is kept.
-    jax.tree.map(lambda e, a, b: near(e, 0.1 * a + 0.9 * b), after.extra["ema"]["detector"], old, new)
-    jax.tree.map(near, after.extra["batch_stats"]["detector"], stats)
+    jax.tree.map(lambda e, a, b: near(e, 0.1 * a + 0.9 * b), after.average["detector"], old, new)
+    jax.tree.map(near, after.stats["detector"], stats)
 
 
 def test_the_average_detects(trained):
     recipe, state, batch, _ = trained
     broken = state.replace(params=jax.tree.map(jnp.zeros_like, state.params))
-    for found in (recipe.predict(state, batch), recipe.predict(broken, batch)):
+    for each in (state, broken):
+        found = recipe.predict(each, batch, jax.random.key(0))
         assert found["scores"].max() > 0.5
 
 
@@ -145,8 +148,8 @@ def test_bfloat16_is_computed_in_and_all_that_stays_is_float32():
     state = jax.eval_shape(recipe.init, jax.random.key(0), batch)
     after, metrics = jax.eval_shape(recipe.train_step, state, batch, jax.random.key(0))
     found = jax.eval_shape(recipe.eval_step, state, batch, jax.random.key(0))
-    kinds = {leaf.dtype for leaf in jax.tree.leaves((after.params, after.opt, after.extra, metrics, found["boxes"]))}
-    assert kinds == {jnp.dtype("float32")}
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((after, metrics, found["boxes"]))}
+    assert kinds == {jnp.dtype("float32"), jnp.dtype("int32")}  # the latter counts steps
     features = jax.eval_shape(Darknet(8, (1, 1), "bfloat16").init_with_output, jax.random.key(0), batch["image"])[0]
     assert {stage.dtype for stage in features} == {jnp.dtype("bfloat16")}
 
@@ -162,9 +165,10 @@ def test_difficult_and_crowd_objects_are_not_trained_on(started):
 
 def test_test_time_flip_sees_an_image_and_its_mirror_image_alike(trained):
     _, state, batch, _ = trained
-    recipe = make_recipe(flip_test=True)
-    found = jax.device_get(recipe.predict(state, {"image": batch["image"]}))
-    mirrored = jax.device_get(recipe.predict(state, {"image": batch["image"][:, :, ::-1]}))
+    recipe = make_recipe(detection=Detection(0.005, 0.45, flip_test=True))
+    key, images = jax.random.key(0), batch["image"]
+    found = jax.device_get(recipe.predict(state, {"image": images}, key))
+    mirrored = jax.device_get(recipe.predict(state, {"image": images[:, :, ::-1]}, key))
     np.testing.assert_allclose(mirrored["scores"], found["scores"], atol=1e-5)  # ties may come in another order
     top = mirrored["boxes"][:, 0]
     np.testing.assert_allclose(
@@ -252,7 +256,7 @@ def test_the_recipes_defaults_are_the_papers_network():
 
 
 def test_refuses_a_passthrough_from_nowhere():
-    with pytest.raises(UserError, match="passthrough wants a stage"):
+    with pytest.raises(UserError, match="passthrough needs a stage"):
         yolov2.recipe(SHAPE, NAMES, ANCHORS, stages=(1,))
     recipe = yolov2.recipe(SHAPE, NAMES, ANCHORS, width=4, stages=(1,), passthrough=False)
     state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())

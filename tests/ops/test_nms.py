@@ -1,6 +1,5 @@
 """NMS against greedy NMS as a loop in NumPy, with the same IoU in float32, so that nothing needs a tolerance."""
 
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cvjax.errors import UserError
 from cvjax.ops import nms as module
-from cvjax.ops.nms import batched_nms, nms, soft_nms
+from cvjax.ops.nms import batched_nms, nms
 
 THRESHOLDS = [0.0, 0.3, 0.5, 0.7, 1.0]
 
@@ -155,57 +154,3 @@ def test_gradients_flow_through_what_is_chosen_and_not_through_the_choice():
 def test_a_threshold_that_is_none_is_refused():
     with pytest.raises(UserError, match=r"iou_threshold=50 is not in \[0, 1\]"):
         nms(*crowd(0, 4), iou_threshold=50, max_outputs=2)
-
-
-def soft_greedy(boxes, scores, labels, limit, weigh, floor):
-    boxes, scores = np.asarray(boxes), np.array(scores, np.float64)
-    left, found = list(range(len(boxes))), []
-    while left and len(found) < limit:
-        best = max(left, key=lambda i: (scores[i], -i))
-        if not scores[best] > floor:
-            break
-        found.append((best, scores[best]))
-        left.remove(best)
-        for i in left:
-            if labels[i] == labels[best]:
-                scores[i] *= weigh(float(overlaps(boxes[best], boxes[i : i + 1])[0])) if np.isfinite(scores[i]) else 1
-    return found
-
-
-@pytest.mark.parametrize(
-    ("settings", "weigh"),
-    [
-        ({"method": "gaussian", "sigma": 0.4}, lambda o: np.exp(-(o**2) / 0.4)),
-        ({"method": "linear", "iou_threshold": 0.35}, lambda o: 1 - o if o > 0.35 else 1),
-    ],
-)
-def test_soft_nms_lowers_scores_instead(settings, weigh):
-    boxes, scores = crowd(2, 80, span=50)
-    random = np.random.default_rng(0)
-    # No ties: after two roundings they would not be ties in float32 and in float64 alike.
-    scores = jnp.where(scores > -jnp.inf, jnp.asarray(random.permutation(80) / 100 + 0.1, jnp.float32), -jnp.inf)
-    labels = random.integers(0, 2, 80)
-    indices, lowered, valid = jax.jit(partial(soft_nms, max_outputs=60, score_threshold=0.05, **settings))(
-        boxes, scores, jnp.asarray(labels, jnp.int32)
-    )
-    expected = soft_greedy(boxes, scores, labels, 60, weigh, 0.05)
-    assert 20 < len(expected) == valid.sum()
-    assert chosen((indices, valid)) == [i for i, _ in expected]
-    # Up to 80 factors, each rounded to float32.
-    np.testing.assert_allclose(lowered[: len(expected)], [score for _, score in expected], rtol=1e-5)
-
-
-def test_soft_nms_of_nothing_and_of_another_name():
-    boxes, scores = crowd(0, 4)
-    indices, lowered, valid = soft_nms(boxes[:0], scores[:0], max_outputs=3)
-    assert not valid.any() and not lowered.any() and not indices.any()
-    indices, _, valid = soft_nms(boxes, jnp.array([0.5, jnp.nan, 0.9, -jnp.inf]), max_outputs=4)
-    assert chosen((indices, valid)) == [2, 0]
-    # Padding in the place of a chosen box: -inf * (1 - 1) would be NaN.
-    twins, apart = jnp.tile(jnp.array([0.0, 0, 5, 5]), (3, 1)), jnp.array([[9.0, 9, 12, 12]])
-    scores = jnp.array([-jnp.inf, 0.9, -jnp.inf, 0.5])
-    indices, _, valid = soft_nms(jnp.concatenate([twins, apart]), scores, max_outputs=4, method="linear")
-    assert chosen((indices, valid)) == [1, 3]
-    assert not jax.grad(lambda b: soft_nms(b, b[:, 2] + 99, max_outputs=3)[1].sum())(boxes).any()
-    with pytest.raises(UserError, match="Did you mean 'gaussian'"):
-        soft_nms(boxes, scores, max_outputs=2, method="gauss")

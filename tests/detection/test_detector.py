@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cvjax.detection import selection
+from cvjax.detection.detector import Detection, draw, select
 
 
 def overlap_of(a, b):
@@ -34,12 +34,12 @@ def candidates(seed, images=4, count=60, classes=3):
 
 def test_across_classes_all_boxes_are_rivals():
     boxes, scores, labels = candidates(3)
-    thresholds = dict(score_threshold=0.25, iou_threshold=0.3)
-    select = jax.jit(lambda *rows: selection.select(*rows, **thresholds, max_detections=50, across_classes=True))
-    found = jax.device_get(select(*map(jnp.asarray, (boxes, scores, labels))))
+    thresholds = (0.25, 0.3)
+    settings = Detection(*thresholds, max_detections=50, across_classes=True)
+    found = jax.device_get(jax.jit(select, static_argnums=3)(boxes, scores, labels, settings))
     for image in range(4):
-        chosen = greedy(boxes[image], scores[image], np.zeros_like(labels[image]), *thresholds.values(), 50)
-        assert len(chosen) < len(greedy(boxes[image], scores[image], labels[image], *thresholds.values(), 50))
+        chosen = greedy(boxes[image], scores[image], np.zeros_like(labels[image]), *thresholds, 50)
+        assert len(chosen) < len(greedy(boxes[image], scores[image], labels[image], *thresholds, 50))
         for name, rows in (("boxes", boxes), ("scores", scores), ("labels", labels)):
             np.testing.assert_array_equal(found[name][image][found["detected"][image]], rows[image][chosen])
 
@@ -47,13 +47,12 @@ def test_across_classes_all_boxes_are_rivals():
 def test_detections_are_the_best_that_do_not_overlap_another_of_their_class():
     boxes, scores, labels = candidates(0)
     scores[3] = 0.0  # an image of nothing
-    thresholds = dict(score_threshold=0.25, iou_threshold=0.3)
-    lengths = set()
+    thresholds, lengths = (0.25, 0.3), set()
     for count in (8, 50):
-        select = jax.jit(lambda *rows, count=count: selection.select(*rows, **thresholds, max_detections=count))
-        found = jax.device_get(select(*map(jnp.asarray, (boxes, scores, labels))))
+        settings = Detection(*thresholds, max_detections=count)
+        found = jax.device_get(jax.jit(select, static_argnums=3)(boxes, scores, labels, settings))
         for image in range(4):
-            chosen = greedy(boxes[image], scores[image], labels[image], *thresholds.values(), count)
+            chosen = greedy(boxes[image], scores[image], labels[image], *thresholds, count)
             lengths.add(len(chosen))
             assert found["detected"][image].tolist() == [True] * len(chosen) + [False] * (count - len(chosen))
             for name, rows in (("boxes", boxes), ("scores", scores), ("labels", labels)):
@@ -64,8 +63,7 @@ def test_detections_are_the_best_that_do_not_overlap_another_of_their_class():
 
 def test_what_scores_just_the_threshold_is_dropped():
     boxes = jnp.tile(jnp.array([0.0, 0, 4, 4]), (1, 2, 1)) + jnp.array([[[0.0], [9.0]]])
-    thresholds = dict(score_threshold=0.5, iou_threshold=0.5, max_detections=3)
-    found = selection.select(boxes, jnp.array([[0.5, 0.75]]), jnp.zeros((1, 2), jnp.int32), **thresholds)
+    found = select(boxes, jnp.array([[0.5, 0.75]]), jnp.zeros((1, 2), jnp.int32), Detection(0.5, 0.5, 3))
     assert found["detected"].tolist() == [[True, False, False]] and found["scores"][0, 0] == 0.75
 
 
@@ -77,7 +75,7 @@ def test_truth_is_drawn_on_the_left_and_what_is_sure_on_the_right():
     drawn = []
     for score in (0.9, 0.1):
         scores = np.array([[score, 0]], np.float32)
-        drawn.append(selection.draw(batch, found | {"scores": scores}, ["a"], least_score=0.3)[0])
+        drawn.append(draw(batch, found | {"scores": scores}, ["a"], least_score=0.3)[0])
         assert drawn[-1].shape == (256, 2 * 320, 3)
     left, right = ([image[:, half] for image in drawn] for half in (slice(320), slice(320, None)))
     np.testing.assert_array_equal(*left)
