@@ -72,22 +72,21 @@ def locked(path):
 
 
 @pytest.fixture(scope="session")
-def trained():
-    """Gives the folder of a config's finished run, to be read only: one run serves all tests of all workers."""
-    from cvjax import config, fit
+def trained_run():
+    """Returns the folder of a config's finished run: one serves all tests of all workers, and none may change it."""
+    from cvjax import command, config, fit
 
-    def train(path):
-        folder = shared / "runs" / path.replace("/", "-").replace(":", "-")
-        folder.parent.mkdir(exist_ok=True)
-        with locked(f"{folder}.lock"):
-            if not folder.exists():
-                unfinished = folder.with_name(f"{folder.name}-unfinished")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                fit.fit(config.load(path), unfinished)
-                unfinished.rename(folder)
-        return folder
+    def find(path):
+        folder = shared / "runs" / command.name_of(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock"):
+            if not (folder / "run").exists():
+                shutil.rmtree(folder / "unfinished", ignore_errors=True)
+                fit.fit(config.load(path), folder / "unfinished")
+                (folder / "unfinished").rename(folder / "run")
+        return folder / "run"
 
-    return train
+    return find
 
 
 @pytest.fixture

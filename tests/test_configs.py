@@ -51,13 +51,13 @@ def lenders(experiment):
     return {name: (f"configs/{run}.py", network) for name, (_, run, network) in sources.items()}
 
 
-def smoke(path, trained, steps=3):
+def smoke(path, trained_run, steps=3):
     """The smoke variant of a config, every step of which is logged and saved, with trained networks to borrow."""
     experiment = config.load(f"{path}:smoke")
     experiment.update(log_every=1, checkpoint_every=1, checkpoint_keep=3, eval_every=0, figure_every=0)
     experiment.update(steps=min(steps, experiment.steps), judge_samples=64)
     for name, (lender, network) in lenders(experiment).items():
-        experiment.borrow[name] = f"{trained(f'{lender}:smoke')}/{network}"
+        experiment.borrow[name] = f"{trained_run(f'{lender}:smoke')}/{network}"
     return experiment
 
 
@@ -165,9 +165,9 @@ def test_system_is_lowered_for_accelerators(system):
 
 
 @pytest.mark.parametrize("system", config.systems())
-def test_system_takes_finite_steps_and_resumes_exactly(system, one_device, trained, tmp_path):
+def test_system_takes_finite_steps_and_resumes_exactly(system, one_device, trained_run, tmp_path):
     path = trained_configs()[system]
-    experiment = smoke(path, trained)
+    experiment = smoke(path, trained_run)
     with examples_of(experiment):
         straight = fit.fit(experiment, tmp_path / "straight")
         shutil.copytree(tmp_path / "straight", tmp_path / "killed")
@@ -183,10 +183,10 @@ def test_system_takes_finite_steps_and_resumes_exactly(system, one_device, train
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS)
-def test_config_takes_a_finite_step(path, one_device, trained, tmp_path):
+def test_config_takes_a_finite_step(path, one_device, trained_run, tmp_path):
     if path in trained_configs().values():
         pytest.skip("its system is trained by it")
-    experiment = smoke(path, trained, steps=1)
+    experiment = smoke(path, trained_run, steps=1)
     with examples_of(experiment):
         fit.fit(experiment, tmp_path)
     assert_finite(tmp_path, experiment.steps)
