@@ -1,4 +1,4 @@
-"""What every test stands on: eight virtual CPU devices, shared caches, shapes checked in every signature.
+"""What every test stands on: eight virtual CPU devices, quick compilation, shared caches, shapes checked in signatures.
 
 All of it is set before JAX is imported, in the environment, so that test workers and subprocesses inherit it. A
 variable that the caller has set already is kept: `JAX_PLATFORMS=cuda pytest ...` tests on a GPU, and a lasting
@@ -6,6 +6,8 @@ variable that the caller has set already is kept: `JAX_PLATFORMS=cuda pytest ...
 """
 
 import atexit
+import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -28,6 +30,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=8 --xla_cpu_multi_thread_eigen=false"
 for name, value in {
     "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes half as long, and is most of what tests do
     "JAX_COMPILATION_CACHE_DIR": str(shared / "compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # beside its steps, a run compiles some seventy small functions
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -58,6 +61,45 @@ def _pytree(make):
 
 
 flax.struct.dataclass = _pytree(flax.struct.dataclass)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Keeps the other workers out."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained_run():
+    """Returns the folder of a config's finished run: one serves all tests of all workers, and none may change it."""
+    from cvjax import command, config, fit
+
+    def find(path):
+        folder = shared / "runs" / command.name_of(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock"):
+            if not (folder / "run").exists():
+                shutil.rmtree(folder / "unfinished", ignore_errors=True)
+                fit.fit(config.load(path), folder / "unfinished")
+                (folder / "unfinished").rename(folder / "run")
+        return folder / "run"
+
+    return find
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Makes `fit` train on the first device alone."""
+    import jax
+
+    from cvjax import sharding
+
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(
+        sharding, "make_mesh", lambda shape, devices=None: make_mesh(shape, devices or jax.devices()[:1])
+    )
 
 
 @pytest.fixture(scope="session")

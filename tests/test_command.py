@@ -206,12 +206,9 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(run, tmp_path_factory):
+def trained(trained_run):
     """A finished run."""
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    done = run("train.py", VAE, f"--workdir={workdir}")
-    assert done.code == 0, done.said
-    return workdir
+    return trained_run(VAE.removeprefix("--config="))
 
 
 def contents(folder):

@@ -1,6 +1,12 @@
-"""Every config, found by its file: it is whole, has a bar, takes finite steps, and resumes as if never stopped."""
+"""Every config, found by its file, is whole and can be traced; every system takes finite steps and resumes exactly.
+
+Compiling is what costs. So every function of every config is traced, at full size and at that of its smoke variant, and
+only one config of each system is trained, on one device; the others take one step where all tests are run.
+"""
 
 import contextlib
+import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -12,24 +18,46 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from cvjax import config, fit, runs
+from cvjax import config, data, fit, runs
+from cvjax.core import Network, class_names
 from cvjax.data import builders
 from cvjax.errors import UserError
 
 CONFIGS = list(house.sources("configs/*.py"))
+PLATFORMS = ("cuda", "tpu")
+
+
+def downloaded(experiment):
+    name = (experiment.data.name or "").split("/")[0]
+    return name and name not in builders.EMBEDDED
 
 
 def examples_of(experiment):
     """Random examples in the place of a dataset that would have to be downloaded."""
-    name = (experiment.data.name or "").split("/")[0]
-    downloaded = name and name not in builders.EMBEDDED
-    return tfds.testing.mock_data(num_examples=64) if downloaded else contextlib.nullcontext()
+    return tfds.testing.mock_data(num_examples=64) if downloaded(experiment) else contextlib.nullcontext()
 
 
-def smoke(path):
-    """The smoke variant of a config for three steps, each of them saved."""
+@functools.cache
+def trained_configs():
+    """{system: the first of its configs}; one whose dataset ships comes before others."""
+    experiments = {path: config.load(path) for path in CONFIGS}
+    order = sorted(CONFIGS, key=lambda path: (bool(downloaded(experiments[path])), path))
+    return {experiments[path].system: path for path in reversed(order)}
+
+
+def lenders(experiment):
+    """{network: (config, network there)} of the configs whose runs an experiment borrows from."""
+    sources = {name: source.split("/") for name, source in experiment.borrow.items() if source.startswith("runs/")}
+    return {name: (f"configs/{run}.py", network) for name, (_, run, network) in sources.items()}
+
+
+def smoke(path, trained_run, steps=3):
+    """The smoke variant of a config, every step of which is logged and saved, with trained networks to borrow."""
     experiment = config.load(f"{path}:smoke")
-    experiment.update(steps=3, log_every=1, checkpoint_every=1, checkpoint_keep=3, eval_every=0, figure_every=0)
+    experiment.update(log_every=1, checkpoint_every=1, checkpoint_keep=3, eval_every=0, figure_every=0)
+    experiment.update(steps=min(steps, experiment.steps), judge_samples=64)
+    for name, (lender, network) in lenders(experiment).items():
+        experiment.borrow[name] = f"{trained_run(f'{lender}:smoke')}/{network}"
     return experiment
 
 
@@ -39,11 +67,66 @@ def metrics(run):
     return {row["split"]: row for row in rows if row["split"] in ("train", "eval")}
 
 
+def assert_finite(run, steps):
+    rows = metrics(run)
+    wanted = {"train": steps, "eval": steps} if steps else {"eval": 0}
+    assert {split: row["step"] for split, row in rows.items()} == wanted
+    assert all(math.isfinite(value) for row in rows.values() for name, value in row.items() if name != "split")
+    assert (run / "report.html").exists() and list((run / "figures").iterdir())
+
+
+def shapes(path, variant, split):
+    """The shapes and types of a batch, found from a few examples of the smoke variant's dataset."""
+    chosen, small = config.load(path + variant).data, config.load(f"{path}:smoke")
+    few = config.as_dict(chosen) | {name: small.data[name] for name in ("name", "train_split", "eval_split")}
+    with examples_of(small):
+        examples = data.load(few | {"batch": 8, "eval_batch": 8, "workers": 0}, seed=0)
+        batch = next(examples.train() if split == "train" else examples.evaluate())
+    rows = chosen.batch if split == "train" else chosen.eval_batch or chosen.batch
+    return {name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype) for name, value in batch.items()}
+
+
+def build(experiment, variant):
+    """The recipe of an experiment; the networks that it takes as arguments are those of their configs' recipes."""
+    networks = {}
+    for name in config.network_arguments(experiment.system):
+        path, network = lenders(experiment)[name]
+        lender = config.load(path + variant)
+        module, shape = build(lender, variant).networks[network], shapes(path, variant, "train")["image"].shape[1:]
+        networks[name] = Network(module, shape, class_names(lender.recipe.get("classes") or ()))
+    return config.build(experiment, networks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A config's steps as they are traced: what they take and return. Nothing is computed."""
+
+    train_step: object  # None where nothing is trained
+    arguments: tuple  # of train_step: state, batch, key
+    rows: int  # of an evaluation batch
+    outputs: dict  # of eval_step
+
+
+@functools.cache
+def traced(path, variant):
+    recipe = build(config.load(path + variant), variant)
+    batch, held_out = (shapes(path, variant, split) for split in ("train", "eval"))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(recipe.init, key, batch)
+    outputs = jax.eval_shape(recipe.eval_step, state, held_out, key)
+    step = recipe.train_step and jax.jit(recipe.train_step)
+    return Traced(step, (state, batch, key), len(held_out["image"]), outputs)
+
+
+def described(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
 @pytest.mark.parametrize("path", CONFIGS)
 def test_config_is_whole(path):
     full, small = config.load(path), config.load(f"{path}:smoke")
     assert full.expect and small.system == full.system
-    assert 3 <= small.steps <= 20 < full.steps
+    assert 3 <= small.steps <= 20 < full.steps or small.steps == full.steps == 0
     assert not any(size % 8 for c in (full, small) for size in (c.data.batch, c.data.eval_batch or 8)), (
         "for eight devices"
     )
@@ -55,18 +138,55 @@ def test_config_is_whole(path):
     assert module.get_config().to_json_best_effort() == full.to_json_best_effort()
 
 
+@pytest.mark.parametrize("variant", ["", ":smoke"])
 @pytest.mark.parametrize("path", CONFIGS)
-def test_config_takes_finite_steps_and_resumes_exactly(path, tmp_path):
-    with examples_of(smoke(path)):
-        straight = fit.fit(smoke(path), tmp_path / "straight")
+def test_config_is_traced_and_its_state_keeps_its_structure(path, variant):
+    found = traced(path, variant)
+    assert found.outputs and all(leaf.shape[:1] == (found.rows,) for leaf in jax.tree.leaves(found.outputs))
+    before = found.arguments[0]
+    if found.train_step is None:
+        assert not before.params
+        return
+    after, values = found.train_step.trace(*found.arguments).out_info
+    assert jax.tree.structure(after) == jax.tree.structure(before) and described(after) == described(before)
+    assert values and all(value.shape == () for value in values.values())
+
+
+def test_every_system_has_a_config():
+    assert sorted(trained_configs()) == sorted(config.systems())
+
+
+@pytest.mark.parametrize("system", config.systems())
+def test_system_is_lowered_for_accelerators(system):
+    found = traced(trained_configs()[system], ":smoke")
+    if found.train_step is None:
+        pytest.skip("nothing is trained")
+    assert jax.export.export(found.train_step, platforms=PLATFORMS)(*found.arguments).platforms == PLATFORMS
+
+
+@pytest.mark.parametrize("system", config.systems())
+def test_system_takes_finite_steps_and_resumes_exactly(system, one_device, trained_run, tmp_path):
+    path = trained_configs()[system]
+    experiment = smoke(path, trained_run)
+    with examples_of(experiment):
+        straight = fit.fit(experiment, tmp_path / "straight")
         shutil.copytree(tmp_path / "straight", tmp_path / "killed")
-        shutil.rmtree(tmp_path / "killed" / "checkpoints" / "3")  # as if it had died after step 2
-        resumed = fit.fit(smoke(path), tmp_path / "killed")
+        if experiment.steps:
+            shutil.rmtree(tmp_path / "killed" / "checkpoints" / "3")  # as if it had died after step 2
+        resumed = fit.fit(experiment, tmp_path / "killed")
         one, two = (jax.tree.map(np.asarray, runs.load(tmp_path / run)[2]) for run in ("straight", "killed"))
-    rows = metrics(tmp_path / "straight")
-    assert {split: row["step"] for split, row in rows.items()} == {"train": 3, "eval": 3}
-    assert all(math.isfinite(value) for row in rows.values() for name, value in row.items() if name != "split")
+    assert_finite(tmp_path / "straight", experiment.steps)
     assert resumed == straight
-    assert metrics(tmp_path / "killed") == rows
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
     jax.tree.map(np.testing.assert_array_equal, two, one)
-    assert (tmp_path / "straight" / "report.html").exists() and list((tmp_path / "straight" / "figures").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS)
+def test_config_takes_a_finite_step(path, one_device, trained_run, tmp_path):
+    if path in trained_configs().values():
+        pytest.skip("its system is trained by it")
+    experiment = smoke(path, trained_run, steps=1)
+    with examples_of(experiment):
+        fit.fit(experiment, tmp_path)
+    assert_finite(tmp_path, experiment.steps)

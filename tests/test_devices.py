@@ -1,7 +1,5 @@
 """A run goes from eight devices to one and back, and with fsdp=8 each device holds an eighth of what is large."""
 
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from processes import environment
 
 from cvjax import config, fit, runs
 from cvjax.rundir import read_metrics
@@ -20,11 +19,9 @@ STEPS = 8
 
 def train(workdir, devices, steps):
     """`train.py`, in a process that sees so many devices."""
-    flags = re.sub(r"device_count=\d+", f"device_count={devices}", os.environ["XLA_FLAGS"])
     command = [sys.executable, "train.py", "--config=configs/vae_digits.py:smoke", f"--workdir={workdir}"]
     command += [f"--config.{key}={value}" for key, value in dict(steps=steps, log_every=1, figure_every=0).items()]
-    environment = {**os.environ, "XLA_FLAGS": flags}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     return done.stdout
 

@@ -1,6 +1,5 @@
 """Two processes of four devices each, really started, walk the path of one process, and a signal to one stops both."""
 
-import os
 import re
 import signal
 import socket
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
+from processes import environment
 
 from cvjax import config, fit, runs
 from cvjax.rundir import read_metrics
@@ -23,10 +24,9 @@ def start(workdir, name, steps):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    flags = re.sub(r"device_count=\d+", "device_count=4", os.environ["XLA_FLAGS"])
     command = [sys.executable, "train.py", f"--config=configs/{name}.py:smoke", f"--workdir={workdir}"]
     command += [f"--config.steps={steps}", f"--coordinator=127.0.0.1:{port}", "--process_count=2"]
-    options = dict(cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, text=True)
+    options = dict(cwd=ROOT, env=environment(devices=4), text=True)
     options |= dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     return [subprocess.Popen([*command, f"--process_index={index}"], **options) for index in (0, 1)]
 
@@ -38,6 +38,7 @@ def path_of(run):
     return np.array([[value for name, value in row.items() if name not in ("step", "split")] for row in rows])
 
 
+@pytest.mark.slow
 def test_one_device_eight_devices_and_two_processes_walk_one_path(tmp_path):
     name = "dcgan_digits"  # batch statistics, two optimisers, averages
     processes = start(tmp_path / "two", name, STEPS)
@@ -47,11 +48,9 @@ def test_one_device_eight_devices_and_two_processes_walk_one_path(tmp_path):
     experiment.steps = STEPS
     fit.fit(experiment, tmp_path / "eight")
     make_mesh = fit.sharding.make_mesh
-    try:
-        fit.sharding.make_mesh = lambda shape: make_mesh(shape, jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit.sharding, "make_mesh", lambda shape: make_mesh(shape, jax.devices()[:1]))
         fit.fit(experiment, tmp_path / "one")
-    finally:
-        fit.sharding.make_mesh = make_mesh
     one = path_of(tmp_path / "one")
     for other in ("eight", "two"):
         path = path_of(tmp_path / other)

@@ -13,12 +13,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from processes import environment
 
 from cvjax import runs
 from cvjax.checkpoint import Checkpoints
 from cvjax.record import read_metrics
 
 ROOT = Path(__file__).parent.parent
+ON_ONE_DEVICE = dict(cwd=ROOT, env=environment(), text=True)
 STEPS = 16
 TEMPORARY = "*.orbax-checkpoint-tmp*"
 
@@ -31,7 +33,7 @@ def command(workdir, every=4):
 
 
 def train(workdir, **options):
-    return subprocess.run(command(workdir, **options), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command(workdir, **options), **ON_ONE_DEVICE, capture_output=True, timeout=120)
 
 
 def assert_same(run, straight):
@@ -84,7 +86,7 @@ def test_a_run_killed_again_and_again_equals_one_that_was_not(straight, tmp_path
     checkpoints, moment = tmp_path / "checkpoints", random.Random()
     for kill in range(4):  # the first one in the middle of a checkpoint
         process = subprocess.Popen(
-            command(tmp_path, every=1), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command(tmp_path, every=1), **ON_ONE_DEVICE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         if kill == 0:
             kill_while_saving(process, checkpoints)
@@ -166,9 +168,8 @@ def test_a_full_disk_is_explained_and_loses_nothing(straight, tmp_path):
     run, copy = tmp_path / "disk" / "run", shutil.copytree(straight, tmp_path / "copy")
     shutil.rmtree(copy / "checkpoints" / f"{STEPS}")
     job = json.dumps([str(run), str(copy), bool(space), command(run)])
-    done = subprocess.run(
-        [*space, sys.executable, "-c", ON_A_SMALL_DISK, job], cwd=ROOT, capture_output=True, text=True, timeout=240
-    )
+    program = [*space, sys.executable, "-c", ON_A_SMALL_DISK, job]
+    done = subprocess.run(program, **ON_ONE_DEVICE, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
     outcomes, (code, said, mishap) = json.loads(done.stdout)
     for failed, _, message, whole in outcomes:

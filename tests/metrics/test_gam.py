@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax import config, data, fit, runs
+from cvjax import data, runs
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
 from cvjax.metrics.gam import CHUNK, Errors, battle, gam, report
@@ -87,11 +87,9 @@ def test_what_does_not_sample_or_judge_is_no_gan():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(trained_run):
     """The folder of a GAN trained for four steps."""
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    fit.fit(config.load("configs/dcgan_digits.py:smoke"), folder)
-    return folder
+    return trained_run("configs/dcgan_digits.py:smoke")
 
 
 def run(monkeypatch, *arguments):

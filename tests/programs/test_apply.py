@@ -1,7 +1,6 @@
 """A trained run, from its folder alone, applied to images, a folder and a video, and drawn from."""
 
 import json
-import shutil
 
 import cv2
 import jax.numpy as jnp
@@ -10,19 +9,16 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from cvjax import config, fit, runs
+from cvjax import runs
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
 from cvjax.programs import apply
 
 
 @pytest.fixture(scope="module")
-def vae(tmp_path_factory):
+def vae(trained_run):
     """A trained run, moved away from where it was made."""
-    made, moved = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("moved") / "run"
-    fit.fit(config.load("configs/vae_digits.py:smoke"), made)
-    shutil.move(made, moved)
-    return moved
+    return trained_run("configs/vae_digits.py:smoke")
 
 
 @pytest.fixture
@@ -55,9 +51,8 @@ def test_names_stay_apart_and_inputs_are_not_overwritten(vae, pictures, tmp_path
         apply.main([f"--run={vae}", f"--input={pictures}", f"--output={pictures / 'below' / '..'}"])
 
 
-def test_outputs_that_are_no_images_go_to_json(pictures, tmp_path):
-    run = tmp_path / "classifier"
-    fit.fit(config.load("configs/classifier_digits.py:smoke"), run)
+def test_outputs_that_are_no_images_go_to_json(trained_run, pictures, tmp_path):
+    run = trained_run("configs/classifier_digits.py:smoke")
     apply.main([f"--run={run}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert sorted(written) == ["below/third", "colour", "grey"]
