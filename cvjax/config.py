@@ -25,7 +25,7 @@ from cvjax.signature import Count, Natural, arguments_of, match
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
 # Of config.data, where None.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
-OPTIONAL |= dict(per_class=int)
+OPTIONAL |= dict(per_class=int, derive_dir=str)
 
 
 @dataclasses.dataclass(frozen=True)

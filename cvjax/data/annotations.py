@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cvjax.data.derive import Derived
 from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError
 
@@ -22,6 +23,7 @@ class Annotations:
       images: further images: their names in a batch, and where they come from.
       points: landmarks.
       masks: the feature of each object that holds its mask.
+      derive: features computed from the image.
     """
 
     max_boxes: int | None = None
@@ -29,6 +31,7 @@ class Annotations:
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     points: Landmarks | None = None
     masks: str | None = None
+    derive: tuple[Derived, ...] = ()
 
     @classmethod
     def of(cls, config_data: Mapping[str, Any]) -> "Annotations":
@@ -50,7 +53,26 @@ class Annotations:
                 raise UserError(f"data.images.{name}={source!r} must be text: where the image comes from")
         if given.get("points") is not None:
             given["points"] = Landmarks.of(given["points"])
+        given["derive"] = tuple(Derived.of(name, entry) for name, entry in given.get("derive", {}).items())
+        for name in (derived.feature for derived in given["derive"]):
+            if name in (*RESERVED, *given["keep"], *given.get("images", {})):
+                raise UserError(f"data.derive: {name!r} is taken in a batch; choose another name, such as 'proposals'")
         return cls(**given)
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Names of all maps."""
+        return (*self.keep, *(derived.feature for derived in self.derive if derived.kind == "map"))
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """Names of all further images."""
+        return (*self.images, *(derived.feature for derived in self.derive if derived.kind == "image"))
+
+    @property
+    def regions(self) -> dict[str, int]:
+        """Names of derived boxes, and the rows to which they are padded."""
+        return {derived.feature: derived.max_boxes for derived in self.derive if derived.kind == "boxes"}
 
 
 NONE = Annotations()

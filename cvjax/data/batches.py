@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
     masks = {} if moved.masks is None else {"masks": moved.masks}
     points = moved.points
     marks = points and {"points": points.positions, "visible": points.visible, "points_mask": points.mask}
-    return {**example, "image": moved.image, **moved.images, **boxes, **masks, **moved.maps, **(marks or {})}
+    images = {"image": moved.image, **moved.images}
+    return {**example, **images, **boxes, **moved.regions, **masks, **moved.maps, **(marks or {})}
 
 
 def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
@@ -78,21 +80,23 @@ def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray
     image, annotations = to_float(example["image"]), pipeline.annotations
     if annotations == NONE:
         return image
-    maps = {name: example[name] for name in annotations.keep}
-    images = {name: to_float(example[name]) for name in annotations.images}
-    scene = Scene(image, maps=maps, images=images)
+    for name in pipeline.rows:
+        pipeline.check_room(len(example[name]), described, name)
+    maps = {name: example[name] for name in annotations.map_names}
+    images = {name: to_float(example[name]) for name in annotations.image_names}
+    regions = {name: example[name] for name in annotations.regions}
+    scene = Scene(image, maps=maps, images=images, regions=regions)
     if annotations.points:
         marks = example["points"], example["visible"], example["points_mask"]
         scene = dataclasses.replace(scene, points=Points(*marks, annotations.points.exchange))
     if pipeline.max_boxes is None:
         return scene
-    pipeline.check_room(len(example["boxes"]), described)
     rows = {name: example[name] for name in objects.TYPES}
     return dataclasses.replace(scene, boxes=example["boxes"], rows=rows, masks=example.get("masks"))
 
 
 def stacked(
-    examples: Sequence[Example], source: Source, indices: Sequence[int], max_boxes: int | None = None
+    examples: Sequence[Example], source: Source, indices: Sequence[int], rows: Mapping[str, int] = MappingProxyType({})
 ) -> Example:
     """Stacks examples into arrays.
 
@@ -100,13 +104,14 @@ def stacked(
       examples: with the same keys.
       source: where they come from, and
       indices: which they are there, to name them.
-      max_boxes: to which their objects are padded, where they have any.
+      rows: to which their boxes are padded, by feature.
 
     Raises:
       UserError: two of them differ in shape.
     """
-    if max_boxes is not None:
-        examples = [objects.padded(example, max_boxes) for example in examples]
+    for feature, count in rows.items():
+        pad = objects.padded if feature == "boxes" else functools.partial(objects.padded_boxes, feature=feature)
+        examples = [pad(example, count) for example in examples]
     for example, index in zip(examples, indices, strict=True):
         for key, value in example.items():
             expected = examples[0][key].shape
@@ -192,9 +197,12 @@ class Batches:
     def _gather(self, positions: np.ndarray, indices: np.ndarray) -> Example:
         if self.arrays is not None:
             batch = {key: value[indices] for key, value in self.arrays.items()}
-            return {**batch, **{name: to_float(batch[name]) for name in ("image", *self.pipeline.annotations.images)}}
+            return {
+                **batch,
+                **{name: to_float(batch[name]) for name in ("image", *self.pipeline.annotations.image_names)},
+            }
         examples = [
             transformed(self.source, index, self.pipeline, self.seed, position)
             for index, position in zip(indices.tolist(), positions.tolist(), strict=True)
         ]
-        return stacked(examples, self.source, indices.tolist(), self.pipeline.max_boxes)
+        return stacked(examples, self.source, indices.tolist(), self.pipeline.rows)

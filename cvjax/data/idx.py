@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 
 from cvjax.errors import UserError, suggest
 
@@ -52,6 +52,10 @@ class IdxSplit:
         """Returns an example."""
         example = {"image": read(self.images)[index][..., None]}
         return example if self.labels is None else {**example, "label": read(self.labels)[index].astype(np.int32)}
+
+    def read_labels(self) -> Int32[np.ndarray, " examples"]:
+        """Returns the labels of all examples."""
+        return read(self.labels).astype(np.int32)
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -93,13 +97,14 @@ def find(root: Path) -> dict[str, dict[str, Path]]:
     return found
 
 
-def open_split(root: Path, split: str, setting: str = "split") -> IdxSplit:
+def open_split(root: Path, split: str, setting: str = "split", unseen_classes: bool = False) -> IdxSplit:
     """Opens one split of a folder of IDX files.
 
     Args:
       root: the folder.
       split: "train" or "test".
       setting: the setting to name in a message.
+      unseen_classes: whether the split may have labels that training lacks.
 
     Raises:
       UserError: there is no such split, a file is not what its name says or is cut short, or images and labels do not
@@ -113,11 +118,13 @@ def open_split(root: Path, split: str, setting: str = "split") -> IdxSplit:
     images = _read(parts["images"], 3)
     if len(images) == 0:
         raise UserError(f"{setting}={split!r}: there are no images in {parts['images']}")
-    classes = _classes(root, found, split, len(images))
+    classes = _classes(root, found, split, len(images), unseen_classes)
     return IdxSplit(root.name, parts["images"], parts.get("labels"), classes, images.shape)
 
 
-def _classes(root: Path, found: Mapping[str, Mapping[str, Path]], split: str, count: int) -> tuple[str, ...]:
+def _classes(
+    root: Path, found: Mapping[str, Mapping[str, Path]], split: str, count: int, unseen_classes: bool
+) -> tuple[str, ...]:
     """Holds labels against images and against those of training; returns the names of the classes."""
     labelled = [name for name, files in found.items() if "labels" in files]
     if split not in labelled:
@@ -132,6 +139,8 @@ def _classes(root: Path, found: Mapping[str, Mapping[str, Path]], split: str, co
         raise UserError(f"{file} has {count} images, but {other} has {len(labels)} labels: they do not belong together")
     learnt = found["train"]["labels"] if "train" in labelled else found[split]["labels"]
     classes = int(_read(learnt, 1).max()) + 1
+    if unseen_classes:
+        classes = max(classes, int(labels.max()) + 1)
     if labels.max() >= classes:
         file = found[split]["labels"]
         raise UserError(f"{file} has the label {labels.max()}, but the largest in {learnt} is {classes - 1}")

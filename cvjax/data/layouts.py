@@ -118,7 +118,7 @@ def open_split(
       split: one of its splits.
       setting: the setting to name in a message.
       annotations: what is to be read beside images and labels.
-      unseen_classes: as for `cvjax.data.folder.open_split`.
+      unseen_classes: whether the split may have classes that training lacks.
 
     Raises:
       UserError: as `open_split` of `cvjax.data.folder` and `cvjax.data.idx`; or an image has no counterpart.
@@ -127,7 +127,7 @@ def open_split(
     if idx.find(Path(root).expanduser()):
         if images:
             raise UserError(f"data.images is for folders of image files, and {root} has IDX files")
-        return idx.open_split(Path(root).expanduser(), split, setting)
+        return idx.open_split(Path(root).expanduser(), split, setting, unseen_classes)
     source = folder.open_split(root, split, setting, unseen_classes)
     if not images:
         return source

@@ -5,6 +5,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from cvjax.data import balanced, catalogue, layouts, pipeline, settings, sources
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
+from cvjax.data.cached import WithDerived
 from cvjax.data.iteration import TrainIterator, iterate
 from cvjax.data.joint import Joint, second_seed
 from cvjax.errors import UserError
@@ -85,7 +87,7 @@ def _splits(chosen: Mapping[str, Any], seed: int, process_index: int, process_co
         key = "data.transforms" if kind == "train" else "data.eval_transforms"
         local = batch // process_count
         part = _batches(
-            _readable(_open(chosen, f"{kind}_split"), chosen["on_corrupt"]),
+            _with_derived(_readable(_open(chosen, f"{kind}_split"), chosen["on_corrupt"]), chosen),
             pipeline.build(chosen[key.removeprefix("data.")], key, Annotations.of(chosen)),
             chosen["in_memory"],
             seed=seed,
@@ -126,8 +128,8 @@ def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, 
 @functools.lru_cache(maxsize=4)
 def _arrays(source: catalogue.CatalogueSplit) -> Example:
     decoded = _decoded(source)
-    most = max(len(example["boxes"]) for example in decoded) if source.columns.boxes else None
-    examples = stacked(decoded, source, range(len(source)), most)
+    rows = {"boxes": max(len(example["boxes"]) for example in decoded)} if source.columns.boxes else {}
+    examples = stacked(decoded, source, range(len(source)), rows)
     examples["image"] = to_float(examples["image"])
     for array in examples.values():
         array.flags.writeable = False
@@ -141,6 +143,20 @@ def _open(chosen: Mapping[str, Any], setting: str) -> sources.Source:
         unseen = chosen["unseen_classes"]
         return layouts.open_split(chosen["folder"], chosen[setting], f"data.{setting}", annotations, unseen)
     return catalogue.open_split(chosen["name"], chosen[setting], chosen["data_dir"], f"data.{setting}", annotations)
+
+
+def _with_derived(source: sources.Source, chosen: Mapping[str, Any]) -> sources.Source:
+    """Adds the derived features, whose results are kept beside the dataset where no other folder is given."""
+    derived = Annotations.of(chosen).derive
+    if not derived:
+        return source
+    if chosen["derive_dir"] is not None:
+        root = chosen["derive_dir"]
+    elif chosen["folder"] is not None:
+        root = Path(chosen["folder"]) / ".derived"  # hidden, so that no image is looked for in it
+    else:
+        root = catalogue.find_builder(chosen["name"], chosen["data_dir"]).data_path / "derived"
+    return WithDerived(source, derived, Path(root).expanduser())
 
 
 def _decoded(source: sources.Source) -> Sequence[Example]:
@@ -171,10 +187,10 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
         return Batches(source=source, pipeline=transforms, **options)
     # Transformed one by one: photographs of any size may be many times larger than what becomes of them.
     examples = _all(lambda index: transformed(source, index, once), source) if once.ops else _decoded(source)
-    if then.max_boxes is not None:
-        fullest = max(range(len(source)), key=lambda index: len(examples[index]["boxes"]))
-        then.check_room(len(examples[fullest]["boxes"]), source.describe(fullest))
-    held = None if then.ops else stacked(examples, source, range(len(source)), then.max_boxes)
+    for feature in then.rows:
+        counts = [len(example[feature]) for example in examples]
+        then.check_room(max(counts), source.describe(int(np.argmax(counts))), feature)
+    held = None if then.ops else stacked(examples, source, range(len(source)), then.rows)
     return Batches(source=sources.Decoded(source, examples), pipeline=then, arrays=held, in_memory=True, **options)
 
 

@@ -99,3 +99,19 @@ def padded(example: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarra
     for key in {"boxes", "masks", *TYPES} & example.keys():
         rows[key] = np.pad(example[key], [(0, count - present)] + [(0, 0)] * (example[key].ndim - 1))
     return {**example, **rows, "mask": np.arange(count) < present}
+
+
+def padded_boxes(example: Mapping[str, np.ndarray], count: int, feature: str) -> dict[str, np.ndarray]:
+    """Pads an example's derived boxes with zeros and adds `{feature}_mask`, False where they are padding.
+
+    Args:
+      example: with the boxes, and others.
+      count: of boxes to come to; at least as many as there are.
+      feature: the boxes' name.
+
+    Returns:
+      The example with `count` boxes.
+    """
+    boxes = example[feature]
+    rows = {feature: np.pad(boxes, [(0, count - len(boxes)), (0, 0)])}
+    return {**example, **rows, f"{feature}_mask": np.arange(count) < len(boxes)}

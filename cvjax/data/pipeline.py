@@ -71,21 +71,29 @@ class Pipeline:
         first = next((place for place, op in enumerate(self.ops) if op.random), len(self.ops))
         return dataclasses.replace(self, ops=self.ops[:first]), dataclasses.replace(self, ops=self.ops[first:])
 
-    def check_room(self, count: int, example: str) -> None:
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows to which boxes are padded, by feature."""
+        own = {} if self.max_boxes is None else {"boxes": self.max_boxes}
+        return {**own, **self.annotations.regions}
+
+    def check_room(self, count: int, example: str, feature: str = "boxes") -> None:
         """Refuses an example with more boxes than there are rows, whatever the transforms make of it.
 
         Args:
           count: of its boxes.
           example: its name, for a message.
+          feature: the boxes' name.
 
         Raises:
           UserError: how many there are, and what would be right.
         """
         most = count * self.growth
-        if self.max_boxes is not None and most > self.max_boxes:
+        if feature in self.rows and most > self.rows[feature]:
             grown = f", of which transforms may make {most}" if most > count else ""
+            setting = "data.max_boxes" if feature == "boxes" else f"data.derive.{feature}.max_boxes"
             raise UserError(
-                f"{example} has {count} boxes{grown}; data.max_boxes={self.max_boxes} has to be {most} or more"
+                f"{example} has {count} {feature}{grown}; {setting}={self.rows[feature]} has to be {most} or more"
             )
 
     def __call__(
@@ -138,10 +146,12 @@ class Pipeline:
             return image
         scene = Scene(
             image,
-            maps={name: np.zeros((height, width), np.int32) for name in self.annotations.keep},
+            maps={name: np.zeros((height, width), np.int32) for name in self.annotations.map_names},
             images={
-                name: np.zeros((height, width, channels.get(name, own)), np.float32) for name in self.annotations.images
+                name: np.zeros((height, width, channels.get(name, own)), np.float32)
+                for name in self.annotations.image_names
             },
+            regions={name: np.zeros((1, 4), np.float32) for name in self.annotations.regions},
         )
         if self.annotations.points:
             exchange = self.annotations.points.exchange
@@ -199,7 +209,7 @@ def build(entries: Sequence[Any], setting: str = "data.transforms", annotations:
         if name not in OPS:
             raise UserError(f"{where}: there is no transform {name!r}. {suggest(name, OPS)}")
         images = arguments.pop("images", ("image",)) if name in transforms.COLOUR else ("image",)
-        _check_images(images, ("image", *annotations.images), f"{where}: images={images!r}")
+        _check_images(images, ("image", *annotations.image_names), f"{where}: images={images!r}")
         arguments = match(arguments, arguments_of(OPS[name], without=SUPPLIED), where, call=name)
         parameters = inspect.signature(OPS[name]).parameters
         random, joining = ("generator" in parameters), ("another" in parameters)

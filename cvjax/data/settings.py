@@ -28,6 +28,8 @@ DEFAULTS = dict(
     images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
     masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
     points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
+    derive={},  # features computed from the image, once, and kept on disk: see cvjax/data/derive.py
+    derive_dir=None,  # the folder where they are kept; None: beside the dataset
     per_class=None,  # K: each training batch has batch / K classes and K examples of each; None: examples as they come
     unseen_classes=False,  # evaluation may have classes that training lacks; a folder without splits is split by class
     also={},  # a second, independent source: these keys but for SHARED, dict(folder="photos"); see cvjax/data/joint.py
@@ -53,6 +55,8 @@ TYPES = dict(
     images=dict,
     masks=(str, type(None)),
     points=(dict, type(None)),
+    derive=dict,
+    derive_dir=(str, Path, type(None)),
     per_class=(int, type(None)),
     unseen_classes=bool,
     also=dict,

@@ -132,13 +132,11 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
         raise UserError(f"padding={given} must be one, two or four numbers")
     top, bottom, left, right = np.repeat(given, 4 // len(given)).tolist()
     if isinstance(image, Scene):
-        if image.boxes is not None and border not in ("constant", "edge") and any((top, bottom, left, right)):
+        if image.boxed and border not in ("constant", "edge") and any((top, bottom, left, right)):
             raise UserError(f'border={border!r} shows objects again, without their boxes; take "constant" or "edge"')
         return image.moved(
             lambda pixels: pad(pixels, padding, border, value),
-            lambda numbers: np.pad(
-                numbers, ((top, bottom), (left, right)), border if image.boxes is None else "constant"
-            ),
+            lambda numbers: np.pad(numbers, ((top, bottom), (left, right)), "constant" if image.boxed else border),
             shift=(left, top),
         )
     value = (float(value),) * 4

@@ -207,7 +207,7 @@ def rotate(
         return after.reshape(pixels.shape)  # OpenCV drops a single channel
 
     if isinstance(image, Scene):
-        if image.boxes is not None:
+        if image.boxed:
             raise UserError("rotate cannot move boxes: that of a turned object does not follow from its own")
         return image.moved(
             lambda pixels: turned(pixels, value),

@@ -61,6 +61,7 @@ class Scene:
       boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None where boxes are not looked at.
       rows: what else is known of each box; `area`, in square pixels, changes with the scale.
       maps: integers [height, width]; 0 is background. The numbers of one called `instances` are 1 + the row of the box.
+      regions: further boxes by name, such as proposals; they move, and are clipped and dropped, as `boxes` are.
     """
 
     image: Float32[np.ndarray, "height width channels"]
@@ -70,11 +71,17 @@ class Scene:
     images: Mapping[str, Float32[np.ndarray, "height width _"]] = dataclasses.field(default_factory=dict)
     points: Points | None = None
     masks: Bool[np.ndarray, "objects height width"] | None = None
+    regions: Mapping[str, Float32[np.ndarray, "_ 4"]] = dataclasses.field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The image's."""
         return self.image.shape
+
+    @property
+    def boxed(self) -> bool:
+        """Whether there may be boxes of any kind."""
+        return self.boxes is not None or bool(self.regions)
 
     def moved(
         self,
@@ -99,9 +106,9 @@ class Scene:
         # Double precision, so that what ends at the border still does when it is scaled.
         linear = np.asarray(linear, np.float64)
         if self.boxes is not None:
-            corners = self.boxes.reshape(-1, 2, 2) @ linear.T + shift
-            moved["boxes"] = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)  # a mirror exchanges corners
+            moved["boxes"] = _moved(self.boxes, linear, shift)
             moved["rows"] = {**self.rows, "area": self.rows["area"] * np.float32(abs(np.linalg.det(linear)))}
+        moved["regions"] = {name: _moved(boxes, linear, shift) for name, boxes in self.regions.items()}
         if self.masks is not None:
             moved["masks"] = np.zeros((len(self.masks), *moved["image"].shape[:2]), bool)
             for row, mask in enumerate(self.masks):
@@ -124,18 +131,16 @@ class Scene:
         """
         if keep != "centre" and not 0 <= keep <= 1:
             raise UserError(f'keep={keep!r} must be "centre", or a share of the area in [0, 1]')
+        regions = {}
+        for name, region in self.regions.items():
+            clipped, _, kept = _clipped(region, *self.shape[:2], keep)
+            regions[name] = clipped[kept]
+        scene = dataclasses.replace(self, regions=regions)
         if self.boxes is None:
-            return self
-        height, width = self.shape[:2]
-        boxes = np.clip(self.boxes, 0, np.float32([width, height, width, height]))
-        before, after = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (self.boxes, boxes))
-        share = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-        middle = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
-        kept = inside = ((middle >= 0) & (middle < (width, height))).all(axis=1)
-        if keep != "centre":
-            kept = np.where(before > 0, (share > 0) & (share >= keep), inside)
+            return scene
+        boxes, share, kept = _clipped(self.boxes, *self.shape[:2], keep)
         rows = {**self.rows, "area": self.rows["area"] * share}
-        return dataclasses.replace(self, boxes=boxes, rows=rows).select(kept)
+        return dataclasses.replace(scene, boxes=boxes, rows=rows).select(kept)
 
     def select(self, chosen: Shaped[np.ndarray, " objects"]) -> "Scene":
         """Keeps some of the boxes, and their masks and instances.
@@ -154,6 +159,23 @@ class Scene:
         return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps, masks=masks)
 
 
+def _moved(boxes: np.ndarray, linear: np.ndarray, shift: Sequence[float | int]) -> np.ndarray:
+    corners = boxes.reshape(-1, 2, 2) @ linear.T + shift
+    return np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)  # a mirror exchanges corners
+
+
+def _clipped(boxes: np.ndarray, height: int, width: int, keep: Keep) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns clipped boxes, the share of each that is left, and whether it is kept."""
+    clipped = np.clip(boxes, 0, np.float32([width, height, width, height]))
+    before, after = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (boxes, clipped))
+    share = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    kept = inside = ((middle >= 0) & (middle < (width, height))).all(axis=1)
+    if keep != "centre":
+        kept = np.where(before > 0, (share > 0) & (share >= keep), inside)
+    return clipped, share, kept
+
+
 def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -> Scene:
     """Lays scenes on one canvas, later ones on top.
 
@@ -169,6 +191,7 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
     masks = (
         None if first.masks is None else np.zeros((sum(len(scene.boxes) for *_, scene in placed), height, width), bool)
     )
+    regions = {name: [] for name in first.regions}
     boxes, count = [], 0
     for top, left, scene in placed:
         window = slice(top, top + scene.shape[0]), slice(left, left + scene.shape[1])
@@ -180,7 +203,10 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
         if masks is not None:
             masks[:, *window] = False  # of what lies below
             masks[count : count + len(scene.boxes), *window] = scene.masks
+        for name, region in scene.regions.items():
+            regions[name].append(region + np.float32([left, top, left, top]))
         boxes.append(scene.boxes + np.float32([left, top, left, top]))
         count += len(scene.boxes)
     rows = {name: np.concatenate([scene.rows[name] for _, _, scene in placed]) for name in first.rows}
-    return Scene(image, np.concatenate(boxes), rows, maps, images, masks=masks)
+    regions = {name: np.concatenate(parts) for name, parts in regions.items()}
+    return Scene(image, np.concatenate(boxes), rows, maps, images, masks=masks, regions=regions)
