@@ -15,8 +15,18 @@ SYSTEMS = {
     },
 }
 # config.recipe: {system: {dotted key: the present one}}, None for a key that is gone.
+_DETECTION = {
+    name: f"detection.{name}" for name in ("score_threshold", "iou_threshold", "max_detections", "flip_test")
+}
+_WEIGHTS = ("rescore", "object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou")
+_REGION = _DETECTION | {name: f"loss.{name}" for name in _WEIGHTS}
 RECIPE_KEYS: dict[str, dict[str, str | None]] = {
     **{system: {"measure": None, "samples_per_example": None} for system in SYSTEMS.values()},
+    "detection.sliding_window": _DETECTION | {"across_classes": "detection.across_classes"},
+    "detection.yolo": _DETECTION,
+    "detection.yolov2": _REGION,
+    "detection.yolo9000": _REGION,
+    "detection.retinanet": _DETECTION,
 }
 
 
