@@ -1,10 +1,12 @@
 """A small convolutional classifier of digits.
 
-Convolutions, subsampling by averages and dense layers as in LeNet (LeCun et al., Gradient-Based Learning Applied to
-Document Recognition, 1998), with ReLU. Trained by cross-entropy on digits that are moved, turned and zoomed at random.
-Its weights after the last step are the frozen judge of generated digits (`cvjax.weights.digit_classifier`).
+Convolutions, average pooling and dense layers as in LeNet (LeCun et al., Gradient-Based Learning Applied to Document
+Recognition, 1998), with ReLU. It is trained by cross-entropy on randomly shifted, rotated and scaled digits. The frozen
+classifier that judges generated digits (`cvjax.weights.digit_classifier`) is one of its runs.
 """
 
+import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,8 +16,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from cvjax import optim
-from cvjax.core import Recipe, State, check_images, descend
+from cvjax import core, optim
+from cvjax.core import Batch, Metrics, Pictures, Recipe, State, check_images, descend, variables
 from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
 from cvjax.signature import Count, Share
@@ -26,13 +28,13 @@ from cvjax.signature import Count, Share
 def jitter(
     key: Key[Array, ""], images: Float[Array, "batch height width channels"], shift: float, angle: float, zoom: float
 ) -> Float[Array, "batch height width channels"]:
-    """Moves, turns and zooms each image at random about its centre, bilinearly; black comes in from outside.
+    """Shifts, rotates and scales each image at random about its centre; bilinear, black outside.
 
     Args:
-      key: of the draws.
+      key: random key.
       images: the images.
-      shift: largest move along each axis, in pixels.
-      angle: largest turn either way, in radians.
+      shift: largest shift along each axis, in pixels.
+      angle: largest rotation either way, in radians.
       zoom: largest relative change of size.
 
     Returns:
@@ -69,7 +71,7 @@ def cross_entropy(
       smoothing: share of the target spread evenly over all classes (Szegedy et al., arXiv:1512.00567, section 7).
 
     Returns:
-      One value a row.
+      One value per image.
     """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
@@ -97,80 +99,109 @@ def recipe(
       classes: number of classes.
       width: channels of the first stage.
       features: size of the hidden dense layer.
-      dropout: share of the features dropped while training.
-      label_smoothing: share of each target spread over all classes.
-      shift: augmentation: largest move in pixels.
-      angle: augmentation: largest turn in radians.
-      zoom: augmentation: largest relative change of size.
+      dropout: share of the features dropped in training.
+      label_smoothing: share of each target spread evenly over all classes.
+      shift: largest random shift, in pixels.
+      angle: largest random rotation, in radians.
+      zoom: largest random relative change of size.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
-      The recipe. Figures: accuracy, and nll, the mean negative log-probability of the true class in nats.
+      The recipe. Figures: accuracy, and nll, the mean negative log-likelihood of the true class in nats.
 
     Raises:
-      UserError: a shape that cannot be halved twice.
+      UserError: a height or width that cannot be halved twice.
     """
     if shape[0] % 4 or shape[1] % 4:
         raise UserError(f"config.recipe.shape={tuple(shape)}: height and width have to be divisible by 4.")
     net = DigitClassifier(classes, width, features, dropout)
-    tx = optim.build(optimiser)
+    return Recipe.of(Classifier(net, tuple(shape), label_smoothing, (shift, angle, zoom), optim.build(optimiser)))
 
-    def classify(state, images):
-        return net.apply({"params": state.params["classifier"]}, images)
 
-    def init(key, batch):
-        check_images(batch, shape)
-        params = net.init(key, batch["image"])["params"]
-        return State(step=jnp.int32(0), params={"classifier": params}, opt={"classifier": tx.init(params)}, extra={})
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """The functions of the recipe.
 
-    def train_step(state, batch, key):
+    Attributes:
+      net: returns (logits, activations).
+      shape: height, width, channels of the images.
+      label_smoothing: of the training loss.
+      augmentation: shift, angle and zoom of `jitter`.
+      tx: the optimiser.
+    """
+
+    net: DigitClassifier
+    shape: tuple[int, ...]
+    label_smoothing: float
+    augmentation: tuple[float, float, float]
+    tx: optax.GradientTransformation
+
+    @property
+    def networks(self) -> dict[str, DigitClassifier]:
+        """The network, by its name in the state."""
+        return {"classifier": self.net}
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Initialises the network and its optimiser."""
+        check_images(batch, self.shape)
+        initial = self.net.init(key, batch["image"])
+        return core.start({"classifier": initial}, {"classifier": self.tx.init(initial["params"])})
+
+    def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
+        """Takes one step on augmented images."""
         jitter_key, dropout_key = jax.random.split(key)
-        images = jitter(jitter_key, batch["image"], shift, angle, zoom)
+        images = jitter(jitter_key, batch["image"], *self.augmentation)
 
         def loss_fn(params):
-            logits, _ = net.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
-            return cross_entropy(logits, batch["label"], label_smoothing).mean(), logits
+            logits, _ = self.net.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
+            return cross_entropy(logits, batch["label"], self.label_smoothing).mean(), logits
 
-        params, opt, loss, logits = descend(tx, loss_fn, state.params["classifier"], state.opt["classifier"])
+        params, opt, loss, logits = descend(self.tx, loss_fn, state.params["classifier"], state.opt["classifier"])
         metrics = {"loss/cross_entropy": loss, "accuracy": (logits.argmax(-1) == batch["label"]).mean()}
-        return state.replace(step=state.step + 1, params={"classifier": params}, opt={"classifier": opt}), metrics
+        return core.advance(state, {"classifier": params}, {"classifier": opt}), metrics
 
-    def eval_step(state, batch, key):
-        logits, _ = classify(state, batch["image"])
+    def classify(
+        self, state: State, images: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits."""
+        return self.net.apply(variables(state, "classifier"), images)[0]
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
+        """Returns logits and the negative log-likelihood of the true class."""
+        logits = self.classify(state, batch["image"])
         return {"logits": logits, "nll": cross_entropy(logits, batch["label"])}
 
-    def score(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Averages over all examples."""
         rows = list(rows)
         right = np.concatenate([outputs["logits"].argmax(axis=-1) == batch["label"] for batch, outputs in rows])
         return {"accuracy": right.mean(), "nll": np.concatenate([outputs["nll"] for _, outputs in rows]).mean()}
 
-    @jax.jit
-    def show(state, batch, key):
+    @functools.partial(jax.jit, static_argnums=0)
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Shows the images with the highest loss, framed, and augmented images."""
         images, labels = batch["image"], batch["label"]
-        logits, _ = classify(state, images)
+        logits = self.classify(state, images)
         hardest = jnp.argsort(cross_entropy(logits, labels), descending=True)[:64]
         framed = frame(images[hardest], (logits.argmax(-1) != labels)[hardest])
-        return {"hardest": framed, "augmented": jitter(key, images[:64], shift, angle, zoom)}
+        return {"hardest": framed, "augmented": jitter(key, images[:64], *self.augmentation)}
 
-    def visualise(state, batch, key):
-        return show(state, batch, key)
-
-    def predict(state, inputs):
-        probabilities = jax.nn.softmax(classify(state, inputs["image"])[0])
+    @functools.partial(jax.jit, static_argnums=0)
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
+        """Returns class probabilities and the most probable class."""
+        probabilities = jax.nn.softmax(self.classify(state, inputs["image"]))
         return {"probability": probabilities, "label": probabilities.argmax(axis=-1)}
-
-    return Recipe(init, train_step, eval_step, score, visualise, predict)
 
 
 def frame(
     images: Float[Array, "batch height width channels"], wrong: Bool[Array, " batch"], magnify: int = 4
 ) -> Float[Array, "batch framed_height framed_width 3"]:
-    """Magnifies images and frames them, red where the classifier is wrong, dark grey elsewhere.
+    """Magnifies images and frames them in red where the classifier is wrong, in dark grey elsewhere.
 
     Args:
       images: in [0, 1], one channel or three.
-      wrong: whether the classifier is.
-      magnify: pixels a side for each pixel; the frame is half as wide.
+      wrong: whether the classifier is wrong.
+      magnify: factor; the frame is half as wide.
 
     Returns:
       Colour images in [0, 1].

@@ -61,7 +61,7 @@ def test_a_few_steps_learn_a_batch(system):
     figures = recipe.score(iter([(jax.device_get(batch), outputs)]))
     assert int(state.step) == 60
     assert figures["accuracy"] > 0.6 and figures["nll"] < 1.2  # .1 and 2.3 by chance
-    predicted = recipe.predict(state, {"image": batch["image"]})
+    predicted = recipe.predict(state, {"image": batch["image"]}, KEY)
     assert np.mean(predicted["label"] == batch["label"]) == pytest.approx(figures["accuracy"])
 
 

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cvjax import core, optim
-from cvjax.core import Batch, Metrics, Pictures, Recipe, State, check_images, descend
+from cvjax.core import Batch, Metrics, Pictures, Recipe, State, check_images, descend, variables
 from cvjax.errors import UserError
 from cvjax.generative.gans.sampling import Sampler
 from cvjax.losses import adversarial as losses
@@ -156,6 +156,21 @@ class Game:
     clip: float | None = None
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Both networks, by their names in the state."""
+        return {"generator": self.sampler.generator, "discriminator": self.discriminator}
+
+    @property
+    def predict_inputs(self) -> tuple[str, ...]:
+        """What `predict` reads beside the image."""
+        return ("label",) if self.conditional else ()
+
+    @property
+    def sample_inputs(self) -> tuple[str, ...]:
+        """What `sample` reads beside the count."""
+        return self.predict_inputs
+
+    @property
     def conditional(self) -> bool:
         """Whether images are made, and judged, as those of a class."""
         return self.sampler.classes is not None
@@ -177,20 +192,18 @@ class Game:
         keys, labels = jax.random.split(key), jnp.zeros(1, jnp.int32) if self.conditional else None
         g = self.sampler.generator.init(keys[0], jnp.zeros((1, self.sampler.latent)), labels)
         d = self.discriminator.init(keys[1], jnp.zeros((1, *self.sampler.shape)), labels)
-        params = {"generator": g["params"], "discriminator": d["params"]}
-        stats = {"generator": g.get("batch_stats", {}), "discriminator": d.get("batch_stats", {})}
-        average = {"params": g["params"], "batch_stats": stats["generator"]}
-        g_opt, d_opt = self.generator_tx.init(g["params"]), self.discriminator_tx.init(d["params"])
-        opt = {"generator": g_opt, "discriminator": d_opt}
-        extra = {"batch_stats": stats, "ema": {"generator": jax.tree.map(jnp.copy, average)}}
-        return State(step=jnp.int32(0), params=params, opt=opt, extra=extra)
+        opt = {
+            "generator": self.generator_tx.init(g["params"]),
+            "discriminator": self.discriminator_tx.init(d["params"]),
+        }
+        return core.start({"generator": g, "discriminator": d}, opt, averaged=("generator",))
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes the discriminator's steps, then the generator's against what became of it, then the average's."""
         noise = self.training.noise(state.step)
         to_discriminator, to_generator = self.deal(key, batch)
         generator, discriminator = (
-            Player(state.params[name], state.opt[name], state.extra["batch_stats"][name])
+            Player(state.params[name], state.opt[name], state.stats.get(name, {}))
             for name in ("generator", "discriminator")
         )
 
@@ -200,16 +213,9 @@ class Game:
         step = functools.partial(self.generator_step, discriminator=discriminator, noise=noise)
         generator, loss = repeat(step, generator, to_generator, self.training.generator_steps)
 
-        # Statistics belong to parameters: averaged alike.
-        latest = {"params": generator.params, "batch_stats": generator.stats}
-        average = core.moving_average(state.extra["ema"]["generator"], latest, state.step, self.training.ema)
-        stats = {"generator": generator.stats, "discriminator": discriminator.stats}
-        state = State(
-            step=state.step + 1,
-            params={"generator": generator.params, "discriminator": discriminator.params},
-            opt={"generator": generator.opt, "discriminator": discriminator.opt},
-            extra={"batch_stats": stats, "ema": {"generator": average}},
-        )
+        players = {"generator": generator, "discriminator": discriminator}
+        params, opt, stats = ({name: player[field] for name, player in players.items()} for field in range(3))
+        state = core.advance(state, params, opt, stats, keep=self.training.ema)
         noise_metric = {"noise/standard_deviation": noise} if self.training.instance_noise else {}
         return state, {"loss/generator": loss, **metrics, **noise_metric}
 
@@ -319,7 +325,7 @@ class Game:
         outputs = self.sampler.judged(key, state, batch)
         if self.penalty:
             labels = batch["label"] if self.conditional else None
-            params, stats = state.params["discriminator"], state.extra["batch_stats"]["discriminator"]
+            params, stats = state.params["discriminator"], state.stats.get("discriminator", {})
             fake = outputs["raw_samples"][:, 0]  # of the generator that the critic knows
             places_key = jax.random.fold_in(key, 1)
             outputs["gradient_norm"] = self.slopes(places_key, params, stats, batch["image"], fake, labels)[1]
@@ -334,20 +340,29 @@ class Game:
         """Shows the sampler's figures beside real images."""
         return {**self.sampler.figures(key, state), "real": batch["image"][:64]}
 
-    def predict(self, state: State, inputs: Batch) -> dict[str, Logits]:
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Logits]:
         """Judges images: `logit`, above 0 where they look real, or a critic's `score`."""
-        if self.conditional and "label" not in inputs:
-            raise UserError("a conditional GAN's discriminator judges an image of a class: it wants `label` beside it.")
-        stats = state.extra["batch_stats"]["discriminator"]
-        variables = {"params": state.params["discriminator"], "batch_stats": stats}
-        seen = self.discriminator.apply(variables, inputs["image"], inputs["label"] if self.conditional else None)
+        labels = None
+        if self.conditional:
+            if "label" not in inputs:
+                raise UserError("a conditional GAN's discriminator judges an image of a class: give its `label` too.")
+            labels = self.sampler.given_labels(inputs["label"], len(inputs["image"]))
+        seen = self.discriminate(state, inputs["image"], labels)
         if self.loss == "wasserstein":  # a critic's scores have no zero
             return {"score": seen}
         return {"logit": seen - 0.5 if self.loss == "least_squares" else seen}
 
-    def sample(self, state: State, key: Key[Array, ""], count: int) -> dict[str, Images]:
-        """Draws images by the averaged generator, of the classes in turn."""
-        return {"image": self.sampler.make(state, self.sampler.draw(key, count), self.sampler.in_turn(count))}
+    @functools.partial(jax.jit, static_argnums=0)
+    def discriminate(self, state: State, images: Images, labels: Labels) -> Logits:
+        """Applies the discriminator as after training, compiled."""
+        return self.discriminator.apply(variables(state, "discriminator"), images, labels)
+
+    def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
+        """Draws `count` images by the averaged generator, of the classes `label`, or of all in turn."""
+        count = inputs["count"]
+        labels = self.sampler.given_labels(inputs.get("label"), count)
+        labels = self.sampler.in_turn(count) if labels is None else labels
+        return {"image": self.sampler.make(state, self.sampler.draw(key, count), labels)}
 
 
 def assemble(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Shaped
 
-from cvjax.core import State
+from cvjax.core import State, variables
 from cvjax.errors import UserError
 from cvjax.metrics import digits, generative
 
@@ -132,12 +132,30 @@ class Sampler:
 
     def generate_both(self, state: State, z: Latents, labels: Labels | None = None) -> tuple[Images, Images]:
         """Makes images of the same latents by the averaged generator and by the raw one."""
-        raw = {"params": state.params["generator"], "batch_stats": state.extra["batch_stats"]["generator"]}
-        return self.generate(state.extra["ema"]["generator"], z, labels), self.generate(raw, z, labels)
+        average, raw = variables(state, "generator"), variables(state, "generator", averaged=False)
+        return self.generate(average, z, labels), self.generate(raw, z, labels)
 
     def in_turn(self, count: int) -> Labels | None:
         """Lists the classes one after the other, over and over; None where there are none."""
         return None if self.classes is None else jnp.arange(count) % self.classes
+
+    def given_labels(self, labels: Any, count: int) -> Labels | None:
+        """Checks labels that the user gives for images.
+
+        Raises:
+          UserError: the GAN has no classes, or not these, or there is not one label an image.
+        """
+        if labels is None:
+            return None
+        if self.classes is None:
+            raise UserError("label: this GAN was trained without classes (config.recipe.classes=None).")
+        labels = np.asarray(labels)
+        if labels.shape != (count,):
+            raise UserError(f"label: expected one for each of the {count} images, not an array {labels.shape}.")
+        wrong = labels[(labels < 0) | (labels >= self.classes)]
+        if wrong.size:
+            raise UserError(f"label={wrong[0]}: this GAN's classes are 0 to {self.classes - 1}.")
+        return jnp.asarray(labels, jnp.int32)
 
     def judged(
         self, key: Key[Array, ""], state: State, batch: Mapping[str, Shaped[Array, "..."]]
@@ -171,7 +189,7 @@ class Sampler:
     def figures(self, key: Key[Array, ""], state: State) -> dict[str, Images]:
         """Draws grids of `GRID` rows; the same key gives the same latents at every step."""
         sample_key, start_key, end_key, class_key = jax.random.split(key, 4)
-        average, count = state.extra["ema"]["generator"], GRID**2
+        average, count = variables(state, "generator"), GRID**2
         samples, raw = self.generate_both(state, self.draw(sample_key, count), self.in_turn(count))
         start, end = self.draw(start_key, GRID), self.draw(end_key, GRID)
         paths = interpolate(self.prior, start, end, GRID).reshape(count, -1)
@@ -189,4 +207,4 @@ class Sampler:
     @functools.partial(jax.jit, static_argnums=0)
     def make(self, state: State, z: Latents, labels: Labels | None = None) -> Images:
         """Makes images by the averaged generator, compiled."""
-        return self.generate(state.extra["ema"]["generator"], z, labels)
+        return self.generate(variables(state, "generator"), z, labels)

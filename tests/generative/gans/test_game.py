@@ -165,9 +165,9 @@ def test_labels_are_the_number_or_drawn_for_each_image_from_the_range():
 
 def test_without_memory_the_average_is_the_generator(stepped):
     _, after, _ = stepped(Training(ema=0.0))
-    assert different(after.extra["ema"]["generator"]["params"], after.params["generator"]) < 1e-7
+    assert different(after.average["generator"]["params"], after.params["generator"]) < 1e-7
     _, after, _ = stepped(Training())
-    assert different(after.extra["ema"]["generator"]["params"], after.params["generator"]) > 1e-6
+    assert different(after.average["generator"]["params"], after.params["generator"]) > 1e-6
 
 
 def test_what_a_loss_cannot_use_is_refused():
@@ -191,7 +191,7 @@ def small(system):
 def test_every_gan_takes_every_strategy_from_a_config(system):
     options = dict(shape=(8, 8, 1), base=2, training=dict(instance_noise=0.1))
     options |= {"attention": 4} if system == "sagan" else {}
-    experiment = config.experiment(f"generative.{system}", recipe=options)
+    experiment = config.experiment(f"generative.gans.{system}", recipe=options)
     experiment.recipe.training.generator_steps = 2  # as a flag does
     chosen = experiment.to_dict()["recipe"]["training"]
     default = {"gan": 1, "wgan": 5, "sagan": 1}[system]
@@ -199,7 +199,7 @@ def test_every_gan_takes_every_strategy_from_a_config(system):
     assert Training(**chosen) == wanted
     config.build(experiment)
     with pytest.raises(UserError, match=r"config\.recipe\.training\.generator_step: .*'generator_steps'"):
-        config.experiment(f"generative.{system}", recipe=options | {"training": {"generator_step": 2}})
+        config.experiment(f"generative.gans.{system}", recipe=options | {"training": {"generator_step": 2}})
     for key, value, expected in [
         ("generator_steps", 0, "int at least 1"),
         ("ema", 2.0, "from 0 to 1"),
@@ -238,3 +238,34 @@ def test_an_image_is_judged_with_its_own_label(stepped, batch):
     )
     np.testing.assert_allclose(metrics["probability/real"], right, rtol=1e-5)
     assert abs(right - wrong) > 1e-4
+
+
+def test_images_are_drawn_of_the_classes_asked_for_or_of_all_in_turn(batch):
+    recipe = make(Training(), classes=3)
+    state = recipe.init(jax.random.key(0), batch)
+    generator = gan.DenseGenerator(SHAPE, 6, 3)
+    z = jax.random.uniform(KEY, (5, LATENT), minval=-1.0, maxval=1.0)
+    for given, labels in [({}, [0, 1, 2, 0, 1]), ({"label": np.array([2, 2, 0, 1, 1])}, [2, 2, 0, 1, 1])]:
+        images = recipe.sample(state, KEY, {"count": 5, **given})["image"]
+        expected = generator.apply({"params": state.params["generator"]}, z, jnp.array(labels))
+        np.testing.assert_allclose(images, expected, atol=1e-6)
+    logits = recipe.predict(state, batch, KEY)["logit"]
+    discriminator = gan.DenseDiscriminator(4, 0.0, 3)
+    params = {"params": state.params["discriminator"]}
+    np.testing.assert_allclose(logits, discriminator.apply(params, batch["image"], batch["label"]), atol=1e-6)
+    assert recipe.sample_inputs == recipe.predict_inputs == ("label",)
+
+
+def test_labels_that_a_gan_cannot_take_are_refused(batch):
+    plain, conditional = make(Training()), make(Training(), classes=3)
+    assert plain.sample_inputs == plain.predict_inputs == ()
+    one, state = {"image": batch["image"][:1]}, jax.eval_shape(conditional.init, KEY, batch)
+    for draw, message in [
+        (lambda: plain.sample(state, KEY, {"count": 1, "label": [0]}), "trained without classes"),
+        (lambda: conditional.predict(state, one, KEY), "give its `label` too"),
+        (lambda: conditional.sample(state, KEY, {"count": 2, "label": [0]}), r"each of the 2 images.*\(1,\)"),
+        (lambda: conditional.sample(state, KEY, {"count": 2, "label": [0, 3]}), "label=3: .* 0 to 2"),
+        (lambda: conditional.predict(state, {**one, "label": [-1]}, KEY), "label=-1: .* 0 to 2"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            draw()

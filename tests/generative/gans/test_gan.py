@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torch_gan import BATCH, CONVOLVED, LATENT, SHAPE, TRANSPOSED, WIDTH, carry_across, networks, without_tracking
 
+from cvjax import core
 from cvjax.errors import UserError
 from cvjax.generative.gans import gan
 from cvjax.generative.gans.game import Training
@@ -29,9 +30,7 @@ def make_recipe(**options):
 
 def randomise_statistics(state):
     """Moves the running statistics away from 0 and 1, where mistakes in them would not show."""
-    leaves, tree = jax.tree.flatten(state.extra["batch_stats"])
-    leaves = [leaf + jnp.linspace(0.1, 0.7, leaf.size) for leaf in leaves]
-    return state.replace(extra={**state.extra, "batch_stats": jax.tree.unflatten(tree, leaves)})
+    return state.replace(stats=jax.tree.map(lambda leaf: leaf + jnp.linspace(0.1, 0.7, leaf.size), state.stats))
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +53,7 @@ def test_networks_are_torchs(torch, images, kernel):
     generator, discriminator = networks(torch, kernel)
     carry_across(torch, state, generator, discriminator)
     z = jax.random.uniform(jax.random.key(2), (BATCH, LATENT), minval=-1.0)
-    variables = {
-        name: {"params": state.params[name], "batch_stats": state.extra["batch_stats"][name]} for name in state.params
-    }
+    variables = {name: core.variables(state, name, averaged=False) for name in state.params}
     ours = jax.jit(gan.Generator(SHAPE, WIDTH, kernel).apply)(variables["generator"], z)
     theirs = generator.eval()(torch.tensor(np.asarray(z))).detach().numpy().transpose(0, 2, 3, 1)
     np.testing.assert_allclose(2 * ours - 1, theirs, atol=1e-5)  # float32, three layers
@@ -96,7 +93,7 @@ def test_three_training_steps_are_torchs(torch, system, images):
     np.testing.assert_allclose(kernel, generator.net[2].weight.detach(), atol=2e-5)  # a tenth of one Adam step
     kernel = np.asarray(state.params["discriminator"]["Conv_1"]["kernel"]).transpose(CONVOLVED)
     np.testing.assert_allclose(kernel, discriminator.net[2].weight.detach(), atol=2e-5)
-    ours = state.extra["batch_stats"]["discriminator"]["BatchNorm_0"]["mean"]
+    ours = state.stats["discriminator"]["BatchNorm_0"]["mean"]
     np.testing.assert_allclose(ours, discriminator.net[3].running_mean, rtol=1e-3, atol=1e-6)
 
 
@@ -126,16 +123,14 @@ def test_real_and_generated_images_are_batches_of_their_own_for_the_discriminato
     _, state, step = system
     key = jax.random.key(3)
     z = latents(key)
-    variables = {
-        name: {"params": state.params[name], "batch_stats": state.extra["batch_stats"][name]} for name in state.params
-    }
+    variables = {name: core.variables(state, name, averaged=False) for name in state.params}
     fake, _ = gan.Generator(SHAPE, WIDTH, 4).apply(variables["generator"], z, train=True, mutable=["batch_stats"])
     first_layer = variables["discriminator"]["params"]["Conv_0"], variables["discriminator"]["params"]["Conv_1"]
     mean = np.zeros(2 * WIDTH)
     for inputs in (images, fake):
         mean = 0.9 * mean + 0.1 * second_convolution(first_layer, np.asarray(inputs)).mean(axis=(0, 1, 2))
     state, _ = step(state, {"image": images}, key)
-    ours = state.extra["batch_stats"]["discriminator"]["BatchNorm_0"]["mean"]
+    ours = state.stats["discriminator"]["BatchNorm_0"]["mean"]
     np.testing.assert_allclose(ours, mean, atol=1e-6)
 
 
@@ -151,18 +146,18 @@ def test_samples_are_of_the_averaged_generator_with_averaged_statistics(system, 
     recipe, state, step = system
 
     def variables(state):
-        return {"params": state.params["generator"], "batch_stats": state.extra["batch_stats"]["generator"]}
+        return {"params": state.params["generator"], "batch_stats": state.stats["generator"]}
 
     average = variables(state)
     for index, kept in enumerate([1 / 10, 0.15, 0.15]):  # the first is below .15, the later ones (2/11, 3/12) above
         state, _ = step(state, {"image": images}, jax.random.key(index))
         average = jax.tree.map(lambda a, p, k=kept: k * a + (1 - k) * p, average, variables(state))
-    for ours, expected in zip(jax.tree.leaves(state.extra["ema"]["generator"]), jax.tree.leaves(average), strict=True):
+    for ours, expected in zip(jax.tree.leaves(state.average["generator"]), jax.tree.leaves(average), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-6)
     average = jax.tree.map(
         lambda leaf: leaf + 0.3, average
     )  # far from the raw generator, so that the two are told apart
-    state = state.replace(extra={**state.extra, "ema": {"generator": average}})
+    state = state.replace(average={"generator": average})
     outputs = jax.jit(recipe.eval_step)(state, {"image": images}, jax.random.key(9))
     z = jax.random.uniform(jax.random.key(9), (2 * BATCH, LATENT), minval=-1.0, maxval=1.0)
     for name, used in [("samples", average), ("raw_samples", variables(state))]:
@@ -174,14 +169,10 @@ def test_samples_are_of_the_averaged_generator_with_averaged_statistics(system, 
 def test_predict_gives_the_discriminators_logits_by_its_running_statistics(system, images):
     recipe, state, _ = system
     state = randomise_statistics(state)
-    variables = {
-        "params": state.params["discriminator"],
-        "batch_stats": state.extra["batch_stats"]["discriminator"],
-    }
-    expected = gan.Discriminator(SHAPE, WIDTH, 4).apply(variables, images)
-    outputs = jax.jit(recipe.predict)(state, {"image": images})
+    expected = gan.Discriminator(SHAPE, WIDTH, 4).apply(core.variables(state, "discriminator"), images)
+    outputs = recipe.predict(state, {"image": images}, jax.random.key(0))
     np.testing.assert_allclose(outputs["logit"], expected, atol=1e-5)  # float32
-    alone = jax.jit(recipe.predict)(state, {"image": images[:1]})  # whoever is beside an image does not matter
+    alone = recipe.predict(state, {"image": images[:1]}, jax.random.key(0))  # each image by itself
     np.testing.assert_allclose(alone["logit"], expected[:1], atol=1e-5)
 
 

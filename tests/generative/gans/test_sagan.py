@@ -85,7 +85,7 @@ def test_three_training_steps_are_torchs(torch, system, batch):
             kernel = np.asarray(ours["SelfAttention_0"][part]["kernel"]).transpose(CONVOLVED)
             np.testing.assert_allclose(kernel, getattr(network.attention, part).weight_orig.detach(), atol=2e-5)
         np.testing.assert_allclose(ours["SelfAttention_0"]["gamma"], network.attention.gamma.item(), atol=2e-5)
-        (u,) = [v for k, v in state.extra["batch_stats"][name][block]["SpectralNorm_0"].items() if k[-1] == "u"]
+        (u,) = [v for k, v in state.stats[name][block]["SpectralNorm_0"].items() if k[-1] == "u"]
         np.testing.assert_allclose(u[0], network.blocks[1].convs[0].weight_u, atol=1e-4)
     table = state.params["generator"]["GeneratorBlock_0"]["ConditionalBatchNorm_1"]["shift"]["embedding"]
     np.testing.assert_allclose(table, generator.blocks[0].norms[1].shift.weight.detach(), atol=2e-5)
@@ -96,7 +96,7 @@ def test_three_training_steps_are_torchs(torch, system, batch):
 def test_every_kernel_of_both_networks_is_normalised_and_no_other_table(system):
     for name, params in system[1].params.items():
         kernels = [path for path, _ in jax.tree_util.tree_leaves_with_path(params) if "kernel" in str(path[-1])]
-        stats = system[1].extra["batch_stats"][name]
+        stats = system[1].stats[name]
         kept = [str(path[-1]) for path, _ in jax.tree_util.tree_leaves_with_path(stats) if "/u" in str(path[-1])]
         assert len(kept) == len(kernels) + (name == "discriminator")  # its projection
         assert not any("scale" in key or "shift" in key for key in kept)
@@ -110,12 +110,12 @@ def test_each_network_iterates_in_its_own_step_alone(system, batch):
         ("generator", sagan.Generator(SHAPE, WIDTH, 2, 4, CLASSES)),
         ("discriminator", sagan.Discriminator(SHAPE, WIDTH, 2, 4, CLASSES)),
     ):
-        variables = {"params": state.params[name], "batch_stats": state.extra["batch_stats"][name]}
+        variables = {"params": state.params[name], "batch_stats": state.stats[name]}
         z = jax.random.normal(jax.random.split(jax.random.key(0), 4)[0], (BATCH, LATENT))
         inputs = z if name == "generator" else batch["image"]
         _, once = network.apply(variables, inputs, batch["label"], train=True, mutable=["batch_stats"])
         for (path, ours), expected in zip(
-            jax.tree_util.tree_leaves_with_path(after.extra["batch_stats"][name]),
+            jax.tree_util.tree_leaves_with_path(after.stats[name]),
             jax.tree.leaves(once["batch_stats"]),
             strict=True,
         ):
@@ -127,7 +127,7 @@ def test_the_projection_adds_the_classs_share(system, batch):
     """logit(x, y) - logit(x, y') is the difference of their embeddings, by the sum of the features."""
     _, state, _ = system
     network = sagan.Discriminator(SHAPE, WIDTH, 2, 4, CLASSES)
-    variables = {"params": state.params["discriminator"], "batch_stats": state.extra["batch_stats"]["discriminator"]}
+    variables = {"params": state.params["discriminator"], "batch_stats": state.stats["discriminator"]}
     logits = [network.apply(variables, batch["image"], jnp.full(BATCH, label)) for label in range(CLASSES)]
     without = jax.tree.map(jnp.copy, variables)
     table = without["params"]["projection"]["embedding"]

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax import data
-from cvjax.core import State
+from cvjax import core, data
 from cvjax.generative.gans import sampling
 from cvjax.generative.gans.sampling import Sampler
 from cvjax.metrics import digits
@@ -36,10 +35,8 @@ def known():
 
 
 def make_state(raw_gain=0.5):
-    stats = {"generator": {}, "discriminator": {}}
-    ema = {"generator": {"params": {"gain": jnp.float32(1)}, "batch_stats": {}}}
-    params = {"generator": {"gain": jnp.float32(raw_gain)}}
-    return State(step=jnp.int32(0), params=params, opt={}, extra={"batch_stats": stats, "ema": ema})
+    raw, averaged = ({"params": {"gain": jnp.float32(gain)}} for gain in (raw_gain, 1))
+    return core.start({"generator": raw}, {}).replace(average={"generator": averaged})
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def carry_across(torch, state, generator, discriminator):
         put(torch, layer.running_var, stats["var"])
 
     g, d = state.params["generator"], state.params["discriminator"]
-    g_stats, d_stats = (state.extra["batch_stats"][name] for name in ("generator", "discriminator"))
+    g_stats, d_stats = (state.stats.get(name, {}) for name in ("generator", "discriminator"))
     put(torch, generator.project.weight, g["Dense_0"]["kernel"], (1, 0))
     put_norm(generator.net[0], g["BatchNorm_0"], g_stats["BatchNorm_0"])
     put(torch, generator.net[2].weight, g["ConvTranspose_0"]["kernel"], TRANSPOSED)

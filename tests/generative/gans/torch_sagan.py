@@ -102,7 +102,7 @@ class Discriminator(nn.Module):
 
 def carry_across(state, generator, discriminator):
     """Copies our parameters, and the vectors of spectral normalisation, into torch's networks."""
-    params, stats = state.params, state.extra["batch_stats"]
+    params, stats = state.params, state.stats
     put_generator(generator, params["generator"], stats["generator"])
     put_discriminator(discriminator, params["discriminator"], stats["discriminator"])
 
