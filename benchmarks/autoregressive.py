@@ -8,7 +8,6 @@ Each is timed in turn in each round, and a ratio is the median over the rounds. 
 BENCHMARKS.md, and exits 1 if a bar is missed.
 """
 
-import dataclasses
 import itertools
 import math
 import sys
@@ -44,8 +43,8 @@ SAMPLED = {
     "Gated PixelCNN, configs/gated_pixelcnn_digits.py": (5.0, "gated_pixelcnn_digits", {}, ROUNDS),
     "Row LSTM, configs/pixelrnn_digits.py": (5.0, "pixelrnn_digits", {}, ROUNDS),
 }
-PAPER = {"recipe.layers": 15, "recipe.width": 128, "recipe.head": 1024, "recipe.shape": (32, 32, 3)}
-PAPER |= {"recipe.levels": 256, "data.name": "photos/32", "data.batch": 16}
+PAPER = {f"recipe.architecture.{name}": size for name, size in {"layers": 15, "width": 128, "head": 1024}.items()}
+PAPER |= {"recipe.shape": (32, 32, 3), "recipe.levels": 256, "data.name": "photos/32", "data.batch": 16}
 # name: (bar on our time by torch's, config, what it changes, rounds)
 TRAINED = {
     "PixelCNN, configs/pixelcnn_digits.py": (1.5, "pixelcnn_digits", {}, ROUNDS),
@@ -59,8 +58,8 @@ TRAINED = {
 def network(config: Mapping[str, Any]) -> flax.linen.Module:
     """The network of an experiment."""
     kind, recipe = NETS[config["system"]], config["recipe"]
-    options = {field.name: recipe[field.name] for field in dataclasses.fields(kind) if field.name in recipe}
-    return kind(**options, **({} if kind is PixelCNN else {"channels": recipe["shape"][2]}))
+    options = {} if kind is PixelCNN else {"channels": recipe["shape"][2]}
+    return kind(recipe["levels"], recipe["classes"], **recipe["architecture"], **options)
 
 
 def sampler(config: Mapping[str, Any], cached: bool, images: int = IMAGES) -> Callable[[], jax.Array]:
@@ -130,10 +129,11 @@ class Peer(nn.Module):
 
     def __init__(self, recipe: Mapping[str, Any]):
         super().__init__()
-        width, head, self.levels, channels = recipe["width"], recipe["head"], recipe["levels"], recipe["shape"][2]
+        sizes, channels, self.levels = recipe["architecture"], recipe["shape"][2], recipe["levels"]
+        width, head, kernel, dropout = (sizes[name] for name in ("width", "head", "kernel", "dropout"))
         self.net = nn.Sequential(
-            Masked(channels, 2 * width, recipe["first_kernel"], "A", channels),
-            *(Block(width, recipe["kernel"], channels, recipe["dropout"]) for _ in range(recipe["layers"])),
+            Masked(channels, 2 * width, sizes["first_kernel"], "A", channels),
+            *(Block(width, kernel, channels, dropout) for _ in range(sizes["layers"])),
             nn.ReLU(),
             Masked(2 * width, head, 1, "B", channels),
             nn.ReLU(),

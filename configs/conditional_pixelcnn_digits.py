@@ -19,11 +19,7 @@ def get_config(name: str = ""):
             shape=(8, 8, 1),
             levels=17,
             classes=10,
-            layers=4,
-            width=32,
-            kernel=3,
-            head=128,
-            dropout=0.4,
+            architecture=dict(layers=4, width=32, kernel=3, head=128, dropout=0.4),
             ema=0.995,
             optimiser=dict(
                 name="adam",
@@ -42,5 +38,13 @@ def get_config(name: str = ""):
         checkpoint_best="bits_per_dim",
         expect={"bits_per_dim": ("<=", 1.70), "sample_gap": ("<=", 0.1), "class_accuracy": (">=", 0.93)},
     )
-    smoke = {"steps": 4, "recipe.layers": 2, "recipe.width": 8, "recipe.head": 8, "data.batch": 16, "log_every": 1}
-    return variant(config, name, smoke=smoke | {"judge_samples": 32})
+    smoke = {
+        "steps": 4,
+        "recipe.architecture.layers": 2,
+        "recipe.architecture.width": 8,
+        "recipe.architecture.head": 8,
+        "data.batch": 16,
+        "log_every": 1,
+        "judge_samples": 32,
+    }
+    return variant(config, name, smoke=smoke)

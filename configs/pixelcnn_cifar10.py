@@ -25,6 +25,12 @@ def get_config(name: str = ""):
         expect={"bits_per_dim": ("<=", 3.2), "sample_gap": ("<=", 0.1)},
     )
     small = ({"op": "resize", "size": (8, 8)},)
-    smoke = {"steps": 4, "recipe.layers": 1, "recipe.width": 6, "recipe.head": 9, "recipe.shape": (8, 8, 3)}
+    smoke = {
+        "steps": 4,
+        "recipe.architecture.layers": 1,
+        "recipe.architecture.width": 6,
+        "recipe.architecture.head": 9,
+        "recipe.shape": (8, 8, 3),
+    }
     smoke |= {"data.transforms": small, "data.eval_transforms": small, "data.eval_batch": 16, "log_every": 1}
     return variant(config, name, smoke=smoke)

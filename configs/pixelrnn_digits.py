@@ -18,10 +18,7 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(8, 8, 1),
             levels=17,
-            layers=3,
-            width=32,
-            head=128,
-            dropout=0.4,
+            architecture=dict(layers=3, width=32, head=128, dropout=0.4),
             ema=0.995,
             optimiser=dict(
                 name="adam",
@@ -40,5 +37,13 @@ def get_config(name: str = ""):
         checkpoint_best="bits_per_dim",
         expect={"bits_per_dim": ("<=", 1.78), "sample_gap": ("<=", 0.1)},
     )
-    smoke = {"steps": 4, "recipe.layers": 1, "recipe.width": 8, "recipe.head": 8, "data.batch": 16, "log_every": 1}
-    return variant(config, name, smoke=smoke | {"judge_samples": 32})
+    smoke = {
+        "steps": 4,
+        "recipe.architecture.layers": 1,
+        "recipe.architecture.width": 8,
+        "recipe.architecture.head": 8,
+        "data.batch": 16,
+        "log_every": 1,
+        "judge_samples": 32,
+    }
+    return variant(config, name, smoke=smoke)

@@ -20,8 +20,11 @@ _DETECTION = {
 }
 _WEIGHTS = ("rescore", "object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou")
 _REGION = _DETECTION | {name: f"loss.{name}" for name in _WEIGHTS}
+_SIZES = ("layers", "width", "first_kernel", "kernel", "head", "dropout")
+_PIXELS = {"measure": None, "samples_per_example": None} | {name: f"architecture.{name}" for name in _SIZES}
 RECIPE_KEYS: dict[str, dict[str, str | None]] = {
     **{system: {"measure": None, "samples_per_example": None} for system in SYSTEMS.values()},
+    **{f"generative.autoregressive.{name}": _PIXELS for name in ("pixelcnn", "gated_pixelcnn", "pixelrnn")},
     "detection.sliding_window": _DETECTION | {"across_classes": "detection.across_classes"},
     "detection.yolo": _DETECTION,
     "detection.yolov2": _REGION,

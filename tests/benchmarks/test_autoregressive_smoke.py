@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-SMALL = {"recipe.layers": 2, "recipe.width": 4, "recipe.head": 6, "data.batch": 8}
+SMALL = {f"recipe.architecture.{name}": size for name, size in {"layers": 2, "width": 4, "head": 6}.items()}
+SMALL |= {"data.batch": 8}
 
 
 @pytest.fixture

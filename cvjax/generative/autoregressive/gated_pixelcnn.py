@@ -1,10 +1,11 @@
 """Gated PixelCNN: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 
-Two stacks see all that comes before a pixel and leave no blind spot: the vertical one the rows above, the horizontal
-one the pixels to the left and, at each layer, what the vertical one made of the rows above. Gates take the place of
-ReLUs, and a class adds a bias to both halves of each (equations 2 and 4).
+Two stacks together see all that comes before a pixel and leave no blind spot: the vertical stack sees the rows above,
+the horizontal stack the pixels to the left and, at each layer, the features of the vertical one. Gates replace ReLUs,
+and a class adds a bias to both halves of each gate (equations 2 and 4).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,9 +15,11 @@ from jaxtyping import Array, Float
 
 from cvjax.core import Recipe, count_classes
 from cvjax.generative.autoregressive import pixel_model
-from cvjax.generative.autoregressive.masked import ClassBias, Features, Head, Labels, MaskedConv, Place
+from cvjax.generative.autoregressive.masked import ClassBias, Features, Head, Labels, MaskedConv, Position
 from cvjax.nets.layers import Conv
 from cvjax.signature import Count, Range, Share
+
+PAPER = pixel_model.Architecture(layers=20, width=384, kernel=5)  # for ImageNet
 
 
 def gate(x: Float[Array, "batch height width twice"]) -> Float[Array, "batch height width once"]:
@@ -26,7 +29,7 @@ def gate(x: Float[Array, "batch height width twice"]) -> Float[Array, "batch hei
       x: an even number of features.
 
     Returns:
-      Half as many.
+      Half of that number.
     """
     signal, gates = jnp.split(x, 2, axis=-1)
     return nn.tanh(signal) * nn.sigmoid(gates)
@@ -37,11 +40,11 @@ class GatedLayer(nn.Module):
 
     Attributes:
       width: features of each stack.
-      kernel: height and width of the masked kernel that the two stacks' kernels make up.
+      kernel: height and width of the masked kernel that the kernels of both stacks make up.
       channels: of the image.
-      classes: that the layer is told; None: none.
-      dropout: share of the gated features of the horizontal stack dropped while training.
-      first: its inputs are the image; without mask B and a residual connection.
+      classes: number of classes that the layer is conditioned on, or None.
+      dropout: share of the horizontal stack's gated features dropped while training.
+      first: the inputs are the image; no residual connection, and mask A.
     """
 
     width: int
@@ -62,32 +65,28 @@ class GatedLayer(nn.Module):
         self.vertical_class, self.horizontal_class = (ClassBias(self.classes, 2 * self.width) for _ in range(2))
         self.drop = nn.Dropout(self.dropout)
 
-    def above(self, vertical: Features, labels: Labels | None, place: Place | None) -> tuple[Features, Features]:
-        """Returns the vertical stack's next features, and what the horizontal stack is told."""
-        x = self.vertical(vertical, place)
+    def vertical_step(self, x: Features, labels: Labels | None, position: Position | None) -> tuple[Features, Features]:
+        """Returns the vertical stack's next features, and its input to the horizontal stack."""
+        x = self.vertical(x, position)
         return gate(x + self.vertical_class(labels)), self.link(x)
 
-    def across(
-        self, horizontal: Features, above: Features, labels: Labels | None, train: bool, place: Place | None
+    def horizontal_step(
+        self, x: Features, link: Features, labels: Labels | None, train: bool, position: Position | None
     ) -> Features:
         """Returns the horizontal stack's next features."""
-        x = gate(self.horizontal(horizontal, place) + above + self.horizontal_class(labels))
-        x = self.output(self.drop(x, deterministic=not train))
-        return x if self.first else horizontal + x
+        y = gate(self.horizontal(x, position) + link + self.horizontal_class(labels))
+        y = self.output(self.drop(y, deterministic=not train))
+        return y if self.first else x + y
 
 
 class GatedPixelCNN(nn.Module):
-    """Layers of two stacks and a softmax a value.
+    """Layers of two stacks and a softmax over the levels.
+
+    The attributes from `layers` to `dropout` are those of `pixel_model.Architecture`.
 
     Attributes:
-      levels: of a value.
-      classes: that every layer is told; None: none.
-      layers: their number.
-      width: features of each stack.
-      first_kernel: of the first layer.
-      kernel: of the others.
-      head: features of the last hidden layer.
-      dropout: share of features dropped while training.
+      levels: number of values of a pixel and channel.
+      classes: number of classes that the network is conditioned on, or None.
       channels: of the image.
     """
 
@@ -112,29 +111,29 @@ class GatedPixelCNN(nn.Module):
         self, images: Float[Array, "batch height width channels"], labels: Labels | None = None, train: bool = False
     ) -> Float[Array, "batch height width channels levels"]:
         """Returns logits of all pixels."""
-        return self.across(images, labels, self.above(images, labels), train=train)
+        return self.logits(images, labels, self.context(images, labels), train=train)
 
-    def above(self, images: Features, labels: Labels | None, place: Place | None = None) -> list[Features]:
-        """Returns what each layer of the vertical stack tells the horizontal one, everywhere or in one row."""
-        # Moved down by a row: each place sees the rows above its own.
-        x, told = jnp.pad(2 * images - 1, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1], []
+    def context(self, images: Features, labels: Labels | None, position: Position | None = None) -> list[Features]:
+        """Returns the vertical stack's inputs to the horizontal one, everywhere or in one row."""
+        # Shifted down by a row: each pixel sees the rows above its own.
+        x, links = jnp.pad(2 * images - 1, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1], []
         for layer in self.stack:
-            x, link = layer.above(x, labels, place)
-            told.append(link)
-        return told
+            x, link = layer.vertical_step(x, labels, position)
+            links.append(link)
+        return links
 
-    def across(
+    def logits(
         self,
         images: Features,
         labels: Labels | None,
-        above: list[Features],
-        place: Place | None = None,
+        context: list[Features],
+        position: Position | None = None,
         train: bool = False,
     ) -> Float[Array, "batch rows columns channels levels"]:
         """Returns logits of all pixels, or of one."""
         x = 2 * images - 1
-        for layer, told in zip(self.stack, above, strict=True):
-            x = layer.across(x, told, labels, train, place)
+        for layer, link in zip(self.stack, context, strict=True):
+            x = layer.horizontal_step(x, link, labels, train, position)
         return self.outputs(x)
 
 
@@ -142,33 +141,22 @@ def recipe(
     shape: tuple[Count, Count, Count],
     levels: Annotated[int, Range(2)] = 256,
     classes: Count | tuple[str, ...] | None = None,
-    layers: Count = 20,
-    width: Count = 384,
-    first_kernel: Count = 7,
-    kernel: Count = 5,
-    head: Count = 1024,
-    dropout: Share = 0.0,
+    architecture: pixel_model.Architecture = PAPER,
     ema: Share = 0.0,
     optimiser: Mapping[str, Any] = {"name": "rmsprop", "learning_rate": 1e-4},
 ) -> Recipe:
-    """Makes a Gated PixelCNN; the depth, width and kernel that are the defaults are the paper's on ImageNet.
+    """Makes a Gated PixelCNN; the default architecture is the paper's for ImageNet.
 
     Args:
       shape: height, width, channels of the images.
-      levels: of a value.
-      classes: how many classes the model is told, or their names; None: it is told none.
-      layers: number of layers.
-      width: features of each stack.
-      first_kernel: height and width of the first layer's kernel.
-      kernel: height and width of the others'.
-      head: features of the last hidden layer.
-      dropout: share of features dropped while training.
-      ema: share of the averaged parameters that each step keeps, (1 + step) / (10 + step) where that is less.
+      levels: number of values of a pixel and channel.
+      classes: number or names of the classes that the model is conditioned on, or None.
+      architecture: sizes of the network.
+      ema: as `pixel_model.make_recipe` takes it.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
       The recipe; its figures are those of `pixel_model.make_recipe`.
     """
-    count = count_classes(classes)
-    net = GatedPixelCNN(levels, count, layers, width, first_kernel, kernel, head, dropout, shape[2])
+    net = GatedPixelCNN(levels, count_classes(classes), **dataclasses.asdict(architecture), channels=shape[2])
     return pixel_model.make_recipe("pixelcnn", net, shape, ema, optimiser)

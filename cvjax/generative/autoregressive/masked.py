@@ -1,9 +1,9 @@
 """Convolutions that see only what comes before: van den Oord et al., Pixel Recurrent Neural Networks, 2016.
 
-Pixels come in rows from the top, each from the left; the channels of a pixel come one after the other, R before G
-before B (arXiv:1601.06759, sections 2.1 and 3.4). Training computes all pixels of an image at once. To draw one, the
-same layers are applied to a piece of it at a time, a pixel or a row: each keeps its inputs in the variable collection
-"cache", as many rows as it sees, written piece by piece, and computes the outputs of the piece alone.
+Pixels come row by row from the top, each row from the left, and the channels of a pixel in the order R, G, B
+(arXiv:1601.06759, sections 2.1 and 3.4). Training computes all pixels of an image at once. Sampling applies the same
+layers to a piece of the image at a time, a pixel or a row. Each layer then keeps the rows of its input that its kernel
+sees in the variable collection "cache", writes the new piece into them and computes the outputs of that piece alone.
 """
 
 from typing import Literal
@@ -19,26 +19,26 @@ from cvjax.ops.convolution import conv
 
 Features = Float[Array, "batch _ _ _"]  # height, width and features of an image or of a piece of it
 Labels = Int[Array, " batch"]
-# Where a piece of an image lies: (row, column) of a pixel, or (row,) of a whole row.
-Place = tuple[int | Int[Array, ""], ...]
+# Of a piece in its image: (row, column) of a pixel, or (row,) of a whole row.
+Position = tuple[int | Int[Array, ""], ...]
 
 
 def channel_mask(
     inputs: int, outputs: int, channels: int, mask: Literal["A", "B"], parts: int = 1
 ) -> Float[np.ndarray, "inputs outputs"]:
-    """Says which features of a pixel may see which features of the same pixel.
+    """Makes the mask between the features of one pixel.
 
-    Features are split evenly into as many groups as the image has channels, in their order.
+    Features are split evenly into one group for each channel of the image, in order.
 
     Args:
       inputs: number of input features.
       outputs: number of output features.
       channels: of the image.
       mask: "A": a group sees the groups before it; "B": its own as well.
-      parts: the outputs are so many blocks one after the other, such as the gates of an LSTM, each split by itself.
+      parts: number of blocks in the outputs, such as the gates of an LSTM, each split into groups by itself.
 
     Returns:
-      1 where the output may see the input, elsewhere 0.
+      1 where the output may see the input, else 0.
     """
     source = np.arange(inputs) * channels // inputs
     target = np.tile(np.arange(outputs // parts) * channels // (outputs // parts), parts)
@@ -49,16 +49,16 @@ def channel_mask(
 def kernel_mask(
     shape: tuple[int, int, int, int], channels: int, mask: Literal["A", "B"], parts: int = 1
 ) -> Float[np.ndarray, "rows width inputs outputs"]:
-    """Says which weights of a kernel, whose last row is the pixel's own, come from before the pixel (figure 2).
+    """Makes the mask of a kernel whose last row is that of the pixel itself (figure 2).
 
     Args:
       shape: of the kernel.
-      channels: of the image.
+      channels: as in `channel_mask`.
       mask: as in `channel_mask`.
       parts: as in `channel_mask`.
 
     Returns:
-      1 where a weight counts, elsewhere 0.
+      1 for the weights of what comes before, else 0.
     """
     allowed = np.ones(shape, np.float32)
     allowed[-1, shape[1] // 2] = channel_mask(*shape[2:], channels, mask, parts)
@@ -67,18 +67,17 @@ def kernel_mask(
 
 
 class MaskedConv(nn.Module):
-    """Convolution that sees only what comes before each pixel; its output has the size of the image.
+    """Convolution that sees only what comes before each pixel; the output has the size of the image.
 
-    Parameters: `kernel` [kh // 2 + 1, kw, inputs, features], the rows of the kernel that are not masked altogether;
-    `bias` [features].
+    Parameters: `kernel` [kh // 2 + 1, kw, inputs, features], without the rows below the pixel; `bias` [features].
 
     Attributes:
       features: number of output features.
-      kernel: height and width of the whole kernel, both odd.
-      mask: "A" or "B" of the paper; None: all of the rows down to the pixel's own, for images moved down by a row.
+      kernel: height and width of the full kernel, both odd.
+      mask: "A" or "B" of the paper; None: all rows down to the pixel's own, for images shifted down by a row.
       channels: of the image.
       parts: as in `channel_mask`.
-      first: the input is the image itself, which is handed over whole when a piece is computed; else it is the piece.
+      first: the input is the image itself, which is passed whole when a piece is computed; else the piece is passed.
     """
 
     features: int
@@ -89,78 +88,78 @@ class MaskedConv(nn.Module):
     first: bool = False
 
     @nn.compact
-    def __call__(self, x: Features, place: Place | None = None) -> Features:
-        """Convolves a whole image, or computes the piece of it at `place`."""
+    def __call__(self, x: Features, position: Position | None = None) -> Features:
+        """Convolves a whole image, or computes the piece of it at a position."""
         if self.kernel[0] % 2 == 0 or self.kernel[1] % 2 == 0:
-            raise UserError(f"config.recipe: a masked convolution has a middle: its kernel is odd, not {self.kernel}.")
+            raise UserError(f"config.recipe: the kernel of a masked convolution has to be odd, not {self.kernel}.")
         above, side = self.kernel[0] // 2, self.kernel[1] // 2
         shape = (above + 1, self.kernel[1], x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         if self.mask:
             kernel = kernel * kernel_mask(shape, self.channels, self.mask, self.parts)
-        if above or side or (self.first and place is not None):
-            x = self._windows(x, place, above, side)
+        if above or side or (self.first and position is not None):
+            x = self._windows(x, position, above, side)
         return conv(x, kernel) + bias
 
-    def _windows(self, x: Array, place: Place | None, above: int, side: int) -> Array:
-        """All that the kernel sees of a whole image or of a piece: zeros outside of the image."""
+    def _windows(self, x: Array, position: Position | None, above: int, side: int) -> Array:
+        """Pads a whole image, or collects what the kernel sees of the piece at a position."""
         around = ((0, 0), (above, 0), (side, side), (0, 0))
-        if place is None:
+        if position is None:
             if not self.first and self.is_mutable_collection("cache"):
                 self.put_variable("cache", "rows", last_rows(jnp.pad(x, around), above + 1))
             return jnp.pad(x, around)
-        row, column = (*place, 0)[:2]
+        row, column = (*position, 0)[:2]
         if self.first:
-            seen = (len(x), above + 1, 2 * side + (x.shape[2] if len(place) == 1 else 1), x.shape[3])
+            seen = (len(x), above + 1, 2 * side + (x.shape[2] if len(position) == 1 else 1), x.shape[3])
             return lax.dynamic_slice(jnp.pad(x, around), (0, row, column, 0), seen)
         rows = write_row(self.get_variable("cache", "rows"), x, row, column + side)
         self.put_variable("cache", "rows", rows)
         return read_rows(rows, row, column, x.shape[2] + 2 * side)
 
 
-# Of each layer's inputs, no more rows are kept than its kernel sees: row r of the image in row r % kept.
+# A cache is a ring buffer of the last rows of a layer's input: row r of the image is in row r % kept.
 
 
 def last_rows(x: Features, kept: int) -> Features:
-    """Keeps the last rows of an image, or of as much of it as is known.
+    """Fills a cache with the last rows of an image.
 
     Args:
-      x: the image below kept - 1 rows of zeros.
-      kept: how many.
+      x: the known part of the image, below kept - 1 rows of zeros.
+      kept: number of rows in the cache.
 
     Returns:
-      The rows, each in its place.
+      The cache.
     """
     return jnp.roll(x[:, -kept:], (x.shape[1] - (kept - 1)) % kept, axis=1)
 
 
 def write_row(rows: Features, piece: Features, row: int | Int[Array, ""], column: int | Int[Array, ""]) -> Features:
-    """Writes a row, or a part of it, over the one that is no longer needed.
+    """Writes a row, or a part of it, over the oldest one.
 
     Args:
-      rows: as `last_rows` keeps them.
-      piece: what is to be written.
+      rows: the cache.
+      piece: the new values.
       row: of the image.
       column: where the piece begins.
 
     Returns:
-      The rows.
+      The cache.
     """
     return lax.dynamic_update_slice(rows, piece, (0, row % rows.shape[1], column, 0))
 
 
 def read_rows(rows: Features, row: int | Int[Array, ""], column: int | Int[Array, ""], width: int) -> Features:
-    """Reads all rows that are kept, in the order of the image.
+    """Reads all rows in the order of the image.
 
     Args:
-      rows: as `last_rows` keeps them.
+      rows: the cache.
       row: the last of them.
-      column: where to begin.
-      width: how many columns to read.
+      column: the first to read.
+      width: number of columns to read.
 
     Returns:
-      As many columns of each row.
+      These columns of each row.
     """
     batch, kept, _, features = rows.shape
     places = [(0, (row + 1 + index) % kept, column, 0) for index in range(kept)]
@@ -168,10 +167,10 @@ def read_rows(rows: Features, row: int | Int[Array, ""], column: int | Int[Array
 
 
 class ClassBias(nn.Module):
-    """A bias a class and feature: how a layer is told the class of its image.
+    """A bias for each class and feature.
 
     Attributes:
-      classes: how many there are; None: nothing is added.
+      classes: number of classes; None: nothing is added.
       features: of the layer.
     """
 
@@ -187,11 +186,11 @@ class ClassBias(nn.Module):
 
 
 class Head(nn.Module):
-    """Two 1 x 1 convolutions behind ReLUs, from features to a distribution a pixel and channel (table 1).
+    """Two 1 x 1 convolutions after ReLUs, from features to a distribution for each pixel and channel (table 1).
 
     Attributes:
       features: between the two.
-      levels: of a channel's values.
+      levels: number of values of a pixel and channel.
       channels: of the image.
     """
 

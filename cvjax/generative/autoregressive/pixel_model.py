@@ -1,13 +1,13 @@
 """What autoregressive models of pixels share: likelihood, sampling and recipe (van den Oord et al., 2016).
 
 p(image) is the product of p(value | all values before) in raster order, R before G before B (arXiv:1601.06759,
-equations 1 and 2), each a softmax over the levels of a value. A network is a Linen module that gives the logits of all
-values at once, `net(images, labels, train)`, and those of one pixel of an image under way by two methods:
+equations 1 and 2), each a softmax over the levels of a value. A network is a Linen module that computes the logits of
+all values at once, `net(images, labels, train)`, and for sampling those of one pixel, in two steps:
 
-    net.above(images, labels, (row,))                   what the rows above tell the pixels of a row, before the first
-    net.across(images, labels, above, (row, column))    logits of one pixel, which is told its part of that
+    net.context(images, labels, (row,))                    from the rows above, once for all pixels of a row
+    net.logits(images, labels, context, (row, column))     from its part of the context, and the pixels to its left
 
-These read and write the variable collection "cache", which a call of the first kind fills where it is mutable.
+Both use the variable collection "cache", which a call for all values fills where the collection is mutable.
 """
 
 import dataclasses
@@ -26,20 +26,43 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Pictures, Recipe, State, advance, check_images, descend, start, variables
+from cvjax.signature import Count, Share
 
 Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch height width channels levels"]
 Labels = Int[Array, " batch"]
 
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """Sizes of an autoregressive network.
+
+    Attributes:
+      layers: number of residual blocks, gated layers or recurrent layers.
+      width: number of their features.
+      first_kernel: height and width of the first layer's kernel.
+      kernel: height and width of the other layers' kernels; of recurrent layers, the width.
+      head: features of the last hidden layer.
+      dropout: share of hidden features dropped while training.
+    """
+
+    layers: Count = 15
+    width: Count = 128
+    first_kernel: Count = 7
+    kernel: Count = 3
+    head: Count = 1024
+    dropout: Share = 0.0
+
+
 # --- likelihood ---------------------------------------------------------------------------------------------------
 
 
 def quantise(images: Images, levels: int) -> Int[Array, "batch height width channels"]:
-    """Rounds images to their levels.
+    """Rounds images to levels.
 
     Args:
       images: in [0, 1].
-      levels: of a value.
+      levels: number of values of a pixel and channel.
 
     Returns:
       Whole numbers from 0 to levels - 1.
@@ -48,28 +71,28 @@ def quantise(images: Images, levels: int) -> Int[Array, "batch height width chan
 
 
 def log_likelihood(logits: Logits, images: Images) -> Images:
-    """Computes log p of each value given all before, in nats; over an image they sum to its log-likelihood.
+    """Computes log p of each value given all before, in nats.
 
     Args:
       logits: of each value's levels.
       images: in [0, 1].
 
     Returns:
-      One a value.
+      One number a value; over an image they sum to its log-likelihood.
     """
     index = quantise(images, logits.shape[-1])
     return jnp.take_along_axis(jax.nn.log_softmax(logits), index[..., None], axis=-1)[..., 0]
 
 
 def bits_per_dim(logits: Logits, images: Images) -> Float[Array, " batch"]:
-    """Computes the negative log-likelihood of each image in bits, by the number of its values.
+    """Computes the negative log-likelihood of each image in bits, divided by the number of its values.
 
     Args:
       logits: of each value's levels.
       images: in [0, 1].
 
     Returns:
-      One an image: log2(levels) for a uniform model.
+      One number an image: log2(levels) for a uniform model.
     """
     return -log_likelihood(logits, images).mean(axis=(1, 2, 3)) / math.log(2)
 
@@ -77,23 +100,23 @@ def bits_per_dim(logits: Logits, images: Images) -> Float[Array, " batch"]:
 def likeliest_class(
     apply: Callable[[Images, Labels], Logits], images: Images, classes: int, rows: int | None = None
 ) -> Labels:
-    """Finds by Bayes' rule, all classes being as frequent, the class of each image from its upper rows.
+    """Classifies images from their upper rows by Bayes' rule, with equally frequent classes.
 
     Args:
       apply: (images, labels) -> logits of a class-conditional model.
       images: in [0, 1].
-      classes: how many there are.
-      rows: how many rows are known; all by default.
+      classes: number of classes.
+      rows: number of known rows; all by default.
 
     Returns:
-      The class under which those are likeliest.
+      The class under which the known rows of each image are likeliest.
     """
 
-    def known(label):
+    def log_likelihood_of_rows(label):
         logits = apply(images, jnp.full(len(images), label))
         return log_likelihood(logits, images)[:, :rows].sum(axis=(1, 2, 3))
 
-    return lax.map(known, jnp.arange(classes)).argmax(axis=0).astype(jnp.int32)
+    return lax.map(log_likelihood_of_rows, jnp.arange(classes)).argmax(axis=0).astype(jnp.int32)
 
 
 # --- sampling -----------------------------------------------------------------------------------------------------
@@ -102,14 +125,14 @@ def likeliest_class(
 def draw_value(
     key: Key[Array, ""], index: int | Int[Array, ""], logits: Float[Array, "batch levels"]
 ) -> Float[Array, " batch"]:
-    """Draws a value of each image by the Gumbel-max trick, with noise that depends on the value's place alone.
+    """Draws one value of each image by the Gumbel-max trick.
 
-    So two ways to the same logits, equal but for rounding, draw the same levels.
+    The noise depends on the key and the index alone, so two ways to compute the same logits draw the same levels.
 
     Args:
       key: of the images.
-      index: which of an image's values, in order.
-      logits: of its levels.
+      index: of the value in its image, in raster order.
+      logits: of the value's levels.
 
     Returns:
       Values in [0, 1].
@@ -119,13 +142,13 @@ def draw_value(
 
 
 def sample_naively(key: Key[Array, ""], apply: Callable[[Images], Logits], images: Images, rows: int = 0) -> Images:
-    """Draws images value by value, each from the logits of whole images: what `sample` does, by definition.
+    """Draws images value by value, each from the logits of whole images; `sample` draws the same.
 
     Args:
       key: of the draws.
       apply: images -> logits.
       images: in [0, 1]; their first rows are kept.
-      rows: how many rows are kept.
+      rows: number of rows to keep.
 
     Returns:
       Images in [0, 1].
@@ -143,19 +166,19 @@ def sample_naively(key: Key[Array, ""], apply: Callable[[Images], Logits], image
 def sample(
     key: Key[Array, ""], net: nn.Module, params: PyTree, images: Images, labels: Labels | None = None, rows: int = 0
 ) -> Images:
-    """Draws images value by value, computing what each draw changes and no more; jit it.
+    """Draws images value by value with cached activations; jit it.
 
-    Of what the layers made of the values before, each keeps the rows that it sees. The levels are those that
-    `sample_naively` draws: their logits are sums in another order, in float32 the same to 1e-5 or better, and a draw in
-    100,000 or fewer is so near to a tie that it could differ.
+    Each layer caches the rows of its input that its kernel sees. The levels are those of `sample_naively`: the logits
+    are sums in another order, equal to 1e-5 in float32, so that fewer than one draw in 100,000 is close enough to a tie
+    to differ.
 
     Args:
       key: of the draws.
-      net: as the module's docstring has it.
+      net: as in the module's docstring.
       params: of the network.
       images: in [0, 1]; their first rows are kept.
       labels: of the images, for class-conditional networks.
-      rows: how many rows are kept.
+      rows: number of rows to keep.
 
     Returns:
       Images in [0, 1].
@@ -172,13 +195,13 @@ def sample(
 
     def draw_row(row, carry):
         images, cache = carry
-        above, cache = call("above", cache, images, labels, (row,))
+        context, cache = call("context", cache, images, labels, (row,))
 
         def draw(index, carry):
             images, cache = carry
             column, channel = index // channels, index % channels
-            told = jax.tree.map(lambda wide: lax.dynamic_slice_in_dim(wide, column, 1, axis=2), above)
-            logits, cache = call("across", cache, images, labels, told, (row, column))
+            part = jax.tree.map(lambda wide: lax.dynamic_slice_in_dim(wide, column, 1, axis=2), context)
+            logits, cache = call("logits", cache, images, labels, part, (row, column))
             value = draw_value(key, row * width * channels + index, logits[:, 0, 0, channel])
             return images.at[:, row, column, channel].set(value), cache
 
@@ -192,15 +215,7 @@ def sample(
 
 @dataclasses.dataclass(frozen=True)
 class PixelModel:
-    """An autoregressive network that learns by likelihood, is averaged, and draws, completes and is judged.
-
-    Attributes:
-      name: of its entry in the state's parameters.
-      net: as the module's docstring has it, with the attributes `levels` and `classes`.
-      shape: height, width, channels of the images.
-      ema: share of the averaged parameters that each step keeps.
-      tx: the optimiser.
-    """
+    """The recipe's functions; its attributes are the arguments of `make_recipe`, with the optimiser built."""
 
     name: str
     net: nn.Module
@@ -215,15 +230,15 @@ class PixelModel:
 
     @property
     def sample_inputs(self) -> tuple[str, ...]:
-        """Returns what `sample` reads beside the count."""
+        """Returns the inputs of `sample` beside the count."""
         return ("label",) if self.net.classes else ()
 
-    def snap(self, images: Images) -> Images:
-        """Rounds to the levels: what is told of the values before may be no finer than what they count as."""
+    def quantised(self, images: Images) -> Images:
+        """Rounds images to the levels: the network must not see finer values than those that the likelihood is of."""
         return quantise(images, self.net.levels) / (self.net.levels - 1)
 
     def labels(self, batch: Batch) -> Labels | None:
-        """Returns what the network is told of a batch."""
+        """Returns the labels of a batch, for class-conditional networks."""
         return batch["label"] if self.net.classes else None
 
     def bits(self, params: PyTree, images: Images, labels: Labels | None, **options: Any) -> Float[Array, " batch"]:
@@ -231,14 +246,14 @@ class PixelModel:
         return bits_per_dim(self.net.apply({"params": params}, images, labels, **options), images)
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
-        """Makes parameters and their average."""
+        """Initialises the network, its optimiser and its average."""
         check_images(batch, self.shape)
         networks = {self.name: self.net.init(key, batch["image"], self.labels(batch))}
         return start(networks, {self.name: self.tx.init(networks[self.name]["params"])}, averaged=(self.name,))
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes one step down the bits per dimension."""
-        images, labels, name = self.snap(batch["image"]), self.labels(batch), self.name
+        images, labels, name = self.quantised(batch["image"]), self.labels(batch), self.name
 
         def loss_fn(params):
             return self.bits(params, images, labels, train=True, rngs={"dropout": key}).mean(), None
@@ -250,13 +265,13 @@ class PixelModel:
     def draw(
         self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None = None, rows: int = 0
     ) -> Images:
-        """Draws what is below the first rows of images, by the averaged parameters."""
+        """Draws all rows of images but the first."""
         return sample(key, self.net, variables(state, self.name)["params"], images, labels, rows)
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames="rows")
     def complete(self, key: Key[Array, ""], state: State, images: Images, rows: int) -> Images:
-        """Draws the same of whichever class the images are likeliest."""
-        images, labels = self.snap(images), None
+        """Draws all rows of images but the first, of the class under which those are likeliest."""
+        images, labels = self.quantised(images), None
         if self.net.classes:
 
             def apply(images, labels):
@@ -266,20 +281,20 @@ class PixelModel:
         return self.draw(key, state, images, labels, rows=rows)
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
-        """Computes the bits per dimension of held-out images and of samples, one of the class of each."""
-        images, labels = self.snap(batch["image"]), self.labels(batch)
+        """Computes the bits per dimension of the images and of samples, one of each image's class."""
+        images, labels = self.quantised(batch["image"]), self.labels(batch)
         params = variables(state, self.name)["params"]
         samples = self.draw(key, state, jnp.zeros_like(images), labels)
         return {"bits": self.bits(params, images, labels), "sample_bits": self.bits(params, samples, labels)}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes bits_per_dim, sample_bits_per_dim of the model's own samples, and sample_gap between the two."""
+        """Averages the bits per dimension."""
         rows = [outputs for _, outputs in rows]
         held_out, own = (float(np.concatenate([r[name] for r in rows]).mean()) for name in ("bits", "sample_bits"))
         return {"bits_per_dim": held_out, "sample_bits_per_dim": own, "sample_gap": abs(own - held_out)}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws a square of samples, a row a class, and lower halves to images whose upper halves are known."""
+        """Draws samples, a class in each row, and completions of images from their upper halves."""
         draw_key, complete_key = jax.random.split(key)
         half, whole = self.shape[0] // 2, batch["image"][:8, None]
         completed = self.complete(complete_key, state, jnp.repeat(batch["image"][:8], 6, axis=0), rows=half)
@@ -303,16 +318,17 @@ class PixelModel:
 
 
 def make_recipe(name: str, net: nn.Module, shape: Sequence[int], ema: float, optimiser: Mapping[str, Any]) -> Recipe:
-    """Makes the recipe of an autoregressive network.
+    """Makes the recipe of an autoregressive network, trained by maximum likelihood.
 
     Args:
-      name: as `PixelModel` has it, and so are what follows, except that the optimiser is to be built.
-      net: the network.
+      name: of the network in the state.
+      net: as in the module's docstring, with the attributes `levels` and `classes`.
       shape: height, width, channels of the images.
-      ema: share of the averaged parameters that each step keeps.
+      ema: share of the averaged network that each step keeps; (1 + step) / (10 + step) at first, where that is less.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
-      The recipe. Its figures are those of `PixelModel.score`.
+      The recipe. Its figures are bits_per_dim of the evaluation split, sample_bits_per_dim of the model's own samples,
+      and sample_gap, the difference of the two.
     """
     return Recipe.of(PixelModel(name, net, tuple(shape), ema, optim.build(optimiser)))

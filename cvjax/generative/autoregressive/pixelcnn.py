@@ -4,6 +4,7 @@ Masked convolutions in residual blocks predict each value of an image from those
 kernels leave a blind spot: pixels above, to the right, that no number of layers reaches (`gated_pixelcnn` has none).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,8 +13,10 @@ from jaxtyping import Array, Float
 
 from cvjax.core import Recipe, count_classes
 from cvjax.generative.autoregressive import pixel_model
-from cvjax.generative.autoregressive.masked import ClassBias, Features, Head, Labels, MaskedConv, Place
+from cvjax.generative.autoregressive.masked import ClassBias, Features, Head, Labels, MaskedConv, Position
 from cvjax.signature import Count, Range, Share
+
+PAPER = pixel_model.Architecture(layers=15, width=128, kernel=3)  # for CIFAR-10
 
 
 class ResidualBlock(nn.Module):
@@ -23,7 +26,7 @@ class ResidualBlock(nn.Module):
       width: features of the masked convolution.
       kernel: its height and width.
       channels: of the image.
-      classes: that the block is told; None: none.
+      classes: number of classes that the block is conditioned on, or None.
       dropout: share of the masked convolution's features dropped while training.
     """
 
@@ -34,27 +37,23 @@ class ResidualBlock(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x: Features, labels: Labels | None, train: bool, place: Place | None) -> Features:
-        """Returns the sum of the input and what the block makes of it."""
+    def __call__(self, x: Features, labels: Labels | None, train: bool, position: Position | None) -> Features:
+        """Adds the block's output to its input."""
         y = MaskedConv(self.width, (1, 1), channels=self.channels)(nn.relu(x))
-        y = MaskedConv(self.width, (self.kernel, self.kernel), channels=self.channels)(nn.relu(y), place)
+        y = MaskedConv(self.width, (self.kernel, self.kernel), channels=self.channels)(nn.relu(y), position)
         y = nn.relu(y + ClassBias(self.classes, self.width)(labels))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
         return x + MaskedConv(x.shape[-1], (1, 1), channels=self.channels)(y)
 
 
 class PixelCNN(nn.Module):
-    """A masked convolution of mask A, residual blocks of mask B and a softmax a value (table 1).
+    """A masked convolution of mask A, residual blocks of mask B and a softmax over the levels (table 1).
+
+    The last six attributes are those of `pixel_model.Architecture`. Blocks are connected by 2 * width features.
 
     Attributes:
-      levels: of a value.
-      classes: that every layer is told; None: none.
-      layers: number of residual blocks.
-      width: features of a block's masked convolution; twice as many lead from block to block.
-      first_kernel: height and width of the first convolution.
-      kernel: of the blocks' masked convolutions.
-      head: features of the last hidden layer.
-      dropout: share of features dropped while training.
+      levels: number of values of a pixel and channel.
+      classes: number of classes that the network is conditioned on, or None.
     """
 
     levels: int
@@ -72,58 +71,48 @@ class PixelCNN(nn.Module):
         images: Float[Array, "batch height width channels"],
         labels: Labels | None = None,
         train: bool = False,
-        place: Place | None = None,
+        position: Position | None = None,
     ) -> Float[Array, "batch rows columns channels levels"]:
-        """Returns logits of all pixels, or of the one at `place`."""
+        """Returns logits of all pixels, or of the one at a position."""
         channels = images.shape[-1]
         first = MaskedConv(2 * self.width, (self.first_kernel,) * 2, "A", channels, first=True)
-        x = first(2 * images - 1, place) + ClassBias(self.classes, 2 * self.width)(labels)
+        x = first(2 * images - 1, position) + ClassBias(self.classes, 2 * self.width)(labels)
         for _ in range(self.layers):
-            x = ResidualBlock(self.width, self.kernel, channels, self.classes, self.dropout)(x, labels, train, place)
+            block = ResidualBlock(self.width, self.kernel, channels, self.classes, self.dropout)
+            x = block(x, labels, train, position)
         return Head(self.head, self.levels, channels)(x)
 
-    def above(self, images: Features, labels: Labels | None, place: Place) -> tuple[()]:
-        """Nothing is computed a row at a time; see `cvjax.generative.autoregressive.pixel_model`."""
+    def context(self, images: Features, labels: Labels | None, position: Position) -> tuple[()]:
+        """Returns nothing: all is computed pixel by pixel."""
         return ()
 
-    def across(
-        self, images: Features, labels: Labels | None, above: tuple[()], place: Place
+    def logits(
+        self, images: Features, labels: Labels | None, context: tuple[()], position: Position
     ) -> Float[Array, "batch 1 1 channels levels"]:
-        """Returns logits of one pixel; see `cvjax.generative.autoregressive.pixel_model`."""
-        return self(images, labels, place=place)
+        """Returns logits of one pixel."""
+        return self(images, labels, position=position)
 
 
 def recipe(
     shape: tuple[Count, Count, Count],
     levels: Annotated[int, Range(2)] = 256,
     classes: Count | tuple[str, ...] | None = None,
-    layers: Count = 15,
-    width: Count = 128,
-    first_kernel: Count = 7,
-    kernel: Count = 3,
-    head: Count = 1024,
-    dropout: Share = 0.0,
+    architecture: pixel_model.Architecture = PAPER,
     ema: Share = 0.0,
     optimiser: Mapping[str, Any] = {"name": "rmsprop", "learning_rate": 1e-4},
 ) -> Recipe:
-    """Makes a PixelCNN; the sizes that are the defaults are the paper's on CIFAR-10.
+    """Makes a PixelCNN; the default architecture is the paper's for CIFAR-10.
 
     Args:
       shape: height, width, channels of the images.
-      levels: of a value.
-      classes: how many classes the model is told, or their names; None: it is told none.
-      layers: number of residual blocks.
-      width: features of their masked convolutions.
-      first_kernel: height and width of the first convolution.
-      kernel: height and width of the others.
-      head: features of the last hidden layer.
-      dropout: share of the blocks' features dropped while training.
-      ema: share of the averaged parameters that each step keeps, (1 + step) / (10 + step) where that is less.
+      levels: number of values of a pixel and channel.
+      classes: number or names of the classes that the model is conditioned on, or None.
+      architecture: sizes of the network.
+      ema: as `pixel_model.make_recipe` takes it.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
       The recipe; its figures are those of `pixel_model.make_recipe`.
     """
-    count = count_classes(classes)
-    net = PixelCNN(levels, count, layers, width, first_kernel, kernel, head, dropout)
+    net = PixelCNN(levels, count_classes(classes), **dataclasses.asdict(architecture))
     return pixel_model.make_recipe("pixelcnn", net, shape, ema, optimiser)

@@ -1,9 +1,10 @@
 """Row LSTM: van den Oord, Kalchbrenner & Kavukcuoglu, Pixel Recurrent Neural Networks, 2016 (arXiv:1601.06759).
 
-A convolutional LSTM that goes down the rows of an image: the state of a row comes from that of the row above, by a
+A convolutional LSTM goes down the rows of an image: the state of a row comes from that of the row above, by a
 convolution along it, and from the row itself, by a masked one. A pixel sees a triangle above it, and to its left.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,11 +15,13 @@ from jaxtyping import Array, Float
 
 from cvjax.core import Recipe, count_classes
 from cvjax.generative.autoregressive import pixel_model
-from cvjax.generative.autoregressive.masked import ClassBias, Features, Head, Labels, MaskedConv, Place, write_row
+from cvjax.generative.autoregressive.masked import ClassBias, Features, Head, Labels, MaskedConv, Position, write_row
 from cvjax.signature import Count, Range, Share
 
-# What the row above gives to the gates of a row, and its cell state.
-Above = tuple[Float[Array, "batch _ _ gates"], Float[Array, "batch _ _ width"]]
+# The contribution of the row above to the gates of a row, and its cell state.
+Context = tuple[Float[Array, "batch _ _ gates"], Float[Array, "batch _ _ width"]]
+
+PAPER = pixel_model.Architecture(layers=12, width=128, kernel=3)  # for CIFAR-10
 
 
 def lstm_step(
@@ -27,7 +30,7 @@ def lstm_step(
     """Computes an LSTM's new state (equation 3).
 
     Args:
-      gates: output, forget and input gates and content, as many features each, before their non-linearities.
+      gates: output, forget and input gates and content, one after the other, before their non-linearities.
       cell: the cell state before.
 
     Returns:
@@ -59,36 +62,36 @@ class RowLSTM(nn.Module):
         shape = (self.kernel, self.width, 4 * self.width)
         self.state_to_state = self.param("kernel", nn.initializers.lecun_normal(), shape)
 
-    def _from_above(self, hidden: Array) -> Array:
-        """A convolution along a row, as a matrix product: in a loop on CPU, XLA's own is a hundred times slower."""
+    def _convolve(self, hidden: Array) -> Array:
+        """Convolves along a row by a matrix product: in a loop on CPU, XLA's convolution is a hundred times slower."""
         side, width = self.kernel // 2, hidden.shape[2]
         padded = jnp.pad(hidden, ((0, 0), (0, 0), (side, side), (0, 0)))
         seen = jnp.concatenate([padded[:, :, tap : tap + width] for tap in range(self.kernel)], axis=-1)
         return seen @ self.state_to_state.reshape(-1, 4 * self.width)
 
-    def above(self) -> Above:
-        """Returns what the row before gives to the next one."""
+    def context(self) -> Context:
+        """Returns the contribution of the cached row to the next one."""
         hidden, cell = jnp.split(self.get_variable("cache", "states"), 2, axis=-1)
-        return self._from_above(hidden), cell
+        return self._convolve(hidden), cell
 
     def __call__(
         self,
         x: Features,
         bias: Float[Array, "batch 1 1 gates"] | float,
-        above: Above | None = None,
-        place: Place | None = None,
+        context: Context | None = None,
+        position: Position | None = None,
     ) -> Features:
-        """Returns the hidden states of all pixels, or of the one at `place`, which is told what is above it."""
-        gates = self.input_to_state(x, place) + bias
-        if place is not None:
-            hidden, cell = lstm_step(gates + above[0], above[1])
+        """Returns the hidden states of all pixels, or of the one at a position, below its part of the context."""
+        gates = self.input_to_state(x, position) + bias
+        if position is not None:
+            hidden, cell = lstm_step(gates + context[0], context[1])
             piece = jnp.concatenate([hidden, cell], axis=-1)
-            states = write_row(self.get_variable("cache", "states"), piece, *place)
+            states = write_row(self.get_variable("cache", "states"), piece, *position)
             self.put_variable("cache", "states", states)
             return hidden
 
         def row(state, gates):
-            state = lstm_step(gates + self._from_above(state[0]), state[1])
+            state = lstm_step(gates + self._convolve(state[0]), state[1])
             return state, jnp.concatenate(state, axis=-1)
 
         start = jnp.zeros((len(x), 1, x.shape[2], self.width), x.dtype)
@@ -101,17 +104,14 @@ class RowLSTM(nn.Module):
 
 
 class PixelRNN(nn.Module):
-    """A masked convolution, residual Row LSTM layers and a softmax a value (table 1, figure 5).
+    """A masked convolution, residual Row LSTM layers and a softmax over the levels (table 1, figure 5).
+
+    The attributes from `layers` to `dropout` are those of `pixel_model.Architecture`. Layers are connected by 2 * width
+    features.
 
     Attributes:
-      levels: of a value.
-      classes: that every layer is told; None: none.
-      layers: number of recurrent layers.
-      width: features of their hidden states; twice as many lead from layer to layer.
-      first_kernel: height and width of the first convolution.
-      kernel: width of the recurrent layers' convolutions.
-      head: features of the last hidden layer.
-      dropout: share of hidden features dropped while training.
+      levels: number of values of a pixel and channel.
+      classes: number of classes that the network is conditioned on, or None.
       channels: of the image.
     """
 
@@ -140,24 +140,24 @@ class PixelRNN(nn.Module):
         self, images: Float[Array, "batch height width channels"], labels: Labels | None = None, train: bool = False
     ) -> Float[Array, "batch height width channels levels"]:
         """Returns logits of all pixels."""
-        return self.across(images, labels, [None] * self.layers, train=train)
+        return self.logits(images, labels, [None] * self.layers, train=train)
 
-    def above(self, images: Features, labels: Labels | None, place: Place) -> list[Above]:
-        """Returns what the row above tells each layer; see `cvjax.generative.autoregressive.pixel_model`."""
-        return [layer.above() for layer in self.recurrent]
+    def context(self, images: Features, labels: Labels | None, position: Position) -> list[Context]:
+        """Returns the contribution of the row above to each layer."""
+        return [layer.context() for layer in self.recurrent]
 
-    def across(
+    def logits(
         self,
         images: Features,
         labels: Labels | None,
-        above: list[Above] | list[None],
-        place: Place | None = None,
+        context: list[Context] | list[None],
+        position: Position | None = None,
         train: bool = False,
     ) -> Float[Array, "batch rows columns channels levels"]:
         """Returns logits of all pixels, or of one."""
-        x = self.first(2 * images - 1, place) + self.first_class(labels)
-        for layer, bias, widen, told in zip(self.recurrent, self.gates_class, self.widen, above, strict=True):
-            hidden = layer(x, bias(labels), told, place)
+        x = self.first(2 * images - 1, position) + self.first_class(labels)
+        for layer, bias, widen, above in zip(self.recurrent, self.gates_class, self.widen, context, strict=True):
+            hidden = layer(x, bias(labels), above, position)
             x = x + widen(self.drop(hidden, deterministic=not train))
         return self.outputs(x)
 
@@ -166,33 +166,22 @@ def recipe(
     shape: tuple[Count, Count, Count],
     levels: Annotated[int, Range(2)] = 256,
     classes: Count | tuple[str, ...] | None = None,
-    layers: Count = 12,
-    width: Count = 128,
-    first_kernel: Count = 7,
-    kernel: Count = 3,
-    head: Count = 1024,
-    dropout: Share = 0.0,
+    architecture: pixel_model.Architecture = PAPER,
     ema: Share = 0.0,
     optimiser: Mapping[str, Any] = {"name": "rmsprop", "learning_rate": 1e-4},
 ) -> Recipe:
-    """Makes a PixelRNN of Row LSTMs; the sizes that are the defaults are the paper's on CIFAR-10.
+    """Makes a PixelRNN of Row LSTMs; the default architecture is the paper's for CIFAR-10.
 
     Args:
       shape: height, width, channels of the images.
-      levels: of a value.
-      classes: how many classes the model is told, or their names; None: it is told none.
-      layers: number of recurrent layers.
-      width: features of their hidden states.
-      first_kernel: height and width of the first convolution.
-      kernel: width of the recurrent layers' convolutions.
-      head: features of the last hidden layer.
-      dropout: share of the hidden features dropped while training.
-      ema: share of the averaged parameters that each step keeps, (1 + step) / (10 + step) where that is less.
+      levels: number of values of a pixel and channel.
+      classes: number or names of the classes that the model is conditioned on, or None.
+      architecture: sizes of the network.
+      ema: as `pixel_model.make_recipe` takes it.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
       The recipe; its figures are those of `pixel_model.make_recipe`.
     """
-    count = count_classes(classes)
-    net = PixelRNN(levels, count, layers, width, first_kernel, kernel, head, dropout, shape[2])
+    net = PixelRNN(levels, count_classes(classes), **dataclasses.asdict(architecture), channels=shape[2])
     return pixel_model.make_recipe("pixelrnn", net, shape, ema, optimiser)

@@ -103,11 +103,11 @@ def test_cached_logits_are_those_of_whole_images(name):
             )
             return outputs, changed["cache"]
 
-        above, cache = call("above", cache, (row,))
+        context, cache = call("context", cache, (row,))
 
         def pixel(cache, column):
-            told = jax.tree.map(lambda wide: wide[:, :, column][:, :, None], above)
-            logits, cache = call("across", cache, told, (row, column))
+            part = jax.tree.map(lambda wide: wide[:, :, column][:, :, None], context)
+            logits, cache = call("logits", cache, part, (row, column))
             return cache, logits[:, 0, 0]
 
         return jax.lax.scan(pixel, cache, jnp.arange(shape[1]))

@@ -10,7 +10,8 @@ import pytest
 from cvjax import data
 from cvjax.generative.autoregressive import pixel_model, pixelcnn
 
-SMALL = dict(shape=(8, 8, 1), levels=17, layers=1, width=8, first_kernel=3, head=8, dropout=0.1, ema=0.5)
+ARCHITECTURE = pixel_model.Architecture(layers=1, width=8, first_kernel=3, head=8, dropout=0.1)
+SMALL = dict(shape=(8, 8, 1), levels=17, architecture=ARCHITECTURE, ema=0.5)
 
 
 @pytest.fixture(scope="module")
