@@ -11,7 +11,7 @@ from PIL import Image
 from cvjax import config as experiments
 from cvjax import data, fit, sharding
 from cvjax.compiled import Compiled
-from cvjax.core import Recipe, State
+from cvjax.core import Recipe, start
 from cvjax.errors import UserError
 
 RANDOM = (dict(op="random_shift", pixels=1), dict(op="rotate", degrees=20.0))
@@ -135,9 +135,9 @@ def test_evaluation_counts_each_example_of_both_once(photos, longer):
         raise AssertionError
 
     mesh = sharding.make_mesh({"data": 1}, jax.devices()[:1])
-    state = State(step=jax.numpy.int32(0), params={}, opt={}, extra={})
+    state = start({}, {})
     compiled = Compiled(unused, unused, eval_step, state, 0.0, 0.0)
-    figures = fit.evaluate(Recipe(unused, unused, unused, score, unused), compiled, state, loaded, mesh)
+    figures = fit.evaluate(Recipe({}, unused, unused, eval_step, score, unused), compiled, state, loaded, mesh)
     assert figures["count"] == counts["first"]
     assert figures["also_count"] == 7
     assert figures["level"] == pytest.approx(data.arrays("digits", "test")["image"][: counts["first"]].mean(), rel=1e-5)
@@ -162,7 +162,7 @@ def test_a_mistake_in_it_is_named(also, message):
 
 def test_a_config_has_every_key_of_the_second_source(photos):
     settings = dict(name="digits", also=dict(folder=photos))
-    config = experiments.experiment("generative.vae", recipe=dict(shape=(8, 8, 1)), data=settings)
+    config = experiments.experiment("generative.autoencoders.vae", recipe=dict(shape=(8, 8, 1)), data=settings)
     config.data.also.train_split = "test"
     config.data.also.max_boxes = None
     experiments.check(config)
