@@ -2,7 +2,7 @@
 
 The paper resizes an image's shorter side to 800 pixels. Here shapes are static: 1024 x 1024 holds as many pixels, and
 an image is padded to a square. From scratch, training takes several times as long (He et al., arXiv:1811.08883);
-`--config.init_from=RUN/resnet` starts from another run's backbone.
+`--config.borrow.resnet=RUN/resnet` starts from another run's backbone.
 
 Paper: Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 Command: python train.py --config=configs/retinanet_coco.py --workdir=runs/retinanet_coco

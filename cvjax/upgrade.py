@@ -15,9 +15,7 @@ SYSTEMS = {
     },
 }
 # config.recipe: {system: {dotted key: the present one}}, None for a key that is gone.
-_DETECTION = {
-    name: f"detection.{name}" for name in ("score_threshold", "iou_threshold", "max_detections", "flip_test")
-}
+_DETECTION = {name: f"detection.{name}" for name in ("score_threshold", "iou_threshold", "max_detections", "flip_test")}
 _WEIGHTS = ("rescore", "object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou")
 _REGION = _DETECTION | {name: f"loss.{name}" for name in _WEIGHTS}
 _SIZES = ("layers", "width", "first_kernel", "kernel", "head", "dropout")

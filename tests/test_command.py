@@ -60,7 +60,8 @@ MISTAKES = {
     "mistyped switch": ([VAE, "--config.recipe.binarise=maybe"], ["--config.recipe.binarise=maybe", "true or false"]),
     "no dashes": ([VAE, "config.steps=1"], ["'config.steps=1' is no flag", "--config.steps=1"]),
     "None where a value is due": ([VAE, "--config.steps=None"], ["config.steps=None", "expected int"]),
-    "init_from nowhere": ([VAE, "--config.init_from=nowhere/encoder"], ["no folder of checkpoints nowhere"]),
+    "borrowed from nowhere": ([VAE, "--config.borrow.encoder=nowhere/encoder"], ["nowhere is not the folder of a run"]),
+    "borrowed for nothing": ([VAE, "--config.borrow.encdr=nowhere/encoder"], ["no network 'encdr'", "'encoder'"]),
     "best by no figure": ([VAE, "--config.checkpoint_best=fid"], ["config.checkpoint_best='fid'", "bits_per_dim"]),
     "half a cluster": ([VAE, "--coordinator=127.0.0.1:1", "--process_count=2"], ["--coordinator", "--process_index"]),
     "no value": ([VAE, "--config.steps"], ["--config.steps", "expected --config.steps=VALUE"]),
@@ -391,5 +392,6 @@ def test_help_lists_the_flags_and_a_configs_keys():
 def test_anchors_are_clustered_for_systems_that_have_them(run):
     wrong = run("cvjax.programs.anchors", "--config=configs/yolo_scenes.py:smoke")
     assert wrong.code == 1 and wrong.said == (
-        "error: config.system='detection.yolo' has no anchors to cluster; detection.yolov2 and detection.yolo9000 have.\n"
+        "error: config.system='detection.yolo' has no anchors to cluster; "
+        "detection.yolov2 and detection.yolo9000 have.\n"
     )

@@ -227,8 +227,8 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(t
 def test_a_loss_that_turns_nan_stops_and_keeps_the_last_finite_checkpoint(tmp_path, monkeypatch):
     original = config.build
 
-    def broken(experiment):
-        recipe = original(experiment)
+    def broken(experiment, networks=None):
+        recipe = original(experiment, networks)
 
         def train_step(state, batch, key):
             state, metrics = recipe.train_step(state, batch, key)
@@ -245,8 +245,8 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_finite_checkpoint(tmp_pa
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     original = config.build
 
-    def broken(experiment):
-        recipe = original(experiment)
+    def broken(experiment, networks=None):
+        recipe = original(experiment, networks)
 
         def train_step(state, batch, key):  # the loss, taken before the update, is finite
             state, metrics = recipe.train_step(state, batch, key)
@@ -261,19 +261,35 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "checkpoints").latest is None
 
 
-def test_a_network_starts_from_another_run(straight, tmp_path):
-    folder, _ = straight
-    fit.fit(smoke(steps=1, init_from=f"{folder}/encoder", seed=5), tmp_path / "b")
-    trained, fresh = params_of(folder).params, params_of(tmp_path / "b").params
+def test_a_network_starts_from_another_run_and_needs_it_no_more(straight, tmp_path):
+    source = shutil.copytree(straight[0], tmp_path / "source")
+    borrowing = smoke(steps=1, borrow={"encoder": f"{source}/encoder"}, seed=5)
+    fit.fit(borrowing, tmp_path / "b")
+    trained, fresh = params_of(source).params, params_of(tmp_path / "b").params
     distance = lambda a, b: max(np.abs(x - y).max() for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))  # noqa: E731
     assert distance(trained["encoder"], fresh["encoder"]) < 2e-3 < distance(trained["decoder"], fresh["decoder"])
-    with pytest.raises(UserError, match="no network 'generator'"):
-        fit.fit(smoke(init_from=f"{folder}/generator"), tmp_path / "c")
-    with pytest.raises(UserError, match="no folder of checkpoints nowhere"):
-        fit.fit(smoke(init_from="nowhere/encoder"), tmp_path / "c")
+    shutil.rmtree(source)
+    borrowing.steps = 2
+    fit.fit(borrowing, tmp_path / "b")
+    assert int(params_of(tmp_path / "b").step) == 2
+
+
+def test_mistakes_in_what_is_borrowed_are_named_before_anything_is_written(straight, tmp_path):
+    folder, _ = straight
+    with pytest.raises(UserError, match=r"no network 'generator'"):
+        fit.fit(smoke(borrow={"encoder": f"{folder}/generator"}), tmp_path / "c")
+    with pytest.raises(UserError, match=r"nowhere is not the folder of a run"):
+        fit.fit(smoke(borrow={"encoder": "nowhere/encoder"}), tmp_path / "c")
     assert not (tmp_path / "c" / "config.json").exists()  # nothing stands in the way of the right command
     with pytest.raises(UserError, match=r"mean.*\(16, 8\) there"):
-        fit.fit(smoke(init_from=f"{folder}/encoder", **{"recipe.latent": 4}), tmp_path / "d")
+        fit.fit(smoke(borrow={"encoder": f"{folder}/encoder"}, **{"recipe.latent": 4}), tmp_path / "d")
+
+
+def test_what_cannot_be_trained_or_judged_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config\.steps=0: must be at least 1"):
+        fit.fit(smoke(steps=0), tmp_path)
+    with pytest.raises(UserError, match=r"there are no features 'digit'. Did you mean 'digits'"):
+        fit.fit(smoke(judge="digit"), tmp_path)
 
 
 def test_a_profile_is_written(tmp_path):

@@ -1,6 +1,5 @@
 """NMS against greedy NMS as a loop in NumPy, with the same IoU in float32, so that nothing needs a tolerance."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
