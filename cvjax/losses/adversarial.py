@@ -32,9 +32,15 @@ def cross_entropy_discriminator_loss(
     Returns:
       Mean over real images + mean over generated images, in nats.
     """
-    labels = jnp.broadcast_to(jnp.asarray(real_label, real_logits.dtype), real_logits.shape)
+    labels = jnp.broadcast_to(_per_image(real_label, real_logits), real_logits.shape)
     real = optax.sigmoid_binary_cross_entropy(real_logits, labels)
     return real.mean() + optax.sigmoid_binary_cross_entropy(fake_logits, jnp.zeros_like(fake_logits)).mean()
+
+
+def _per_image(label: float | Float[Array, "..."], logits: Logits) -> Float[Array, "..."]:
+    """Gives labels, one for all images or one each, as many axes as the logits."""
+    label = jnp.asarray(label, logits.dtype)
+    return label.reshape(*label.shape, *[1] * (logits.ndim - label.ndim)) if label.ndim else label
 
 
 def cross_entropy_generator_loss(fake_logits: Logits, saturating: bool = False) -> Float[Array, ""]:
@@ -67,7 +73,10 @@ def least_squares_discriminator_loss(
     Returns:
       Half the mean over real images + half the mean over generated images.
     """
-    return (jnp.square(real_logits - real_label).mean() + jnp.square(fake_logits - fake_label).mean()) / 2
+    return (
+        jnp.square(real_logits - _per_image(real_label, real_logits)).mean()
+        + jnp.square(fake_logits - fake_label).mean()
+    ) / 2
 
 
 def least_squares_generator_loss(fake_logits: Logits, target: float = 1.0) -> Float[Array, ""]:

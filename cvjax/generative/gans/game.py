@@ -6,8 +6,8 @@ then of the generator: `Game.train_step`. A system's file has its networks and h
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -19,123 +19,15 @@ from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Pictures, Recipe, State, check_images, descend, variables
 from cvjax.errors import UserError
 from cvjax.generative.gans.sampling import Sampler
-from cvjax.losses import adversarial as losses
+from cvjax.losses import adversarial
+from cvjax.losses.strategies import Training
 from cvjax.metrics import digits
-from cvjax.signature import Count, Range, Share
+from cvjax.nets.players import Player, advance, get_player, train_apply
 
 Loss = Literal["cross_entropy", "least_squares", "wasserstein", "hinge"]
 Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, " batch"]
 Labels = Int[Array, " batch"] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """The strategies of training, `config.recipe.training` of every GAN.
-
-    Attributes:
-      real_label: what the discriminator is to say of real images, or (low, high) for a number drawn for each of them;
-        below 1 it is one-sided smoothing (Salimans et al., 2016, arXiv:1606.03498). Only where the loss has labels.
-      saturating: the generator minimises log(1 - D(G(z))) in place of -log D(G(z)); cross-entropy only.
-      discriminator_steps: of the discriminator in one training step; each sees its own part of the batch.
-      generator_steps: of the generator in one training step; each sees as many latents as a discriminator's step does.
-      instance_noise: standard deviation, on images in [0, 1], of the Gaussian noise that is added to whatever the
-        discriminator sees (Sønderby et al., 2017, arXiv:1610.04490); it falls linearly from the first step on.
-      noise_steps: training steps after which there is none any more.
-      ema: share of the averaged generator that each step keeps; (1 + step) / (10 + step) where that is less.
-    """
-
-    real_label: float | tuple[float, float] = 1.0
-    saturating: bool = False
-    discriminator_steps: Count = 1
-    generator_steps: Count = 1
-    instance_noise: Annotated[float, Range(0)] = 0.0
-    noise_steps: Count = 10_000
-    ema: Share = 0.999
-
-    def noise(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Returns the standard deviation of the noise at a step."""
-        return self.instance_noise * (1.0 - jnp.minimum(step / self.noise_steps, 1.0))
-
-    def check(self, loss: str) -> None:
-        """Refuses what a loss cannot use."""
-        if isinstance(self.real_label, tuple) and self.real_label[0] > self.real_label[1]:
-            raise UserError(f"config.recipe.training.real_label={self.real_label}: expected (low, high).")
-        if loss not in losses.LABELLED and self.real_label != 1.0:
-            raise UserError(
-                f"config.recipe.training.real_label={self.real_label}: the {loss} loss has no labels; leave it at 1, "
-                f"or take a loss that has: {', '.join(losses.LABELLED)}."
-            )
-        if loss != "cross_entropy" and self.saturating:
-            raise UserError(
-                f"config.recipe.training.saturating=True: only the cross_entropy loss saturates, not {loss}; leave it "
-                "at False."
-            )
-
-    def losses(self, loss: str) -> tuple[Callable, Callable]:
-        """Returns the discriminator's loss, of (key, real logits, fake logits), and the generator's, of fake logits."""
-        of_discriminator, of_generator = losses.LOSSES[loss]
-
-        def discriminator_loss(key, real_logits, fake_logits):
-            if loss not in losses.LABELLED:
-                return of_discriminator(real_logits, fake_logits)
-            labels = losses.draw_labels(key, len(real_logits), self.real_label)
-            return of_discriminator(real_logits, fake_logits, labels)
-
-        def generator_loss(fake_logits):
-            return of_generator(fake_logits, True) if self.saturating else of_generator(fake_logits)
-
-        return discriminator_loss, generator_loss
-
-
-def train_apply(
-    key: Key[Array, ""],
-    net: nn.Module,
-    params: PyTree,
-    stats: PyTree,
-    *inputs: Float[Array, "..."] | Int[Array, "..."] | None,
-) -> tuple[Float[Array, "batch ..."], PyTree]:
-    """Applies a network as in training.
-
-    Args:
-      key: of dropout.
-      net: the network.
-      params: its parameters.
-      stats: its batch statistics, {} where it has none.
-      *inputs: latents or images, and labels or None.
-
-    Returns:
-      (what it gives, its statistics afterwards).
-    """
-    variables = {"params": params, "batch_stats": stats}
-    outputs, new = net.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-    return outputs, new.get("batch_stats", {})
-
-
-def repeat(step: Callable, carry: PyTree, given: PyTree, count: int) -> tuple[PyTree, PyTree]:
-    """Takes several steps, each with its own row of what is given; one alone is a plain call and no loop.
-
-    Args:
-      step: (carry, row) -> (carry, outputs).
-      carry: what goes from step to step.
-      given: arrays of `count` rows.
-      count: how many steps.
-
-    Returns:
-      (carry after the last step, its outputs).
-    """
-    if count == 1:
-        return step(carry, jax.tree.map(lambda rows: rows[0], given))
-    carry, outputs = jax.lax.scan(step, carry, given)
-    return carry, jax.tree.map(lambda rows: rows[-1], outputs)
-
-
-class Player(NamedTuple):
-    """What training changes of one network."""
-
-    params: PyTree
-    opt: PyTree  # the state of its optimiser
-    stats: PyTree  # its batch statistics, {} where it has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,11 +70,7 @@ class Game:
     def check(self, batch: Batch) -> None:
         """Refuses a batch that the networks cannot take or the steps cannot share."""
         check_images(batch, self.sampler.shape)
-        if len(batch["image"]) % self.training.discriminator_steps:
-            raise UserError(
-                f"config.data.batch={len(batch['image'])} cannot be shared among "
-                f"config.recipe.training.discriminator_steps={self.training.discriminator_steps}: take a multiple."
-            )
+        self.training.check_batch(len(batch["image"]))
         if self.conditional and "label" not in batch:
             raise UserError("config.recipe.classes: the dataset has no labels; set it to None, or take one that has.")
 
@@ -200,24 +88,19 @@ class Game:
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes the discriminator's steps, then the generator's against what became of it, then the average's."""
-        noise = self.training.noise(state.step)
+        noise = self.training.noise_level(state.step)
         to_discriminator, to_generator = self.deal(key, batch)
-        generator, discriminator = (
-            Player(state.params[name], state.opt[name], state.stats.get(name, {}))
-            for name in ("generator", "discriminator")
-        )
+        generator, discriminator = (get_player(state, name) for name in ("generator", "discriminator"))
 
         step = functools.partial(self.discriminator_step, generator=generator, noise=noise)
-        discriminator, metrics = repeat(step, discriminator, to_discriminator, self.training.discriminator_steps)
+        discriminator, metrics = jax.lax.scan(step, discriminator, to_discriminator)
 
         step = functools.partial(self.generator_step, discriminator=discriminator, noise=noise)
-        generator, loss = repeat(step, generator, to_generator, self.training.generator_steps)
+        generator, losses = jax.lax.scan(step, generator, to_generator)
 
-        players = {"generator": generator, "discriminator": discriminator}
-        params, opt, stats = ({name: player[field] for name, player in players.items()} for field in range(3))
-        state = core.advance(state, params, opt, stats, keep=self.training.ema)
-        noise_metric = {"noise/standard_deviation": noise} if self.training.instance_noise else {}
-        return state, {"loss/generator": loss, **metrics, **noise_metric}
+        state = advance(state, {"generator": generator, "discriminator": discriminator}, self.training.ema)
+        metrics = {"loss/generator": losses[-1]} | {name: values[-1] for name, values in metrics.items()}
+        return state, metrics | ({"noise/standard_deviation": noise} if self.training.instance_noise else {})
 
     def deal(self, key: Key[Array, ""], batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
         """Deals out the batch, latents and keys: a row to each of the discriminator's steps, and of the generator's.
@@ -253,11 +136,14 @@ class Game:
         """
         z, labels, keys = given["z"], given["label"], jax.random.split(given["key"], 6)
         fake, _ = train_apply(keys[0], self.sampler.generator, generator.params, generator.stats, z, labels)
-        real, fake = self.disturb(keys[1], given["image"], noise), self.disturb(keys[2], fake, noise)
+        real = self.training.add_noise(keys[1], given["image"], noise)
+        fake = self.training.add_noise(keys[2], fake, noise)
+        discriminator_loss, _ = adversarial.LOSSES[self.loss]
+        options = self.training.discriminator_options(keys[4], self.loss, len(real))
 
         def loss_fn(params):
             real_logits, fake_logits, stats = self.compare(keys[3], params, discriminator.stats, real, fake, labels)
-            value = self.training.losses(self.loss)[0](keys[4], real_logits, fake_logits)
+            value = discriminator_loss(real_logits, fake_logits, **options)
             metrics = self.verdicts(real_logits, fake_logits)
             if self.penalty:
                 penalties, norms = self.slopes(keys[5], params, stats, real, fake, labels)
@@ -268,7 +154,7 @@ class Game:
         changed = descend(self.discriminator_tx, loss_fn, discriminator.params, discriminator.opt)
         params, opt, loss, (stats, metrics) = changed
         if self.clip is not None:
-            params = losses.clip_weights(params, self.clip)
+            params = adversarial.clip_weights(params, self.clip)
         return Player(params, opt, stats), {"loss/discriminator": loss, **metrics}
 
     def generator_step(
@@ -277,19 +163,16 @@ class Game:
         """Takes one step of the generator against a discriminator that stays; returns it and its loss from before."""
         z, labels, keys = given["z"], given["label"], jax.random.split(given["key"], 3)
         d_params, _, d_stats = discriminator
+        _, generator_loss = adversarial.LOSSES[self.loss]
 
         def loss_fn(params):
             fake, stats = train_apply(keys[0], self.sampler.generator, params, generator.stats, z, labels)
-            fake = self.disturb(keys[1], fake, noise)
+            fake = self.training.add_noise(keys[1], fake, noise)
             logits, _ = train_apply(keys[2], self.discriminator, d_params, d_stats, fake, labels)
-            return self.training.losses(self.loss)[1](logits), stats
+            return generator_loss(logits, **self.training.generator_options()), stats
 
         params, opt, loss, stats = descend(self.generator_tx, loss_fn, generator.params, generator.opt)
         return Player(params, opt, stats), loss
-
-    def disturb(self, key: Key[Array, ""], images: Images, noise: Float[Array, ""]) -> Images:
-        """Adds Gaussian noise of a standard deviation to images, if there is to be any noise."""
-        return images + noise * jax.random.normal(key, images.shape) if self.training.instance_noise else images
 
     def compare(
         self, key: Key[Array, ""], params: PyTree, stats: PyTree, real: Images, fake: Images, labels: Labels
@@ -318,7 +201,7 @@ class Game:
         def critic(images):
             return train_apply(dropout_key, self.discriminator, params, stats, (images + 1) / 2, labels)[0]
 
-        return losses.gradient_penalty(key, critic, 2 * real - 1, 2 * fake - 1)
+        return adversarial.gradient_penalty(key, critic, 2 * real - 1, 2 * fake - 1)
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "rows ..."]]:
         """Makes samples for each image and, with a penalty, measures the critic's slope between it and one of them."""

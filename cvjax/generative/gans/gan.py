@@ -17,8 +17,9 @@ from jaxtyping import Array, DTypeLike, Float, Int, Key
 
 from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
-from cvjax.generative.gans.game import Training, assemble
+from cvjax.generative.gans.game import assemble
 from cvjax.generative.gans.sampling import Measure, Prior, Sampler
+from cvjax.losses.strategies import Training
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.signature import Count, Share
 

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
-from cvjax.generative.gans.game import Training, assemble
+from cvjax.generative.gans.game import assemble
 from cvjax.generative.gans.gan import count_doublings
 from cvjax.generative.gans.sampling import Measure, Prior, Sampler
+from cvjax.losses.strategies import Training
 from cvjax.nets.attention import SelfAttention
 from cvjax.nets.layers import Conv
 from cvjax.nets.normalisation import ConditionalBatchNorm, spectral

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 
 from cvjax.core import Recipe, count_classes
-from cvjax.generative.gans.game import Training, assemble
+from cvjax.generative.gans.game import assemble
 from cvjax.generative.gans.gan import WEIGHTS, Discriminator, Generator, count_doublings
 from cvjax.generative.gans.sampling import Measure, Prior, Sampler
+from cvjax.losses.strategies import Training
 from cvjax.signature import Count, Range
 
 ADAM = {"name": "adam", "learning_rate": 1e-4, "b1": 0.0, "b2": 0.9}  # Gulrajani et al., algorithm 1

@@ -8,8 +8,8 @@ import pytest
 from cvjax import config
 from cvjax.errors import UserError
 from cvjax.generative.gans import game, gan, sagan, wgan
-from cvjax.generative.gans.game import Training
 from cvjax.losses import adversarial as losses
+from cvjax.losses.strategies import Training
 
 SHAPE, LATENT, BATCH = (4, 4, 1), 3, 12
 SGD = {"name": "sgd", "learning_rate": 0.5}
@@ -96,18 +96,15 @@ def test_steps_are_descents_one_after_the_other(stepped, batch, d_count, g_count
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_compiles(batch):
     recipe = make(Training(discriminator_steps=5))
-    with pytest.raises(UserError, match=r"data\.batch=12 .*discriminator_steps=5"):
+    with pytest.raises(UserError, match=r"data\.batch=12: .*discriminator_steps=5"):
         jax.eval_shape(recipe.init, KEY, batch)
     recipe = make(Training(), classes=3)
     with pytest.raises(UserError, match=r"recipe\.classes: the dataset has no labels"):
         jax.eval_shape(recipe.init, KEY, {"image": batch["image"]})
 
 
-def test_noise_falls_to_exactly_nothing(stepped):
+def test_noise_changes_the_step_until_it_has_decayed(stepped):
     training = Training(instance_noise=0.5, noise_steps=100)
-    heights = [float(training.noise(jnp.int32(step))) for step in (0, 50, 99, 100, 5000)]
-    np.testing.assert_allclose(heights[:3], [0.5, 0.25, 0.005], rtol=1e-5)
-    assert heights[3:] == [0.0, 0.0]
     silent = stepped(Training())[1]
     assert different(stepped(training)[1].params["discriminator"], silent.params["discriminator"]) > 1e-3
     assert different(stepped(training)[1].params["generator"], silent.params["generator"]) > 1e-5
@@ -152,17 +149,6 @@ def test_the_saturating_loss_is_the_other_form(stepped):
     assert along > 0  # both push the same way
 
 
-def test_labels_are_the_number_or_drawn_for_each_image_from_the_range():
-    real, fake = jax.random.normal(jax.random.key(1), (2, 50))
-    for loss in losses.LABELLED:
-        number = Training(real_label=0.9).losses(loss)[0](KEY, real, fake)
-        np.testing.assert_allclose(number, losses.LOSSES[loss][0](real, fake, 0.9), rtol=1e-6)
-        ours = Training(real_label=(0.7, 1.2)).losses(loss)[0](KEY, real, fake)
-        each = jax.random.uniform(KEY, (50,), minval=0.7, maxval=1.2)
-        np.testing.assert_allclose(ours, losses.LOSSES[loss][0](real, fake, each), rtol=1e-6)
-        assert abs(ours - number) > 1e-3
-
-
 def test_without_memory_the_average_is_the_generator(stepped):
     _, after, _ = stepped(Training(ema=0.0))
     assert different(after.average["generator"]["params"], after.params["generator"]) < 1e-7
@@ -172,15 +158,10 @@ def test_without_memory_the_average_is_the_generator(stepped):
 
 def test_what_a_loss_cannot_use_is_refused():
     for system in (wgan, sagan):
-        for label in (0.9, (0.7, 1.2)):
-            with pytest.raises(UserError, match=r"training\.real_label=.*no labels.*cross_entropy, least_squares"):
-                system.recipe((8, 8, 1), base=2, training=Training(real_label=label), **small(system))
-        with pytest.raises(UserError, match=r"training\.saturating=True: only the cross_entropy"):
-            system.recipe((8, 8, 1), base=2, training=Training(saturating=True), **small(system))
+        with pytest.raises(UserError, match=r"training\.real_label=.*no labels"):
+            system.recipe((8, 8, 1), base=2, training=Training(real_label=0.9), **small(system))
     with pytest.raises(UserError, match=r"training\.saturating=True"):
         make(Training(saturating=True), loss="least_squares")
-    with pytest.raises(UserError, match=r"real_label=\(1\.2, 0\.7\): expected \(low, high\)"):
-        make(Training(real_label=(1.2, 0.7)))
 
 
 def small(system):

@@ -9,7 +9,7 @@ from torch_gan import BATCH, CONVOLVED, LATENT, SHAPE, TRANSPOSED, WIDTH, carry_
 from cvjax import core
 from cvjax.errors import UserError
 from cvjax.generative.gans import gan
-from cvjax.generative.gans.game import Training
+from cvjax.losses.strategies import Training
 
 
 @pytest.fixture(scope="module")
