@@ -14,10 +14,18 @@ SYSTEMS = {
         f"generative.{name}": f"generative.autoregressive.{name}" for name in ("pixelcnn", "gated_pixelcnn", "pixelrnn")
     },
 }
+SELECTION = ("score_threshold", "iou_threshold", "max_detections", "flip_test", "across_classes")
+REGION = ("object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou", "rescore")
 # config.recipe: {system: {dotted key: the present one}}, None for a key that is gone.
 RECIPE_KEYS: dict[str, dict[str, str | None]] = {
     **{system: {"measure": None, "samples_per_example": None} for system in SYSTEMS.values()},
+    **{
+        f"detection.{name}": {key: f"detection.{key}" for key in SELECTION}
+        for name in ("sliding_window", "yolo", "yolov2", "yolo9000", "retinanet")
+    },
 }
+for _name in ("yolov2", "yolo9000"):
+    RECIPE_KEYS[f"detection.{_name}"] |= {key: f"loss.{key}" for key in REGION}
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
