@@ -1,13 +1,12 @@
-"""RetinaNet on COCO 2017: ResNet-50 and a feature pyramid, as in the paper but for the start from ImageNet.
+"""RetinaNet on COCO 2017: ResNet-50 and a feature pyramid, as in the paper but from scratch.
 
-The paper resizes an image's shorter side to 800 pixels. Here shapes are static: 1024 x 1024 holds as many pixels, and
-an image is padded to a square. From scratch, training takes several times as long (He et al., arXiv:1811.08883);
-`--config.borrow.resnet=RUN/resnet` starts from another run's backbone.
+The paper resizes an image's shorter side to 800 pixels. Shapes are static here: images are padded to 1024 x 1024, which
+is as many pixels. From scratch, training takes several times as long (He et al., arXiv:1811.08883);
+`--config.borrow.resnet=RUN/classifier/resnet` starts from a classifier's backbone.
 
 Paper: Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 Command: python train.py --config=configs/retinanet_coco.py --workdir=runs/retinanet_coco
-Result: not measured by the authors of this file, who had no COCO at hand; its smoke steps are tested on digits. The
-  paper's is an AP of 35.7 at 800 pixels, from ImageNet.
+Result: not measured; its smoke steps are tested on digits. The paper's is an AP of 35.7 at 800 pixels, from ImageNet.
 Time: 73 epochs of 7,329 steps; days on a GPU.
 """
 
@@ -65,7 +64,7 @@ def get_config(name: str = ""):
         expect={"ap": (">=", 0.33)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.batch": 8, "data.eval_batch": 8, "data.workers": 0}
-    # Digits in the place of COCO, for which TFDS wants TensorFlow.
+    # Digits replace COCO, for which TFDS needs TensorFlow.
     digits = tuple("0123456789")
     smoke |= {"data.name": "digit_scenes/smoke", "data.eval_split": "test", "recipe.classes": digits}
     smoke |= {

@@ -1,11 +1,11 @@
-"""Sliding windows on scenes of real digits, upright and side by side: what there was before detectors looked once.
+"""Sliding windows on scenes of real digits, upright and side by side.
 
 Paper: Rowley, Baluja & Kanade, Neural Network-Based Face Detection, 1998; run as a convolution as in Sermanet et al.,
 OverFeat, 2014 (arXiv:1312.6229).
 Command: python train.py --config=configs/sliding_window_scenes.py --workdir=runs/sliding_window_scenes
 Result: VOC07 mAP 0.787 on the 1,000 held-out scenes, 0.817 by area, COCO AP 0.305 (seed 2026; 112 and 114: 0.785 and
-  0.778, AP 0.304 and 0.296). In a longer run, suppression within a class alone was 0.01 better, with ten times as many
-  false detections above a score of .3.
+  0.778, AP 0.304 and 0.296). In a longer run, suppression within classes only was 0.01 better, with ten times as many
+  false detections of a score above .3.
 Time: 9 minutes on two CPU cores, compilation and evaluation included.
 """
 

@@ -1,6 +1,6 @@
-"""YOLO9000 on scenes of real digits: the digits 2, 5 and 8 have no boxes, and are to be detected all the same.
+"""YOLO9000 on scenes of real digits, where the digits 2, 5 and 8 have no boxes in training.
 
-Of 12,000 training scenes, 7,321 show a 2, 5 or 8. They come without boxes: training is told which digits they show.
+Of 12,000 training scenes, 7,321 show a 2, 5 or 8. Training uses no boxes of these scenes, only which digits they show.
 Hierarchy: even and odd, round and straight, digits (cvjax/detection/digits.tree).
 
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
@@ -24,7 +24,7 @@ def get_config(name: str = ""):
             tree="digits",
             unboxed=("2", "5", "8"),
             shape=(64, 64, 3),
-            # What python -m cvjax.programs.anchors prints for this config; withheld boxes have no part in it.
+            # As printed by python -m cvjax.programs.anchors, which leaves out withheld boxes.
             anchors=((0.995, 1.769), (1.354, 2.29), (1.869, 3.018)),
             width=16,
             stages=(1, 1, 3, 3),
@@ -48,7 +48,7 @@ def get_config(name: str = ""):
             max_boxes=8,
             batch=32,
             eval_batch=128,
-            # No crop: what a crop leaves of an unboxed digit is known from its box alone.
+            # No crop: which digits a crop shows is unknown without their boxes.
             transforms=(
                 dict(op="random_scale", scale=(0.8, 1.0), value=0.5),
                 dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),

@@ -20,8 +20,8 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(64, 64, 3),
             classes=10,
-            # An 8 x 8 grid: few cells have two digits. Batch normalisation instead of ImageNet; shared dense layers,
-            # because the paper's need 64 times as many digits: each cell learns from its own alone.
+            # An 8 x 8 grid: few cells have two digits. Batch normalisation replaces the start from ImageNet. The dense
+            # layers are shared: in the paper's each cell learns from its own digits only, a 64th of them.
             layers=(
                 *((24, 3, 1), POOL, (48, 3, 1), POOL, (96, 3, 1), (48, 1, 1), (96, 3, 1), POOL),
                 *((192, 3, 1), (96, 1, 1), (192, 3, 1), (96, 1, 1), (192, 3, 1)),
@@ -45,7 +45,7 @@ def get_config(name: str = ""):
             max_boxes=8,
             batch=32,
             eval_batch=128,
-            # No flip: few digits are still one in the mirror.
+            # No flip: most mirrored digits are not digits.
             transforms=(
                 dict(op="random_scale", scale=(0.75, 1.33)),
                 dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
@@ -62,6 +62,6 @@ def get_config(name: str = ""):
     smoke = {"steps": 4, "recipe.width": 0.1, "data.batch": 16, "data.eval_batch": 16, "log_every": 1}
     variants = {
         "smoke": smoke | {"data.name": "digit_scenes/smoke"},
-        "dense": {"recipe.shared": False, "recipe.hidden": 512},  # the paper's kind of dense layers
+        "dense": {"recipe.shared": False, "recipe.hidden": 512},  # dense layers as in the paper
     }
     return variant(config, name, **variants)

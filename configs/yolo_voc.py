@@ -1,7 +1,7 @@
 """YOLO on PASCAL VOC 2007: the paper's network and schedule, from scratch.
 
-The paper starts from a classifier of ImageNet and trains on VOC 2007 and 2012 together. Here it is one of them, and
-batch normalisation stands in for the start; `--config.recipe.batch_norm=False` gives the paper's network. Fast YOLO is
+The paper starts from an ImageNet classifier and trains on VOC 2007 and 2012. Here VOC 2007 is used alone, and batch
+normalisation replaces the start; `--config.recipe.batch_norm=False` gives the paper's network. Fast YOLO is
 `--config=configs/yolo_voc.py:fast`.
 
 Paper: Redmon, Divvala, Girshick & Farhadi, You Only Look Once, 2016 (arXiv:1506.02640), section 2.
@@ -16,7 +16,7 @@ EPOCH = 5011 // 64
 
 
 def _transforms(size: int, train: bool) -> tuple:
-    """Stretches images to a square; for training, scales, moves, mirrors and colours them at random."""
+    """Resizes images to a square; for training, also scales, moves, mirrors and recolours them at random."""
     square = dict(op="resize", size=(size, size))
     jitter = (
         dict(op="random_scale", scale=(0.8, 1.25)),
@@ -65,7 +65,7 @@ def get_config(name: str = ""):
         checkpoint_best="map_voc07",
         expect={"map_voc07": (">=", 0.4)},
     )
-    # TFDS's code for VOC wants TensorFlow.
+    # Digits replace VOC, for which TFDS needs TensorFlow.
     smoke = {"data.name": "digit_scenes/smoke", "data.train_split": "train", "recipe.classes": 10}
     smoke |= {"steps": 4, "log_every": 1, "data.batch": 8, "data.eval_batch": 8, "data.workers": 0}
     smoke |= {"recipe.shape": (64, 64, 3), "recipe.width": 0.02}

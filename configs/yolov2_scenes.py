@@ -3,8 +3,8 @@
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
 Command: python train.py --config=configs/yolov2_scenes.py --workdir=runs/yolov2_scenes
 Result: VOC07 mAP 0.951 on the 1,000 held-out scenes, 0.989 by area, COCO AP 0.682 (seed 2027; 102 and 104: 0.939 and
-  0.947, AP 0.689 and 0.682). Anchors picked by hand: 0.941 and AP 0.682 (seed 110), no difference on upright digits of
-  like sizes; no passthrough: 0.933 and AP 0.654 (seed 111).
+  0.947, AP 0.689 and 0.682). Hand-picked anchors: 0.941 and AP 0.682 (seed 110), no difference on upright digits of
+  similar sizes; no passthrough: 0.933 and AP 0.654 (seed 111).
 Time: 131 ms a step on two idle CPU cores, 11 minutes in all but compilation and evaluation.
 """
 
@@ -22,13 +22,13 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(64, 64, 3),
             classes=10,
-            # What python -m cvjax.programs.anchors prints for this config.
+            # As printed by python -m cvjax.programs.anchors.
             anchors=((0.966, 1.709), (1.25, 2.056), (1.528, 2.514), (1.811, 2.963), (2.167, 3.273)),
             width=16,
-            stages=(1, 1, 3, 3),  # cells of 8 pixels, as small as the digits are
+            stages=(1, 1, 3, 3),  # cells of 8 pixels, for small digits
             ema=0.998,
             detection=dict(score_threshold=0.0005, iou_threshold=0.5),
-            # The paper starts from a classifier of ImageNet, and takes a hundred times as many steps.
+            # The paper starts from an ImageNet classifier and takes a hundred times as many steps.
             optimiser=dict(
                 name="adamw",
                 learning_rate=2e-3,
@@ -43,7 +43,7 @@ def get_config(name: str = ""):
             max_boxes=8,
             batch=32,
             eval_batch=128,
-            # No flip: few digits are still one in the mirror.
+            # No flip: most mirrored digits are not digits.
             transforms=(
                 dict(op="random_scale", scale=(0.75, 1.33), aspect=(0.8, 1.25), value=0.5),
                 dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
@@ -67,7 +67,7 @@ def get_config(name: str = ""):
     }
     variants = {
         "smoke": smoke | {"data.name": "digit_scenes/smoke"},
-        # Ablations of the paper's table 2; what they reach is reported, no bar is set.
+        # Ablations of the paper's table 2, reported without a bar.
         "hand_picked_anchors": {"recipe.anchors": HAND_PICKED} | REPORTED,
         "no_passthrough": {"recipe.passthrough": False} | REPORTED,
     }

@@ -1,12 +1,11 @@
-"""YOLOv2 on PASCAL VOC 2007, as in the paper but for ImageNet and VOC 2012.
+"""YOLOv2 on PASCAL VOC 2007, as in the paper but from scratch and without VOC 2012.
 
-The paper starts from a classifier of ImageNet and trains on VOC 2007 and 2012 together, which are two datasets of TFDS:
-here it is one, from scratch. `--config.data.name=voc/2012` trains on the other.
+The paper starts from an ImageNet classifier and trains on VOC 2007 and 2012. `--config.data.name=voc/2012` trains on
+VOC 2012 instead.
 
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), sections 2 and 3.
 Command: python train.py --config=configs/yolov2_voc.py --workdir=runs/yolov2_voc
-Result: not measured by the authors of this file, who had no VOC at hand; its smoke steps are tested on digits. The
-  paper's is 76.8 at 416 pixels.
+Result: not measured; its smoke steps are tested on digits. The paper's is 76.8 at 416 pixels.
 Time: 160 epochs of 78 steps; hours on a GPU.
 """
 
@@ -20,7 +19,7 @@ EPOCH = 5011 // 64
 
 
 def _transforms(size: int, train: bool) -> tuple:
-    """Brings images to a square; for training, scaled, mirrored and coloured at random."""
+    """Fits images into a square; for training, also scales, mirrors and recolours them at random."""
     square = dict(op="letterbox", size=(size, size))
     jitter = (
         dict(op="random_scale", scale=(0.7, 1.5)),
@@ -69,7 +68,7 @@ def get_config(name: str = ""):
         checkpoint_best="map_voc07",
         expect={"map_voc07": (">=", 0.5)},
     )
-    # Digits in the place of VOC.
+    # Digits replace VOC, for which TFDS needs TensorFlow.
     smoke = {"steps": 4, "log_every": 1, "data.batch": 8, "data.eval_batch": 8, "data.workers": 0}
     smoke |= {"data.name": "digit_scenes/smoke", "data.train_split": "train", "recipe.classes": tuple("0123456789")}
     smoke |= {"recipe.shape": (64, 64, 3), "recipe.stages": (1,) * 6, "recipe.width": 2, "recipe.sizes": (32,)}

@@ -14,21 +14,18 @@ SYSTEMS = {
         f"generative.{name}": f"generative.autoregressive.{name}" for name in ("pixelcnn", "gated_pixelcnn", "pixelrnn")
     },
 }
+SELECTION = ("score_threshold", "iou_threshold", "max_detections", "flip_test", "across_classes")
+REGION = ("object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou", "rescore")
 # config.recipe: {system: {dotted key: the present one}}, None for a key that is gone.
-_DETECTION = {name: f"detection.{name}" for name in ("score_threshold", "iou_threshold", "max_detections", "flip_test")}
-_WEIGHTS = ("rescore", "object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou")
-_REGION = _DETECTION | {name: f"loss.{name}" for name in _WEIGHTS}
-_SIZES = ("layers", "width", "first_kernel", "kernel", "head", "dropout")
-_PIXELS = {"measure": None, "samples_per_example": None} | {name: f"architecture.{name}" for name in _SIZES}
 RECIPE_KEYS: dict[str, dict[str, str | None]] = {
     **{system: {"measure": None, "samples_per_example": None} for system in SYSTEMS.values()},
-    **{f"generative.autoregressive.{name}": _PIXELS for name in ("pixelcnn", "gated_pixelcnn", "pixelrnn")},
-    "detection.sliding_window": _DETECTION | {"across_classes": "detection.across_classes"},
-    "detection.yolo": _DETECTION,
-    "detection.yolov2": _REGION,
-    "detection.yolo9000": _REGION,
-    "detection.retinanet": _DETECTION,
+    **{
+        f"detection.{name}": {key: f"detection.{key}" for key in SELECTION}
+        for name in ("sliding_window", "yolo", "yolov2", "yolo9000", "retinanet")
+    },
 }
+for _name in ("yolov2", "yolo9000"):
+    RECIPE_KEYS[f"detection.{_name}"] |= {key: f"loss.{key}" for key in REGION}
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,8 +145,8 @@ def section(docstring: str, title: str) -> list[str]:
 def poor_docstrings(path: str, text: str) -> list[str]:
     """A first line that is a sentence; Args that name exactly the parameters, in order; Returns.
 
-    A method, or a function of one argument, may do with one sentence; Returns is for arithmetic and for results with
-    several parts, elsewhere the sentence says it.
+    A method, a function of one argument, or one of which a sentence "Returns ..." says all may do with that sentence.
+    Returns is for arithmetic and for results with several parts; elsewhere the sentence says it.
     """
     complaints = []
     for where, node, method in public(path, text):
@@ -154,7 +154,9 @@ def poor_docstrings(path: str, text: str) -> list[str]:
         first = docstring.split("\n")[0]
         if not first.endswith("."):
             complaints.append(f"{where}: the docstring's first line is not one sentence that ends with a period")
-        if isinstance(node, ast.ClassDef) or method or (len(parameters(node, method)) <= 1 and docstring == first):
+        if isinstance(node, ast.ClassDef) or method:
+            continue
+        if docstring == first and (len(parameters(node, method)) <= 1 or first.startswith("Returns ")):
             continue
         names = [p.arg for p in parameters(node, method)]
         documented = re.findall(r"^  \*{0,2}(\w+): ", "\n".join(section(docstring, "Args:")), re.MULTILINE)

@@ -50,17 +50,8 @@ class Detection:
     across_classes: bool = False
 
 
-def detect(find: Callable[[Images], Candidates], images: Images, detection: Detection) -> Found:
-    """Detects objects: finds candidates and selects among them.
-
-    Args:
-      find: images -> (boxes xyxy in pixels, scores in [0, 1], labels).
-      images: where to search.
-      detection: how to select, and whether to search the mirrored images too.
-
-    Returns:
-      As `select`.
-    """
+def find_and_select(find: Callable[[Images], Candidates], images: Images, detection: Detection) -> Found:
+    """Returns the detections among the candidates found in images, and in the mirrored images if asked for."""
     found = find(images)
     if detection.flip_test:
         boxes, *others = find(images[:, :, ::-1])
@@ -165,18 +156,22 @@ class Detector(abc.ABC):
         """Names of the labels that `predict` returns."""
         return self.classes
 
+    @partial(jax.jit, static_argnums=0)
+    def detect(self, state: State, images: Images) -> Found:
+        """Detects objects in images."""
+        return find_and_select(partial(self.find, state), images, self.detection)
+
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Found:
         """Detects objects in a batch."""
-        return detect(partial(self.find, state), batch["image"], self.detection)
+        return self.detect(state, batch["image"])
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes mean average precisions: `cvjax.metrics.detection.figures`."""
         return metrics.figures(rows, self.classes)
 
-    @partial(jax.jit, static_argnums=0)
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> Found:
         """Detects objects in images."""
-        return detect(partial(self.find, state), inputs["image"], self.detection)
+        return self.detect(state, inputs["image"])
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws true boxes beside detections."""

@@ -6,7 +6,6 @@ loss; this is the one of Darknet's `src/region_layer.c`.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.anchors import shape_iou
-from cvjax.signature import Range, Share
+from cvjax.signature import NonNegative, Share
 
 Outputs = Float[Array, "batch rows columns anchors outputs"]
 Boxes = Float[Array, "batch objects 4"]
@@ -27,20 +26,12 @@ Anchors = Sequence[Sequence[float]]  # widths and heights in cells
 
 
 def decode(outputs: Outputs, anchors: Anchors, stride: int) -> Float[Array, "batch rows columns anchors 4"]:
-    """Computes the predicted boxes (section 2, direct location prediction).
-
-    Args:
-      outputs: of the network.
-      anchors: widths and heights in cells.
-      stride: pixels per cell.
-
-    Returns:
-      Corners in pixels. Sides are at most 1,000 times the anchor's, so that early predictions do not overflow.
-    """
+    """Returns the predicted boxes in pixels (section 2, direct location prediction)."""
     rows, columns = outputs.shape[1:3]
     corner = jnp.stack(jnp.meshgrid(jnp.arange(columns), jnp.arange(rows)), axis=-1)[:, :, None]
     centre = corner + jax.nn.sigmoid(outputs[..., :2])
-    size = jnp.array(anchors) * jnp.exp(jnp.minimum(outputs[..., 2:4], jnp.log(1000.0)))
+    factor = jnp.exp(jnp.minimum(outputs[..., 2:4], jnp.log(1000.0)))  # early predictions must not overflow
+    size = jnp.array(anchors) * factor
     return box_ops.from_centre(stride * jnp.concatenate([centre, size], axis=-1))
 
 
@@ -86,10 +77,10 @@ class RegionLoss:
       rescore: the target of an object's objectness is the IoU with the predicted box instead of 1.
     """
 
-    object_weight: Annotated[float, Range(0)] = 5.0
-    no_object_weight: Annotated[float, Range(0)] = 1.0
-    class_weight: Annotated[float, Range(0)] = 1.0
-    coordinate_weight: Annotated[float, Range(0)] = 1.0
+    object_weight: NonNegative = 5.0
+    no_object_weight: NonNegative = 1.0
+    class_weight: NonNegative = 1.0
+    coordinate_weight: NonNegative = 1.0
     ignore_iou: Share = 0.6
     rescore: bool = True
 
@@ -98,15 +89,7 @@ DARKNET = RegionLoss()  # the weights of its yolov2.cfg
 
 
 def cross_entropy(logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Computes the softmax cross-entropy of classes.
-
-    Args:
-      logits: of each box.
-      labels: true classes.
-
-    Returns:
-      One value per box, in nats.
-    """
+    """Returns the softmax cross-entropy of the class of each box, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -180,14 +163,7 @@ def losses(
 
 
 def class_scores(outputs: Outputs) -> Float[Array, "batch rows columns anchors classes"]:
-    """Scores each box for each class: objectness times class probability.
-
-    Args:
-      outputs: of the network.
-
-    Returns:
-      In [0, 1].
-    """
+    """Returns the score of each box for each class, objectness times class probability."""
     return jax.nn.sigmoid(outputs[..., 4:5]) * jax.nn.softmax(outputs[..., 5:])
 
 
@@ -196,16 +172,7 @@ def rank(
     scores: Float[Array, "batch rows columns anchors classes"],
     count: int = 1000,
 ) -> tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]:
-    """Lists the best pairs of a box and a class of each image.
-
-    Args:
-      boxes: of all predictors.
-      scores: of each box for each class.
-      count: largest number of pairs.
-
-    Returns:
-      (boxes, scores, classes) by falling score.
-    """
+    """Returns the boxes, scores and classes of the best pairs of a box and a class of each image."""
     batch, classes = len(boxes), scores.shape[-1]
     best, index = jax.lax.top_k(scores.reshape(batch, -1), min(count, scores[0].size))
     boxes = jnp.take_along_axis(boxes.reshape(batch, -1, 4), index[..., None] // classes, axis=1)

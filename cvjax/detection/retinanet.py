@@ -25,7 +25,7 @@ from cvjax.nets.layers import Conv
 from cvjax.nets.resnet import ResNet, stage_strides
 from cvjax.ops import anchors as grids
 from cvjax.ops import boxes as box_ops
-from cvjax.signature import Count, Range, Share
+from cvjax.signature import Count, Natural, NonNegative, Range, Share
 
 # --- nets ---------------------------------------------------------------------------------------------------------
 
@@ -63,16 +63,7 @@ class Subnet(nn.Module):
 class RetinaNet(nn.Module):
     """RetinaNet without its backbone: a feature pyramid and the two subnets.
 
-    Attributes:
-      classes: number of classes.
-      anchors: number of anchors at each location.
-      levels: of the pyramid.
-      fpn: False: the subnets see only C4, through a 1x1 convolution.
-      channels: of the pyramid and the subnets.
-      depth: number of 3x3 convolutions in a subnet before the last.
-      prior: initial probability of every class at every anchor (section 4.1).
-      deviation: standard deviation of the subnets' initial kernels.
-      dtype: of the computation; the outputs are float32.
+    The attributes are arguments of `recipe`; `anchors` is the number of anchors at each location.
     """
 
     classes: int
@@ -329,12 +320,12 @@ def recipe(
     scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)),
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
     channels: Count = 256,
-    subnet_depth: Annotated[int, Range(0)] = 4,
+    subnet_depth: Natural = 4,
     subnet_deviation: float = 0.01,
     prior: Annotated[float, Range(1e-6, 0.5)] = 0.01,
-    gamma: Annotated[float, Range(0)] = 2.0,
+    gamma: NonNegative = 2.0,
     alpha: Share | None = 0.25,
-    beta: Annotated[float, Range(0)] = 1 / 9,
+    beta: NonNegative = 1 / 9,
     force_match: bool = True,
     candidates: Count = 1000,
     ema: Share = 0.0,

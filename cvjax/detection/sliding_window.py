@@ -25,7 +25,7 @@ from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.pooling import max_pool
-from cvjax.signature import Count, Range, Share
+from cvjax.signature import Count, NonNegative, Range, Share
 
 STRIDE = 4  # pixels between windows of a picture: the network halves twice
 CONTEXT = 2  # pixels of a window around its box
@@ -36,16 +36,9 @@ Logits = Float[Array, "batch rows columns outputs"]
 
 
 class WindowClassifier(nn.Module):
-    """Classifies all windows of a picture, one every `STRIDE` pixels.
+    """Classifies all windows of a picture, one every `STRIDE` pixels; background is the last class.
 
-    No convolution pads, so that a window's logits depend on that window alone.
-
-    Attributes:
-      classes: number of classes; the background follows them.
-      window: height and width of a window, a multiple of 4 and at least 16.
-      width: channels of the first convolution.
-      hidden: channels of the layer that sees a whole window.
-      dropout: of that layer.
+    No convolution pads: a window's logits depend on that window alone. The attributes are arguments of `recipe`.
     """
 
     classes: int
@@ -206,17 +199,7 @@ def hardest_background(
     certain: Bool[Array, " windows"],
     count: int,
 ) -> Int[Array, " hardest"]:
-    """Finds the background windows with the highest loss.
-
-    Args:
-      logits: of the windows.
-      labels: of the windows; the last class is background.
-      certain: whether the labels are.
-      count: number of windows to find.
-
-    Returns:
-      Their indices; if there are too few, some of other windows.
-    """
+    """Returns the indices of the background windows of highest loss, padded with others if there are too few."""
     background = certain & (labels == logits.shape[-1] - 1)
     return jax.lax.top_k(jnp.where(background, -jax.nn.log_softmax(logits)[:, -1], -jnp.inf), count)[1]
 
@@ -343,7 +326,7 @@ def recipe(
     hidden: Count = 128,
     dropout: Share = 0.0,
     near: Count = 16,
-    shift: Annotated[float, Range(0)] = 0.3,
+    shift: NonNegative = 0.3,
     scale: Annotated[float, Range(1)] = 1.3,
     far: Count = 48,
     hardest: Count = 16,

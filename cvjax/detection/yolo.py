@@ -8,7 +8,7 @@ paper's first 20 convolutions were pretrained on ImageNet; nothing is pretrained
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.pooling import max_pool
-from cvjax.signature import Count, Range, Share
+from cvjax.signature import Count, Natural, NonNegative, Share
 
 Boxes = Float[Array, "batch objects 4"]
 Outputs = Float[Array, "batch rows columns features"]
@@ -52,16 +52,7 @@ LAYERS: Mapping[str, Layers] = {
 class Yolo(nn.Module):
     """Convolutions, then dense layers over the whole image (section 2.1).
 
-    Attributes:
-      layers: the convolutions, as in `LAYERS`.
-      features: number of outputs per cell.
-      width: multiplies the channels of all layers but the last.
-      bottleneck: size of a linear dense layer before the hidden one, as in Fast YOLO; 0: none.
-      hidden: size of the hidden dense layer.
-      dropout: of the hidden layer.
-      batch_norm: normalise after each convolution, as later versions of Darknet do.
-      shared: apply the dense layers to each cell with the same weights, as 1x1 convolutions.
-      dtype: of the computation.
+    The attributes are arguments of `recipe`; `features` is the number of outputs per cell.
     """
 
     layers: Layers
@@ -140,15 +131,7 @@ def place(coordinates: Coordinates, shape: tuple[int, int]) -> Coordinates:
 def unplace(
     boxes: Float[Array, "batch rows columns 4"], shape: tuple[int, int]
 ) -> Float[Array, "batch rows columns 4"]:
-    """Converts the box of each cell to the coordinates to predict: the inverse of `place`.
-
-    Args:
-      boxes: corners in pixels.
-      shape: height and width of the image in pixels.
-
-    Returns:
-      Centre as a share of the cell, square roots of the sizes as shares of the image; negative sizes count as 0.
-    """
+    """Returns the coordinates to predict for the box of each cell, the inverse of `place`."""
     rows, columns = boxes.shape[1:3]
     parts = box_ops.to_centre(boxes) / jnp.array([shape[1], shape[0]] * 2)
     centres = parts[..., :2] * jnp.array([columns, rows]) - _corners(rows, columns)
@@ -257,16 +240,7 @@ def losses(
 def candidates(
     outputs: Outputs, predictors: int, shape: tuple[int, int]
 ) -> tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]:
-    """Scores every predicted box for every class: class probability times confidence (equation 1).
-
-    Args:
-      outputs: of the network.
-      predictors: B, the number of boxes per cell.
-      shape: height and width of the image in pixels.
-
-    Returns:
-      (corners in pixels, clipped to the image; scores in [0, 1]; labels).
-    """
+    """Returns each predicted box as a candidate of every class; scores are class probability times confidence."""
     coordinates, confidence, classes = read(outputs, predictors)
     scores = jnp.clip(confidence, 0, 1)[..., None] * jnp.clip(classes, 0, 1)[..., None, :]
     boxes = box_ops.clip(place(coordinates, shape), *shape)[..., None, :]
@@ -332,15 +306,15 @@ def recipe(
     shape: tuple[Count, Count, Count],
     classes: Count | tuple[str, ...],
     layers: Literal["yolo", "fast"] | Layers = "yolo",
-    width: Annotated[float, Range(0)] = 1.0,
+    width: NonNegative = 1.0,
     predictors: Count = 2,
-    bottleneck: Annotated[int, Range(0)] = 0,
+    bottleneck: Natural = 0,
     hidden: Count = 4096,
     dropout: Share = 0.5,
     batch_norm: bool = False,
     shared: bool = False,
-    coordinate_weight: Annotated[float, Range(0)] = 5.0,
-    no_object_weight: Annotated[float, Range(0)] = 0.5,
+    coordinate_weight: NonNegative = 5.0,
+    no_object_weight: NonNegative = 0.5,
     ema: Share = 0.0,
     detection: Detection = DETECTION,
     dtype: Literal["float32", "bfloat16"] = "float32",

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from cvjax import optim
 from cvjax.core import Batch, Recipe, State, class_names
 from cvjax.detection import region
-from cvjax.detection.detector import Candidates, Detection, Found, Images, detect, training_objects
+from cvjax.detection.detector import Candidates, Detection, Found, Images, find_and_select, training_objects
 from cvjax.detection.region import DARKNET, Outputs, RegionLoss
 from cvjax.detection.yolov2 import DETECTION, PAPER, Parts, YoloV2, YoloV2Detector, training_sizes
 from cvjax.errors import UserError, suggest
 from cvjax.nets.darknet import STAGES
-from cvjax.signature import Count, Range, Share
+from cvjax.signature import Count, Natural, NonNegative, Share
 
 Logits = Float[Array, "*batch nodes"]
 
@@ -96,15 +96,7 @@ def read_tree(path: str | Path) -> WordTree:
 
 
 def log_softmax(logits: Logits, tree: WordTree) -> Logits:
-    """Computes the log-probability of each node given its parent: one softmax over each group of siblings.
-
-    Args:
-      logits: of the nodes.
-      tree: the hierarchy.
-
-    Returns:
-      In nats.
-    """
+    """Returns the log-probability of each node given its parent, a softmax over each group of siblings."""
     groups, count = jnp.array(tree.groups), max(tree.groups) + 1
     x = jnp.moveaxis(logits, -1, 0)
     x = x - jax.lax.stop_gradient(jax.ops.segment_max(x, groups, count))[groups]
@@ -113,16 +105,7 @@ def log_softmax(logits: Logits, tree: WordTree) -> Logits:
 
 
 def path_log_probability(logits: Logits, nodes: Int[Array, " chosen"], tree: WordTree) -> Float[Array, "*batch chosen"]:
-    """Computes the log-probabilities of nodes: sums of conditional ones along the path to the top.
-
-    Args:
-      logits: of all nodes.
-      nodes: whose log-probabilities to compute.
-      tree: the hierarchy.
-
-    Returns:
-      In nats.
-    """
+    """Returns the log-probabilities of nodes, sums of the conditional ones along the path to the top."""
     conditional = log_softmax(logits, tree)
     padded = jnp.concatenate([conditional, jnp.zeros_like(conditional[..., :1])], axis=-1)
     return padded[..., jnp.array(tree.paths)[nodes]].sum(-1)
@@ -313,7 +296,7 @@ class Yolo9000Detector(YoloV2Detector):
     @functools.partial(jax.jit, static_argnums=0)
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> Found:
         """Detects objects in images, labelled with nodes of the tree."""
-        return detect(functools.partial(self.find_nodes, state), inputs["image"], self.detection)
+        return find_and_select(functools.partial(self.find_nodes, state), inputs["image"], self.detection)
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of all detectors, and the mean over classes with boxes and over those without."""
@@ -335,13 +318,13 @@ def recipe(
     anchors: tuple[tuple[float, float], ...] = COCO_ANCHORS,
     width: Count = 32,
     stages: tuple[Count, ...] = STAGES,
-    head: Annotated[int, Range(0)] = 0,
+    head: Natural = 0,
     passthrough: bool = False,
     sizes: tuple[Count, ...] = (),
-    prior_images: Annotated[int, Range(0)] = 12_800,
+    prior_images: Natural = 12_800,
     loss: RegionLoss = DARKNET,
     gate: Share = 0.0,
-    absent_weight: Annotated[float, Range(0)] = 0.0,
+    absent_weight: NonNegative = 0.0,
     tree_threshold: Share = 0.5,
     ema: Share = 0.0,
     detection: Detection = DETECTION,

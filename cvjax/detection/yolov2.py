@@ -9,7 +9,7 @@ decoding of the network's output and the loss are in `cvjax.detection.region`.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,7 @@ from cvjax.nets.darknet import STAGES, ConvBlock, Darknet, check_stages, reorgan
 from cvjax.nets.layers import Conv
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.anchors import kmeans, shape_iou
-from cvjax.signature import Count, Range, Share
+from cvjax.signature import Count, Natural, Share
 
 VOC_ANCHORS = ((1.3221, 1.73145), (3.19275, 4.00944), (5.05587, 8.09892), (9.47112, 4.84053), (11.2364, 10.0071))
 
@@ -38,15 +38,8 @@ Parts = dict[str, Float[Array, " batch"]]
 class YoloV2(nn.Module):
     """Darknet-19 with three more convolutions; the last one also sees the features of twice the resolution.
 
-    Attributes:
-      anchors: number of boxes that each cell predicts.
-      classes: number of classes.
-      width: channels of the first convolution; 32 in the paper.
-      stages: as in `Darknet`.
-      head: number of 3x3 convolutions after Darknet-19, each with as many channels as its last one.
-      passthrough: concatenate the finer features before the last of them, after a 1x1 convolution that narrows them;
-        Darknet's yolov2.cfg has that convolution, the paper does not mention it.
-      dtype: of the computation.
+    The attributes are arguments of `recipe`; `anchors` and `classes` are their numbers. As in Darknet's yolov2.cfg, a
+    1x1 convolution narrows the passed features, which the paper does not mention.
     """
 
     anchors: int
@@ -77,15 +70,7 @@ class YoloV2(nn.Module):
 
 
 def resize(batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Resizes the images of a batch and their boxes.
-
-    Args:
-      batch: `image` and `boxes` are changed, the rest is kept.
-      size: new height and width.
-
-    Returns:
-      The batch.
-    """
+    """Returns a batch with its images resized to a height and width, and its boxes with them."""
     images = batch["image"]
     scale = jnp.array([size[1] / images.shape[2], size[0] / images.shape[1]] * 2)
     resized = jax.image.resize(images, (len(images), *size, images.shape[3]), "linear")
@@ -93,15 +78,7 @@ def resize(batch: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def draw_size(step: Int[Array, ""], count: int) -> Int[Array, ""]:
-    """Draws the image size of a training step, a new one every ten steps (section 2, multi-scale training).
-
-    Args:
-      step: training steps taken before.
-      count: number of sizes.
-
-    Returns:
-      Index of the size, the same in every run.
-    """
+    """Returns the index of the image size of a step, drawn every ten steps (section 2, multi-scale training)."""
     return jax.random.randint(jax.random.fold_in(jax.random.key(0), step // 10), (), 0, count)
 
 
@@ -212,10 +189,10 @@ def recipe(
     anchors: tuple[tuple[float, float], ...] = VOC_ANCHORS,
     width: Count = 32,
     stages: tuple[Count, ...] = STAGES,
-    head: Annotated[int, Range(0)] = 3,
+    head: Natural = 3,
     passthrough: bool = True,
     sizes: tuple[Count, ...] = (),
-    prior_images: Annotated[int, Range(0)] = 12_800,
+    prior_images: Natural = 12_800,
     loss: RegionLoss = DARKNET,
     ema: Share = 0.0,
     detection: Detection = DETECTION,

@@ -68,14 +68,7 @@ class Darknet(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Darknet-19 as an image classifier: a 1x1 convolution to the classes, averaged over the image.
-
-    Attributes:
-      classes: number of classes.
-      width: as in `Darknet`.
-      stages: as in `Darknet`.
-      dtype: of the computation.
-    """
+    """Darknet-19 as an image classifier: a 1x1 convolution to the classes, averaged over the image."""
 
     classes: int = 1000
     width: int = 32
@@ -110,28 +103,13 @@ def check_stages(stages: Sequence[int]) -> int:
 
 
 def halve(x: Images) -> Features:
-    """Takes the maximum over 2x2 pixels; its gradient is ten times as fast as that of `flax.linen.max_pool` on a CPU.
-
-    Args:
-      x: features of even height and width.
-
-    Returns:
-      Features of half the height and width.
-    """
+    """Returns the maxima over 2x2 pixels; on a CPU the gradient is ten times as fast as that of `nn.max_pool`."""
     x = jnp.maximum(x[:, ::2], x[:, 1::2])
     return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
 
 
 def reorganise(x: Images, block: int = 2) -> Features:
-    """Moves each block of pixels into the channels: the passthrough layer of YOLOv2 (section 2, fine-grained features).
-
-    Args:
-      x: features whose height and width are multiples of `block`.
-      block: height and width of a block.
-
-    Returns:
-      [batch, height / block, width / block, block * block * channels]: the channels of each pixel of a block, by rows.
-    """
+    """Returns each block of pixels as channels, by rows: the passthrough layer of YOLOv2 (section 2)."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // block, block, width // block, block, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // block, width // block, block * block * channels)

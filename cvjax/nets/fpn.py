@@ -63,15 +63,7 @@ class FPN(nn.Module):
 
 
 def upsample(x: Float[Array, "batch rows columns channels"], size: Sequence[int]) -> Float[Array, "batch _ _ channels"]:
-    """Upsamples a level to the size of the next finer one, by repeating pixels.
-
-    Args:
-      x: the coarser level.
-      size: height and width of the finer level, a multiple k of the coarser, or up to k - 1 pixels less.
-
-    Returns:
-      [batch, *size, channels].
-    """
+    """Returns a level at the size of the next finer one, by repeating pixels; sizes need not be exact multiples."""
     batch, rows, columns, channels = x.shape
     down, right = -(-size[0] // rows), -(-size[1] // columns)
     x = jnp.broadcast_to(x[:, :, None, :, None], (batch, rows, down, columns, right, channels))

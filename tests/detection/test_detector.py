@@ -3,8 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from cvjax.config import find_system
 from cvjax.detection.detector import Detection, draw, select
+from cvjax.signature import arguments_of
+from cvjax.upgrade import upgrade_config
 
 
 def overlap_of(a, b):
@@ -32,7 +36,7 @@ def candidates(seed, images=4, count=60, classes=3):
     return boxes, scores, rng.integers(0, classes, (images, count)).astype(np.int32)
 
 
-def test_across_classes_all_boxes_are_rivals():
+def test_across_classes_all_boxes_suppress_each_other():
     boxes, scores, labels = candidates(3)
     thresholds = (0.25, 0.3)
     settings = Detection(*thresholds, max_detections=50, across_classes=True)
@@ -44,7 +48,7 @@ def test_across_classes_all_boxes_are_rivals():
             np.testing.assert_array_equal(found[name][image][found["detected"][image]], rows[image][chosen])
 
 
-def test_detections_are_the_best_that_do_not_overlap_another_of_their_class():
+def test_selects_as_greedy_loops_do():
     boxes, scores, labels = candidates(0)
     scores[3] = 0.0  # an image of nothing
     thresholds, lengths = (0.25, 0.3), set()
@@ -61,13 +65,13 @@ def test_detections_are_the_best_that_do_not_overlap_another_of_their_class():
     assert {0, 8} < lengths and max(lengths) < 50
 
 
-def test_what_scores_just_the_threshold_is_dropped():
+def test_scores_equal_to_the_threshold_are_dropped():
     boxes = jnp.tile(jnp.array([0.0, 0, 4, 4]), (1, 2, 1)) + jnp.array([[[0.0], [9.0]]])
     found = select(boxes, jnp.array([[0.5, 0.75]]), jnp.zeros((1, 2), jnp.int32), Detection(0.5, 0.5, 3))
     assert found["detected"].tolist() == [[True, False, False]] and found["scores"][0, 0] == 0.75
 
 
-def test_truth_is_drawn_on_the_left_and_what_is_sure_on_the_right():
+def test_draws_truth_left_and_confident_detections_right():
     boxes = np.array([[[8, 8, 24, 24], [0, 0, 0, 0]]], np.float32)
     batch = {"image": np.zeros((1, 32, 40, 3), np.float32), "boxes": boxes, "labels": np.zeros((1, 2), np.int32)}
     batch |= {"mask": np.array([[True, False]])}
@@ -80,3 +84,13 @@ def test_truth_is_drawn_on_the_left_and_what_is_sure_on_the_right():
     left, right = ([image[:, half] for image in drawn] for half in (slice(320), slice(320, None)))
     np.testing.assert_array_equal(*left)
     assert left[0].any() and right[0].any() and not right[1].any()
+
+
+@pytest.mark.parametrize("system", ["sliding_window", "yolo", "yolov2", "yolo9000", "retinanet"])
+def test_runs_from_before_the_groups_keep_their_settings(system):
+    old = {"score_threshold": 0.1, "iou_threshold": 0.2, "max_detections": 3, "flip_test": True}
+    weights = {"object_weight": 2.0, "ignore_iou": 0.5, "rescore": False} if system in ("yolov2", "yolo9000") else {}
+    recipe = upgrade_config({"system": f"detection.{system}", "recipe": {**old, **weights, "ema": 0.5}})["recipe"]
+    assert recipe == {"detection": old, "ema": 0.5} | ({"loss": weights} if weights else {})
+    arguments = arguments_of(find_system(f"detection.{system}").recipe)
+    assert set(recipe) <= set(arguments) and Detection(**recipe["detection"]).flip_test

@@ -132,7 +132,7 @@ def test_assigns_by_cell_and_shape_alone_and_the_last_object_wins():
         ]
 
 
-def test_a_centre_outside_counts_for_the_nearest_cell():
+def test_a_centre_outside_belongs_to_the_nearest_cell():
     boxes = jnp.array([[[-30.0, -30.0, -20.0, -10.0], [100.0, 100.0, 108.0, 112.0]]])
     predictor, assigned = region.assign(boxes, jnp.ones((1, 2), bool), ANCHORS, GRID, STRIDE)
     assert assigned.all()
@@ -186,7 +186,7 @@ def test_degenerate_objects_give_finite_losses_and_gradients(name):
         jax.tree.map(np.testing.assert_array_equal, (slope, parts, counts), (same[0], *same[1]))
 
 
-def test_padding_is_told_by_the_mask_alone():
+def test_masked_objects_change_nothing():
     outputs, boxes, labels, mask = to_jax(*examples())
     expected, _ = region.losses(outputs, boxes, labels, mask, ANCHORS, STRIDE)
     boxes, labels = jnp.where(mask[..., None], boxes, jnp.nan), jnp.where(mask, labels, 1000)
@@ -194,7 +194,7 @@ def test_padding_is_told_by_the_mask_alone():
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_what_of_an_object_lies_outside_the_image_does_not_count():
+def test_objects_are_clipped_to_the_image():
     outputs = jnp.float32(examples(images=1)[0])
     labels, mask = jnp.ones((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     height, width = STRIDE * GRID[0], STRIDE * GRID[1]
@@ -205,7 +205,7 @@ def test_what_of_an_object_lies_outside_the_image_does_not_count():
     assert (inside[0] != cut[0]).any()
 
 
-def test_weights_are_factors_of_their_parts():
+def test_weights_scale_their_parts():
     given = to_jax(*examples())
     parts, _ = region.losses(*given, ANCHORS, STRIDE)
     weights = region.RegionLoss(object_weight=10.0, no_object_weight=3.0, class_weight=4.0, coordinate_weight=5.0)

@@ -87,7 +87,7 @@ def test_every_anchor_that_ties_for_an_object_is_forced_and_trained_on_what_it_o
     assert matched[:2].tolist() == [0, 1]
 
 
-def test_objects_that_no_anchor_overlaps_take_none(anchors):
+def test_objects_without_overlap_force_no_anchor(anchors):
     """A degenerate object's greatest overlap is 0, which all anchors share: torchvision trains all of them on it."""
     boxes = jnp.array([[5, 5, 5, 9], [300, 300, 310, 310], [7, 7, 3, 3]], jnp.float32)
     _, positive, ignored = retinanet.match(anchors, boxes, jnp.array([True, True, True]))
@@ -95,7 +95,7 @@ def test_objects_that_no_anchor_overlaps_take_none(anchors):
 
 
 @pytest.mark.parametrize(("gamma", "alpha", "beta"), [(2.0, 0.25, 1 / 9), (0.0, None, 0.0)])
-def test_losses_are_sums_over_anchors_divided_by_the_positives_of_each_image(anchors, gamma, alpha, beta):
+def test_losses_equal_loops_over_anchors(anchors, gamma, alpha, beta):
     rng = np.random.default_rng(1)
     truths = [random_truth(seed) for seed in range(4)]
     truths[3] = (*truths[3][:2], np.zeros(5, bool))  # an image without objects
@@ -221,7 +221,7 @@ def test_initialisation_is_the_papers():
 # --- detection ----------------------------------------------------------------------------------------------------
 
 
-def test_proposals_are_the_best_pairs_decoded_and_clipped(anchors):
+def test_proposes_the_best_pairs_decoded_and_clipped(anchors):
     rng = np.random.default_rng(2)
     logits = rng.normal(size=(2, len(anchors), CLASSES)).astype(np.float32)
     deltas = rng.normal(0, 0.5, (2, len(anchors), 4)).astype(np.float32)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_states import draw_state
 from spoilt_batches import SPOILT, finite, spoil
 
-from cvjax.core import start, variables
+from cvjax.core import variables
 from cvjax.detection import retinanet
 from cvjax.detection.detector import Detection
 from cvjax.errors import UserError
@@ -55,25 +56,28 @@ def make_batch(seed=0, most=3, batch=8, objects=3):
 
 @pytest.fixture(scope="module")
 def system():
-    """(recipe, initial state, compiled train step, compiled eval step). To compile `init` would take longer."""
-    recipe, rng = retinanet.recipe(**SMALL, ema=0.5), np.random.default_rng(0)
+    """The recipe, its first state and the compiled step."""
 
-    def draw(path, leaf):
-        names = [entry.key for entry in path]
-        if names[-1] != "kernel":
-            return jnp.full(leaf.shape, float(names[-1] in ("scale", "var")))
-        height, width, inputs, outputs = leaf.shape
-        deviation = 0.1 if names[0] == "retinanet" else math.sqrt(2 / height / width / outputs)
-        deviation = math.sqrt(1 / height / width / inputs) if "fpn" in names else deviation
-        return jnp.asarray(deviation * rng.normal(size=leaf.shape), jnp.float32)
+    def deviation(names, shape):
+        *window, inputs, outputs = shape
+        if names[0] == "retinanet":
+            return math.sqrt(1 / math.prod(window) / inputs) if "fpn" in names else 0.1
+        return math.sqrt(2 / math.prod(window) / outputs)
 
-    shapes = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
-    params, stats = (jax.tree_util.tree_map_with_path(draw, tree) for tree in (shapes.params, shapes.stats))
-    params["retinanet"]["classification"]["output"]["bias"] -= math.log(99)
-    networks = {name: {"params": params[name], "batch_stats": stats.get(name)} for name in params}
-    opt = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.opt)
-    state = start(networks, opt, averaged=("resnet", "retinanet"))
-    return recipe, state, jax.jit(recipe.train_step), jax.jit(recipe.eval_step)
+    recipe = retinanet.recipe(**SMALL, ema=0.5)
+    state = draw_state(recipe, make_batch(), deviation=deviation)
+    for network in (state.params["retinanet"], state.average["retinanet"]["params"]):
+        network["classification"]["output"]["bias"] -= math.log(99)
+    return recipe, state, jax.jit(recipe.train_step)
+
+
+def test_the_backbone_has_the_variables_of_a_classifiers():
+    recipe, backbone = retinanet.recipe(**SMALL, ema=0.5), ResNet(18, 4, "small", (2, 2, 2))
+    state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
+    expected = jax.eval_shape(backbone.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))  # a classifier's
+    assert recipe.networks["resnet"] == backbone and {*recipe.networks} == {"resnet", "retinanet"}
+    assert state.average["resnet"] == variables(state, "resnet", averaged=False) == expected
+    assert {"params", "batch_stats"} == {*expected} and {*state.stats} == {"resnet"}
 
 
 @pytest.mark.parametrize("fpn", [True, False])
@@ -109,7 +113,7 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32():
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_losses_and_gradients_stay_finite_and_small(system, how):
-    _, state, step, _ = system
+    _, state, step = system
     usual, (after, metrics) = (step(state, b, jax.random.key(0)) for b in (make_batch(), spoil(make_batch(), how)))
     assert finite(after, metrics) and metrics["loss/total"] < 10 * usual[1]["loss/total"]
     assert metrics["loss/classification"] > 0
@@ -119,7 +123,7 @@ def test_losses_and_gradients_stay_finite_and_small(system, how):
 
 @pytest.mark.parametrize("flag", ["crowd", "difficult"])
 def test_crowd_and_difficult_objects_are_not_trained_on(system, flag):
-    _, state, step, _ = system
+    _, state, step = system
     batch = make_batch()
     without = {**batch, "mask": batch["mask"].at[:, 0].set(False)}
     flagged = {**batch, flag: batch[flag].at[:, 0].set(True)}
@@ -128,12 +132,11 @@ def test_crowd_and_difficult_objects_are_not_trained_on(system, flag):
 
 
 def test_learns_to_find_rectangles(system):
-    recipe, state, step, detect = system
-
+    recipe, state, step = system
     for index in range(200):
         state, _ = step(state, make_batch(index, most=1), jax.random.key(index))
     held_out = [make_batch(seed, most=1) for seed in range(1000, 1004)]
-    rows = [(batch, detect(state, batch, jax.random.key(0))) for batch in held_out]
+    rows = [(batch, recipe.eval_step(state, batch, jax.random.key(0))) for batch in held_out]
     figures = recipe.score(jax.device_get(rows))
     assert figures["map_voc07"] > 0.4  # .6 or so; untrained it is 0
     pictures = recipe.visualise(state, held_out[0], jax.random.key(0))["detections"]
@@ -141,7 +144,7 @@ def test_learns_to_find_rectangles(system):
 
 
 def test_average_is_of_parameters_and_statistics_and_detects(system):
-    _, state, step, detect = system
+    recipe, state, step = system
     batch, key = make_batch(), jax.random.key(0)
     after, _ = step(state, batch, key)
     decay = min(0.5, 1 / 10)  # of step 0
@@ -155,7 +158,9 @@ def test_average_is_of_parameters_and_statistics_and_detects(system):
         params=jax.tree.map(jnp.zeros_like, after.params), stats=jax.tree.map(jnp.ones_like, after.stats)
     )
     average_spoilt = after.replace(average=jax.tree.map(jnp.ones_like, after.average))
-    found, same, other = (detect(each, batch, key)["scores"] for each in (after, latest_spoilt, average_spoilt))
+    found, same, other = (
+        recipe.eval_step(each, batch, key)["scores"] for each in (after, latest_spoilt, average_spoilt)
+    )
     assert (found == same).all() and not (found == other).all()
 
 
@@ -163,16 +168,16 @@ def test_average_is_of_parameters_and_statistics_and_detects(system):
 
 
 def test_detections_are_sorted_and_score_more_than_the_threshold(system):
-    _, state, _, detect = system
-    found = detect(state, make_batch(), jax.random.key(0))
+    recipe, state, _ = system
+    found = recipe.eval_step(state, make_batch(), jax.random.key(0))
     scores = found["scores"]
     assert (scores[found["detected"]] > 0.05).all() and (jnp.diff(scores, axis=1) <= 0).all()
 
 
-def test_detections_are_the_best_of_each_level_that_do_not_overlap_another_of_their_class(system):
+def test_detections_equal_loops_over_levels_and_pairs(system):
     """Section 4.1: score over .05, a number of pairs a level (of which the paper decodes 1,000), suppression at .5."""
     state, batch = system[1], make_batch()
-    detect = jax.jit(retinanet.recipe(**{**SMALL, "detection": Detection(0.05, max_detections=150)}, ema=0.5).eval_step)
+    detect = retinanet.recipe(**{**SMALL, "detection": Detection(0.05, max_detections=150)}, ema=0.5).eval_step
     bias = state.average["retinanet"]["params"]["classification"]["output"]["bias"]
     average = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) - 3.1 if leaf is bias else leaf, state.average)
     state = state.replace(average=average)
@@ -218,8 +223,8 @@ def overlap(a, b):
     return sides.prod() / union if union > 0 else 0.0
 
 
-def test_the_mirrored_image_is_looked_at_too(system):
-    _, state, _, _ = system
+def test_flip_test_searches_the_mirrored_image_too(system):
+    _, state, _ = system
     recipe = retinanet.recipe(**{**SMALL, "detection": Detection(0.0, max_detections=20, flip_test=True)})
     state = state.replace(average={})
     found = recipe.predict(state, make_batch(), jax.random.key(0))
@@ -239,7 +244,7 @@ def test_the_mirrored_image_is_looked_at_too(system):
         (dict(stem="smalls"), "Did you mean 'small'"),
     ],
 )
-def test_mistakes_are_explained_at_once(wrong, message):
+def test_refuses_arguments_that_do_not_fit(wrong, message):
     if "stem" in wrong:
         with pytest.raises(UserError, match=message):
             stage_strides(wrong["stem"], (2,))
@@ -248,6 +253,6 @@ def test_mistakes_are_explained_at_once(wrong, message):
         retinanet.recipe(**{**SMALL, **wrong})
 
 
-def test_images_of_another_size_are_refused(system):
+def test_refuses_images_of_another_size(system):
     with pytest.raises(UserError, match=r"config\.recipe\.shape"):
         system[0].init(jax.random.key(0), {"image": jnp.zeros((1, 16, 16, 3))})

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_states import draw_state
 from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import sliding_window as sliding
@@ -67,7 +68,7 @@ def test_a_window_shows_its_box_as_opencv_resizes_it():
     np.testing.assert_allclose(shrunk[0], 0.0)  # outside the image it is black
 
 
-def test_labels_are_those_of_the_best_object():
+def test_windows_have_the_label_of_the_object_they_overlap_most():
     rng = np.random.default_rng(1)
     boxes = rng.uniform(0, 20, (4, 2))
     boxes = np.concatenate([boxes, boxes + rng.uniform(6, 12, (4, 2))], axis=1).astype(np.float32)
@@ -90,7 +91,7 @@ def test_labels_are_those_of_the_best_object():
     assert kinds == {"object", "background", "between"}
 
 
-def test_windows_are_drawn_near_objects_alone():
+def test_windows_are_drawn_near_objects():
     boxes = jnp.array([[10.0, 10.0, 20.0, 30.0], [40.0, 40.0, 44.0, 44.0], [0.0, 0.0, 64.0, 64.0]])
     near = sliding.near_windows(KEY, boxes, jnp.array([True, True, False]), 500, 0.25, 1.5)
     centres, sizes = (near[:, :2] + near[:, 2:]) / 2, near[:, 2:] - near[:, :2]
@@ -102,7 +103,7 @@ def test_windows_are_drawn_near_objects_alone():
         assert 0.22 < away.max() <= 0.2501 and 0.66 < factors.min() < 0.72 and 1.4 < factors.max() < 1.501
 
 
-def test_the_hardest_background_is_found():
+def test_finds_the_hardest_background():
     logits = jnp.array([[0.0, 5.0], [5.0, 0.0], [9.0, 0.0], [1.0, 0.0], [8.0, 0.0]])  # the last class is background
     labels, certain = jnp.array([1, 1, 0, 1, 1]), jnp.array([True, True, True, True, False])
     found = sliding.hardest_background(logits, labels, certain, 2)
@@ -138,18 +139,17 @@ def squares(count=16, seed=0):
 def trained():
     """A recipe, its state after some steps, and the last metrics."""
     recipe, batch = tiny(optimiser={"name": "adam", "learning_rate": 1e-2}), squares()
-    state = jax.jit(recipe.init)(KEY, batch)
-    step = jax.jit(recipe.train_step)
+    state, step = draw_state(recipe, batch), jax.jit(recipe.train_step)
     for _ in range(60):
         state, metrics = step(state, batch, jax.random.fold_in(KEY, state.step))
     return recipe, state, step, metrics
 
 
-def test_squares_are_learnt_found_and_drawn(trained):
+def test_learns_to_detect_squares(trained):
     recipe, state, _, metrics = trained
     assert metrics["share/right"] > 0.8 and 0.1 < metrics["share/objects"] < 0.7
     batch = squares(seed=1)
-    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
+    outputs = jax.device_get(recipe.eval_step(state, batch, KEY))
     assert recipe.score(iter([(batch, outputs)]))["map_voc07"] > 0.7  # below .1 untrained
     shown = recipe.visualise(state, batch, KEY)["detections"]
     assert shown.shape == (16, 256, 768, 3) and shown.min() >= 0 and shown.max() <= 1
@@ -165,7 +165,7 @@ def test_detections_are_the_same_by_crops_and_by_convolution(trained):
     assert by_crops["detected"].sum() >= 8
 
 
-def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(trained):
+def test_flip_test_makes_detections_of_mirrored_images_mirrored(trained):
     _, state, _, _ = trained
     images = jnp.asarray(squares(4, seed=3)["image"])
     detection = dataclasses.replace(sliding.DETECTION, flip_test=True, max_detections=2, score_threshold=0.5)
@@ -194,7 +194,7 @@ def test_steps_are_finite_without_proper_objects(trained, kind):
 def test_a_step_stays_finite_and_small(trained, how):
     recipe, _, step, _ = trained
     batch = squares()
-    state = jax.jit(recipe.init)(KEY, batch)
+    state = draw_state(recipe, batch)
     usual, (new, metrics) = (step(state, b, KEY) for b in (batch, spoil(batch, how)))
     assert finite(new, metrics) and metrics["loss/cross_entropy"] < 3 * usual[1]["loss/cross_entropy"]
     if how in ("no objects", "rubbish in padding alone", "outside", "inside out"):
@@ -223,6 +223,6 @@ def test_the_average_detects(trained):
         ({"hardest": 13}, "at most config.recipe.far=12"),
     ],
 )
-def test_what_cannot_work_is_refused(changes, message):
+def test_refuses_arguments_that_do_not_fit(changes, message):
     with pytest.raises(UserError, match=message):
         tiny(**changes)

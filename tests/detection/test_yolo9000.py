@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_states import draw_state
 from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.detection import yolo9000
@@ -39,7 +40,7 @@ def test_conditional_probabilities_are_softmaxes_over_siblings():
     assert np.isfinite(huge).all()
 
 
-def test_a_path_is_the_product_down_to_its_node():
+def test_a_path_has_the_product_of_its_probabilities():
     logits = np.random.default_rng(1).normal(size=(5, 8))
     ours = jnp.exp(yolo9000.path_log_probability(jnp.float32(logits), jnp.arange(8), TREE))
     for row, p in zip(logits, ours, strict=True):
@@ -97,14 +98,14 @@ def test_reads_trees(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "a\n", "a 0\n", "a -1\nb 1\n", "a -2\n", "a -1 3\n", "a -1\na 0\n", "a x\n", "\n"]
 )
-def test_refuses_a_file_that_is_no_tree(tmp_path, text):
+def test_refuses_files_that_are_not_trees(tmp_path, text):
     file = tmp_path / "own.tree"
     file.write_text(text)
     with pytest.raises(UserError, match=r"own\.tree"):
         yolo9000.read_tree(str(file))
 
 
-def test_image_losses_teach_the_most_probable_box_alone():
+def test_image_losses_train_only_the_most_probable_box():
     generator = np.random.default_rng(4)
     outputs = generator.normal(size=(4, 2, 3, 2, 5 + 8))
     outputs[0, ..., 4] -= 3  # objectness below .3
@@ -142,7 +143,7 @@ def test_image_losses_teach_the_most_probable_box_alone():
     assert parts["image_object"][0] > 0 == parts["image_object"][1]
 
 
-def test_behind_the_gate_only_sure_boxes_learn_a_class():
+def test_the_gate_excludes_boxes_of_low_objectness():
     outputs = np.zeros((1, 1, 3, 1, 13), np.float32)
     outputs[0, 0, :, 0, 4] = [4.0, 0.0, -3.0]  # objectness .98, .5, .05
     outputs[0, 0, 2, 0, 5:] += 9.0 * np.isin(np.arange(8), climb(5))  # where the class is certain
@@ -160,7 +161,7 @@ def test_behind_the_gate_only_sure_boxes_learn_a_class():
     assert slope(0.6).tolist() == [True, False, False]
 
 
-def test_absent_classes_are_unlearnt_where_an_image_shows_others():
+def test_absent_loss_equals_loops_over_boxes():
     generator = np.random.default_rng(5)
     outputs = generator.normal(size=(3, 2, 3, 2, 5 + 8))
     nodes, shown = [5, 3], np.array([[True, False], [True, True], [False, False]])
@@ -205,7 +206,7 @@ def make_batch(labels, seed=0):
 @pytest.fixture(scope="module")
 def started():
     recipe, batch = make_recipe(), make_batch([[1, 3], [2, 4], [5, 2], [9, 5]])
-    return recipe, recipe.init(jax.random.key(0), batch), batch, jax.jit(recipe.train_step)
+    return recipe, draw_state(recipe, batch), batch, jax.jit(recipe.train_step)
 
 
 def test_withheld_boxes_change_nothing(started):
@@ -225,7 +226,7 @@ def test_withheld_boxes_change_nothing(started):
     assert named[1]["loss/image_class"] != expected[1]["loss/image_class"]
 
 
-def test_images_without_boxes_tell_all_classes_they_show():
+def test_withholds_boxes_and_keeps_the_classes_shown():
     labels = np.array([[2, 3, 3], [1, 3, 9], [4, 5, 2], [0, 0, 0]])
     batch = make_batch(labels[:, :2])
     batch |= {
@@ -270,9 +271,9 @@ def test_the_average_detects(started):
     assert (other["scores"] != expected["scores"]).any()
 
 
-def test_with_test_time_flip_a_mirrored_image_has_mirrored_detections(started):
+def test_flip_test_makes_detections_of_mirrored_images_mirrored(started):
     _, state, batch, _ = started
-    detect = jax.jit(make_recipe(detection=Detection(0.005, 0.45, flip_test=True)).eval_step)
+    detect = make_recipe(detection=Detection(0.005, 0.45, flip_test=True)).eval_step
     mirrored = {**batch, "image": batch["image"][:, :, ::-1]}
     found, seen = (jax.device_get(detect(state, given, jax.random.key(0))) for given in (batch, mirrored))
     np.testing.assert_allclose(seen["scores"], found["scores"], atol=1e-5)
@@ -293,7 +294,7 @@ def test_the_default_network_is_that_of_the_paper():
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == (79_327_120 - 16) // 4 + 1025 * 28_269
 
 
-def test_evaluates_all_classes_and_tells_nodes(started):
+def test_evaluates_classes_and_predicts_nodes(started):
     recipe, state, batch, _ = started
     found = jax.device_get(recipe.eval_step(state, batch, jax.random.key(0)))
     assert set(found["labels"].ravel()) <= set(range(10))

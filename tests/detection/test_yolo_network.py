@@ -49,7 +49,7 @@ def test_layers_are_those_of_figure_3():
     assert yolo.LAYERS["yolo"] == tuple(said[name] for name in figure.split())
 
 
-def test_operations_are_as_many_as_darknet_counts():
+def test_has_as_many_operations_as_darknet_counts():
     """40.19 billion, says its page of yolov1.cfg, whose one dense layer makes 7 * 7 * 35 numbers of 7 * 7 * 256."""
     channels, side, operations = 3, 448, 2 * (7 * 7 * 256) * (7 * 7 * 35)
     for features, kernel, stride in yolo.LAYERS["yolo"]:
@@ -95,7 +95,7 @@ def test_network_equals_torch_with_the_same_weights(layers, bottleneck, batch_no
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_shared_dense_layers_say_of_a_cell_what_they_say_of_any_other(shared):
+def test_shared_dense_layers_treat_all_cells_alike(shared):
     net = yolo.Yolo(((4, 1, 1),), 7, hidden=16, shared=shared)
     images = jax.random.uniform(KEY, (1, 2, 3, 3))
     variables = jax.jit(net.init)(KEY, images)
@@ -104,7 +104,7 @@ def test_shared_dense_layers_say_of_a_cell_what_they_say_of_any_other(shared):
     assert np.allclose(mirrored[:, :, ::-1], outputs, atol=1e-5) == shared
 
 
-def test_dropout_is_in_front_of_the_last_layer_and_only_while_training():
+def test_drops_the_hidden_layer_only_in_training():
     net = yolo.Yolo(((8, 3, 1), yolo.POOL, (8, 3, 1), yolo.POOL), 7, hidden=4096, dropout=0.5)
     images = jnp.ones((1, 4, 4, 3))
     params = jax.tree.map(jnp.zeros_like, jax.eval_shape(net.init, KEY, images)["params"])

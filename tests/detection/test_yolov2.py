@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_states import draw_state
 from spoilt_batches import SPOILT, finite, spoil
 
 from cvjax.core import variables
@@ -16,11 +17,12 @@ from cvjax.nets.darknet import Darknet
 
 SHAPE, ANCHORS, NAMES = (32, 48, 3), ((1.0, 1.5), (2.0, 2.0)), ("cat", "dog", "cow")
 BATCH = 8
+SMALL = dict(width=4, stages=(1, 1), head=1)  # cells of 2 pixels
 
 
 def make_recipe(**options):
     options = dict(ema=0.9, optimiser=dict(name="sgd", learning_rate=1e-2)) | options
-    return yolov2.recipe(SHAPE, NAMES, ANCHORS, width=8, stages=(1, 1, 1), **options)
+    return yolov2.recipe(SHAPE, NAMES, ANCHORS, **(dict(width=8, stages=(1, 1, 1)) | options))
 
 
 def make_batch(seed=0, batch=BATCH):
@@ -42,7 +44,7 @@ def make_batch(seed=0, batch=BATCH):
 def trained():
     """The recipe, its state after 150 steps on one batch, the batch, and the metrics of each step."""
     recipe, batch = make_recipe(prior_images=3 * BATCH, optimiser=dict(name="adam", learning_rate=1e-2)), make_batch()
-    step, state, metrics = jax.jit(recipe.train_step), recipe.init(jax.random.key(0), batch), []
+    step, state, metrics = jax.jit(recipe.train_step), draw_state(recipe, batch), []
     for index in range(150):
         state, values = step(state, batch, jax.random.key(index))
         metrics.append(jax.device_get(values))
@@ -51,9 +53,9 @@ def trained():
 
 @pytest.fixture(scope="module")
 def started():
-    """The recipe, its first state, a batch, and the compiled step."""
-    recipe, batch = make_recipe(), make_batch()
-    return recipe, recipe.init(jax.random.key(1), batch), batch, jax.jit(recipe.train_step)
+    """A smaller recipe, its first state, a batch, and the compiled step."""
+    recipe, batch = make_recipe(**SMALL), make_batch()
+    return recipe, draw_state(recipe, batch), batch, jax.jit(recipe.train_step)
 
 
 def overlap(a, b):
@@ -72,7 +74,7 @@ def test_learns_to_detect(trained):
         assert max(overlaps, default=0) > 0.5
 
 
-def test_detections_are_as_all_systems_give_them(trained):
+def test_detections_have_the_shapes_and_order_of_all_detectors(trained):
     recipe, state, batch, _ = trained
     key = jax.random.key(0)
     for found in (recipe.eval_step(state, batch, key), recipe.predict(state, {"image": batch["image"]}, key)):
@@ -97,14 +99,14 @@ def test_figures_and_drawings(trained):
     assert drawn.ndim == 4 and drawn.shape[-1] == 3 and 0 <= drawn.min() <= drawn.max() <= 1
 
 
-def test_predictors_are_pulled_to_their_anchors_by_the_first_images_only(trained):
+def test_the_prior_ends_after_the_first_images(trained):
     metrics = trained[3]
     assert [m["loss/prior"] > 0 for m in metrics[:5]] == [True, True, True, False, False]
 
 
 def test_a_step_descends_the_mean_loss_and_averages_parameters_and_statistics(started):
     _, state, batch, step = started
-    net = yolov2.YoloV2(len(ANCHORS), len(NAMES), 8, (1, 1, 1))
+    net = yolov2.YoloV2(len(ANCHORS), len(NAMES), **SMALL)
     after, metrics = step(state, batch, jax.random.key(0))
 
     @jax.jit
@@ -113,7 +115,7 @@ def test_a_step_descends_the_mean_loss_and_averages_parameters_and_statistics(st
         detector = {"params": params, "batch_stats": state.stats["detector"]}
         outputs, new = net.apply(detector, batch["image"], train=True, mutable=["batch_stats"])
         truth = batch["boxes"], batch["labels"], batch["mask"]
-        parts, _ = region.losses(outputs, *truth, ANCHORS, 4, prior_weight=0.01)
+        parts, _ = region.losses(outputs, *truth, ANCHORS, 2, prior_weight=0.01)
         return sum(parts.values()).mean(), (parts, new["batch_stats"])
 
     slope, (parts, stats) = gradient(state.params["detector"])
@@ -143,7 +145,7 @@ def test_a_step_stays_finite_and_small(started, how):
     assert finite(after, metrics) and metrics["loss/total"] < 50 * usual[1]["loss/total"]  # logarithms of sizes
 
 
-def test_bfloat16_is_computed_in_and_all_that_stays_is_float32():
+def test_bfloat16_computes_in_it_and_keeps_the_state_in_float32():
     recipe, batch = make_recipe(dtype="bfloat16"), make_batch()
     state = jax.eval_shape(recipe.init, jax.random.key(0), batch)
     after, metrics = jax.eval_shape(recipe.train_step, state, batch, jax.random.key(0))
@@ -163,7 +165,7 @@ def test_difficult_and_crowd_objects_are_not_trained_on(started):
         assert jax.device_get(metrics) == jax.device_get(expected)
 
 
-def test_test_time_flip_sees_an_image_and_its_mirror_image_alike(trained):
+def test_flip_test_makes_detections_of_mirrored_images_mirrored(trained):
     _, state, batch, _ = trained
     recipe = make_recipe(detection=Detection(0.005, 0.45, flip_test=True))
     key, images = jax.random.key(0), batch["image"]
@@ -194,16 +196,16 @@ def test_resizes_images_and_boxes_together():
         assert around[y1:y2, max(x1 - 2, 0) : x1].mean() < 0.9 or x1 < 2
 
 
-def test_several_sizes_train_as_each_alone():
-    batch, both, one = make_batch(), make_recipe(sizes=(16, 32)), make_recipe(sizes=(16,))
-    state = both.init(jax.random.key(0), batch)
+def test_one_of_several_sizes_trains_as_it_does_alone():
+    batch, both, one = make_batch(), make_recipe(**SMALL, sizes=(16, 32)), make_recipe(**SMALL, sizes=(16,))
+    state = draw_state(both, batch)
     first = next(step for step in range(0, 100, 10) if yolov2.draw_size(jnp.int32(step), 2) == 0)
     at = state.replace(step=jnp.int32(first))
     one, both = (jax.jit(recipe.train_step)(at, batch, jax.random.key(0)) for recipe in (one, both))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), both, one)
 
 
-def test_passthrough_is_an_ablation_of_the_last_convolutions_inputs():
+def test_the_passthrough_widens_the_last_convolutions_inputs():
     shapes = {}
     for passthrough in (True, False):
         net = yolov2.YoloV2(2, 3, width=4, stages=(1, 1, 1), passthrough=passthrough)
@@ -228,14 +230,14 @@ def test_the_default_network_is_that_of_the_paper():
 FILES = {"darknet19_448.conv.23": 79_327_120, "yolov2.weights": 203_934_260}
 
 
-def test_parameters_are_as_many_as_in_darknets_files():
+def test_has_as_many_parameters_as_darknets_files():
     nets = {"darknet19_448.conv.23": Darknet(), "yolov2.weights": yolov2.YoloV2(5, 80)}
     for name, net in nets.items():
         variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 416, 416, 3)))
         assert 16 + 4 * sum(leaf.size for leaf in jax.tree.leaves(variables)) == FILES[name]
 
 
-def test_operations_are_as_many_as_darknet_counts():
+def test_has_as_many_operations_as_darknet_counts():
     """62.94 billion for COCO at 608 x 608, says its page of yolov2.cfg."""
     params = jax.eval_shape(yolov2.YoloV2(5, 80).init, jax.random.key(0), jnp.zeros((1, 608, 608, 3)))["params"]
     operations = 0
@@ -255,7 +257,7 @@ def test_the_recipes_defaults_are_the_papers_network():
     assert state.params["detector"] == expected
 
 
-def test_refuses_a_passthrough_from_nowhere():
+def test_refuses_a_passthrough_without_a_finer_stage():
     with pytest.raises(UserError, match="passthrough needs a stage"):
         yolov2.recipe(SHAPE, NAMES, ANCHORS, stages=(1,))
     recipe = yolov2.recipe(SHAPE, NAMES, ANCHORS, width=4, stages=(1,), passthrough=False)
@@ -270,7 +272,7 @@ def test_refuses_sizes_that_cannot_be_halved(options):
         yolov2.recipe(**arguments)
 
 
-def test_clusters_the_shapes_that_were_planted():
+def test_finds_planted_clusters():
     generator = np.random.default_rng(0)
     planted = np.array([[8, 8], [16, 40], [48, 24]])
     sizes = planted[generator.integers(3, size=(50, 4))] + generator.uniform(-1, 1, (50, 4, 2))

@@ -52,7 +52,7 @@ def test_equals_torch(train):
         np.testing.assert_allclose(ours_at, theirs_at, rtol=1e-4, atol=1e-4)  # float32 through nine layers
 
 
-def test_darknet_19_has_the_size_that_the_paper_tells():
+def test_darknet_19_has_the_papers_size():
     net = darknet.Classifier()
     shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
     kernels = [leaf for leaf in jax.tree.leaves(shapes["params"]) if len(leaf.shape) == 4]
@@ -88,5 +88,5 @@ def test_refuses_stages(stages):
         darknet.check_stages(stages)
 
 
-def test_counts_pixels_of_a_cell():
+def test_computes_the_stride():
     assert darknet.check_stages(darknet.STAGES) == 32

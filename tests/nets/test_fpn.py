@@ -52,7 +52,7 @@ def test_levels_are_torchs(stages, levels):
         np.testing.assert_allclose(ours[name], theirs[name].permute(0, 2, 3, 1), atol=1e-5, err_msg=name)
 
 
-def test_upsampling_of_features_as_large_as_the_finer_ones_changes_nothing(stages):
+def test_upsampling_to_the_same_size_changes_nothing(stages):
     np.testing.assert_array_equal(upsample(stages["c4"], (7, 10)), stages["c4"])
 
 
@@ -64,6 +64,6 @@ def test_bfloat16(stages):
 
 
 @pytest.mark.parametrize("levels", [(3, 5), (1, 2), (6, 7), (4, 3), ()])
-def test_levels_that_cannot_be(stages, levels):
+def test_refuses_levels_that_do_not_fit(stages, levels):
     with pytest.raises(UserError, match="start at one of c2, c3, c4, c5"):
         FPN(7, levels).init(jax.random.key(0), stages)

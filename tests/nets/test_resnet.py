@@ -52,7 +52,7 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32():
     assert {stage.dtype for stage in stages.values()} == {jnp.dtype("bfloat16")}
 
 
-def test_what_there_is_not():
+def test_refuses_what_no_resnet_has():
     with pytest.raises(UserError, match="no depth=19"):
         shapes(ResNet(19))
     with pytest.raises(UserError, match="Did you mean 'small'"):

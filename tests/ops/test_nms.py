@@ -83,7 +83,7 @@ def test_is_greedy_at_thresholds_that_occur():
         assert found == greedy(boxes, scores, threshold, 400)
 
 
-def test_chains_across_tiles_are_followed_to_their_end():
+def test_follows_chains_across_tiles():
     """Each box suppresses only the next one, so that every second stays: hundreds of decisions, each on the last."""
     count = 4 * module.TILE + 3
     x = 4.0 * jnp.arange(count) - 500
@@ -138,7 +138,7 @@ def test_maps_over_images_and_spreads_over_devices():
         np.testing.assert_array_equal(a, b)
 
 
-def test_gradients_flow_through_what_is_chosen_and_not_through_the_choice():
+def test_gradients_flow_through_chosen_boxes_only():
     boxes, _ = crowd(1, 40)
 
     def loss(boxes):
@@ -150,6 +150,6 @@ def test_gradients_flow_through_what_is_chosen_and_not_through_the_choice():
     assert len(expected) == 10 and sorted(expected) == np.flatnonzero(gradient[:, 0]).tolist()
 
 
-def test_a_threshold_that_is_none_is_refused():
+def test_refuses_thresholds_outside_0_to_1():
     with pytest.raises(UserError, match=r"iou_threshold=50 is not in \[0, 1\]"):
         nms(*crowd(0, 4), iou_threshold=50, max_outputs=2)
