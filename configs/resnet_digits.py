@@ -42,10 +42,7 @@ def get_config(name: str = ""):
             batch=64,
             eval_batch=400,
             # No flip: few digits are still one in the mirror.
-            transforms=(
-                dict(op="random_scale", scale=(0.7, 1.0), aspect=(0.85, 1.15), value=0.5),
-                dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
-            ),
+            transforms=(dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),),
         ),
         steps=STEPS,
         log_every=100,

@@ -12,7 +12,7 @@ from cvjax.data.builders.composition import Glyphs, Layout, background, compose
 from cvjax.data.builders.digit_scenes import SPLITS
 from cvjax.data.builders.embedded import Embedded, png
 
-LAYOUT = Layout(size=32, most=1, degrees=0.0, occlusion=False)
+LAYOUT = Layout(size=32, most=1, smallest=20, degrees=0.0, occlusion=False)
 SEED = 1  # apart from the random streams of `digit_scenes`
 
 
@@ -25,7 +25,7 @@ class Crops(tfds.core.BuilderConfig):
 
 
 class DigitCrops(Embedded):
-    """32x32 images of one whole, upright digit, 12 to 28 pixels long, in a colour that stands out.
+    """32x32 images of one whole, upright digit, 20 to 28 pixels long, in a colour that stands out.
 
     The digits and photographs are those of `digit_scenes`, split in the same way: a network trained on these crops has
     seen none of the test scenes' digits or photographs.
