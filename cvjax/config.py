@@ -305,9 +305,11 @@ def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) 
         kinds = [k for k in typing.get_args(hints.get(name)) if k in (int, float, str, bool, tuple)]
         return config_dict.placeholder(kinds[0] if kinds else OPTIONAL.get(name, object))
 
-    hints = {name: parameter.annotation for name, parameter in parameters.items()}
+    hints = {"recipe": {name: parameter.annotation for name, parameter in parameters.items()}}
     return {
-        group: {key: typed(key, value, hints) for key, value in inner.items()} if isinstance(inner, Mapping) else inner
+        group: {key: typed(key, value, hints.get(group, {})) for key, value in inner.items()}
+        if isinstance(inner, Mapping)
+        else inner
         for group, inner in values.items()
     }
 
