@@ -12,9 +12,6 @@ from typing import Any, SupportsFloat
 
 import PIL.Image
 from jaxtyping import ArrayLike, Float
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from cvjax import report
@@ -29,6 +26,17 @@ from cvjax.rundir import (
     whole_lines,
     write_whole,
 )
+
+# tensorboardX imports torch where it is installed, for nothing that is used here and as long as all other imports take.
+if _no_torch := "torch" not in sys.modules:
+    sys.modules["torch"] = None  # which makes it not installed
+try:
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+finally:
+    if _no_torch:
+        del sys.modules["torch"]
 
 
 class Record:

@@ -25,6 +25,7 @@ from cvjax.errors import UserError
 
 CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
+FULL = pytest.param("", id="full", marks=pytest.mark.slow)
 
 
 def downloaded(experiment):
@@ -75,15 +76,14 @@ def assert_finite(run, steps):
     assert (run / "report.html").exists() and list((run / "figures").iterdir())
 
 
-def shapes(path, variant, split):
-    """The shapes and types of a batch, found from a few examples of the smoke variant's dataset."""
+def shapes(path, variant):
+    """The shapes and types of a training batch and of an evaluation batch, from one example of the smoke's dataset."""
     chosen, small = config.load(path + variant).data, config.load(f"{path}:smoke")
-    few = config.as_dict(chosen) | {name: small.data[name] for name in ("name", "train_split", "eval_split")}
+    one = config.as_dict(chosen) | {name: small.data[name] for name in ("name", "train_split", "eval_split")}
     with examples_of(small):
-        examples = data.load(few | {"batch": 8, "eval_batch": 8, "workers": 0}, seed=0)
-        batch = next(examples.train() if split == "train" else examples.evaluate())
-    rows = chosen.batch if split == "train" else chosen.eval_batch or chosen.batch
-    return {name: jax.ShapeDtypeStruct((rows, *value.shape[1:]), value.dtype) for name, value in batch.items()}
+        examples = data.load(one | {"batch": chosen.per_class or 1, "eval_batch": 1, "workers": 0}, seed=0)
+        pairs = [(chosen.batch, next(examples.train())), (chosen.eval_batch or chosen.batch, next(examples.evaluate()))]
+    return [{k: jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for k, v in one.items()} for rows, one in pairs]
 
 
 def build(experiment, variant):
@@ -92,7 +92,7 @@ def build(experiment, variant):
     for name in config.network_arguments(experiment.system):
         path, network = lenders(experiment)[name]
         lender = config.load(path + variant)
-        module, shape = build(lender, variant).networks[network], shapes(path, variant, "train")["image"].shape[1:]
+        module, shape = build(lender, variant).networks[network], shapes(path, variant)[0]["image"].shape[1:]
         networks[name] = Network(module, shape, class_names(lender.recipe.get("classes") or ()))
     return config.build(experiment, networks)
 
@@ -110,7 +110,7 @@ class Traced:
 @functools.cache
 def traced(path, variant):
     recipe = build(config.load(path + variant), variant)
-    batch, held_out = (shapes(path, variant, split) for split in ("train", "eval"))
+    batch, held_out = shapes(path, variant)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(recipe.init, key, batch)
     outputs = jax.eval_shape(recipe.eval_step, state, held_out, key)
@@ -138,7 +138,7 @@ def test_config_is_whole(path):
     assert module.get_config().to_json_best_effort() == full.to_json_best_effort()
 
 
-@pytest.mark.parametrize("variant", ["", ":smoke"])
+@pytest.mark.parametrize("variant", [FULL, ":smoke"])
 @pytest.mark.parametrize("path", CONFIGS)
 def test_config_is_traced_and_its_state_keeps_its_structure(path, variant):
     found = traced(path, variant)
