@@ -1,6 +1,6 @@
-"""Autoencoders: an image through a bottleneck and back, and what keeps the code from being a mere copy.
+"""Autoencoders: plain, denoising, contractive, sparse and convolutional.
 
-One recipe; each penalty is an argument, and they combine:
+One recipe; every penalty is an argument, and they combine:
 
 * denoising: Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, 2008, and Stacked
   Denoising Autoencoders, JMLR 2010 (masking, salt-and-pepper and Gaussian corruption);
@@ -8,7 +8,7 @@ One recipe; each penalty is an argument, and they combine:
 * sparse: Ng, Sparse Autoencoder, CS294A lecture notes, 2011 (KL to a target activation), or L1;
 * convolutional: Masci et al., Stacked Convolutional Auto-Encoders, 2011: the code is a small map of features.
 
-Without hidden layers and with linear codes the best one is the principal subspace (Baldi & Hornik, 1989).
+The optimum without hidden layers and with linear codes is the principal subspace (Baldi & Hornik, 1989).
 """
 
 import dataclasses
@@ -59,15 +59,15 @@ ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "t
 
 
 class Encoder(nn.Module):
-    """An image to its code.
+    """Maps images to codes.
 
     Attributes:
       latent: width of the code; where convolutional, its channels.
-      hidden: widths of the layers between.
-      activation: of these layers.
+      hidden: widths of the hidden layers.
+      activation: of the hidden layers.
       code_activation: of the code.
       convolutional: False: dense layers; True: each hidden layer is a convolution that halves height and width, and
-        the code is what a last one, 3 x 3, makes of the smallest map, flattened.
+        the code is the flattened output of a last 3 x 3 convolution.
     """
 
     latent: int
@@ -88,14 +88,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A code to the logits of an image, or to the image itself.
+    """Maps codes to logits of images, or to images.
 
     Attributes:
       shape: height, width, channels of the image.
-      hidden: the encoder's widths; used in reverse.
+      hidden: the encoder's, used in reverse.
       activation: of the hidden layers.
-      convolutional: as the encoder.
-      tied: whether dense layers have the encoder's kernels, transposed, and only biases of their own.
+      convolutional: as in the encoder.
+      tied: dense layers use the encoder's kernels, transposed, and only have their own biases.
     """
 
     shape: tuple[int, int, int]
@@ -106,7 +106,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, codes: Codes, kernels: Sequence[Float[Array, "_ _"]] = ()) -> Images:
-        """Returns the images; `kernels` are those of the encoder's layers, in its order, where they are tied."""
+        """Returns the images; tied layers take the encoder's `kernels`, in its order."""
         act, x = ACTIVATIONS[self.activation], codes
         if self.convolutional:
             scale = 2 ** len(self.hidden)
@@ -132,7 +132,7 @@ def _dense(width: int, index: int) -> nn.Dense:
 
 
 def encoder_kernels(params: Params) -> list[Float[Array, "_ _"]]:
-    """Lists the kernels of a dense encoder, from the image to the code.
+    """Lists the kernels of a dense encoder, first layer first.
 
     Args:
       params: of an `Encoder`.
@@ -178,10 +178,7 @@ def cross_entropy(images: Images, logits: Images) -> Float[Array, " batch"]:
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """An encoder and a decoder: how they start, are trained, judged and shown.
-
-    Attributes after the nets are the arguments of `recipe`, which says what they are, with the optimiser built.
-    """
+    """The recipe's functions; the attributes are the networks and arguments of `recipe`, with the optimiser built."""
 
     encoder: Encoder
     decoder: Decoder
@@ -199,26 +196,26 @@ class Autoencoder:
         """Returns both networks by name."""
         return {"encoder": self.encoder, "decoder": self.decoder}
 
-    def trained(self, state: State) -> Networks:
+    def read(self, state: State) -> Networks:
         """Returns the variables of both networks."""
         return {name: variables(state, name) for name in self.networks}
 
     def encode(self, networks: Networks, images: Images) -> Codes:
-        """Returns the codes of images."""
+        """Encodes images."""
         return self.encoder.apply(networks["encoder"], images)
 
     def decode_logits(self, networks: Networks, codes: Codes) -> Images:
-        """Returns what the decoder makes of codes: logits for cross-entropy, else images not clipped."""
+        """Decodes codes to logits for cross-entropy, else to images that are not clipped."""
         kernels = encoder_kernels(networks["encoder"]["params"]) if self.decoder.tied else ()
         return self.decoder.apply(networks["decoder"], codes, kernels)
 
     def decode(self, networks: Networks, codes: Codes) -> Images:
-        """Returns images in [0, 1]."""
+        """Decodes codes to images in [0, 1]."""
         outputs = self.decode_logits(networks, codes)
         return jax.nn.sigmoid(outputs) if self.loss == "cross_entropy" else jnp.clip(outputs, 0.0, 1.0)
 
     def penalties(self, networks: Networks, images: Images, codes: Codes) -> Metrics:
-        """Computes the penalties of codes, and of the images that were encoded, each times its weight."""
+        """Computes the weighted penalties of images and their codes."""
         terms, net = {}, self.encoder
         if self.contractive:
             if not net.hidden and not net.convolutional and net.code_activation == "sigmoid":
@@ -233,7 +230,7 @@ class Autoencoder:
         return terms
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
-        """Initialises both nets, their optimiser, and the moments of the codes."""
+        """Initialises both networks, their optimiser and the moments of the codes."""
         check_images(batch, self.decoder.shape)
         encoder_key, decoder_key = jax.random.split(key)
         codes, encoder = self.encoder.init_with_output(encoder_key, batch["image"])
@@ -243,7 +240,7 @@ class Autoencoder:
         return start(networks, opt, extra={"codes": latents.Moments.standard(codes.shape[1])})
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        """Takes a step down the loss of the clean images, reconstructed from corrupted ones, and the penalties."""
+        """Takes a step down the error of clean images reconstructed from corrupted ones, plus the penalties."""
         noisy = corrupt(key, batch["image"], self.corruption, self.corruption_level)
         error = cross_entropy if self.loss == "cross_entropy" else squared_error
 
@@ -256,13 +253,13 @@ class Autoencoder:
 
         params, opt, total, terms = descend(self.tx, loss_fn, state.params, state.opt["autoencoder"])
         metrics = {"loss/total": total, **{f"loss/{name}": value for name, value in terms.items()}}
-        codes = self.encode(self.trained(state), batch["image"])  # of clean images, whatever has been learnt from
+        codes = self.encode(self.read(state), batch["image"])  # of clean images, whatever the corruption
         extra = {"codes": state.extra["codes"].updated(codes, state.step)}
         return advance(state, params, {"autoencoder": opt}, extra=extra), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
-        """Computes codes, errors and what `evaluation.figures` compares, of each image."""
-        networks, images = self.trained(state), batch["image"]
+        """Computes the rows that `evaluation.figures` takes."""
+        networks, images = self.read(state), batch["image"]
         encode, decode = functools.partial(self.encode, networks), functools.partial(self.decode, networks)
         codes = encode(images)
         outputs = self.decode_logits(networks, codes)  # not clipped, as principal components are not
@@ -278,49 +275,49 @@ class Autoencoder:
         return rows
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes the figures of `evaluation.figures`."""
+        """Computes `evaluation.figures`."""
         batch, outputs = evaluation.gather(rows)
         linear = not self.encoder.hidden and self.encoder.code_activation == "linear" and self.loss == "squared_error"
         return evaluation.figures(batch, outputs, linear)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Rows]:
-        """Makes what of the pictures is made on the device, and the rows that the others are made of."""
-        networks, images = self.trained(state), batch["image"]
+    def decoded_pictures(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Rows]:
+        """Draws reconstructions, samples, interpolations and traversals; returns the rows of `eval_step` too."""
+        networks, images = self.read(state), batch["image"]
         encode, decode = functools.partial(self.encode, networks), functools.partial(self.decode, networks)
         codes = encode(images)
         columns = [images, decode(codes)]
         if self.corruption != "none":
             noisy = corrupt(key, images, self.corruption, self.corruption_level)
             columns = [jnp.clip(noisy, 0, 1), decode(encode(noisy)), images]
-        few = jnp.stack([column[:32] for column in columns], axis=1).reshape(-1, *images.shape[1:])
+        triples = jnp.stack([column[:32] for column in columns], axis=1).reshape(-1, *images.shape[1:])
         shown = latents.pictures(decode, codes, state.extra["codes"])
-        shown |= {"reconstructions": few, "samples": decode(state.extra["codes"].sample(key, 64))}
+        shown |= {"reconstructions": triples, "samples": decode(state.extra["codes"].sample(key, 64))}
         return shown, self.eval_step(state, batch, key)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws reconstructions, samples, the latent space, and what codes are good for."""
-        shown, rows = self.show(key, state, batch)
+        """Draws reconstructions, samples, the latent space, compression, retrieval and denoising."""
+        shown, rows = self.decoded_pictures(key, state, batch)
         return shown | latents.latent_map(rows["code"], batch) | evaluation.pictures(batch, rows)
 
     @functools.partial(jax.jit, static_argnums=0)
     def reconstruct(self, state: State, images: Images) -> Rows:
-        """Returns codes, and the images that they are decoded to."""
-        networks = self.trained(state)
+        """Encodes and decodes images."""
+        networks = self.read(state)
         codes = self.encode(networks, images)
         return {"image": self.decode(networks, codes), "code": codes}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> Rows:
-        """Reconstructs images; the codes are beside them."""
+        """Returns reconstructions and codes."""
         return self.reconstruct(state, inputs["image"])
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames="count")
     def draw(self, key: Key[Array, ""], state: State, count: int) -> Images:
-        """Decodes codes drawn from a Gaussian with the moments of the training set's."""
-        return self.decode(self.trained(state), state.extra["codes"].sample(key, count))
+        """Decodes codes drawn from the Gaussian with their moments."""
+        return self.decode(self.read(state), state.extra["codes"].sample(key, count))
 
     def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
-        """Draws images by a Gaussian fitted to the codes."""
+        """Draws images from a Gaussian fitted to the codes of the training set."""
         return {"image": self.draw(key, state, count=inputs["count"])}
 
 
@@ -345,26 +342,26 @@ def recipe(
 
     Args:
       shape: height, width, channels of the images.
-      latent: width of the code; where convolutional, its channels.
-      hidden: widths of the encoder's hidden layers; the decoder's in reverse.
+      latent: width of the code, or the number of its channels where convolutional.
+      hidden: widths of the hidden layers; the decoder uses them in reverse.
       activation: of the hidden layers.
-      code_activation: of the code; "sigmoid" in the papers on denoising, contractive and sparse ones.
-      convolutional: convolutions of stride 2 in place of dense layers.
-      tied: the decoder's kernels are the encoder's, transposed, as in Vincent et al. and Rifai et al.
+      code_activation: of the code; the papers on denoising, contractive and sparse autoencoders use "sigmoid".
+      convolutional: whether hidden layers are convolutions.
+      tied: the decoder uses the encoder's kernels, transposed, as in Vincent et al. and Rifai et al.
       loss: "squared_error" with linear outputs, or "cross_entropy" with sigmoid ones (Vincent et al., Rifai et al.).
-      corruption: of the images that training encodes; the reconstruction is held against the clean ones.
-      corruption_level: see `corrupt`. Vincent et al. 2010 search .05 to .5 for Gaussian noise, .1 to .4 for the others.
+      corruption: of the encoder's inputs while training; the target is the clean image.
+      corruption_level: as `corrupt` takes it. Vincent et al. 2010 search .05 to .5 for Gaussian noise, else .1 to .4.
       contractive: weight of the squared Frobenius norm of the encoder's Jacobian; Rifai et al. choose it by validation.
       sparsity: "kl" of each unit's mean activation, for sigmoid codes, or "l1" of the codes.
-      sparsity_weight: of that penalty; 3 in Ng's notes for "kl".
-      sparsity_target: mean activation that "kl" asks for; .05 in Ng's notes.
+      sparsity_weight: weight of the sparsity penalty; 3 in Ng's notes for "kl".
+      sparsity_target: target of the mean activation for "kl"; .05 in Ng's notes.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
-      The recipe. Its figures are those of `evaluation.figures`; jacobian_norm is of dense and of contractive encoders.
+      The recipe. Its figures are those of `evaluation.figures`, with jacobian_norm for dense and contractive encoders.
 
     Raises:
-      UserError: arguments that exclude one another.
+      UserError: arguments that do not go together.
     """
     shape, hidden = tuple(shape), tuple(hidden)
     _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity)
@@ -376,17 +373,18 @@ def recipe(
 
 
 def _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity) -> None:
-    """Refuses arguments that exclude one another."""
+    """Refuses arguments that do not go together."""
     if convolutional and (not hidden or any(size % 2 ** len(hidden) for size in shape[:2])):
         raise UserError(
             f"config.recipe.shape={tuple(shape)} cannot be halved by hidden={tuple(hidden)}: a convolutional "
-            "autoencoder needs a hidden layer or more, and sizes that can be halved as often: pad or resize the images."
+            "autoencoder needs a hidden layer or more, and a height and width that each of them can halve: pad or "
+            "resize the images."
         )
     if convolutional and tied:
-        raise UserError("config.recipe.tied=True: convolutions have kernels of their own; set one of the two to False.")
+        raise UserError("config.recipe.tied=True: convolutions cannot be tied; set tied or convolutional to False.")
     if sparsity == "kl" and code_activation != "sigmoid":
         raise UserError(
-            f'config.recipe.sparsity="kl" takes codes for probabilities: set code_activation="sigmoid", not '
+            f'config.recipe.sparsity="kl" needs codes in [0, 1]: set code_activation="sigmoid", not '
             f'{code_activation!r}, or sparsity="l1".'
         )
     if corruption in ("masking", "salt_and_pepper") and corruption_level > 1:

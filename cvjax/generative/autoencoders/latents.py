@@ -1,7 +1,7 @@
-"""Looking into a latent space: samples, interpolations, traversals and maps, of an autoencoder with or without a prior.
+"""Latent spaces: the moments of codes, and pictures of interpolations, traversals and maps.
 
-A variational autoencoder's decoder has seen codes about its prior (Kingma & Welling, 2014). A plain one's has seen only
-the codes of images: a Gaussian fitted to them reaches into the holes between. Where images are few, so does a prior.
+A variational autoencoder has a prior to sample codes from (Kingma & Welling, 2014); a plain one has none, so a Gaussian
+is fitted to its codes.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Images = Float[Array, "batch height width channels"]
 Decode = Callable[[Codes], Images]
 
 ROWS, COLUMNS = 8, 9  # of the pictures
-REACH = 2.5  # of a traversal, in standard deviations to either side
+REACH = 2.5  # of a traversal, in standard deviations from the mean
 
 
 @flax.struct.dataclass
@@ -30,7 +30,7 @@ class Moments:
     """A Gaussian with the mean and the covariance of codes, averaged over training steps.
 
     Attributes:
-      mean: of the codes.
+      mean: mean of the codes.
       second: mean of their outer products.
     """
 
@@ -39,11 +39,11 @@ class Moments:
 
     @classmethod
     def standard(cls, codes: int) -> "Moments":
-        """Returns those of N(0, I)."""
+        """Returns the moments of N(0, I)."""
         return cls(jnp.zeros(codes), jnp.eye(codes))
 
     def updated(self, codes: Codes, step: Int[Array, ""], keep: float = 0.99) -> "Moments":
-        """Averages in those of a batch; `keep` as in `core.moving_average`, and 1 where the encoder stays as it is."""
+        """Moves the averages towards a batch's moments; `keep` as in `core.moving_average`, 1 for a fixed encoder."""
         codes = jax.lax.stop_gradient(codes)
         latest = Moments(codes.mean(axis=0), codes.T @ codes / len(codes))
         return core.moving_average(self, latest, step, keep)
@@ -69,8 +69,9 @@ class Moments:
         return self.mean + self.deviation() * codes
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count codes"]:
-        """Draws codes, through the symmetric root of the covariance: the signs of eigenvectors do not matter."""
+        """Draws codes from the Gaussian."""
         values, vectors = jnp.linalg.eigh(self.covariance())
+        # The symmetric root: it does not depend on the signs of the eigenvectors.
         root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
         return self.mean + jax.random.normal(key, (count, len(self.mean))) @ root
 
@@ -82,12 +83,12 @@ def interpolate(
 
     Args:
       decode: codes to images.
-      start: where the lines begin.
-      end: where they end.
-      count: of the images on each line, both ends included.
+      start: first code of each line.
+      end: last code of each line.
+      count: number of images on a line, both ends included.
 
     Returns:
-      A row of images a line.
+      A row of images for each line.
     """
     share = jnp.linspace(0.0, 1.0, count)[:, None]
     return _decode_rows(decode, start[:, None] * (1 - share) + end[:, None] * share)
@@ -96,17 +97,17 @@ def interpolate(
 def traverse(
     decode: Decode, code: Float[Array, " codes"], chosen: Int[Array, " chosen"], moments: Moments, count: int = COLUMNS
 ) -> Float[Array, "chosen count height width channels"]:
-    """Decodes a code of which one latent at a time is led from one end of its range to the other.
+    """Decodes a code while one latent at a time is moved through its range.
 
     Args:
       decode: codes to images.
-      code: the others keep its values.
-      chosen: indices of the latents.
-      moments: of the codes; the range is 2.5 standard deviations to either side of the mean.
-      count: of the values of each.
+      code: values of the latents that are not moved.
+      chosen: indices of the latents to move.
+      moments: of the codes; the range is 2.5 standard deviations around the mean.
+      count: number of values of each latent.
 
     Returns:
-      A row of images a latent.
+      A row of images for each latent.
     """
     values = jnp.linspace(-REACH, REACH, count) * moments.deviation()[chosen, None] + moments.mean[chosen, None]
     rows = jnp.broadcast_to(code, (len(chosen), count, len(code)))
@@ -119,7 +120,7 @@ def _decode_rows(decode: Decode, codes: Float[Array, "rows count codes"]) -> Arr
 
 
 def sheet(rows: Float[Array, "rows count height width channels"]) -> Float[Array, "sheet_height sheet_width channels"]:
-    """Lays rows of images out as one image, with grey gaps; small ones are enlarged to 48 pixels or more.
+    """Arranges rows of images on one sheet with grey gaps; small images are enlarged to 48 pixels or more.
 
     Args:
       rows: in [0, 1].
@@ -139,11 +140,11 @@ def pictures(decode: Decode, codes: Codes, moments: Moments) -> dict[str, Float[
     Args:
       decode: codes to images.
       codes: of a batch.
-      moments: what codes are to be expected; of a variational autoencoder, its prior.
+      moments: of the training set's codes, or of the prior.
 
     Returns:
-      `interpolations`: the ends of each row are decoded codes; of a single code there are none. `traversals`: a row a
-      latent, from the first code.
+      `interpolations`: between pairs of codes, none for a single code. `traversals`: a row for each latent, from the
+      first code.
     """
     pairs = min(ROWS, len(codes) // 2)
     lines = {"interpolations": sheet(interpolate(decode, codes[:pairs], codes[pairs : 2 * pairs]))} if pairs else {}
@@ -152,14 +153,14 @@ def pictures(decode: Decode, codes: Codes, moments: Moments) -> dict[str, Float[
 
 
 def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "height width 3"]]:
-    """Draws codes as points of a plane, coloured by class; more than two latents by their two principal components.
+    """Draws codes in the plane, coloured by class; more than two latents by their first two principal components.
 
     Args:
-      codes: of a batch; may lie on the devices of several hosts.
-      batch: with the classes, `label`, and `valid`, False for padding.
+      codes: of a batch, on the devices of one or more hosts.
+      batch: with `label`, and `valid`, False for padding.
 
     Returns:
-      `latent_map`, or nothing where images have no class, or codes no plane: there is but one image.
+      `latent_map`, or nothing without labels or for a single image.
     """
     if not {"label", "valid"} <= batch.keys() or batch["label"].ndim != 1:
         return {}
@@ -177,5 +178,5 @@ def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.nda
 
 
 def fetch(tree: Any) -> Any:
-    """Fetches arrays as NumPy, whole on every process. All processes have to call it."""
+    """Fetches whole arrays to the host; all processes have to call it."""
     return jax.tree.map(lambda array: np.asarray(multihost_utils.process_allgather(array, tiled=True)), tree)

@@ -1,4 +1,4 @@
-"""The distribution of a pixel that a decoder tells: Bernoulli, categorical over grey levels, or Gaussian.
+"""Distributions of pixels by a decoder's outputs: Bernoulli, categorical over grey levels, or Gaussian.
 
 Kingma & Welling, Auto-Encoding Variational Bayes, 2014, appendix C; dequantisation: Theis, van den Oord & Bethge, A
 Note on the Evaluation of Generative Models, 2016 (arXiv:1511.01844).
@@ -22,9 +22,9 @@ def log_likelihood(likelihood: Likelihood, outputs: Outputs, images: Images, lev
     Args:
       likelihood: "bernoulli" (a bound on the likelihood of binary images only), "categorical" over `levels` grey
         levels, or "gaussian", a density on the images times levels - 1, so that a grey level is one unit wide.
-      outputs: what the decoder gives: 1 logit, `levels` logits, or (mean, log-variance) a pixel.
+      outputs: of the decoder: 1 logit, `levels` logits, or (mean, log-variance) for each pixel.
       images: in [0, 1]. For "gaussian", dequantised (see `dequantise`), the density bounds the discrete likelihood.
-      levels: grey levels.
+      levels: number of grey levels.
 
     Returns:
       One log-likelihood an image.
@@ -47,7 +47,7 @@ def expected_image(likelihood: Likelihood, outputs: Outputs) -> Images:
 
     Args:
       likelihood: as in `log_likelihood`.
-      outputs: what the decoder gives.
+      outputs: of the decoder.
 
     Returns:
       The mean image of each latent.
@@ -64,8 +64,8 @@ def dequantise(key: Key[Array, ""], images: Images, levels: int) -> Images:
 
     Args:
       key: of the noise.
-      images: in [0, 1]; rounded to the nearest of the grey levels first.
-      levels: grey levels.
+      images: in [0, 1]; rounded to grey levels first.
+      levels: number of grey levels.
 
     Returns:
       Images in [-0.5, levels - 0.5] / (levels - 1).

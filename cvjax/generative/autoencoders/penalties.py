@@ -1,4 +1,4 @@
-"""What keeps an autoencoder's code from being a mere copy: a contractive encoder, or units that are seldom active.
+"""Penalties of autoencoders: contraction and sparsity.
 
 Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011; Ng, Sparse Autoencoder,
 CS294A lecture notes, 2011.
@@ -15,11 +15,11 @@ Codes = Float[Array, "batch codes"]
 
 
 def jacobian_norm(encode: Callable[[Images], Codes], images: Images) -> Float[Array, " batch"]:
-    """Computes the squared Frobenius norm of the code's Jacobian by the image, exactly, for any encoder.
+    """Computes the squared Frobenius norm of the Jacobian of any encoder.
 
     Args:
-      encode: treats each image by itself.
-      images: where.
+      encode: images to codes, each image by itself.
+      images: where the Jacobian is taken.
 
     Returns:
       |dh / dx|_F^2 of each image (Rifai et al., equation 1).
@@ -32,7 +32,7 @@ def jacobian_norm(encode: Callable[[Images], Codes], images: Images) -> Float[Ar
 
 
 def sigmoid_jacobian_norm(codes: Codes, kernel: Float[Array, "inputs codes"]) -> Float[Array, " batch"]:
-    """Computes the same for one dense layer with sigmoid codes: no more work than the layer itself.
+    """Computes `jacobian_norm` of a dense layer with sigmoid codes in closed form.
 
     Args:
       codes: h = sigmoid(x W + b).
@@ -45,11 +45,11 @@ def sigmoid_jacobian_norm(codes: Codes, kernel: Float[Array, "inputs codes"]) ->
 
 
 def kl_sparsity(codes: Codes, target: float) -> Float[Array, " codes"]:
-    """Computes KL(target || mean activation) of each unit as a coin's (Ng, section 3).
+    """Computes KL(target || mean activation) of each unit, as Bernoulli distributions (Ng, section 3).
 
     Args:
-      codes: in [0, 1]; their mean is over the batch, and kept 1e-6 off 0 and 1 so that the divergence is finite.
-      target: mean activation wished for.
+      codes: in [0, 1]; the mean over the batch is clipped to [1e-6, 1 - 1e-6], so that the divergence is finite.
+      target: of the mean activation.
 
     Returns:
       One divergence a unit, in nats.

@@ -1,8 +1,8 @@
 """Variational autoencoder: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114).
 
-One network pair, one loss. The likelihood is Bernoulli, categorical over grey levels, or Gaussian; beta weighs the
-divergence (Higgins et al., beta-VAE, ICLR 2017). Judged in bits per dimension, with the tighter bound of Burda et
-al., Importance Weighted Autoencoders, 2016 (arXiv:1509.00519), beside it.
+The likelihood is Bernoulli, categorical over grey levels, or Gaussian; beta weighs the divergence (Higgins et al.,
+beta-VAE, ICLR 2017). Evaluated in bits per dimension, by the plain bound and by the tighter one of Burda et al.,
+Importance Weighted Autoencoders, 2016 (arXiv:1509.00519).
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ Nats = Float[Array, " batch"]
 
 
 class Encoder(nn.Module):
-    """q(z | x): an image to the mean and log-variance of its latent.
+    """q(z | x): maps images to the mean and log-variance of their latents.
 
     Attributes:
-      latent: latent dimensions.
+      latent: number of latents.
       hidden: widths of the hidden layers.
       convolutional: False: dense layers with tanh (the paper's appendix C); True: stride-2 convolutions with ReLU.
       dropout: share of hidden units dropped while training.
@@ -64,14 +64,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x | z): a latent to the parameters of each pixel's distribution.
+    """p(x | z): maps latents to the parameters of each pixel's distribution.
 
     Attributes:
       shape: height, width, channels of the image.
-      outputs: parameters of one pixel's distribution.
-      hidden: the encoder's widths; used in reverse.
-      convolutional: as the encoder.
-      dropout: as the encoder.
+      outputs: number of parameters of a pixel's distribution.
+      hidden: the encoder's, used in reverse.
+      convolutional: as in the encoder.
+      dropout: as in the encoder.
     """
 
     shape: tuple[int, int, int]
@@ -111,7 +111,7 @@ def gaussian_kl(mean: Latents, log_variance: Latents) -> Latents:
       log_variance: of the posterior.
 
     Returns:
-      One divergence a latent; the loss sums them.
+      One divergence a latent, to be summed.
     """
     return 0.5 * (jnp.exp(log_variance) + mean**2 - 1.0 - log_variance)
 
@@ -123,7 +123,7 @@ def importance_bound(log_weights: Float[Array, "samples batch"]) -> Nats:
       log_weights: log p(x, z) - log q(z | x) of each sample z.
 
     Returns:
-      log of the mean weight, one an image; the more samples, the tighter.
+      log of the mean weight of each image; the more samples, the tighter.
     """
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
 
@@ -131,14 +131,14 @@ def importance_bound(log_weights: Float[Array, "samples batch"]) -> Nats:
 def bounds(
     key: Key[Array, ""], log_p_x: Callable[[Latents], Nats], mean: Latents, log_variance: Latents, samples: int
 ) -> Float[Array, "batch 2"]:
-    """Computes two lower bounds on log p(x) in nats: the plain one (equation 10) and the importance-weighted one.
+    """Computes the plain (equation 10) and the importance-weighted lower bound on log p(x), in nats.
 
     Args:
       key: of the samples.
-      log_p_x: (latents, one an image) -> log p(image | latent) in nats.
+      log_p_x: latents, one an image -> log p(image | latent) in nats.
       mean: of the posteriors q(z | x).
       log_variance: of the posteriors.
-      samples: of the tighter bound; the plain one takes 10, or as many where that is fewer.
+      samples: of the tighter bound; the plain one uses 10 at most.
 
     Returns:
       Both bounds of each image.
@@ -151,7 +151,7 @@ def bounds(
         log_ratio = 0.5 * (noise**2 + log_variance - z**2).sum(axis=1)  # log p(z) - log q(z | x)
         return likelihood, likelihood + log_ratio
 
-    # The plain bound takes its own samples and the exact divergence, so that it checks the tighter one.
+    # The plain bound has its own samples and uses the exact divergence, which makes it a check of the tighter one.
     elbo_keys, iwae_keys = jax.random.split(key, (2, samples))
     likelihoods, _ = jax.lax.map(one_sample, elbo_keys[:10])
     _, log_weights = jax.lax.map(one_sample, iwae_keys)
@@ -164,10 +164,7 @@ def bounds(
 
 @dataclasses.dataclass(frozen=True)
 class VAE:
-    """An encoder and a decoder: how they start, are trained, judged and shown.
-
-    Attributes after the nets are the arguments of `recipe`, which says what they are, with the optimiser built.
-    """
+    """The recipe's functions; the attributes are the networks and arguments of `recipe`, with the optimiser built."""
 
     encoder: Encoder
     decoder: Decoder
@@ -189,13 +186,13 @@ class VAE:
         return {"encoder": self.encoder, "decoder": self.decoder}
 
     def observe(self, key: Key[Array, ""], images: Images) -> Images:
-        """Draws what the likelihood speaks of: binary, or continuous, or the images as they are."""
+        """Draws binary or dequantised images, where the likelihood is of such."""
         if self.binarise:
             return jax.random.bernoulli(key, images).astype(images.dtype)
         return dequantise(key, images, self.levels) if self.likelihood == "gaussian" else images
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
-        """Initialises both nets and their optimiser."""
+        """Initialises both networks and their optimiser."""
         check_images(batch, self.decoder.shape)
         encoder_key, decoder_key = jax.random.split(key)
         networks = {
@@ -205,7 +202,7 @@ class VAE:
         return start(networks, {"vae": self.tx.init({name: held["params"] for name, held in networks.items()})})
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        """Takes a step down the negative bound, the divergence weighed by beta, with one latent an image."""
+        """Takes a step down the negative bound, from one latent an image, with the divergence weighed by beta."""
         observe_key, noise_key, encoder_key, decoder_key = jax.random.split(key, 4)
         images = self.observe(observe_key, batch["image"])
 
@@ -224,7 +221,7 @@ class VAE:
         return advance(state, params, {"vae": opt}), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
-        """Computes both bounds, the divergence and the posterior's mean of each image."""
+        """Computes both bounds in bits per dimension, the divergence and the posterior mean of each image."""
         observe_key, sample_key = jax.random.split(key)
         images = self.observe(observe_key, batch["image"])
         mean, log_variance = self.encoder.apply(variables(state, "encoder"), images)
@@ -236,7 +233,7 @@ class VAE:
         return {"bits": -nats * self.bits, "divergence": gaussian_kl(mean, log_variance), "mean": mean}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes the figures of `recipe`."""
+        """Averages bounds and divergence, and counts the active latents."""
         rows = [outputs for _, outputs in rows]
         both, divergence, mean = (np.concatenate([r[name] for r in rows]) for name in ("bits", "divergence", "mean"))
         elbo, iwae = both.mean(axis=0, dtype=np.float64)
@@ -249,23 +246,23 @@ class VAE:
         }
 
     def decode(self, state: State, z: Latents) -> Outputs:
-        """Returns the parameters of each pixel's distribution."""
+        """Decodes latents to the parameters of each pixel's distribution."""
         return self.decoder.apply(variables(state, "decoder"), z)
 
     @functools.partial(jax.jit, static_argnums=0)
     def reconstruct(self, state: State, images: Images) -> Images:
-        """Returns the mean images of the posteriors' means."""
+        """Decodes the posterior means of images."""
         mean, _ = self.encoder.apply(variables(state, "encoder"), images)
         return self.from_prior(state, mean)
 
     @functools.partial(jax.jit, static_argnums=0)
     def from_prior(self, state: State, z: Latents) -> Images:
-        """Returns the mean images of latents."""
+        """Decodes latents to mean images."""
         return expected_image(self.likelihood, self.decode(state, z))
 
     @functools.partial(jax.jit, static_argnums=0)
-    def show(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Latents]:
-        """Makes what of the pictures is made on the device, and the posteriors' means for the map."""
+    def decoded_pictures(self, key: Key[Array, ""], state: State, batch: Batch) -> tuple[Pictures, Latents]:
+        """Draws reconstructions, samples, interpolations and traversals; returns the posterior means too."""
         mean, _ = self.encoder.apply(variables(state, "encoder"), batch["image"])
         draw, images = functools.partial(self.from_prior, state), batch["image"]
         pairs = jnp.stack([images[:32], draw(mean[:32])], axis=1).reshape(-1, *images.shape[1:])
@@ -275,7 +272,7 @@ class VAE:
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws reconstructions, samples of the prior, and the latent space."""
-        shown, mean = self.show(key, state, batch)
+        shown, mean = self.decoded_pictures(key, state, batch)
         return shown | latents.latent_map(mean, batch)
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
@@ -304,23 +301,23 @@ def recipe(
 
     Args:
       shape: height, width, channels of the images.
-      latent: latent dimensions.
-      hidden: widths of the encoder's hidden layers; the decoder's in reverse.
-      convolutional: stride-2 convolutions in place of dense layers.
+      latent: number of latents.
+      hidden: widths of the encoder's hidden layers; the decoder uses them in reverse.
+      convolutional: as in `Encoder`.
       dropout: share of the dense hidden units dropped while training.
-      likelihood: of the pixels: "bernoulli", "categorical" or "gaussian".
-      levels: grey levels of the images.
+      likelihood: of the pixels, as in `log_likelihood`.
+      levels: number of grey levels.
       binarise: draw each pixel from a Bernoulli of its grey value, anew at every step.
-      beta: weight of the divergence; only 1 is a bound.
-      importance_samples: of the evaluation's tighter bound.
+      beta: weight of the divergence; the loss is a bound for 1 only.
+      importance_samples: number of samples of the tighter bound.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
-      The recipe. Figures: bits_per_dim (the negative bound), iwae_bits_per_dim and iwae_gain (how much tighter),
-      kl (nats), active_units (latents whose posterior mean varies by more than .01 over the test set).
+      The recipe. Its figures are bits_per_dim (the negative bound), iwae_bits_per_dim and their difference iwae_gain,
+      kl (nats) and active_units (latents whose posterior mean has a variance over .01 on the evaluation split).
 
     Raises:
-      UserError: arguments that cannot be, or exclude one another.
+      UserError: arguments that do not go together.
     """
     outputs = {"bernoulli": 1, "categorical": levels, "gaussian": 2}.get(likelihood)
     if outputs is None or latent < 1 or levels < 2:
@@ -328,12 +325,11 @@ def recipe(
     if convolutional and (not hidden or any(size % 2 ** len(hidden) for size in shape[:2])):
         raise UserError(
             f"config.recipe.shape={tuple(shape)} cannot be halved by hidden={tuple(hidden)}: a convolutional encoder "
-            "needs a hidden layer or more, and sizes that can be halved as often: pad or resize the images."
+            "needs a hidden layer or more, and a height and width that each can halve: pad or resize the images."
         )
     if binarise and likelihood != "bernoulli":
         raise UserError(
-            f'config.recipe.binarise=True makes images of two values: likelihood="bernoulli" is theirs, not '
-            f"{likelihood!r}."
+            f'config.recipe.binarise=True makes binary images: set likelihood="bernoulli", not {likelihood!r}.'
         )
     encoder = Encoder(latent, tuple(hidden), convolutional, dropout)
     decoder = Decoder(tuple(shape), outputs, tuple(hidden), convolutional, dropout)

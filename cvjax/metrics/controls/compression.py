@@ -71,7 +71,7 @@ def code_points(
       decoded: the decoder's images of these.
 
     Returns:
-      A point a step.
+      A point for each step.
     """
     points = []
     for step in range(levels.shape[1]):
@@ -81,14 +81,14 @@ def code_points(
 
 
 def jpeg_points(images: Images, qualities: Sequence[int] = QUALITIES) -> list[Point]:
-    """Measures JPEG, with optimised Huffman tables, on one sheet of all images.
+    """Measures JPEG with optimised Huffman tables on one sheet of all images.
 
     Args:
-      images: in [0, 1], one channel or three. Sizes that are multiples of 8 suit its blocks best.
+      images: grey or RGB, in [0, 1]; multiples of 8 pixels in size suit JPEG's blocks best.
       qualities: of the encoder, 1 to 95.
 
     Returns:
-      A point a quality.
+      A point for each quality.
     """
     sheet = np.round(255 * lay_out(images)).astype(np.uint8)
     picture, points = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet), []
@@ -102,13 +102,13 @@ def jpeg_points(images: Images, qualities: Sequence[int] = QUALITIES) -> list[Po
 
 
 def jpeg_header(stream: bytes) -> int:
-    """Counts the bytes of a JPEG file that are not its entropy-coded data.
+    """Counts the bytes of a JPEG file beside its entropy-coded data.
 
     Args:
       stream: the file, with one scan.
 
     Returns:
-      All up to the end of the start-of-scan segment, and the two of the end marker.
+      The bytes up to the end of the start-of-scan segment, and the two of the end marker.
     """
     position = 2  # behind the start marker; then segments: marker, length, content
     while stream[position : position + 2] != b"\xff\xda":
@@ -117,7 +117,7 @@ def jpeg_header(stream: bytes) -> int:
 
 
 def lay_out(images: Images) -> Float[np.ndarray, "rows columns channels"]:
-    """Lays images out, without gaps, on the sheet nearest to a square that they fill.
+    """Arranges images without gaps on the sheet nearest to a square that they fill.
 
     Args:
       images: any.
@@ -131,15 +131,15 @@ def lay_out(images: Images) -> Float[np.ndarray, "rows columns channels"]:
 
 
 def gain(points: Sequence[Point], rivals: Sequence[Point]) -> float:
-    """Computes how much better the first curve is at the same bytes.
+    """Computes the mean gain in PSNR of one curve over another at the same bytes.
 
     Args:
-      points: of a curve.
+      points: of the curve.
       rivals: of the curve to compare with.
 
     Returns:
-      PSNR of the best point that costs no more than a rival's (of the cheapest, where all cost more), less the rival's,
-      averaged over the rivals, in dB.
+      PSNR of the best point at the bytes of a rival's or fewer (of the smallest, where all are larger) minus that of
+      the rival, averaged over the rivals, in dB.
     """
     cheapest = min(points, key=lambda point: point.size)
     best = [max([p for p in points if p.size <= rival.size] or [cheapest], key=lambda p: p.psnr) for rival in rivals]

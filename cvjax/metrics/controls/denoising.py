@@ -1,4 +1,4 @@
-"""Classical denoisers as rivals of denoising autoencoders: scikit-image's non-local means, and the median filter."""
+"""Classical denoisers to compare with: scikit-image's non-local means, and the median filter."""
 
 import numpy as np
 import scipy.ndimage
@@ -15,24 +15,24 @@ def psnr(clean: Images, images: Images) -> float:
 
     Args:
       clean: in [0, 1].
-      images: the same images, spoilt or restored; clipped to [0, 1] first.
+      images: noisy or denoised; clipped to [0, 1] first.
 
     Returns:
       10 log10 of 1 over the mean squared error, in dB.
     """
     clipped = np.clip(images, 0, 1).astype(np.float64)
-    with np.errstate(divide="ignore"):  # infinite where nothing is wrong
+    with np.errstate(divide="ignore"):  # infinite without an error
         return float(peak_signal_noise_ratio(clean.astype(np.float64), clipped, data_range=1.0))
 
 
 def nonlocal_means(clean: Images, noisy: Images) -> Images:
-    """Denoises each image by non-local means (Buades et al. 2005), given every advantage.
+    """Denoises each image by non-local means (Buades et al. 2005) with the best parameters.
 
-    It is told the true variance of the noise, and of its strengths the one that is best on these very images is taken.
+    The variance of the noise is the true one, and the strength is the best one for these images.
 
     Args:
       clean: in [0, 1].
-      noisy: the same images, spoilt.
+      noisy: with noise.
 
     Returns:
       The denoised images.
@@ -48,10 +48,10 @@ def nonlocal_means(clean: Images, noisy: Images) -> Images:
 
 
 def median(noisy: Images) -> Images:
-    """Denoises each image by the median of 3 x 3 pixels, the classical remedy for salt and pepper.
+    """Denoises each image by the median of 3 x 3 pixels, a remedy for salt and pepper.
 
     Args:
-      noisy: spoilt images.
+      noisy: with noise.
 
     Returns:
       The denoised images.

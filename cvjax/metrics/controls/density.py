@@ -1,7 +1,7 @@
-"""What simple densities score on images of few grey levels: the bar that a likelihood model has to clear.
+"""Simple densities of images with few grey levels, as controls of likelihood models.
 
-Each is counted on training images and measured on held-out ones, in bits per dimension, the mean of -log2 p(pixel).
-Images are grey levels 0 .. levels - 1; every count starts at 1, so that nothing is impossible.
+Each is counted on training images and evaluated on held-out ones in bits per dimension, the mean of -log2 p(pixel).
+Images are grey levels 0 .. levels - 1; counts start at 1, so no level is impossible.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from jaxtyping import Int
 def controls(
     train: Int[np.ndarray, "examples height width"], test: Int[np.ndarray, "held_out height width"], levels: int
 ) -> dict[str, dict[str, float]]:
-    """Measures every density of this module.
+    """Evaluates every density of this module.
 
     Args:
-      train: images to count.
-      test: images to measure.
+      train: training images.
+      test: held-out images.
       levels: number of grey levels.
 
     Returns:
@@ -34,11 +34,11 @@ def controls(
 def histogram_bits(
     train: Int[np.ndarray, "examples height width"], test: Int[np.ndarray, "held_out height width"], levels: int
 ) -> float:
-    """Measures p(level), one histogram for all pixels.
+    """Evaluates p(level), one histogram for all pixels.
 
     Args:
-      train: images to count.
-      test: images to measure.
+      train: training images.
+      test: held-out images.
       levels: number of grey levels.
 
     Returns:
@@ -50,11 +50,11 @@ def histogram_bits(
 def pixel_bits(
     train: Int[np.ndarray, "examples height width"], test: Int[np.ndarray, "held_out height width"], levels: int
 ) -> float:
-    """Measures p(level | position), independent pixels with a histogram each.
+    """Evaluates p(level | position), independent pixels with a histogram each.
 
     Args:
-      train: images to count.
-      test: images to measure.
+      train: training images.
+      test: held-out images.
       levels: number of grey levels.
 
     Returns:
@@ -69,13 +69,13 @@ def neighbour_bits(
     levels: int,
     shades: int = 2,
 ) -> float:
-    """Measures p(level | position, shade of the left neighbour, shade of the upper one), pixels in raster order.
+    """Evaluates p(level | position, shade of the left neighbour, shade of the upper one), pixels in raster order.
 
     Args:
-      train: images to count.
-      test: images to measure.
+      train: training images.
+      test: held-out images.
       levels: number of grey levels.
-      shades: equal parts of the grey levels that a neighbour's is told by; outside the image it is 0.
+      shades: number of equal parts that the grey levels of neighbours are split into; outside the image, 0.
 
     Returns:
       Bits per dimension of `test`.

@@ -13,7 +13,7 @@ def fit(images: Images, components: int) -> PCA:
 
     Args:
       images: of the training set.
-      components: how many.
+      components: number of components.
 
     Returns:
       scikit-learn's PCA of the flat images, by the exact singular value decomposition.
@@ -22,14 +22,14 @@ def fit(images: Images, components: int) -> PCA:
 
 
 def reconstruct(pca: PCA, images: Images) -> Images:
-    """Projects images to the principal subspace.
+    """Projects images onto the principal subspace.
 
     Args:
       pca: as `fit` returns it.
       images: any.
 
     Returns:
-      What is left of them; values may leave [0, 1].
+      The projections, not clipped.
     """
     return pca.inverse_transform(codes(pca, images)).reshape(images.shape)
 
@@ -48,14 +48,14 @@ def codes(pca: PCA, images: Images) -> Float[np.ndarray, "batch components"]:
 
 
 def subspace_angle(pca: PCA, reconstructions: Images) -> float:
-    """Measures the largest principal angle between the principal subspace and the one that reconstructions lie in.
+    """Computes the largest principal angle between the principal subspace and that of reconstructions.
 
     Args:
       pca: as `fit` returns it.
-      reconstructions: by a linear decoder of as many codes, not clipped; more images than codes.
+      reconstructions: by a linear decoder of the same number of codes, not clipped; more images than codes.
 
     Returns:
-      The angle in radians, 0 to pi / 2; 0 where the two are the same.
+      The angle in radians, 0 to pi / 2; 0 for equal subspaces.
     """
     flat = reconstructions.reshape(len(reconstructions), -1).astype(np.float64)
     _, _, directions = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)

@@ -181,7 +181,8 @@ def test_the_penalty_contracts_and_the_target_is_approached(images):
         state, step = recipe.init(KEY, batch), jax.jit(recipe.train_step)
         for index in range(100):
             state, _ = step(state, batch, jax.random.key(index))
-        return recipe.score([(batch, jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY)))])
+        outputs = jax.jit(recipe.eval_step)(state, batch, KEY)
+        return recipe.score([jax.device_get((batch, outputs))])
 
     one_layer = dict(latent=8, code_activation="sigmoid")
     plain = trained(**one_layer)
