@@ -1,12 +1,12 @@
-"""Every detector: accuracy, speed and work; windows a second; YOLOv2 and RetinaNet beside the same networks in torch.
+"""Accuracy, speed and FLOPs of all detectors; YOLOv2 and RetinaNet compared with the same networks in torch.
 
     python -m benchmarks.detectors [--rounds=7] [--only=SUBSTRING]
 
-Needs the extra `parity`. Frames go through a recipe's `predict`, suppression included, with the weights of
-`runs/CONFIG` where there is such a run, else with those that training starts from; accuracy is what RESULTS.md has.
-Each contestant is timed in turn in each round. Writes the section `detectors` of BENCHMARKS.md, and exits 1 if a bar is
-missed. With --only it compares with torch what contains that, and writes no file. On a GPU that torch sees too, torch's
-networks are compiled and run in bfloat16, as ours do, and our share of the chip's peak is added; that path is untested.
+Needs the extra `parity`. Frames are timed by `predict`, suppression included, with the weights of `runs/CONFIG` if that
+run exists, else with initial weights; accuracies are from RESULTS.md. Contestants take turns in each round. Writes the
+section `detectors` of BENCHMARKS.md, and exits with 1 if a bar is missed. --only selects comparisons with torch, and
+writes no file. On a GPU that torch sees as well, torch's networks are compiled, both run in bfloat16, and our share of
+the chip's peak is added; this has not been tested.
 """
 
 import contextlib
@@ -36,16 +36,16 @@ from cvjax.nets.resnet import stage_strides
 from cvjax.ops import convolution
 
 ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each contestant is timed.")
-ONLY = flags.DEFINE_string("only", "", "Compare with torch what contains this, and write no file.")
+ONLY = flags.DEFINE_string("only", "", "Run the comparisons with torch whose title contains this; write no file.")
 ROOT = CONFIGS.parent
 BAR, GPU_BAR = 1.5, 1.0  # our time by torch's
-BATCH, PLACED = 16, 4  # frames at a time; batches that are taken in turn
-TIMED = 128  # pixels up to which frames are timed; larger images want a GPU
+BATCH, PLACED = 16, 4  # frames at a time; batches on the device, used in turn
+TIMED = 128  # largest images, in pixels, that are timed; others need a GPU
 Config = Mapping[str, Any]
 
 
 def detectors() -> dict[str, Config]:
-    """The experiments of all configs whose system detects, by name; those of sliding windows by crops besides."""
+    """The experiments of all detectors' configs, by name, and sliding windows by crops."""
     found = {path.stem: experiment(path.stem, {}) for path in sorted(CONFIGS.glob("*.py"))}
     found = {name: config for name, config in found.items() if config["system"].startswith("detection.")}
     if "yolo_voc" in found:
@@ -72,12 +72,12 @@ def abstract(config: Config) -> Any:
 
 
 def parameters(config: Config) -> int:
-    """How many numbers of an experiment are learnt."""
+    """The number of parameters of an experiment."""
     return sum(leaf.size for leaf in jax.tree.leaves(abstract(config).params))
 
 
 def frame_flops(config: Config) -> float:
-    """What a frame takes, as XLA counts it: a multiplication and an addition are two, a loop counts once."""
+    """FLOPs of a frame as XLA counts them: a loop's body counts once."""
     image = jax.ShapeDtypeStruct((1, *config["recipe"]["shape"]), np.float32)
     predict = jax.jit(experiments.build(config).predict)
     lowered = predict.lower(abstract(config), {"image": image}, jax.random.key(0))
@@ -85,20 +85,20 @@ def frame_flops(config: Config) -> float:
 
 
 def frames(name: str, config: Config, batch: int) -> Callable[[], None]:
-    """A function that detects objects in a batch of an experiment's images."""
+    """A function that detects the objects in a batch of an experiment's images."""
     recipe, run = experiments.build(config), ROOT / "runs" / name.split(",")[0]
     images = np.concatenate([rows["image"] for rows in batches(config)])[:batch]
     if (run / "checkpoints").exists():
         state = runs.load(run)[2]
     else:
         state = jax.jit(recipe.init)(jax.random.key(config["seed"]), {"image": images})
-    state = state.replace(opt={})  # the optimiser's state, often twice the parameters, is of no use here
+    state = state.replace(opt={})  # not needed, and often twice as large as the parameters
     predict, images, key = jax.jit(recipe.predict), jax.device_put(images), jax.random.key(0)
     return lambda: jax.block_until_ready(predict(state, {"image": images}, key))
 
 
 def accuracies(name: str) -> str:
-    """The least and the greatest VOC07 mAP of a config in RESULTS.md."""
+    """Minimum and maximum VOC07 mAP of a config in RESULTS.md."""
     rows = re.findall(rf"^\| {name} \|.*\bmap_voc07 ([\d.]+)", (ROOT / "RESULTS.md").read_text(), re.MULTILINE)
     if not rows:
         return ""
@@ -129,7 +129,7 @@ def frame_lines(rounds: int) -> list[str]:
 
 
 def count_windows(config: Config) -> int:
-    """How many windows of an image are classified."""
+    """The number of windows of an image."""
     recipe = config["recipe"]
     grids = window_boxes(recipe["shape"][:2], recipe["sizes"], recipe["window"] - 4)
     return sum(grid[..., 0].size for grid in grids)
@@ -140,7 +140,7 @@ def count_windows(config: Config) -> int:
 
 @contextlib.contextmanager
 def bare_convolutions() -> Iterator[None]:
-    """Convolutions as XLA has them, in the place of ours."""
+    """Replaces our convolutions by XLA's."""
 
     def conv(x, kernel, *, stride, padding, dilation, groups, precision):
         assert isinstance(padding, int) and dilation == groups == 1  # these networks have no other
@@ -265,7 +265,7 @@ def torch_inference(config: Config, device: str = "cpu") -> Callable[[], None]:
 
 
 def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:
-    """What is compared: a title, the config, and the contestants' makers."""
+    """The comparisons by title: the config, and the contestants' makers."""
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     changes, device = ({"recipe.dtype": "bfloat16"}, "cuda") if gpu else ({}, "cpu")
     cases = {}
@@ -284,14 +284,14 @@ def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:
 
 
 def step_flops(config: Config) -> float:
-    """What a training step of ours computes, as XLA counts it."""
+    """FLOPs of our training step as XLA counts them."""
     batch = {name: jax.ShapeDtypeStruct(rows.shape, rows.dtype) for name, rows in batches(config)[0].items()}
     step = jax.jit(experiments.build(config).train_step)
     return step.lower(abstract(config), batch, jax.random.key(0)).cost_analysis()["flops"]
 
 
 def torch_lines(rounds: int, only: str) -> tuple[list[str], list[str]]:
-    """The table of what is compared with torch, and what misses its bar."""
+    """The table of comparisons with torch, and those that miss their bar."""
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     bar = GPU_BAR if gpu else BAR
     last = "share of peak" if gpu else "bare XLA / torch"
@@ -318,9 +318,9 @@ def torch_lines(rounds: int, only: str) -> tuple[list[str], list[str]]:
 
 HEADER = """## Detectors
 
-`python -m benchmarks.detectors`: {where}. Images as each config has them, suppression included; a multiplication and an
-addition are two FLOP, as XLA counts them. mAP is the least and the greatest of the seeds in RESULTS.md. Times are
-medians over rounds in which all are timed in turn. {machine}.
+`python -m benchmarks.detectors`: {where}. Images as in each config, suppression included; FLOPs as XLA counts them, two
+for a multiplication and an addition. mAP: minimum and maximum over the seeds in RESULTS.md. Times: medians over rounds
+in which contestants take turns. {machine}.
 """
 BESIDE = """
 ### Beside torch

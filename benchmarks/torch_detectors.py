@@ -1,7 +1,7 @@
-"""YOLOv2 and RetinaNet in torch, with their losses, for `benchmarks.detectors` to hold ours against.
+"""YOLOv2 and RetinaNet in torch, with their losses, to compare with ours in `benchmarks.detectors`.
 
-Written as one would in torch: its default layout, gathers instead of masks where these are faster, nothing of ours
-translated line by line. Both give the same outputs and losses as ours (tests/benchmarks/test_benchmarks_detectors.py).
+Written as is usual in torch: default layout, and gathers instead of masks where they are faster. Outputs and losses
+equal ours (tests/benchmarks/test_benchmarks_detectors.py).
 """
 
 import math
@@ -81,12 +81,12 @@ class YoloV2(nn.Module):
 
     @staticmethod
     def _reorganise(x: torch.Tensor) -> torch.Tensor:
-        """The four pixels of each 2x2 block as four groups of channels."""
+        """Moves the four pixels of each 2x2 block into groups of channels."""
         return torch.cat([x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)], 1)
 
 
 def region_loss(outputs: torch.Tensor, objects: Objects, recipe: Recipe) -> torch.Tensor:
-    """Darknet's loss of YOLOv2, the mean over the images; without the early pull to the anchors."""
+    """Darknet's loss of YOLOv2, averaged over images, without the prior on early predictions."""
     batch, rows, columns, count, _ = outputs.shape
     weights = recipe["loss"]
     stride = recipe["shape"][0] // rows
@@ -127,7 +127,7 @@ def region_loss(outputs: torch.Tensor, objects: Objects, recipe: Recipe) -> torc
 
 
 class Residual(nn.Module):
-    """A basic block, or with `expansion` 4 a bottleneck, of torchvision's structure."""
+    """A basic block, or a bottleneck for `expansion` 4, with torchvision's structure."""
 
     def __init__(self, inputs: int, features: int, stride: int, expansion: int):
         super().__init__()
@@ -226,7 +226,7 @@ STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def focal_loss(
     outputs: tuple[torch.Tensor, torch.Tensor], objects: Objects, anchors: torch.Tensor, recipe: Recipe
 ) -> torch.Tensor:
-    """Focal and smooth L1 loss, each by the number of positive anchors of its image, the mean over the images."""
+    """Focal and smooth L1 loss, each divided by the image's number of positive anchors, averaged over images."""
     logits, deltas = outputs
     present = objects["mask"] & ~objects["difficult"] & ~objects["crowd"]
     with torch.no_grad():
