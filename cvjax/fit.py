@@ -23,6 +23,7 @@ from cvjax import borrow, checkpoint, data, judging, runs, sharding
 from cvjax import config as experiments
 from cvjax.compiled import Compiled, compile_recipe, describe_state, enable_cache
 from cvjax.core import Recipe, State
+from cvjax.data import vocabulary
 from cvjax.errors import Stopped, UserError
 from cvjax.record import Record
 from cvjax.rundir import read_metrics
@@ -51,7 +52,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     check_steps(config, recipe)
     runs.open_workdir(config, workdir)
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    examples = data.load(experiments.as_dict(config.data), seed=config.seed, **processes)
+    # Only a run that is continued has a vocabulary that counts.
+    words = vocabulary.read(workdir) if checkpoint.exists(workdir / "checkpoints") else None
+    examples = data.load(experiments.as_dict(config.data), seed=config.seed, vocabulary=words, **processes)
     with _Signals() as signals:
         run = Run(config, workdir, mesh, recipe, networks, examples, signals)
         try:
@@ -114,6 +117,8 @@ class Run:
         self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
         self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
+        if examples.vocabulary and jax.process_index() == 0:
+            vocabulary.write(workdir, examples.vocabulary)
         self.state = self._first_state()
         self.step = int(self.state.step)
         self.record.parameters(self.state.params or self.state.frozen)

@@ -67,25 +67,35 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
         raise UserError(f"{source.describe(index)}: {error}") from error
     if not isinstance(moved, Scene):
         return {**example, "image": moved}
-    boxes = {} if moved.boxes is None else {"boxes": moved.boxes, **moved.rows}
-    masks = {} if moved.masks is None else {"masks": moved.masks}
-    points = moved.points
-    marks = points and {"points": points.positions, "visible": points.visible, "points_mask": points.mask}
-    images = {"image": moved.image, **moved.images}
-    return {**example, **images, **boxes, **moved.regions, **masks, **moved.maps, **(marks or {})}
+    numbers = {name: value for name, value in example.items() if name not in pipeline.texts}
+    return {**numbers, **_arrays(moved)}
+
+
+def _arrays(scene: Scene) -> Example:
+    """All that a scene has, under the names of a batch."""
+    arrays = {"image": scene.image, **scene.images, **scene.maps, **scene.regions, **scene.tokens}
+    if scene.boxes is not None:
+        arrays |= {"boxes": scene.boxes, **scene.rows}
+    if scene.masks is not None:
+        arrays["masks"] = scene.masks
+    if scene.points is not None:
+        points = scene.points
+        arrays |= {"points": points.positions, "visible": points.visible, "points_mask": points.mask}
+    return arrays
 
 
 def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
     """What the transforms take: the image, or a scene where something moves with it."""
     image, annotations = to_float(example["image"]), pipeline.annotations
-    if annotations == NONE:
+    if annotations == NONE and not pipeline.texts:
         return image
     for name in pipeline.rows:
         pipeline.check_room(len(example[name]), described, name)
     maps = {name: example[name] for name in annotations.map_names}
     images = {name: to_float(example[name]) for name in annotations.image_names}
     regions = {name: example[name] for name in annotations.regions}
-    scene = Scene(image, maps=maps, images=images, regions=regions)
+    texts = {name: tuple(np.atleast_1d(example[name]).tolist()) for name in pipeline.texts}
+    scene = Scene(image, maps=maps, images=images, regions=regions, texts=texts)
     if annotations.points:
         marks = example["points"], example["visible"], example["points_mask"]
         scene = dataclasses.replace(scene, points=Points(*marks, annotations.points.exchange))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,18 @@ class CatalogueSplit:
 
     def read_labels(self) -> Int32[np.ndarray, " examples"]:
         """Returns the labels of all examples; images are not decoded."""
+        return np.array([example["label"] for example in self._without_images()], np.int32)
+
+    def read_texts(self, name: str) -> list[tuple[str, ...]]:
+        """Returns the texts of all examples; images are not decoded."""
+        texts = (features.read_text(example[name]) for example in self._without_images())
+        return [tuple(np.atleast_1d(text).tolist()) for text in texts]
+
+    def _without_images(self) -> Iterator[dict[str, Any]]:
         there = self.records.dataset_info.features.items()
-        skipped = {key: tfds.decode.SkipDecoding() for key, one in there if isinstance(one, tfds.features.Image)}
+        skipped = {key: tfds.decode.SkipDecoding() for key, kind in there if isinstance(kind, tfds.features.Image)}
         records = dataclasses.replace(self.records, decoders=skipped)
-        return np.array([records[index]["label"] for index in range(len(self))], np.int32)
+        return (records[index] for index in range(len(self)))
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -170,7 +178,7 @@ def open_split(
     )
 
 
-def check_annotations(name: str, data_dir: str | Path | None, annotations: Annotations) -> int:
+def check_annotations(name: str, data_dir: str | Path | None, annotations: Annotations) -> tuple[int, tuple[str, ...]]:
     """Refuses annotations that a dataset does not have.
 
     Args:
@@ -179,16 +187,14 @@ def check_annotations(name: str, data_dir: str | Path | None, annotations: Annot
       annotations: what is wanted of it.
 
     Returns:
-      The most boxes that an example has, where that is known; else 0.
+      The most boxes that an example has, 0 where that is not known, and which of `annotations.keep` are texts.
 
     Raises:
       UserError: what is wrong and what would be right.
     """
     builder = find_builder(name, data_dir)
     texts = features.select(name, builder.info.features, annotations).texts
-    if texts:
-        raise UserError(f"data.keep: {texts[0]!r} is text, which `cvjax.data.arrays` reads, but no batch holds")
-    return builder.most_boxes if isinstance(builder, builders.Embedded) else 0
+    return builder.most_boxes if isinstance(builder, builders.Embedded) else 0, texts
 
 
 def image_channels(name: str, data_dir: str | Path | None, images: Mapping[str, str]) -> dict[str, int]:

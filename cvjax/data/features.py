@@ -21,7 +21,7 @@ class Columns:
       numbers: the image, and numbers of a shape that is known; they stack as they are.
       boxes: whether objects are read, as `cvjax.data.objects.read` gives them.
       maps: images of integers, read as int32 [height, width].
-      texts: strings.
+      texts: strings, read as an array of one or several.
       images: further images, (name in a batch, feature) each.
       points: landmarks.
       masks: the feature of each object that holds its mask.
@@ -59,7 +59,7 @@ class Columns:
                 raise ValueError(f"`image` is {height}x{width} and `{feature}`, which should move with it, {size}")
         if self.points:
             read |= self.points.read(example[self.points.feature], height, width)
-        return read | {key: np.array(example[key].decode()) for key in self.texts}
+        return read | {key: read_text(example[key]) for key in self.texts}
 
 
 def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotations, boxes: bool = False) -> Columns:
@@ -80,7 +80,7 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
         wanted = annotations.max_boxes
         raise UserError(f"data.max_boxes={wanted}: {name} has no objects with boxes and labels; leave it None")
     maps = [key for key, feature in there.items() if _is_image(key, feature) and feature.shape[-1] == 1]
-    texts = [key for key, feature in there.items() if isinstance(feature, tfds.features.Text)]
+    texts = [key for key, feature in there.items() if _is_text(feature)]
     for key in annotations.keep:
         if key not in (*maps, *texts):
             raise UserError(f"data.keep: {name} has no map or text {key!r}. {suggest(key, (*maps, *texts))}")
@@ -106,6 +106,21 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
         points=points,
         masks=annotations.masks,
     )
+
+
+def read_text(value: Any) -> np.ndarray:
+    """Makes a string of TFDS's bytes, or an array of several."""
+    if isinstance(value, Mapping):  # captions with more beside them, as COCO's
+        value = value["text"]
+    return np.array(value.decode()) if isinstance(value, bytes) else np.array([one.decode() for one in value], str)
+
+
+def _is_text(feature: Any) -> bool:
+    """Whether a feature is a text or several."""
+    if isinstance(feature, tfds.features.Sequence):
+        inner = feature.feature
+        feature = dict(inner.items()).get("text") if isinstance(inner, tfds.features.FeaturesDict) else inner
+    return isinstance(feature, tfds.features.Text)
 
 
 def _is_image(name: str, feature: Any) -> bool:

@@ -1,7 +1,6 @@
 """Points of an example, such as the landmarks of a face: which feature has them, and how they are read and padded."""
 
 import dataclasses
-import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cvjax.errors import UserError, suggest
-from cvjax.signature import Count, cast, written
+from cvjax.signature import Count, arguments_of, match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +35,7 @@ class Landmarks:
         Raises:
           UserError: a key that is not there, or a value that is not right.
         """
-        hints, values = typing.get_type_hints(cls, include_extras=True), {}
-        for key, value in given.items():
-            if key not in hints:
-                raise UserError(f"data.points has no key {key!r}. {suggest(key, hints)}")
-            try:
-                values[key] = cast(value, hints[key])
-            except TypeError:
-                raise UserError(f"data.points.{key}={value!r} is not {written(hints[key])}") from None
-        if "feature" not in values:
-            raise UserError('data.points needs the key `feature`: dict(feature="landmarks", exchange=((0, 1),))')
+        values = match(given, arguments_of(cls), "data.points")
         named = [point for pair in values.get("exchange", ()) for point in pair]
         if len(set(named)) < len(named) or min(named, default=0) < 0:
             raise UserError(f"data.points.exchange={values['exchange']} must name points from 0 on, each of them once")

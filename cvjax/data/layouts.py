@@ -6,9 +6,12 @@
     {"target": "right"}          the files show both, `image` on the left and `target` on the right
     {"target": "left"}           the other direction: `image` is the right half
     {"target": "image"}          a copy of `image`, such as the colours of one that transforms make grey
+
+`data.keep=("caption",)` reads `captions.json`, {file name below the folder: its caption, or a list of several}.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError
 
 COPY, SIDES = "image", ("left", "right")
+CAPTION, CAPTIONS = "caption", "captions.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +38,14 @@ class Accompanied:
       images: as `data.images`.
       files: those of the further images that have files of their own.
       channels_of: how many channels each further image has.
+      captions: those of each image, or none.
     """
 
     source: FolderSplit
     images: Mapping[str, str]
     files: Mapping[str, tuple[Path, ...]]
     channels_of: Mapping[str, int]
+    captions: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,11 +75,17 @@ class Accompanied:
             else:
                 example[name] = folder.decode(self.files[name][index], self.channels_of[name])
                 self._check_size(index, example["image"].shape[:2], name, example[name].shape[:2])
+        if self.captions:
+            example[CAPTION] = np.array(self.captions[index], str)
         return example
 
     def read_labels(self) -> Int32[np.ndarray, " examples"]:
         """Returns the labels of all examples."""
         return self.source.read_labels()
+
+    def read_texts(self, name: str) -> list[tuple[str, ...]]:
+        """Returns the captions of all examples, the only texts that there are."""
+        return list(self.captions)
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -125,11 +137,11 @@ def open_split(
     """
     images = annotations.images
     if idx.find(Path(root).expanduser()):
-        if images:
-            raise UserError(f"data.images is for folders of image files, and {root} has IDX files")
+        if images or annotations.keep:
+            raise UserError(f"data.images and data.keep are for folders of image files, and {root} has IDX files")
         return idx.open_split(Path(root).expanduser(), split, setting, unseen_classes)
     source = folder.open_split(root, split, setting, unseen_classes)
-    if not images:
+    if not images and not annotations.keep:
         return source
     if set(SIDES) <= set(images.values()):
         raise UserError(f'data.images={dict(images)}: `image` is one half, so name "left" or "right", not both')
@@ -140,7 +152,8 @@ def open_split(
             there, found = folder.open_root(given, f"data.images.{name}")
             files[name] = _counterparts(source, there, found, name)
             channels[name] = folder.count_channels(found)
-    return Accompanied(source, images, files, channels)
+    captions = _captions(source) if CAPTION in annotations.keep else ()
+    return Accompanied(source, images, files, channels, captions)
 
 
 def _counterparts(source: FolderSplit, root: Path, found: list[Path], name: str) -> tuple[Path, ...]:
@@ -158,3 +171,28 @@ def _counterparts(source: FolderSplit, root: Path, found: list[Path], name: str)
             raise UserError(f"data.images.{name}: {file} needs one counterpart, but {there}")
         counterparts.append(same[0])
     return tuple(counterparts)
+
+
+def _captions(source: FolderSplit) -> tuple[tuple[str, ...], ...]:
+    """Reads the captions of each image."""
+    path = source.root / CAPTIONS
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"data.keep={(CAPTION,)}: {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(written, dict):
+        raise UserError(
+            f'{path} must be an object such as {{"cat/1.png": "A cat.", "cat/2.png": ["A cat.", "It sleeps."]}}'
+        )
+    captions = []
+    for file in source.files:
+        name = file.relative_to(source.root).as_posix()
+        if name not in written:
+            raise UserError(f"{path} has no caption of {name!r}; its names are paths below {source.root}")
+        several = [written[name]] if isinstance(written[name], str) else written[name]
+        if not isinstance(several, list) or not several or not all(isinstance(caption, str) for caption in several):
+            raise UserError(f"{path}: the caption of {name!r} must be text or a list of texts, not {written[name]!r}")
+        captions.append(tuple(several))
+    return tuple(captions)

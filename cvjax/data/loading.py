@@ -16,10 +16,12 @@ from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
 from cvjax.data.cached import WithDerived
 from cvjax.data.iteration import TrainIterator, iterate
 from cvjax.data.joint import Joint, second_seed
+from cvjax.data.vocabulary import EMPTY, Vocabulary, build_vocabulary
 from cvjax.errors import UserError
 
 MEMORY_LIMIT = 2**30  # bytes of a decoded split that is held in memory when nothing else is said
 KEPT = 10_000  # examples at most of a split that stays decoded for whoever asks next
+KINDS = ("train", "eval")  # of splits
 SAMPLED = 8  # examples from which the size of a split is estimated
 
 
@@ -35,14 +37,23 @@ class Data:
         as long as the longer one's, and `also_valid` speaks for the second.
       info: `name`, `classes` (names of those of training, or ()), `examples` {split: how many}, `shape` of an image,
         and `also`, the same of a second source.
+      vocabulary: that texts are tokenised with, where there are any.
     """
 
     train: Callable[[], TrainIterator]
     evaluate: Callable[[], Iterator[dict[str, np.ndarray]]]
     info: dict[str, Any]
+    vocabulary: Vocabulary | None = None
 
 
-def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, process_count: int = 1) -> Data:
+def load(
+    config_data: Mapping[str, Any],
+    *,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    vocabulary: Vocabulary | None = None,
+) -> Data:
     """Opens a dataset for training and evaluation.
 
     Every batch is a function of the settings, the seed and its number alone: whether it is streamed, on how many
@@ -54,6 +65,7 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
       seed: of the order and of the random transforms.
       process_index: which process this is.
       process_count: how many read together.
+      vocabulary: that of a run which is continued; None: it is built from the training split.
 
     Raises:
       UserError: the settings are wrong, or an example cannot be decoded.
@@ -63,32 +75,42 @@ def load(config_data: Mapping[str, Any], *, seed: int, process_index: int = 0, p
         raise UserError(f"seed={seed} must not be negative")
     chosen = settings.complete(config_data)
     processes = dict(process_index=process_index, process_count=process_count)
-    train, evaluation = _splits(chosen, seed, **processes)
+    every = [chosen, settings.second(chosen)] if chosen["also"] else [chosen]
+    opened = [{kind: _readable(_open(each, f"{kind}_split"), each["on_corrupt"]) for kind in KINDS} for each in every]
+    vocabulary = vocabulary or _build_vocabulary(every, opened)
+    train, evaluation = _splits(chosen, opened[0], vocabulary, seed, **processes)
     info = _info(chosen, train, evaluation)
     if chosen["also"]:
-        second = settings.second(chosen)
-        parts = _splits(second, second_seed(seed), **processes)
-        info["also"] = _info(second, *parts)
+        parts = _splits(every[1], opened[1], vocabulary, second_seed(seed), **processes)
+        info["also"] = _info(every[1], *parts)
         train, evaluation = Joint(train, parts[0]), Joint(evaluation, parts[1])
     return Data(
         train=lambda: TrainIterator(train, chosen["workers"]),
         evaluate=lambda: iterate(evaluation, workers=chosen["workers"]),
         info=info,
+        vocabulary=vocabulary,
     )
 
 
-def _splits(chosen: Mapping[str, Any], seed: int, process_index: int, process_count: int) -> tuple[Batches, Batches]:
-    """Opens the training and the evaluation split of one source."""
+def _splits(
+    chosen: Mapping[str, Any],
+    opened: Mapping[str, sources.Source],
+    vocabulary: Vocabulary | None,
+    seed: int,
+    process_index: int,
+    process_count: int,
+) -> tuple[Batches, Batches]:
+    """Makes batches of the training and the evaluation split of one source."""
     parts = []
-    for kind in ("train", "eval"):
+    for kind in KINDS:
         batch = chosen["batch"] if kind == "train" else chosen["eval_batch"] or chosen["batch"]
         if batch % process_count:
             raise UserError(f"a batch of {batch} (data.{kind}) cannot be divided among {process_count} processes")
         key = "data.transforms" if kind == "train" else "data.eval_transforms"
         local = batch // process_count
         part = _batches(
-            _with_derived(_readable(_open(chosen, f"{kind}_split"), chosen["on_corrupt"]), chosen),
-            pipeline.build(chosen[key.removeprefix("data.")], key, Annotations.of(chosen)),
+            _with_derived(opened[kind], chosen),
+            pipeline.build(chosen[key.removeprefix("data.")], key, Annotations.of(chosen), vocabulary),
             chosen["in_memory"],
             seed=seed,
             batch=batch,
@@ -157,6 +179,18 @@ def _with_derived(source: sources.Source, chosen: Mapping[str, Any]) -> sources.
     else:
         root = catalogue.find_builder(chosen["name"], chosen["data_dir"]).data_path / "derived"
     return WithDerived(source, derived, Path(root).expanduser())
+
+
+def _build_vocabulary(
+    every: Sequence[Mapping[str, Any]], opened: Sequence[Mapping[str, sources.Source]]
+) -> Vocabulary | None:
+    """Builds the vocabulary of all texts of training that are tokenised, of whichever source; None without any."""
+    read = []
+    for chosen, splits in zip(every, opened, strict=True):
+        built = pipeline.build(chosen["transforms"], annotations=Annotations.of(chosen), vocabulary=EMPTY)
+        read += [sources.read_texts(splits["train"], name) for name in built.tokenised]
+    texts = (text for examples in read for several in examples for text in several)
+    return build_vocabulary(texts, every[0]["vocabulary"]) if read else None
 
 
 def _decoded(source: sources.Source) -> Sequence[Example]:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from cvjax.data import transforms
-from cvjax.data.annotations import NONE, Annotations
+from cvjax.data.annotations import NONE, RESERVED, Annotations
 from cvjax.data.transforms.scene import Points, Scene
+from cvjax.data.vocabulary import Vocabulary
 from cvjax.errors import UserError, suggest
 from cvjax.signature import arguments_of, match
 
-SUPPLIED = ("generator", "image", "another")  # arguments that are not the user's
+SUPPLIED = ("generator", "image", "another", "vocabulary")  # arguments that are not the user's
 OPS: Mapping[str, Callable] = types.MappingProxyType({name: getattr(transforms, name) for name in transforms.__all__})
 
 
@@ -35,6 +36,11 @@ class Op:
     random: bool
     joining: bool = False
     images: tuple[str, ...] = ("image",)
+
+    @property
+    def text(self) -> str | None:
+        """The name of the text that it reads, where it reads any."""
+        return self.arguments.get("text", "caption") if self.name in transforms.TEXT else None
 
     def __str__(self) -> str:
         """Writes it as a call."""
@@ -60,6 +66,16 @@ class Pipeline:
     def max_boxes(self) -> int | None:
         """Rows to which objects are padded in the end; None: they are not read."""
         return self.annotations.max_boxes
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the texts that these transforms read."""
+        return tuple(dict.fromkeys(op.text for op in self.ops if op.text))
+
+    @property
+    def tokenised(self) -> tuple[str, ...]:
+        """Names of the texts in whose place these transforms put tokens."""
+        return tuple(op.text for op in self.ops if op.name == "tokenise")
 
     @property
     def random(self) -> bool:
@@ -142,10 +158,11 @@ class Pipeline:
     def _black(self, shape: tuple[int, int, int], channels: Mapping[str, int]) -> np.ndarray | Scene:
         """A black image with all that may belong to it."""
         image, (height, width, own) = np.zeros(shape, np.float32), shape
-        if self.annotations == NONE:
+        if self.annotations == NONE and not self.texts:
             return image
         scene = Scene(
             image,
+            texts={name: ("",) for name in self.texts},
             maps={name: np.zeros((height, width), np.int32) for name in self.annotations.map_names},
             images={
                 name: np.zeros((height, width, channels.get(name, own)), np.float32)
@@ -185,7 +202,12 @@ def _recoloured(op: Op, scene: Scene, generator: np.random.Generator | None) -> 
     return dataclasses.replace(scene, image=changed.pop("image"), images=changed)
 
 
-def build(entries: Sequence[Any], setting: str = "data.transforms", annotations: Annotations = NONE) -> Pipeline:
+def build(
+    entries: Sequence[Any],
+    setting: str = "data.transforms",
+    annotations: Annotations = NONE,
+    vocabulary: Vocabulary | None = None,
+) -> Pipeline:
     """Makes the function that a list of transforms describes.
 
     Args:
@@ -193,6 +215,7 @@ def build(entries: Sequence[Any], setting: str = "data.transforms", annotations:
         colours also takes `images`, the names of those that it changes, `("image",)` by default.
       setting: the setting to name in a message.
       annotations: what moves with the image.
+      vocabulary: for `tokenise`; None leaves out all transforms of texts, for images that have none.
 
     Raises:
       UserError: an unknown transform, or an argument that it does not take or lacks.
@@ -212,9 +235,31 @@ def build(entries: Sequence[Any], setting: str = "data.transforms", annotations:
         _check_images(images, ("image", *annotations.image_names), f"{where}: images={images!r}")
         arguments = match(arguments, arguments_of(OPS[name], without=SUPPLIED), where, call=name)
         parameters = inspect.signature(OPS[name]).parameters
+        if name in transforms.TEXT and vocabulary is None:
+            continue
+        if "vocabulary" in parameters:
+            arguments["vocabulary"] = vocabulary
         random, joining = ("generator" in parameters), ("another" in parameters)
         ops.append(Op(name, arguments, random, joining, tuple(images)))
-    return Pipeline(tuple(ops), annotations, 4 ** sum(op.joining for op in ops))
+        _check_text(ops, annotations, where)
+    texts = [op.text for op in ops]
+    maps = dataclasses.replace(annotations, keep=tuple(name for name in annotations.keep if name not in texts))
+    return Pipeline(tuple(ops), maps, 4 ** sum(op.joining for op in ops))
+
+
+def _check_text(ops: Sequence[Op], annotations: Annotations, where: str) -> None:
+    """Refuses the last of some transforms where it cannot read its text, or joins images that have texts."""
+    *before, last = ops
+    if last.text and last.text not in annotations.keep:
+        raise UserError(f"{where}: {last.name} reads the text {last.text!r}, which data.keep has to name")
+    if any(op.text for op in ops) and any(op.joining for op in ops):
+        joining = next(op.name for op in ops if op.joining)
+        raise UserError(f"{where}: {joining} cannot join the texts of several images")
+    if last.name == "tokenise":
+        name = last.arguments.get("name", "tokens")
+        others = [op.arguments.get("name", "tokens") for op in before if op.name == "tokenise"]
+        if name in (*RESERVED, *annotations.map_names, *annotations.image_names, *annotations.regions, *others):
+            raise UserError(f"{where}: the name {name!r} is taken in a batch; choose another for these tokens")
 
 
 def _check_images(images: Any, known: Sequence[str], where: str) -> None:

@@ -8,6 +8,7 @@ from cvjax.data import catalogue, layouts, pipeline
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import disagreement
 from cvjax.data.sources import CorruptExample
+from cvjax.data.vocabulary import EMPTY
 from cvjax.errors import UserError, suggest
 
 DEFAULTS = dict(
@@ -24,7 +25,8 @@ DEFAULTS = dict(
     in_memory=None,  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
     on_corrupt="raise",  # or "skip": examples that cannot be decoded are left out, counted and named
     max_boxes=None,  # read the boxes, and what goes with them, padded to this number; None: leave them out
-    keep=(),  # further features to be read: ("class_map", "instances"), which move with the image
+    keep=(),  # further features to be read: maps, which move with the image, and texts, for `tokenise`: ("caption",)
+    vocabulary=10_000,  # tokens at most that `tokenise` makes, special ones included
     images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
     masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
     points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
@@ -34,7 +36,13 @@ DEFAULTS = dict(
     unseen_classes=False,  # evaluation may have classes that training lacks; a folder without splits is split by class
     also={},  # a second, independent source: these keys but for SHARED, dict(folder="photos"); see cvjax/data/joint.py
 )
-SHARED = ("batch", "eval_batch", "workers", "also")  # keys that a second source does not have: it follows the first
+SHARED = (
+    "batch",
+    "eval_batch",
+    "workers",
+    "vocabulary",
+    "also",
+)  # a second source follows the first in these
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
 TYPES = dict(
@@ -52,6 +60,7 @@ TYPES = dict(
     on_corrupt=str,
     max_boxes=(int, type(None)),
     keep=(tuple, list),
+    vocabulary=int,
     images=dict,
     masks=(str, type(None)),
     points=(dict, type(None)),
@@ -114,7 +123,7 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
 
 def _check_source(chosen: Mapping[str, Any]) -> tuple[str, ...]:
     pipelines = {
-        key: pipeline.build(chosen[key], f"data.{key}", Annotations.of(chosen))
+        key: pipeline.build(chosen[key], f"data.{key}", Annotations.of(chosen), EMPTY)
         for key in ("transforms", "eval_transforms")
     }
     names = (_check_name if chosen["folder"] is None else _check_folder)(chosen, pipelines)
@@ -159,9 +168,15 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
                 f"{-(-size // devices) * devices}"
             )
-    for key in ("max_boxes", "keep", "points", "masks"):
-        if chosen["folder"] is not None and chosen[key] not in (None, (), []):
-            raise UserError(f"data.{key} is for datasets by name: a folder of images has no boxes, maps or points")
+    if chosen["folder"] is not None:
+        for key in ("max_boxes", "points", "masks"):
+            if chosen[key] is not None:
+                raise UserError(f"data.{key} is for datasets by name: a folder of images has no boxes or points")
+        for name in chosen["keep"]:
+            if name != layouts.CAPTION:
+                raise UserError(f"data.keep: a folder of images has no {name!r}, only {layouts.CAPTION!r}")
+    if chosen["vocabulary"] <= len(EMPTY):
+        raise UserError(f"data.vocabulary={chosen['vocabulary']} must be more than the {len(EMPTY)} special tokens")
     if chosen["per_class"] is not None and (chosen["per_class"] < 1 or chosen["batch"] % chosen["per_class"]):
         raise UserError(f"data.per_class={chosen['per_class']} must be a divisor of data.batch={chosen['batch']}")
     if chosen["workers"] < 0:
@@ -173,7 +188,8 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
 def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
     for key in ("train_split", "eval_split"):
         catalogue.check_split(chosen["name"], chosen[key], chosen["data_dir"], f"data.{key}")
-    most = catalogue.check_annotations(chosen["name"], chosen["data_dir"], Annotations.of(chosen))
+    most, texts = catalogue.check_annotations(chosen["name"], chosen["data_dir"], Annotations.of(chosen))
+    _check_texts(texts, pipelines)
     for built in pipelines.values():
         built.check_room(most, f"the fullest example of {chosen['name']}")
     shape = catalogue.image_shape(chosen["name"], chosen["data_dir"])
@@ -185,6 +201,7 @@ def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipe
 
 
 def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:
+    _check_texts(chosen["keep"], pipelines)
     parts = {
         split: layouts.open_split(
             chosen["folder"], chosen[split], f"data.{split}", Annotations.of(chosen), chosen["unseen_classes"]
@@ -209,3 +226,18 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))
     return parts["train_split"].classes
+
+
+def _check_texts(texts: Sequence[str], pipelines: Mapping[str, pipeline.Pipeline]) -> None:
+    """Refuses texts that would come into a batch as they are, and transforms of texts that have another feature."""
+    for key, built in pipelines.items():
+        for name in built.texts:
+            if name not in texts:
+                raise UserError(f"data.{key}: {name!r} is no text")
+        for name in texts:
+            if name not in built.tokenised:
+                entry = dict(op="tokenise", length=16) | ({} if name == layouts.CAPTION else dict(text=name))
+                call = ", ".join(f"{argument}={value!r}" for argument, value in entry.items())
+                raise UserError(
+                    f"data.keep: {name!r} is text, and a batch holds numbers. Add dict({call}) to data.{key}"
+                )

@@ -51,6 +51,18 @@ def read_labels(source: Source) -> Int32[np.ndarray, " examples"]:
     return np.array([source[index]["label"] for index in range(len(source))], np.int32)
 
 
+def read_texts(source: Source, name: str) -> list[tuple[str, ...]]:
+    """Returns the texts of all examples; sources that have a method of this name need not decode images for it.
+
+    Args:
+      source: the examples.
+      name: of the texts.
+    """
+    if hasattr(source, "read_texts"):
+        return source.read_texts(name)
+    return [tuple(np.atleast_1d(source[index][name]).tolist()) for index in range(len(source))]
+
+
 class Subset:
     """Some examples of a source, in a given order."""
 
@@ -69,6 +81,11 @@ class Subset:
     def read_labels(self) -> Int32[np.ndarray, " examples"]:
         """Returns the labels of all examples."""
         return read_labels(self.source)[np.asarray(self.indices)]
+
+    def read_texts(self, name: str) -> list[tuple[str, ...]]:
+        """Returns the texts of all examples."""
+        texts = read_texts(self.source, name)
+        return [texts[index] for index in self.indices]
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""

@@ -1,11 +1,13 @@
 """Features of a TFDS dataset that belong to an image: read by name, moved with it, refused where they are not there."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from cvjax import data
-from cvjax.data import builders
+from cvjax.data import builders, vocabulary
 from cvjax.data.builders import embedded
 from cvjax.errors import UserError
 
@@ -23,6 +25,11 @@ def example(index):
 def landmarks(index):
     """Pixels of three points, column and row: the first moves, the second and third are the left and right eye."""
     return np.array([[index, 2], [2, 3], [7, 3]])
+
+
+def captions(index):
+    """One to three captions."""
+    return [f"The {word}, number {index}!" for word in ("red", "green", "blue")[: 1 + index % 3]]
 
 
 def masks(index):
@@ -62,6 +69,9 @@ class Annotated(builders.Embedded, skip_registration=True):
                     "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
                 }
             ),
+            "caption": tfds.features.Text(),
+            "captions": tfds.features.Sequence({"text": tfds.features.Text(), "id": np.int64}),
+            "phrases": tfds.features.Sequence(tfds.features.Text()),
             "named": {f"{name}_{axis}": np.int64 for name in ("righteye", "lefteye", "brow") for axis in "xy"},
         }
         return tfds.core.DatasetInfo(
@@ -90,6 +100,9 @@ class Annotated(builders.Embedded, skip_registration=True):
                     "fractions": np.concatenate([(pixels + 0.5) / (10, 8), visible], 1).astype(np.float32),
                     "several": list(np.float32(pixels + 0.5))[: index % 4],
                     "named": named,
+                    "caption": captions(index)[0],
+                    "captions": [{"text": caption, "id": 7} for caption in captions(index)],
+                    "phrases": captions(index),
                     "objects": [annotation(mask) for mask in masks(index)],
                 },
             )
@@ -188,20 +201,141 @@ def test_masks_overlap_and_are_padded_like_boxes(prepared, in_memory):
     assert "masks" not in next(load(prepared, max_boxes=3).train())
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("text", ["caption", "captions", "phrases"])
+def test_texts_become_tokens_of_the_training_splits_vocabulary(prepared, text, in_memory):
+    tokenise = [dict(op="tokenise", length=8, text=text)]
+    settings = dict(keep=[text], transforms=tokenise, eval_transforms=tokenise, train_split="train[:4]", batch=COUNT)
+    loaded = load(prepared, in_memory=in_memory, **settings)
+    batch = next(loaded.evaluate())
+    assert text not in batch
+    assert batch["tokens"].dtype == np.int32
+    assert batch["tokens"].shape == (COUNT, 8)
+    np.testing.assert_array_equal(batch["tokens_mask"], batch["tokens"] != vocabulary.PAD)
+    several = 1 if text == "caption" else 3
+    expected = vocabulary.build_vocabulary([one for index in range(4) for one in captions(index)[:several]], 10_000)
+    assert loaded.vocabulary == expected
+    for row, tokens in enumerate(batch["tokens"]):
+        number = row if row < 4 else "<unknown>"  # only the first four are trained on
+        assert vocabulary.decode(tokens, loaded.vocabulary) == f"the red , number {number} !"
+    kept = data.load({"name": "annotated", "data_dir": prepared, **settings}, seed=0, vocabulary=vocabulary.EMPTY)
+    assert kept.vocabulary is vocabulary.EMPTY  # that of a run that is continued
+
+
+def test_one_of_several_texts_is_drawn(prepared):
+    draw = [dict(op="random_text", text="phrases"), dict(op="tokenise", length=8, text="phrases", name="words")]
+    loaded = load(prepared, keep=["phrases"], transforms=draw, eval_transforms=draw[1:], vocabulary=9)
+    assert len(loaded.vocabulary) == 9
+    assert set(next(loaded.train())) >= {"words", "words_mask"}
+    loaded = load(prepared, keep=["phrases"], transforms=draw, eval_transforms=draw[1:], batch=COUNT)
+    train, seen = loaded.train(), {}
+    for _ in range(30):
+        batch = next(train)
+        for number, tokens in zip(batch["number"].tolist(), batch["words"], strict=True):
+            seen.setdefault(number, []).append(vocabulary.decode(tokens, loaded.vocabulary).split()[1])
+    for number, words in seen.items():
+        names, counts = np.unique(words, return_counts=True)
+        assert set(names) == {"red", "green", "blue"} & {"red", *("green", "blue")[: number % 3]}
+        assert (abs(counts - 30 / len(names)) < 15).all()
+
+
+def test_two_sources_share_a_vocabulary(prepared):
+    tokenise = [dict(op="tokenise", length=8)]
+    read = dict(keep=["caption"], transforms=tokenise, eval_transforms=tokenise)
+    second = dict(name="annotated", data_dir=prepared, train_split="train[4:]", **read)
+    loaded = load(prepared, train_split="train[:4]", also=second, **read)
+    assert {str(number) for number in range(COUNT)} < set(loaded.vocabulary.words)
+    batch = next(loaded.train())
+    for name in ("", "also_"):
+        for number, tokens in zip(batch[f"{name}number"], batch[f"{name}tokens"], strict=True):
+            assert vocabulary.decode(tokens, loaded.vocabulary) == f"the red , number {number} !"
+
+
+EVERYTHING = dict(
+    images={"target": "negative"},
+    points=dict(feature="several", count=3, exchange=EYES),
+    max_boxes=2,
+    masks="mask",
+    keep=("captions",),
+    eval_transforms=[dict(op="tokenise", length=8, text="captions")],
+    transforms=[
+        dict(op="resize", size=(9, 11)),
+        dict(op="flip"),
+        dict(op="color_jitter", hue=0.2, images=("image", "target")),
+        dict(op="random_text", text="captions"),
+        dict(op="random_crop", size=(8, 9)),
+        dict(op="tokenise", length=8, text="captions"),
+    ],
+)
+
+
+def assert_same(first, second):
+    for left, right in zip(first, second, strict=True):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert left[key].dtype == right[key].dtype
+            np.testing.assert_array_equal(left[key], right[key])
+
+
+def test_batches_with_everything_are_the_same_from_memory_disk_workers_processes_and_after_interruptions(prepared):
+    def take(count, **settings):
+        return list(itertools.islice(load(prepared, **EVERYTHING, **settings).train(), count))
+
+    expected = take(8, in_memory=True)
+    assert_same(expected, take(8, in_memory=False))
+    assert_same(expected[:4], take(4, in_memory=False, workers=1))
+    chosen = {"name": "annotated", "data_dir": prepared, "batch": 4, **EVERYTHING}
+    parts = [
+        itertools.islice(data.load(chosen, seed=0, process_index=index, process_count=2).train(), 8) for index in (0, 1)
+    ]
+    joined = (
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)
+    )
+    assert_same(expected, joined)
+    again = load(prepared, **EVERYTHING).train()
+    again.set_state({**again.get_state(), "step": 5})
+    assert_same(expected[5:], itertools.islice(again, 3))
+    assert_same(*(load(prepared, **EVERYTHING, in_memory=where).evaluate() for where in (True, False)))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"images": {"target": "negatve"}}, r"data.images.target='negatve'.*no such image. Did you mean 'negative'"),
         ({"images": {"number": "negative"}}, r"annotated has a feature 'number' already"),
         ({"images": ["negative"]}, r"data.images=.* must be dict"),
-        ({"points": {"exchange": EYES}}, r"data.points needs the key `feature`"),
-        ({"points": {"feature": "pixels", "swap": EYES}}, r"data.points has no key 'swap'"),
-        ({"points": {"feature": "pixels", "exchange": [1, 2]}}, r"data.points.exchange=\[1, 2\] is not"),
+        ({"points": {"exchange": EYES}}, r"data.points.feature is missing"),
+        ({"points": {"feature": "pixels", "swap": EYES}}, r"data.points.swap: there is no such key"),
+        ({"points": {"feature": "pixels", "exchange": [1, 2]}}, r"data.points.exchange=\[1, 2\]: expected"),
         ({"points": {"feature": "pixels", "exchange": [[1, 1]]}}, r"exchange=.* each of them once"),
         ({"points": {"feature": "pixels", "exchange": [[1, 3]]}}, r"exchange names point 3, but there are 3"),
         ({"masks": "mask"}, r"data.masks='mask': masks belong to boxes, so set data.max_boxes"),
         ({"masks": "mas", "max_boxes": 3}, r"data.masks='mas': .*Did you mean 'mask'"),
         ({"masks": "mask", "max_boxes": 5, "name": "digit_scenes"}, r"objects of digit_scenes have no such mask. None"),
+        (
+            {"keep": ["phrases"]},
+            r"'phrases' is text, .*dict\(op='tokenise', length=16, text='phrases'\) to data.tra",
+        ),
+        ({"transforms": [dict(op="tokenise", length=9)]}, r"reads the text 'caption', which data.keep has to name"),
+        (
+            {"keep": ["caption"], "transforms": [dict(op="tokenise", length=2)]},
+            r"tokenise: length=2: expected int at least 3",
+        ),
+        ({"keep": ["caption"], "transforms": [dict(op="tokenise", length=9)]}, r"is text, .* to data.eval_transforms"),
+        ({"keep": ["caption"], "transforms": [dict(op="random_text")]}, r"'caption' is text, .* to data.transforms"),
+        (
+            {"keep": ["caption"], "transforms": [dict(op="tokenise", length=9), dict(op="mosaic")], "max_boxes": 9},
+            r"transforms\[1\]: mosaic cannot join the texts",
+        ),
+        (
+            {"keep": ["caption"], "transforms": [dict(op="tokenise", length=9, name="label")]},
+            r"the name 'label' is taken",
+        ),
+        (
+            {"keep": ["class_map"], "name": "digit_scenes", "transforms": [dict(op="random_text", text="class_map")]},
+            r"data.transforms: 'class_map' is no text",
+        ),
+        ({"vocabulary": 4}, r"data.vocabulary=4 must be more than the 4 special tokens"),
         ({"points": {"feature": "pixel"}}, r"no points 'pixel'. Did you mean 'pixels'"),
         ({"points": {"feature": "number"}}, r"no points 'number'.*Known: fractions, named, pixels, several"),
         ({"points": {"feature": "several"}}, r"any number of points; set `count`"),

@@ -1,10 +1,13 @@
 """Folders whose images come in pairs: in two folders, side by side, or as copies that colours part from."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from cvjax import data
+from cvjax.data import vocabulary
 from cvjax.errors import UserError
 
 FLIPS = (dict(op="flip"), dict(op="random_crop", size=(4, 6)), dict(op="rotate", degrees=40.0))
@@ -100,6 +103,48 @@ def test_each_image_has_the_channels_of_its_folder(pairs):
     assert batch["target"].shape == (4, 6, 8, 1)
     with pytest.raises(UserError, match=r"transforms\[0\].*needs an image of three channels, not 1"):
         load(pairs / "photos", {"target": str(pairs / "edges")}, transforms=[{**jitter, "images": ["target"]}])
+
+
+TOKENISE = dict(op="tokenise", length=6)
+
+
+def test_captions_are_read_beside_the_images(pairs):
+    written = {f"{split}/sub/{index}.png": f"Picture {index}." for split in ("train", "test") for index in range(5)}
+    written["train/sub/3.png"] = ["Picture 3.", "Another picture"]
+    (pairs / "photos" / "captions.json").write_text(json.dumps(written))
+    transforms = [dict(op="random_text"), TOKENISE]
+    settings = dict(keep=("caption",), transforms=transforms, eval_transforms=[TOKENISE], batch=5)
+    loaded = load(pairs / "photos", {"target": str(pairs / "maps")}, **settings)
+    assert loaded.vocabulary.words[4:] == ("picture", ".", "0", "1", "2", "3", "4", "another")
+    batch = next(loaded.evaluate())
+    np.testing.assert_allclose(batch["target"], 1 - batch["image"], atol=1e-6)
+    for index in range(5):
+        assert vocabulary.decode(batch["tokens"][index], loaded.vocabulary) == f"picture {index} ."
+    train = loaded.train()
+    seen = {vocabulary.decode(tokens, loaded.vocabulary) for _ in range(8) for tokens in next(train)["tokens"]}
+    assert seen == {*(f"picture {index} ." for index in range(5)), "another picture"}
+
+
+def test_mistakes_with_captions_are_named(pairs):
+    path, settings = pairs / "photos" / "captions.json", dict(transforms=[TOKENISE], eval_transforms=[TOKENISE])
+
+    def refused(message, keep=("caption",), **changed):
+        with pytest.raises(UserError, match=message):
+            load(pairs / "photos", {}, keep=keep, **{**settings, **changed})
+
+    refused(r"captions\.json cannot be read: No such file")
+    path.write_text("{")
+    refused(r"captions\.json is not JSON")
+    path.write_text("[]")
+    refused(r"captions\.json must be an object such as")
+    written = {f"{split}/sub/{index}.png": "One." for split in ("train", "test") for index in range(5)}
+    path.write_text(json.dumps({**written, "train/sub/2.png": []}))
+    refused(r"the caption of 'train/sub/2\.png' must be text or a list of texts, not \[\]")
+    path.write_text(json.dumps({f"{name.removeprefix('test/')}": caption for name, caption in written.items()}))
+    refused(r"no caption of 'test/sub/0\.png'; its names are paths below .*photos$")
+    path.write_text(json.dumps(written))
+    refused(r"'caption' is text, .*to data.eval_transforms", eval_transforms=[])
+    refused(r"a folder of images has no 'class_map', only 'caption'", keep=("class_map",))
 
 
 def test_mistakes_with_pairs_are_named(pairs):

@@ -220,7 +220,7 @@ def test_vocs_real_builder_declares_what_is_read():
         ),
         (
             {"max_boxes": 5, "name": "digit_scenes", "transforms": [dict(op="center_crop", size=9, keep="center")]},
-            r"keep='center' of center_crop is not",
+            r"center_crop: keep='center': expected one of centre",
         ),
         (
             {"max_boxes": 5, "name": "digit_scenes", "transforms": [dict(op="center_crop", size=9, keep=2)]},
@@ -228,7 +228,10 @@ def test_vocs_real_builder_declares_what_is_read():
         ),
         ({"keep": "class_map", "name": "digit_scenes"}, r"data.keep='class_map' must be tuple or list"),
         ({"keep": ["class_mp"], "name": "digit_scenes"}, r"no map or text 'class_mp'. Did you mean 'class_map'"),
-        ({"keep": ["caption"], "name": "digit_scenes"}, r"'caption' is text, which .*arrays. reads"),
+        (
+            {"keep": ["caption"], "name": "digit_scenes"},
+            r"'caption' is text, .*Add dict\(op='tokenise', length=16\) to data.transforms",
+        ),
         ({"max_boxes": 5, "name": None, "folder": "."}, r"a folder of images has no boxes"),
         ({"name": "digit_scenes/32"}, r"no variant '32'"),
     ],

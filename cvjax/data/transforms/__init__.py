@@ -28,6 +28,7 @@ from cvjax.data.transforms.random_geometry import (
     random_shift,
     rotate,
 )
+from cvjax.data.transforms.text import random_text, tokenise
 
 __all__ = [
     "adjust_brightness",
@@ -50,10 +51,13 @@ __all__ = [
     "random_resized_crop",
     "random_scale",
     "random_shift",
+    "random_text",
     "remove_background",
     "resize",
     "rotate",
+    "tokenise",
 ]
+TEXT = frozenset({"random_text", "tokenise"})  # of these, those of the texts that belong to an image
 COLOUR = frozenset(  # of these, those that leave every pixel where it is
     {
         "adjust_brightness",

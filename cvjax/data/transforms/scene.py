@@ -56,12 +56,15 @@ class Scene:
 
     Attributes:
       image: float32 [height, width, channels].
-      images: further images of the same height and width. Transforms of colours change only those that they name.
-      points: landmarks.
       boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None where boxes are not looked at.
       rows: what else is known of each box; `area`, in square pixels, changes with the scale.
       maps: integers [height, width]; 0 is background. The numbers of one called `instances` are 1 + the row of the box.
+      images: further images of the same height and width. Transforms of colours change only those that they name.
+      points: landmarks.
+      masks: the pixels of each box's object; they may overlap.
       regions: further boxes by name, such as proposals; they move, and are clipped and dropped, as `boxes` are.
+      texts: captions, one or several of each name.
+      tokens: what `tokenise` made of texts.
     """
 
     image: Float32[np.ndarray, "height width channels"]
@@ -72,6 +75,8 @@ class Scene:
     points: Points | None = None
     masks: Bool[np.ndarray, "objects height width"] | None = None
     regions: Mapping[str, Float32[np.ndarray, "_ 4"]] = dataclasses.field(default_factory=dict)
+    texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    tokens: Mapping[str, Shaped[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,0 +1,126 @@
+"""Text as numbers: a vocabulary built from the captions of a training split, and captions to tokens and back."""
+
+import collections
+import dataclasses
+import functools
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Int32
+
+from cvjax.errors import UserError
+from cvjax.rundir import write_whole
+
+SPECIAL = ("<pad>", "<unknown>", "<start>", "<end>")
+PAD, UNKNOWN, START, END = range(len(SPECIAL))
+FILE = "vocabulary.json"  # in a run's folder
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Vocabulary:
+    """The words that have a token.
+
+    Attributes:
+      words: the word of each token; the first are `SPECIAL`.
+    """
+
+    words: tuple[str, ...] = SPECIAL
+
+    def __len__(self) -> int:
+        """Returns the number of tokens."""
+        return len(self.words)
+
+    def __repr__(self) -> str:
+        """Says how large it is."""
+        return f"Vocabulary({len(self)} tokens)"
+
+    @functools.cached_property
+    def tokens(self) -> dict[str, int]:
+        """The token of each word."""
+        return {word: token for token, word in enumerate(self.words)}
+
+
+EMPTY = Vocabulary()
+
+
+def split_words(text: str) -> list[str]:
+    """Splits text into words and punctuation marks, in lower case."""
+    return re.findall(r"\w+|[^\w\s]", unicodedata.normalize("NFKC", text).casefold())
+
+
+def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
+    """Builds a vocabulary of the most frequent words; of two that are as frequent, the first in the alphabet.
+
+    Args:
+      texts: the captions of a training split.
+      size: tokens at most, special ones included.
+    """
+    counts = collections.Counter(word for text in texts for word in split_words(text))
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    return Vocabulary((*SPECIAL, *ranked[: max(0, size - len(SPECIAL))]))
+
+
+def encode(text: str, vocabulary: Vocabulary, length: int) -> Int32[np.ndarray, " length"]:
+    """Writes text as tokens: start, words, end, and padding.
+
+    Args:
+      text: any.
+      vocabulary: words that it lacks become `UNKNOWN`.
+      length: of the result; of a longer text, the first words are kept.
+    """
+    words = [vocabulary.tokens.get(word, UNKNOWN) for word in split_words(text)][: length - 2]
+    tokens = np.full(length, PAD, np.int32)
+    tokens[: len(words) + 2] = START, *words, END
+    return tokens
+
+
+def decode(tokens: Int[np.ndarray, " length"], vocabulary: Vocabulary) -> str:
+    """Writes tokens as words with spaces between them.
+
+    Args:
+      tokens: those from the first `END` on are passed over, and so are padding and start.
+      vocabulary: that they were encoded with.
+    """
+    words = []
+    for token in tokens.tolist():
+        if token == END:
+            break
+        if token not in (PAD, START):
+            words.append(vocabulary.words[token] if 0 <= token < len(vocabulary) else SPECIAL[UNKNOWN])
+    return " ".join(words)
+
+
+def read(run: str | Path) -> Vocabulary | None:
+    """Reads the vocabulary of a run, None where it has none.
+
+    Args:
+      run: the run's folder.
+
+    Raises:
+      UserError: the file is not as `write` writes it.
+    """
+    path = Path(run) / FILE
+    if not path.exists():
+        return None
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))["words"]
+        if tuple(words[: len(SPECIAL)]) != SPECIAL or not all(isinstance(word, str) for word in words):
+            raise ValueError("its words are not those of a vocabulary")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a vocabulary: {error}") from error
+    return Vocabulary(tuple(words))
+
+
+def write(run: str | Path, vocabulary: Vocabulary) -> None:
+    """Writes a vocabulary into a run's folder, so that the folder alone can encode and decode.
+
+    Args:
+      run: the run's folder.
+      vocabulary: that the run is trained with.
+    """
+    content = json.dumps({"words": vocabulary.words}, ensure_ascii=False, indent=1)
+    write_whole(Path(run) / FILE, content + "\n")
