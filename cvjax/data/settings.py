@@ -1,41 +1,49 @@
 """The keys of `config.data` and their check, which decodes nothing."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cvjax.data import catalogue, layouts, pipeline
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import disagreement
 from cvjax.data.sources import CorruptExample
 from cvjax.data.vocabulary import EMPTY
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError
+from cvjax.signature import Count, Natural, arguments_of, match
 
-DEFAULTS = dict(
-    name=None,  # "digits", "photos/128", or any TFDS dataset: "mnist", "coco/2017"; or else
-    folder=None,  # a folder of images: class from the sub-folder, splits from train/, test/, val/; or of IDX files
-    data_dir=None,  # TFDS's folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
-    train_split="train",  # or a slice, for TFDS: "train[:90%]"
-    eval_split="test",
-    batch=64,  # examples in a training batch, over all devices and hosts together
-    eval_batch=None,  # None: as batch
-    transforms=(),  # for training, in order: dict(op="random_crop", size=(64, 64)); see cvjax/data/transforms
-    eval_transforms=(),  # for evaluation and figures
-    workers=0,  # processes that decode a streamed dataset; 0: threads only
-    in_memory=None,  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
-    on_corrupt="raise",  # or "skip": examples that cannot be decoded are left out, counted and named
-    max_boxes=None,  # read the boxes, and what goes with them, padded to this number; None: leave them out
-    keep=(),  # further features to be read: maps, which move with the image, and texts, for `tokenise`: ("caption",)
-    vocabulary=10_000,  # tokens at most that `tokenise` makes, special ones included
-    images={},  # further images, which move with the first: {"target": FEATURE}; of a folder, see cvjax/data/layouts.py
-    masks=None,  # the feature of each object that holds its mask, such as "mask"; masks may overlap
-    points=None,  # landmarks: dict(feature="landmarks", exchange=((0, 1),)); see cvjax/data/landmarks.py
-    derive={},  # features computed from the image, once, and kept on disk: see cvjax/data/derive.py
-    derive_dir=None,  # the folder where they are kept; None: beside the dataset
-    per_class=None,  # K: each training batch has batch / K classes and K examples of each; None: examples as they come
-    unseen_classes=False,  # evaluation may have classes that training lacks; a folder without splits is split by class
-    also={},  # a second, independent source: these keys but for SHARED, dict(folder="photos"); see cvjax/data/joint.py
-)
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The keys of `config.data`. One of `name` and `folder` is set."""
+
+    name: str | None = None  # "digits", "photos/128", or any TFDS dataset: "mnist", "coco/2017"
+    folder: str | None = None  # images, classes from sub-folders, splits from train/, test/, val/; or IDX files
+    data_dir: str | None = None  # TFDS's folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
+    train_split: str = "train"  # or a slice, for TFDS: "train[:90%]"
+    eval_split: str = "test"
+    batch: Count = 64  # examples in a training batch, over all devices and hosts together
+    eval_batch: Count | None = None  # None: as batch
+    transforms: tuple = ()  # for training, in order: dict(op="random_crop", size=(64, 64)); see cvjax/data/transforms
+    eval_transforms: tuple = ()  # for evaluation and figures
+    workers: Natural = 0  # processes that decode a streamed dataset; 0: threads only
+    in_memory: bool | None = None  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
+    on_corrupt: Literal["raise", "skip"] = "raise"  # "skip": examples that cannot be decoded are counted and named
+    max_boxes: Count | None = None  # read the boxes, and what goes with them, padded to this number
+    keep: tuple[str, ...] = ()  # further features: maps, which move with the image, and texts, for `tokenise`
+    vocabulary: Count = 10_000  # largest number of tokens of `tokenise`, special ones included
+    images: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {"target": FEATURE}; see layouts.py
+    masks: str | None = None  # the feature of each object that holds its mask, such as "mask"; masks may overlap
+    points: Mapping[str, Any] | None = None  # dict(feature="landmarks", exchange=((0, 1),)); see landmarks.py
+    derive: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # features computed once; see derive.py
+    derive_dir: str | None = None  # the folder where they are kept; None: beside the dataset
+    per_class: Count | None = None  # K: each training batch has batch / K classes and K examples of each
+    unseen_classes: bool = False  # evaluation may have classes that training lacks
+    also: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # a second source; see joint.py
+
+
+DEFAULTS = dataclasses.asdict(Settings())
 SHARED = (
     "batch",
     "eval_batch",
@@ -45,31 +53,6 @@ SHARED = (
 )  # a second source follows the first in these
 HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
 SHAPES = 8  # different shapes of them on which the transforms are tried
-TYPES = dict(
-    name=(str, type(None)),
-    folder=(str, Path, type(None)),
-    data_dir=(str, Path, type(None)),
-    train_split=str,
-    eval_split=str,
-    batch=int,
-    eval_batch=(int, type(None)),
-    transforms=(tuple, list),
-    eval_transforms=(tuple, list),
-    workers=int,
-    in_memory=(bool, type(None)),
-    on_corrupt=str,
-    max_boxes=(int, type(None)),
-    keep=(tuple, list),
-    vocabulary=int,
-    images=dict,
-    masks=(str, type(None)),
-    points=(dict, type(None)),
-    derive=dict,
-    derive_dir=(str, Path, type(None)),
-    per_class=(int, type(None)),
-    unseen_classes=bool,
-    also=dict,
-)
 
 
 def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,15 +82,9 @@ def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
     Raises:
       UserError: what is wrong, under which key, and what would be right.
     """
-    for key in config_data:
-        if key not in DEFAULTS:
-            raise UserError(f"config.data has no key {key!r}. {suggest(key, DEFAULTS)}")
     chosen = complete(config_data)
-    for key, types in TYPES.items():
-        value, accepted = chosen[key], types if isinstance(types, tuple) else (types,)
-        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in accepted)
-            raise UserError(f"data.{key}={value!r} must be {names}, not {type(value).__name__}")
+    paths = {key: str(value) for key, value in chosen.items() if isinstance(value, Path)}
+    match({**chosen, **paths}, arguments_of(Settings), "config.data")
     _check_ranges(chosen, devices)
     names = _check_source(chosen)
     if chosen["also"]:
@@ -161,8 +138,6 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
         raise UserError(f'set data.name="digits" (or any TFDS name) or data.folder="PATH", one of them: {given}')
     for key in ("batch", "eval_batch"):
         size = chosen[key]
-        if size is not None and size < 1:
-            raise UserError(f"data.{key}={size} must be at least 1")
         if size is not None and size % devices:
             raise UserError(
                 f"data.{key}={size} cannot be divided among {devices} devices; the next that can is "
@@ -177,12 +152,8 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 raise UserError(f"data.keep: a folder of images has no {name!r}, only {layouts.CAPTION!r}")
     if chosen["vocabulary"] <= len(EMPTY):
         raise UserError(f"data.vocabulary={chosen['vocabulary']} must be more than the {len(EMPTY)} special tokens")
-    if chosen["per_class"] is not None and (chosen["per_class"] < 1 or chosen["batch"] % chosen["per_class"]):
+    if chosen["per_class"] and chosen["batch"] % chosen["per_class"]:
         raise UserError(f"data.per_class={chosen['per_class']} must be a divisor of data.batch={chosen['batch']}")
-    if chosen["workers"] < 0:
-        raise UserError(f"data.workers={chosen['workers']} must not be negative; 0 decodes in threads")
-    if chosen["on_corrupt"] not in ("raise", "skip"):
-        raise UserError(f"data.on_corrupt={chosen['on_corrupt']!r}: {suggest(chosen['on_corrupt'], ('raise', 'skip'))}")
 
 
 def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from cvjax import command, runs
 from cvjax.core import Recipe, State, class_names
-from cvjax.data import folder
+from cvjax.data import folder, vocabulary
 from cvjax.data.sources import CorruptExample
 from cvjax.display import grid
 from cvjax.errors import UserError, suggest, suggest_beside
@@ -108,10 +108,27 @@ def read_inputs(
         if name == "label":
             inputs[name] = find_class(value, description)
         elif name == "tokens":
-            raise UserError(f"--text={value}: {system} has no vocabulary.")
+            inputs[name] = encode_text(value, arguments.run, description)
         else:
             inputs[name] = read_map(value.expanduser(), description["batch"]["image"][0][1:], name == "mask")
     return inputs
+
+
+def encode_text(text: str, run: Path, description: Mapping[str, Any]) -> Int[np.ndarray, " length"]:
+    """Writes text as tokens of a run's vocabulary.
+
+    Args:
+      text: any.
+      run: the run's folder.
+      description: the run's config.json.
+
+    Raises:
+      UserError: the run has no vocabulary.
+    """
+    words = vocabulary.read(run)
+    if words is None or "tokens" not in description["batch"]:
+        raise UserError(f"--text={text}: the run in {run} was trained without texts and has no vocabulary.")
+    return vocabulary.encode(text, words, description["batch"]["tokens"][0][-1])
 
 
 def listed(names: Sequence[str]) -> str:
@@ -131,9 +148,9 @@ def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""
     """
     names = class_names(description["config"]["recipe"].get("classes") or ())
     if value in names:
-        return np.int32(names.index(value))
+        return np.asarray(names.index(value), np.int32)
     if value.isdigit() and int(value) < len(names):
-        return np.int32(value)
+        return np.asarray(int(value), np.int32)
     raise UserError(f"--label={value}: there is no such class. {suggest(value, names)}")
 
 

@@ -205,8 +205,8 @@ def test_vocs_real_builder_declares_what_is_read():
     ("settings", "message"),
     [
         ({"max_boxes": 5}, r"data.max_boxes=5: digits has no objects with boxes"),
-        ({"max_boxes": 0, "name": "digit_scenes"}, r"data.max_boxes=0 must be at least 1"),
-        ({"max_boxes": 2.0}, r"data.max_boxes=2.0 must be int or None"),
+        ({"max_boxes": 0, "name": "digit_scenes"}, r"data.max_boxes=0: expected int at least 1"),
+        ({"max_boxes": 2.0}, r"data.max_boxes=2.0: expected int"),
         ({"max_boxes": 4, "name": "digit_scenes"}, r"digit_scenes has 5 boxes; data.max_boxes=4 has to be 5 or more"),
         (
             {"max_boxes": 19, "name": "digit_scenes", "transforms": [dict(op="mosaic")]},

@@ -150,7 +150,7 @@ def test_evaluation_counts_each_example_of_both_once(photos, longer):
         ({"folder": "nowhere"}, "data.also: data.folder='nowhere'"),
         ({"name": "digits", "batch": 4}, "data.also.batch follows data.batch"),
         ({"name": "digits", "also": {"name": "digits"}}, "data.also.also follows"),
-        ({"nme": "digits"}, "data.also: config.data has no key 'nme'. Did you mean 'name'"),
+        ({"nme": "digits"}, "data.also: config.data.nme: there is no such key. Did you mean 'name'"),
         ("digits", "data.also='digits' must be dict"),
         ({"name": "digits", "transforms": [dict(op="crp")]}, r"data.also: data.transforms\[0\].*'crop'"),
     ],

@@ -1,8 +1,10 @@
 """A trained run, from its folder alone, applied to images, a folder and a video, and drawn from."""
 
+import argparse
 import json
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from pycocotools.coco import COCO
 
 from cvjax import runs
 from cvjax.core import Recipe, State
+from cvjax.data import vocabulary
 from cvjax.errors import UserError
 from cvjax.programs import apply
 
@@ -38,7 +41,7 @@ def test_a_folder_of_images_of_any_size(vae, pictures, tmp_path):
     assert written == ["below/third.png", "colour.png", "grey.png"]
     exact = np.asarray(Image.open(pictures / "below/third.png"), np.float32)[None, ..., None] / 255
     _, recipe, state = runs.load(vae)
-    expected = np.asarray(recipe.predict(state, {"image": exact})["image"])[0, ..., 0]
+    expected = np.asarray(recipe.predict(state, {"image": exact}, jax.random.key(0))["image"])[0, ..., 0]
     ours = np.asarray(Image.open(output / "below/third.png"))[..., 0] / 255
     np.testing.assert_allclose(ours, expected, atol=1.1 / 255)  # a PNG's rounding
 
@@ -58,7 +61,7 @@ def test_outputs_that_are_no_images_go_to_json(trained_run, pictures, tmp_path):
     assert sorted(written) == ["below/third", "colour", "grey"]
     _, recipe, state = runs.load(run)
     image = np.asarray(Image.open(pictures / "below/third.png"), np.float32)[None, ..., None] / 255
-    for name, value in recipe.predict(state, {"image": jnp.asarray(image)}).items():
+    for name, value in recipe.predict(state, {"image": jnp.asarray(image)}, jax.random.key(0)).items():
         np.testing.assert_allclose(written["below/third"][name], value[0], rtol=1e-4, atol=1e-5)
 
 
@@ -155,7 +158,7 @@ def test_a_system_that_only_samples_or_only_predicts_says_so(vae, tmp_path, monk
 WHITE = (60, 30, 180, 90)  # in an image of 240 x 160
 
 
-def white_box(state, inputs):
+def white_box(state, inputs, key):
     def span(lit):
         """First and last index, exclusive, of what is lit."""
         return jnp.argmax(lit, 1), lit.shape[1] - jnp.argmax(lit[:, ::-1], 1)
@@ -174,9 +177,8 @@ def detector(request):
     size = (160, 160) if request.param == "center_crop" else (80, 80)
     data = {"eval_transforms": [{"op": request.param, "size": size}] if request.param else [], "max_boxes": 4}
     description = {"config": {"data": data, "recipe": {"classes": ["box", "white"]}}}
-    unused = [print] * 5
-    recipe = Recipe(*unused, predict=white_box)
-    state = State(jnp.int32(0), {}, {}, {})
+    recipe = Recipe({}, *[print] * 5, predict=white_box)
+    state = State(jnp.int32(0), {}, {})
     return apply.Predictor(description | {"batch": {"image": [[4, *size, 3], "float32"]}}, recipe, state, batch=2)
 
 
@@ -215,8 +217,8 @@ def test_what_no_transform_brings_to_the_networks_shape_keeps_its_proportions_fo
     for most in (4, None):
         description = {"config": {"data": {"eval_transforms": [], "max_boxes": most}, "recipe": {}}}
         description |= {"batch": {"image": [[4, 80, 80, 3], "float32"]}}
-        recipe = Recipe(*[print] * 5, predict=white_box)
-        prepared = apply.Predictor(description, recipe, State(jnp.int32(0), {}, {}, {}), batch=2).prepare(image)
+        recipe = Recipe({}, *[print] * 5, predict=white_box)
+        prepared = apply.Predictor(description, recipe, State(jnp.int32(0), {}, {}), batch=2).prepare(image)
         edges[most] = prepared.scale.tolist()
         assert prepared.image.shape == (80, 80, 3)
     np.testing.assert_allclose(edges[4], [1 / 3] * 4, rtol=0.02)
@@ -243,3 +245,55 @@ def test_detections_are_drawn_on_a_video(detector, tmp_path, capsys):
     scale = frame.shape[0] // 160
     around = frame[(WHITE[3] - 4) * scale : (WHITE[3] + 4) * scale, (WHITE[0] + 5) * scale : (WHITE[2] - 5) * scale]
     assert np.ptp(around.astype(int), axis=2).max() > 60  # a coloured line where the picture is grey and white
+
+
+# --- inputs beside images -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A run that takes a class, a style, a mask and a text, with its vocabulary."""
+    vocabulary.write(tmp_path, vocabulary.build_vocabulary(["a red cat", "a dog"], size=20))
+    batch = {"image": [[4, 6, 8, 3], "float32"], "tokens": [[4, 5], "int32"]}
+    return {"config": {"system": "x.y", "recipe": {"classes": ["cat", "dog"]}}, "batch": batch}
+
+
+def inputs(folder, described, taken=("label", "style", "mask", "tokens"), **given):
+    arguments = argparse.Namespace(**(dict(run=folder, label=None, style=None, mask=None, text=None) | given))
+    return apply.read_inputs(arguments, described, taken)
+
+
+def test_inputs_beside_images_are_read_at_the_networks_size(tmp_path, described):
+    Image.fromarray(np.full((12, 16), 200, np.uint8)).save(tmp_path / "grey.png")
+    read = inputs(
+        tmp_path, described, label="dog", style=tmp_path / "grey.png", mask=tmp_path / "grey.png", text="A red fox"
+    )
+    assert read["label"] == 1 and inputs(tmp_path, described, label="0")["label"] == 0
+    np.testing.assert_allclose(read["style"], np.full((6, 8, 3), 200 / 255), rtol=1e-6)
+    np.testing.assert_array_equal(read["mask"], np.ones((6, 8, 1)))
+    words = vocabulary.read(tmp_path)
+    assert vocabulary.decode(read["tokens"], words) == "a red <unknown>" and read["tokens"].shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"label": "dgo"}, r"--label=dgo: there is no such class. Did you mean 'dog'"),
+        ({"label": "2"}, r"--label=2: there is no such class"),
+        ({"mask": "nowhere.png"}, r"nowhere\.png"),
+    ],
+)
+def test_inputs_that_cannot_be_are_named(tmp_path, described, given, words):
+    given = {name: tmp_path / value if name == "mask" else value for name, value in given.items()}
+    with pytest.raises(UserError, match=words):
+        inputs(tmp_path, described, **given)
+
+
+def test_an_input_that_a_system_does_not_take_is_refused(vae, tmp_path, described):
+    with pytest.raises(UserError, match=r"--label=3: .*vae takes none; beside images it takes nothing"):
+        apply.main([f"--run={vae}", "--count=2", "--label=3", f"--output={tmp_path / 'out'}"])
+    with pytest.raises(UserError, match=r"--text=a: x\.y takes none; beside images it takes label, mask"):
+        inputs(tmp_path, described, taken=("label", "mask"), text="a")
+    (tmp_path / vocabulary.FILE).unlink()
+    with pytest.raises(UserError, match=r"was trained without texts"):
+        inputs(tmp_path, described, text="a")
