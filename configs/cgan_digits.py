@@ -25,7 +25,6 @@ def get_config(name: str = ""):
             latent=32,
             hidden=(384, 120),
             dropout=0.5,
-            measure="digits",
             training=dict(real_label=0.9),
             generator_optimiser=slow,
             discriminator_optimiser=fast,
@@ -34,6 +33,7 @@ def get_config(name: str = ""):
         steps=20_000,
         log_every=200,
         eval_every=4000,
+        judge="digits",
         figure_every=2000,
         checkpoint_every=4000,
         checkpoint_best="fid_over_control",
@@ -44,5 +44,5 @@ def get_config(name: str = ""):
             "nearest_distance": (">=", 15.0),
         },
     )
-    smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1}
+    smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1, "judge_samples": 32}
     return variant(config, name, smoke=smoke)

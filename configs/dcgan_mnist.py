@@ -15,15 +15,24 @@ def get_config(name: str = ""):
     pad = ({"op": "pad", "padding": 2},)
     config = experiment(
         "generative.gans.gan",
-        recipe=dict(shape=(32, 32, 1), latent=100, width=64, measure="pixels", samples_per_example=1),
+        recipe=dict(shape=(32, 32, 1), latent=100, width=64),
         data=dict(name="mnist", batch=128, eval_batch=512, transforms=pad, eval_transforms=pad),
         steps=11_725,
         log_every=100,
         eval_every=2345,
+        judge="pixels",
+        judge_samples=10_000,
         figure_every=469,
         checkpoint_every=2345,
         checkpoint_best="fid_over_noise",
         expect={"fid_over_noise": ("<=", 0.05)},
     )
-    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "data.eval_batch": 16, "log_every": 1}
+    smoke = {
+        "steps": 4,
+        "recipe.width": 8,
+        "data.batch": 16,
+        "data.eval_batch": 16,
+        "log_every": 1,
+        "judge_samples": 32,
+    }
     return variant(config, name, smoke=smoke)

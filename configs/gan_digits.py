@@ -24,7 +24,6 @@ def get_config(name: str = ""):
             latent=32,
             hidden=(256, 120),
             dropout=0.5,
-            measure="digits",
             training=dict(real_label=0.9),
             generator_optimiser=adam,
             discriminator_optimiser=adam,
@@ -33,12 +32,13 @@ def get_config(name: str = ""):
         steps=12_000,
         log_every=100,
         eval_every=3000,
+        judge="digits",
         figure_every=1000,
         checkpoint_every=3000,
         checkpoint_best="smallest_class",
         expect={"fid_over_control": ("<=", 2.7), "smallest_class": (">=", 0.05), "classes_seen": (">=", 10)},
     )
-    smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1}
+    smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1, "judge_samples": 32}
     # "G must not be trained too much without updating D" (section 6): ten steps of the generator to one.
     collapsed = {
         "recipe.training.generator_steps": 10,

@@ -20,7 +20,6 @@ def get_config(name: str = ""):
             width=64,
             kernel=4,
             base=2,
-            measure="digits",
             training=dict(real_label=0.9),
             generator_optimiser=dict(name="adam", learning_rate=4e-4, b1=0.5),
         ),
@@ -28,6 +27,7 @@ def get_config(name: str = ""):
         steps=12_000,
         log_every=100,
         eval_every=2000,
+        judge="digits",
         figure_every=1000,
         checkpoint_every=2000,
         checkpoint_best="fid_over_control",
@@ -37,5 +37,5 @@ def get_config(name: str = ""):
             "smallest_class": (">=", 0.05),
         },
     )
-    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1}
+    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1, "judge_samples": 32}
     return variant(config, name, smoke=smoke)

@@ -22,12 +22,12 @@ def get_config(name: str = ""):
             width=32,
             base=2,
             attention=4,
-            measure="digits",
         ),
         data=dict(name="digits", batch=64, eval_batch=128),
         steps=4000,
         log_every=100,
         eval_every=2000,
+        judge="digits",
         figure_every=1000,
         checkpoint_every=2000,
         checkpoint_best="fid_over_control",
@@ -38,5 +38,5 @@ def get_config(name: str = ""):
             "smallest_class": (">=", 0.09),
         },
     )
-    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1}
+    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1, "judge_samples": 32}
     return variant(config, name, smoke=smoke)

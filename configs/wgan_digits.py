@@ -24,7 +24,6 @@ def get_config(name: str = ""):
             width=64,
             kernel=4,
             base=2,
-            measure="digits",
             generator_optimiser=rmsprop,
             discriminator_optimiser=rmsprop,
         ),
@@ -32,10 +31,11 @@ def get_config(name: str = ""):
         steps=6000,
         log_every=100,
         eval_every=2000,
+        judge="digits",
         figure_every=1000,
         checkpoint_every=2000,
         checkpoint_best="fid_over_control",
         expect={"fid_over_control": ("<=", 2.0), "smallest_class": (">=", 0.05)},
     )
-    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 40, "log_every": 1}
+    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 40, "log_every": 1, "judge_samples": 32}
     return variant(config, name, smoke=smoke)

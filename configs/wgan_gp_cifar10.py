@@ -19,8 +19,6 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(32, 32, 3),
             width=128,
-            measure="pixels",
-            samples_per_example=1,
             generator_optimiser=dict(**adam, schedule=dict(**schedule, transition_steps=100_000)),
             discriminator_optimiser=dict(**adam, schedule=dict(**schedule, transition_steps=500_000)),
         ),
@@ -28,10 +26,19 @@ def get_config(name: str = ""):
         steps=100_000,
         log_every=100,
         eval_every=10_000,
+        judge="pixels",
+        judge_samples=10_000,
         figure_every=2000,
         checkpoint_every=5000,
         checkpoint_best="fid_over_noise",
         expect={"fid_over_noise": ("<=", 0.05), "gradient_error": ("<=", 0.2)},
     )
-    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 40, "data.eval_batch": 16, "log_every": 1}
+    smoke = {
+        "steps": 4,
+        "recipe.width": 8,
+        "data.batch": 40,
+        "data.eval_batch": 16,
+        "log_every": 1,
+        "judge_samples": 32,
+    }
     return variant(config, name, smoke=smoke)

@@ -27,7 +27,6 @@ def get_config(name: str = ""):
             width=64,
             kernel=4,
             base=2,
-            measure="digits",
             generator_optimiser=adam(steps),
             discriminator_optimiser=adam(steps * critic_steps),
             training=dict(discriminator_steps=critic_steps),
@@ -36,6 +35,7 @@ def get_config(name: str = ""):
         steps=steps,
         log_every=100,
         eval_every=2000,
+        judge="digits",
         figure_every=1000,
         checkpoint_every=2000,
         checkpoint_best="fid_over_control",
@@ -46,5 +46,5 @@ def get_config(name: str = ""):
             "nearest_distance": (">=", 18.0),
         },
     )
-    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 40, "log_every": 1}
+    smoke = {"steps": 4, "recipe.width": 8, "data.batch": 40, "log_every": 1, "judge_samples": 32}
     return variant(config, name, smoke=smoke)

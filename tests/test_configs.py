@@ -142,7 +142,8 @@ def test_config_is_whole(path):
 @pytest.mark.parametrize("path", CONFIGS)
 def test_config_is_traced_and_its_state_keeps_its_structure(path, variant):
     found = traced(path, variant)
-    assert found.outputs and all(leaf.shape[:1] == (found.rows,) for leaf in jax.tree.leaves(found.outputs))
+    assert found.outputs or config.load(path).judge  # what only samples tell has no rows
+    assert all(leaf.shape[:1] == (found.rows,) for leaf in jax.tree.leaves(found.outputs))
     before = found.arguments[0]
     if found.train_step is None:
         assert not before.params

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -156,3 +157,11 @@ def test_digits_are_clear_and_noise_is_not():
     real = data.arrays("digits", "test")["image"]
     noise = np.random.default_rng(0).normal(0.3, 0.05, (200, 8, 8, 1)).astype(np.float32)
     assert digits.sure_share(digits.features(real)[1]) > 0.9 and digits.sure_share(digits.features(noise)[1]) < 0.5
+
+
+def test_nearest_is_brute_force():
+    images, samples = digits.quantise(data.arrays("digits", "train")["image"]), np.random.default_rng(0)
+    samples = samples.uniform(-0.2, 1.2, (5, 8, 8, 1)).astype(np.float32)
+    for sample, found in zip(digits.quantise(samples), np.asarray(digits.nearest(jnp.asarray(samples))), strict=True):
+        distances = [np.square(sample - image).sum() for image in images]
+        assert np.square(sample - found).sum() == pytest.approx(min(distances), rel=1e-5)

@@ -281,3 +281,11 @@ def test_thumbnails_of_any_size_average_areas():
     fine = images.repeat(8, axis=1).repeat(8, axis=2)  # 8 * 28 rows are 8 blocks of 28, 8 * 5 columns 8 blocks of 5
     expected = fine.reshape(3, 8, 28, 8, 5, 1).mean(axis=(2, 4)).reshape(3, 64)
     np.testing.assert_allclose(generative.thumbnails(images), expected, rtol=1e-12)
+
+
+def test_classes_are_seen_from_one_sample_in_a_hundred():
+    probabilities = np.eye(4)[[1] * 99 + [3]]
+    assert generative.class_figures(probabilities) == {"classes_seen": 2}
+    assert generative.class_figures(probabilities[:99]) == {"classes_seen": 1}
+    assert generative.class_figures(np.eye(4)[[1] * 100 + [3]])["classes_seen"] == 1
+    assert generative.class_figures(probabilities, np.full(100, 1))["class_accuracy"] == 0.99

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
@@ -21,7 +22,6 @@ from cvjax.errors import UserError
 from cvjax.generative.gans.sampling import Sampler
 from cvjax.losses import adversarial
 from cvjax.losses.strategies import Training
-from cvjax.metrics import digits
 from cvjax.nets.players import Player, advance, get_player, train_apply
 
 Loss = Literal["cross_entropy", "least_squares", "wasserstein", "hinge"]
@@ -203,21 +203,22 @@ class Game:
 
         return adversarial.gradient_penalty(key, critic, 2 * real - 1, 2 * fake - 1)
 
-    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "rows ..."]]:
-        """Makes samples for each image and, with a penalty, measures the critic's slope between it and one of them."""
-        outputs = self.sampler.judged(key, state, batch)
-        if self.penalty:
-            labels = batch["label"] if self.conditional else None
-            params, stats = state.params["discriminator"], state.stats.get("discriminator", {})
-            fake = outputs["raw_samples"][:, 0]  # of the generator that the critic knows
-            places_key = jax.random.fold_in(key, 1)
-            outputs["gradient_norm"] = self.slopes(places_key, params, stats, batch["image"], fake, labels)[1]
-        return outputs
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, " rows"]]:
+        """With a gradient penalty, measures the critic's gradient between each image and a sample."""
+        if not self.penalty:
+            return {}
+        z, labels = self.sampler.draw(key, len(batch["image"])), batch["label"] if self.conditional else None
+        fake = self.sampler.generate(variables(state, "generator", averaged=False), z, labels)
+        params, _, stats = get_player(state, "discriminator")
+        _, norms = self.slopes(jax.random.fold_in(key, 1), params, stats, batch["image"], fake, labels)
+        return {"gradient_norm": norms}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Judges the samples and, with a penalty, how far the critic's slope is from 1."""
-        figures = self.sampler.score(rows)
-        return figures | ({"gradient_error": abs(figures["gradient_norm"] - 1)} if self.penalty else {})
+        """With a gradient penalty, averages the gradient's norm; how far that is from 1 is its error."""
+        if not self.penalty:
+            return {}
+        norm = float(np.concatenate([outputs["gradient_norm"] for _, outputs in rows]).mean(dtype=np.float64))
+        return {"gradient_norm": norm, "gradient_error": abs(norm - 1)}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Shows the sampler's figures beside real images."""
@@ -229,7 +230,7 @@ class Game:
         if self.conditional:
             if "label" not in inputs:
                 raise UserError("a conditional GAN's discriminator judges an image of a class: give its `label` too.")
-            labels = self.sampler.given_labels(inputs["label"], len(inputs["image"]))
+            labels = self.sampler.class_labels(inputs["label"], len(inputs["image"]))
         seen = self.discriminate(state, inputs["image"], labels)
         if self.loss == "wasserstein":  # a critic's scores have no zero
             return {"score": seen}
@@ -243,8 +244,7 @@ class Game:
     def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
         """Draws `count` images by the averaged generator, of the classes `label`, or of all in turn."""
         count = inputs["count"]
-        labels = self.sampler.given_labels(inputs.get("label"), count)
-        labels = self.sampler.in_turn(count) if labels is None else labels
+        labels = self.sampler.class_labels(inputs.get("label"), count)
         return {"image": self.sampler.make(state, self.sampler.draw(key, count), labels)}
 
 
@@ -263,7 +263,7 @@ def assemble(
     """Makes the recipe of a GAN from its networks.
 
     Args:
-      sampler: the generator, its latents and classes, and how its images are judged.
+      sampler: the generator, its latents and classes.
       discriminator: (images in [0, 1], labels or None, train) -> one logit an image.
       loss: of both, by its name in `cvjax.losses.adversarial.LOSSES`.
       training: the strategies.
@@ -275,8 +275,8 @@ def assemble(
       clip: largest magnitude of a weight of the discriminator.
 
     Returns:
-      The recipe. Its figures are the sampler's and, with a penalty, `gradient_norm`: the mean norm of the critic's
-      gradient between held-out images and generated ones, and `gradient_error`: how far that is from 1.
+      The recipe. With a penalty its figures are gradient_norm, the mean norm of the critic's gradient between held-out
+      images and samples, and gradient_error, how far that is from 1; otherwise there are none.
 
     Raises:
       UserError: a strategy that the loss cannot use.
@@ -284,4 +284,4 @@ def assemble(
     training.check(loss)
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
     game = Game(sampler, discriminator, loss, training, *optimisers, joint, penalty, clip)
-    return Recipe.of(game, digits.controls if sampler.measure == "digits" else None)
+    return Recipe.of(game)

@@ -18,7 +18,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, Key
 from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
 from cvjax.generative.gans.game import assemble
-from cvjax.generative.gans.sampling import Measure, Prior, Sampler
+from cvjax.generative.gans.sampling import Prior, Sampler
 from cvjax.losses.strategies import Training
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.signature import Count, Share
@@ -246,8 +246,6 @@ def recipe(
     hidden: tuple[Count, Count] = (1200, 240),
     dropout: Share = 0.5,
     training: Training = TRAINING,
-    measure: Measure = "pixels",
-    samples_per_example: Count = 2,
     generator_optimiser: Mapping[str, Any] = ADAM,
     discriminator_optimiser: Mapping[str, Any] = ADAM,
 ) -> Recipe:
@@ -266,15 +264,11 @@ def recipe(
       hidden: dense: units of a layer of the generator, and of the discriminator.
       dropout: share of the dense discriminator's hidden units that are dropped.
       training: the strategies.
-      measure: "digits": FID and more by the frozen digit classifier (8 x 8 grey images);
-        "pixels": Fréchet distance of images averaged down to 8 x 8, for any images.
-      samples_per_example: how many samples are drawn for each image of the evaluation split.
       generator_optimiser: as `cvjax.optim.build` takes it.
       discriminator_optimiser: likewise; two time scales are two learning rates.
 
     Returns:
-      The recipe. Its figures are those of `measure`, `fid_over_raw`, the FID of the averaged generator over that of the
-      raw one, and for digits `classes_seen` and, where they are made of a class, `class_accuracy`.
+      The recipe. It has no figures of its own: its samples are what is judged.
 
     Raises:
       UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
@@ -287,6 +281,6 @@ def recipe(
         count_doublings(shape, base)
         generator = Generator(shape, width, kernel, base, number)
         discriminator = Discriminator(shape, width, kernel, base, number)
-    sampler = Sampler(generator, shape, latent, prior, number, measure, samples_per_example)
+    sampler = Sampler(generator, shape, latent, prior, number)
     optimisers = generator_optimiser, discriminator_optimiser
     return assemble(sampler, discriminator, loss, training, *optimisers, joint=networks == "dense")

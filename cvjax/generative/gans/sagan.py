@@ -16,7 +16,7 @@ from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
 from cvjax.generative.gans.game import assemble
 from cvjax.generative.gans.gan import count_doublings
-from cvjax.generative.gans.sampling import Measure, Prior, Sampler
+from cvjax.generative.gans.sampling import Prior, Sampler
 from cvjax.losses.strategies import Training
 from cvjax.nets.attention import SelfAttention
 from cvjax.nets.layers import Conv
@@ -188,8 +188,6 @@ def recipe(
     base: Count = 4,
     attention: int = 32,
     training: Training = TRAINING,
-    measure: Measure = "pixels",
-    samples_per_example: Count = 2,
     generator_optimiser: Mapping[str, Any] = SLOW,
     discriminator_optimiser: Mapping[str, Any] = FAST,
 ) -> Recipe:
@@ -204,15 +202,11 @@ def recipe(
       base: height and width of the smallest layer, in both networks; the images are 2, 4, 8, ... times as large.
       attention: height and width of the features with attention among their places, in both networks; 0: none.
       training: the strategies.
-      measure: "digits": FID and more by the frozen digit classifier (8 x 8 grey images);
-        "pixels": Fréchet distance of images averaged down to 8 x 8, for any images.
-      samples_per_example: how many samples are drawn for each image of the evaluation split.
       generator_optimiser: as `cvjax.optim.build` takes it.
       discriminator_optimiser: likewise; it is the faster one.
 
     Returns:
-      The recipe. Its figures are those of `measure`, `fid_over_raw`, the FID of the averaged generator over that of the
-      raw one, and for digits `classes_seen` and, where they are made of a class, `class_accuracy`.
+      The recipe. It has no figures of its own: its samples are what is judged.
 
     Raises:
       UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
@@ -222,9 +216,7 @@ def recipe(
     if attention and attention not in sizes:
         shown = ", ".join(map(str, sizes)) or "none here"
         raise UserError(f"config.recipe.attention={attention}: the features are of {shown}; 0 is no attention.")
-    sampler = Sampler(
-        Generator(shape, width, base, attention, number), shape, latent, prior, number, measure, samples_per_example
-    )
+    sampler = Sampler(Generator(shape, width, base, attention, number), shape, latent, prior, number)
     discriminator = Discriminator(shape, width, base, attention, number)
     optimisers = generator_optimiser, discriminator_optimiser
     return assemble(sampler, discriminator, "hinge", training, *optimisers, joint=True)

@@ -12,7 +12,7 @@ import flax.linen as nn
 from cvjax.core import Recipe, count_classes
 from cvjax.generative.gans.game import assemble
 from cvjax.generative.gans.gan import WEIGHTS, Discriminator, Generator, count_doublings
-from cvjax.generative.gans.sampling import Measure, Prior, Sampler
+from cvjax.generative.gans.sampling import Prior, Sampler
 from cvjax.losses.strategies import Training
 from cvjax.signature import Count, Range
 
@@ -33,8 +33,6 @@ def recipe(
     kernel: Count = 5,
     base: Count = 4,
     training: Training = TRAINING,
-    measure: Measure = "pixels",
-    samples_per_example: Count = 2,
     generator_optimiser: Mapping[str, Any] | None = None,
     discriminator_optimiser: Mapping[str, Any] | None = None,
 ) -> Recipe:
@@ -53,17 +51,13 @@ def recipe(
       kernel: of all convolutions.
       base: height and width of the smallest layer, in both networks; the images are 2, 4, 8, ... times as large.
       training: the strategies; `discriminator_steps` of the critic share a batch.
-      measure: "digits": FID and more by the frozen digit classifier (8 x 8 grey images);
-        "pixels": Fréchet distance of images averaged down to 8 x 8, for any images.
-      samples_per_example: how many samples are drawn for each image of the evaluation split.
       generator_optimiser: as `cvjax.optim.build` takes it; None: the paper's, Adam(1e-4, 0, .9) with the penalty and
         RMSProp(5e-5) with clipping.
       discriminator_optimiser: likewise, the critic's.
 
     Returns:
-      The recipe. Its figures are those of `measure`, `fid_over_raw`, the FID of the averaged generator over that of the
-      raw one, and with the penalty `gradient_norm`: the mean norm of the critic's gradient between held-out images and
-      generated ones, both in [-1, 1], and `gradient_error`: how far that is from 1.
+      The recipe. With the penalty its figures are `gradient_norm`: the mean norm of the critic's gradient between
+      held-out images and generated ones, both in [-1, 1], and `gradient_error`: how far that is from 1.
 
     Raises:
       UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
@@ -74,9 +68,7 @@ def recipe(
     paper = RMSPROP if clipping else ADAM
     weights = WEIGHTS if clipping else nn.initializers.he_normal()
     critic = Discriminator(shape, width, kernel, base, number, normalise=clipping, weights=weights)
-    sampler = Sampler(
-        Generator(shape, width, kernel, base, number), shape, latent, prior, number, measure, samples_per_example
-    )
+    sampler = Sampler(Generator(shape, width, kernel, base, number), shape, latent, prior, number)
     bound = {"clip": clip} if clipping else {"penalty": penalty, "joint": True}
     optimisers = generator_optimiser or paper, discriminator_optimiser or paper
     return assemble(sampler, critic, "wasserstein", training, *optimisers, **bound)

@@ -237,16 +237,11 @@ def test_images_are_drawn_of_the_classes_asked_for_or_of_all_in_turn(batch):
     assert recipe.sample_inputs == recipe.predict_inputs == ("label",)
 
 
-def test_labels_that_a_gan_cannot_take_are_refused(batch):
+def test_a_label_is_asked_for_where_there_are_classes(batch):
     plain, conditional = make(Training()), make(Training(), classes=3)
     assert plain.sample_inputs == plain.predict_inputs == ()
-    one, state = {"image": batch["image"][:1]}, jax.eval_shape(conditional.init, KEY, batch)
-    for draw, message in [
-        (lambda: plain.sample(state, KEY, {"count": 1, "label": [0]}), "trained without classes"),
-        (lambda: conditional.predict(state, one, KEY), "give its `label` too"),
-        (lambda: conditional.sample(state, KEY, {"count": 2, "label": [0]}), r"each of the 2 images.*\(1,\)"),
-        (lambda: conditional.sample(state, KEY, {"count": 2, "label": [0, 3]}), "label=3: .* 0 to 2"),
-        (lambda: conditional.predict(state, {**one, "label": [-1]}, KEY), "label=-1: .* 0 to 2"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            draw()
+    state = jax.eval_shape(conditional.init, KEY, batch)
+    with pytest.raises(UserError, match="give its `label` too"):
+        conditional.predict(state, {"image": batch["image"]}, KEY)
+    with pytest.raises(UserError, match="trained without classes"):
+        plain.sample(state, KEY, {"count": 1, "label": [0]})

@@ -127,13 +127,16 @@ def test_the_gradients_norm_is_a_figure_of_held_out_images(batch):
     recipe = make()
     state = jax.jit(recipe.init)(jax.random.key(0), batch)
     evaluate = jax.jit(recipe.eval_step)
-    rows = evaluate(state, batch, jax.random.key(1))["gradient_norm"]
+    rows = np.asarray(evaluate(state, batch, jax.random.key(1))["gradient_norm"])
     padded = {"image": batch["image"].at[-1].set(0.0)}
     others = evaluate(state, padded, jax.random.key(1))["gradient_norm"]
     assert rows.shape == (len(batch["image"]),) and rows.min() > 0
     np.testing.assert_allclose(rows[:-1], others[:-1], rtol=1e-5)
+    halves = [({}, {"gradient_norm": part}) for part in (rows[:7], rows[7:])]
+    mean = np.mean(rows, dtype=np.float64)
+    assert recipe.score(iter(halves)) == pytest.approx({"gradient_norm": mean, "gradient_error": abs(mean - 1)})
     outputs = jax.eval_shape(make(constraint="clipping").eval_step, *clipped_arguments(batch))
-    assert "gradient_norm" not in outputs
+    assert outputs == {}
 
 
 def clipped_arguments(batch):
@@ -158,7 +161,7 @@ def test_an_optimiser_that_is_left_out_is_the_papers_and_any_other_is_checked():
 
 def test_labels_reach_critic_and_generator():
     images = {"image": jnp.zeros((10, 8, 8, 1)), "label": jnp.arange(10)}
-    recipe = wgan.recipe((8, 8, 1), latent=3, width=4, base=2, kernel=4, classes=10)
+    recipe = wgan.recipe((8, 8, 1), latent=3, width=4, base=4, kernel=4, classes=10)
     state = jax.jit(recipe.init)(jax.random.key(0), images)
     rows = jax.jit(recipe.eval_step)(state, images, jax.random.key(1))
     assert len(np.unique(np.asarray(rows["gradient_norm"]).round(6))) > 5
