@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -66,7 +66,7 @@ def draw_gallery(
     images: Float[np.ndarray, "count height width channels"],
     captions: Sequence[str],
     columns: int = 8,
-    marked: Sequence[bool] = (),
+    marked: Bool[np.ndarray, " count"] | None = None,
 ) -> Image:
     """Draws images in rows, each with a caption above.
 
@@ -74,7 +74,7 @@ def draw_gallery(
       images: in [0, 1], one or three channels.
       captions: one an image; "" for none.
       columns: images in a row.
-      marked: which captions are red.
+      marked: which captions are red; None: none.
 
     Returns:
       The figure, float32 in [0, 1].
@@ -89,9 +89,7 @@ def draw_gallery(
         axes.set_axis_off()
     for index, (axes, image, caption) in enumerate(zip(grid, images, captions, strict=False)):
         axes.imshow(np.broadcast_to(np.clip(image, 0, 1), (height, width, 3)))
-        axes.set_title(
-            caption, fontsize=7, pad=2, color="crimson" if index < len(marked) and marked[index] else "black"
-        )
+        axes.set_title(caption, fontsize=7, pad=2, color="crimson" if marked is not None and marked[index] else "black")
     return _pixels(figure)
 
 

@@ -135,7 +135,7 @@ class ImageClassifier:
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws the images of greatest loss and the confusions, of one batch."""
-        found = jax.device_get(self._outcomes(state, batch))
+        found = jax.device_get(self._outcomes(state, batch, key))
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
         hardest = np.argsort(-found["nll"])[:32]
         true, predicted = ([self.names[i] for i in rows[hardest]] for rows in (labels, found["predicted"]))
@@ -149,8 +149,8 @@ class ImageClassifier:
         }
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _outcomes(self, state, batch):
-        return self.eval_step(state, batch, None)
+    def _outcomes(self, state, batch, key):
+        return self.eval_step(state, batch, key)
 
     @functools.partial(jax.jit, static_argnums=0)
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
