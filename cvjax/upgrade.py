@@ -37,8 +37,10 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
       The config as the present version would have written it, but for keys that are new.
     """
+    if "system" not in config:  # it is no config, which whoever reads it says
+        return dict(config)
     upgraded = dict(config)
-    upgraded["system"] = SYSTEMS.get(config.get("system"), config.get("system"))
+    upgraded["system"] = SYSTEMS.get(config["system"], config["system"])
     recipe = dict(config.get("recipe", {}))
     if recipe.get("measure") in ("digits", "pixels"):
         upgraded.setdefault("judge", recipe["measure"])

@@ -5,7 +5,7 @@ between GANs". It needs no features and no classifier, but says only which of tw
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -90,7 +90,7 @@ def battle(
     """
     samples = []
     for name, (recipe, state) in (("a", a), ("b", b)):
-        judges = recipe.predict and "logit" in recipe.predict(state, {"image": images[:1]}, jax.random.key(0))
+        judges = recipe.predict and "logit" in _predict(recipe, state, images[:CHUNK])
         if recipe.sample is None or not judges:
             raise UserError(f"--run_{name} is no GAN whose discriminator tells real images from generated ones.")
         samples.append(np.asarray(recipe.sample(state, jax.random.key(seed), {"count": count})["image"]))
@@ -101,12 +101,17 @@ def battle(
     )
 
 
+def _predict(recipe: Recipe, state: State, images: Images) -> dict[str, Any]:
+    """Predicts for up to `CHUNK` images, padded to that number so that there is one compilation."""
+    padded = np.pad(images, ((0, CHUNK - len(images)), (0, 0), (0, 0), (0, 0)))
+    return recipe.predict(state, {"image": padded}, jax.random.key(0))
+
+
 def _logits(recipe: Recipe, state: State, images: Images) -> Float[np.ndarray, " images"]:
     parts = []
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
-        padded = np.pad(part, ((0, CHUNK - len(part)), (0, 0), (0, 0), (0, 0)))
-        parts.append(np.asarray(recipe.predict(state, {"image": padded}, jax.random.key(0))["logit"])[: len(part)])
+        parts.append(np.asarray(_predict(recipe, state, part)["logit"])[: len(part)])
     return np.concatenate(parts)
 
 

@@ -13,7 +13,7 @@ from cvjax.core import Recipe, State
 from cvjax.errors import UserError
 from cvjax.metrics.gam import CHUNK, Errors, battle, gam, report
 
-NOTHING = State(step=jnp.int32(0), params={}, opt={}, extra={})
+NOTHING = State(step=jnp.int32(0), params={}, opt={})
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,15 @@ def test_the_tolerance_says_how_far_from_1_the_test_errors_may_be():
 def grey(low, high, threshold, shape=(1, 1, 1)):
     """A GAN of plain images, evenly from `low` to `high`, which takes for real what is above the threshold."""
 
-    def sample(state, key, count):
+    def sample(state, key, inputs):
+        count = inputs["count"]
         return {"image": jnp.broadcast_to(jnp.linspace(low, high, count).reshape(count, 1, 1, 1), (count, *shape))}
 
-    def predict(state, inputs):
-        assert len(inputs["image"]) in (CHUNK, 500, 600)  # one compilation, and the look at the shapes
+    def predict(state, inputs, key):
+        assert len(inputs["image"]) == CHUNK  # one compilation
         return {"logit": inputs["image"].mean(axis=(1, 2, 3)) - threshold}
 
-    return Recipe(*[print] * 5, predict=predict, sample=sample), NOTHING
+    return Recipe({}, *[print] * 5, predict=predict, sample=sample), NOTHING
 
 
 def test_each_discriminator_judges_the_test_images_and_the_other_ones_samples():
@@ -76,7 +77,7 @@ def test_what_does_not_sample_or_judge_is_no_gan():
     broken = [
         Recipe(**{**vars(gan), "sample": None}),
         Recipe(**{**vars(gan), "predict": None}),
-        Recipe(**{**vars(gan), "predict": lambda state, inputs: {"image": inputs["image"]}}),
+        Recipe(**{**vars(gan), "predict": lambda state, inputs, key: {"image": inputs["image"]}}),
     ]
     images = np.zeros((600, 1, 1, 1), np.float32)
     for recipe in broken:
@@ -118,12 +119,17 @@ def pretended(trained, monkeypatch):
 def test_command_compares_a_trained_run_with_another(trained, pretended, monkeypatch, capsys):
     pretended["other"] = other = grey(0.2, 0.6, threshold=0.3, shape=(8, 8, 1))
     _, recipe, state = runs.load(trained)
-    judge, images = jax.jit(recipe.predict), data.arrays("digits", "test")["image"]
+    images = data.arrays("digits", "test")["image"]
+
+    def judge(state, inputs):
+        return recipe.predict(state, inputs, jax.random.key(0))
 
     def share(condition):
         return float(np.mean(condition))
 
-    drawn, generated = (gan.sample(s, jax.random.key(5), 300)["image"] for gan, s in (other, (recipe, state)))
+    drawn, generated = (
+        gan.sample(s, jax.random.key(5), {"count": 300})["image"] for gan, s in (other, (recipe, state))
+    )
     a = Errors(share(judge(state, {"image": images})["logit"] <= 0), share(judge(state, {"image": drawn})["logit"] > 0))
     b = Errors(share(images.mean(axis=(1, 2, 3)) <= 0.3), share(generated.mean(axis=(1, 2, 3)) > 0.3))
     assert not run(monkeypatch, "--run_a=x/a", "--run_b=x/other", "--count=300", "--seed=5", "--tolerance=1e9")
@@ -131,7 +137,7 @@ def test_command_compares_a_trained_run_with_another(trained, pretended, monkeyp
 
 
 def test_command_explains_mistakes(pretended, monkeypatch, capsys):
-    pretended["vae"] = Recipe(*[print] * 5, sample=print), NOTHING
+    pretended["vae"] = Recipe({}, *[print] * 5, sample=print), NOTHING
     for arguments, words in [
         (["--run_a=x/a", "--run_b=x/vae"], "--run_b is no GAN whose discriminator"),
         (["--run_a=x/a", "--run_b=x/elsewhere"], "data.name='digits', --run_b 'mnist'"),

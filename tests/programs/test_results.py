@@ -9,7 +9,7 @@ from cvjax import config
 from cvjax.errors import UserError
 from cvjax.programs import results
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def row(name="vae_digits", seed=7, met="yes", figure="fid 0.5 <= 0.9"):
