@@ -16,7 +16,6 @@ def get_config(name: str = ""):
     config = experiment(
         "generative.diffusion.latent",
         recipe=dict(
-            width=256,
             optimiser=dict(
                 name="adamw", learning_rate=1e-3, schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS)
             ),
@@ -37,7 +36,14 @@ def get_config(name: str = ""):
         "expect": {"fid_over_control": ("<=", 0.4), "class_accuracy": (">=", 0.96)},
     }
     variants = {
-        "smoke": {"steps": 4, "recipe.width": 16, "recipe.sampling.steps": 4, "data.batch": 16, "log_every": 1},
+        "smoke": {
+            "steps": 4,
+            "recipe.width": 16,
+            "recipe.sampling.steps": 4,
+            "data.batch": 16,
+            "log_every": 1,
+            "judge_samples": 32,
+        },
         "classes": classes,
         "guided": {**classes, "recipe.sampling.guidance": 1.0},
     }

@@ -61,7 +61,7 @@ class Denoiser(nn.Module):
     def __call__(
         self, noisy: Codes, steps: Int[Array, " batch"], labels: Labels | None = None, train: bool = False
     ) -> Codes:
-        """Returns the prediction, at first 0."""
+        """Returns the prediction; it is 0 before training."""
         condition = nn.Dense(self.width)(conditioning.timestep_embedding(steps, self.width))
         condition = nn.Dense(self.width)(nn.silu(condition))
         if self.classes is not None:
@@ -284,15 +284,16 @@ class LatentDiffusion:
             few[1] = self.labels(batch, len(images))[:SHOWN]
         codes, chain = self.draw(sample_key, state, count + rows * SHOWN, labels)
         samples, known = decode(codes), decode(self.stage.encode(encode_key, state, images))
-        distances = jnp.square(samples[: count // 2, None] - known).sum(axis=(2, 3, 4))
-        pairs = jnp.stack([samples[: count // 2], known[distances.argmin(axis=1)]], axis=1)
-        moments = np.linspace(0, len(chain) - 1, SHOWN + 1).round().astype(int)
+        found, rows_of_pixels = samples[: count // 2], known.reshape(len(known), -1)
+        distances = jnp.square(rows_of_pixels).sum(axis=1) - 2 * found.reshape(len(found), -1) @ rows_of_pixels.T
+        pairs = jnp.stack([found, known[distances.argmin(axis=1)]], axis=1)
+        drawn = np.linspace(0, len(chain) - 1, SHOWN + 1).round().astype(int)
         edits = [self.edit(edit_key, state, *few, strength) for strength in STRENGTHS]
         shown = {
             "samples": samples[:count],
             "gaussian_samples": decode(state.extra["codes"].sample(gaussian_key, count)),
             "nearest_reconstructions": pairs.reshape(count, *images.shape[1:]),
-            "chain": sheet(jnp.stack([decode(chain[moment, :SHOWN]) for moment in moments], axis=1)),
+            "chain": sheet(jnp.stack([decode(chain[step, :SHOWN]) for step in drawn], axis=1)),
             "edits": sheet(jnp.stack([few[0], *edits], axis=1)),
         }
         if rows:
@@ -342,7 +343,7 @@ def recipe(
       by the first stage.
 
     Raises:
-      UserError: networks that do not fit, or more sampling steps than the diffusion has.
+      UserError: networks that do not fit, or arguments that exclude one another.
     """
     sampling_steps(process.steps, sampling.steps)
     stage = FirstStage(encoder, decoder, decoder_output)
@@ -350,6 +351,11 @@ def recipe(
     if width % 2 or width < 4:
         raise UserError(
             f"config.recipe.width={width}: half of it are sines and half cosines of the step: at least 4, even."
+        )
+    if sampling.guidance and classes is None:
+        raise UserError(
+            f"config.recipe.sampling.guidance={sampling.guidance}: without classes there is nothing to guide towards; "
+            "set config.recipe.classes, or guidance=0."
         )
     denoiser = Denoiser(width, blocks, core.count_classes(classes), dropout)
     tx = optim.build(optimiser)
