@@ -15,6 +15,7 @@ SYSTEMS = {
     },
 }
 SELECTION = ("score_threshold", "iou_threshold", "max_detections", "flip_test", "across_classes")
+ARCHITECTURE = ("layers", "width", "first_kernel", "kernel", "head", "dropout")
 REGION = ("object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou", "rescore")
 # config.recipe: {system: {dotted key: the present one}}, None for a key that is gone.
 RECIPE_KEYS: dict[str, dict[str, str | None]] = {
@@ -24,6 +25,8 @@ RECIPE_KEYS: dict[str, dict[str, str | None]] = {
         for name in ("sliding_window", "yolo", "yolov2", "yolo9000", "retinanet")
     },
 }
+for _name in ("pixelcnn", "gated_pixelcnn", "pixelrnn"):
+    RECIPE_KEYS[f"generative.autoregressive.{_name}"] |= {key: f"architecture.{key}" for key in ARCHITECTURE}
 for _name in ("yolov2", "yolo9000"):
     RECIPE_KEYS[f"detection.{_name}"] |= {key: f"loss.{key}" for key in REGION}
 

@@ -1,6 +1,7 @@
 """Configs and states of runs that earlier versions wrote."""
 
 import json
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -93,3 +94,73 @@ def test_a_key_at_its_default_equals_an_absent_one():
     del old["recipe"]["beta"], old["judge"], old["data"]["workers"]
     assert config.difference(old, full) == []
     assert config.difference(old, full | {"judge": "digits"}) == ["judge: '' in the run, 'digits' asked for"]
+
+
+ARGUMENTS = {  # of the recipes before networks had names
+    "detection.retinanet": (
+        "shape classes depth width stem strides fpn levels sizes scales ratios channels subnet_depth "
+        "subnet_deviation prior gamma alpha beta force_match ema flip_test score_threshold candidates "
+        "iou_threshold max_detections dtype optimiser"
+    ),
+    "detection.sliding_window": (
+        "shape classes sizes window width hidden dropout near shift scale far hardest positive_iou "
+        "negative_iou convolutional candidates ema flip_test score_threshold iou_threshold across_classes "
+        "max_detections optimiser"
+    ),
+    "detection.yolo": (
+        "shape classes layers width predictors bottleneck hidden dropout batch_norm shared coordinate_weight "
+        "no_object_weight ema flip_test score_threshold iou_threshold max_detections dtype optimiser"
+    ),
+    "detection.yolo9000": (
+        "classes tree unboxed shape anchors width stages head passthrough sizes prior_images rescore gate "
+        "absent_weight tree_threshold ema flip_test score_threshold iou_threshold max_detections dtype "
+        "optimiser"
+    ),
+    "detection.yolov2": (
+        "shape classes anchors width stages head passthrough sizes prior_images rescore object_weight "
+        "no_object_weight class_weight coordinate_weight ignore_iou ema flip_test score_threshold "
+        "iou_threshold max_detections dtype optimiser"
+    ),
+    "generative.autoencoder": (
+        "shape latent hidden activation code_activation convolutional tied loss corruption corruption_level "
+        "contractive sparsity sparsity_weight sparsity_target measure optimiser"
+    ),
+    "generative.gan": (
+        "shape networks loss classes latent prior width kernel base hidden dropout training measure "
+        "samples_per_example generator_optimiser discriminator_optimiser"
+    ),
+    "generative.gated_pixelcnn": (
+        "shape levels classes layers width first_kernel kernel head dropout ema measure samples_per_example optimiser"
+    ),
+    "generative.pixelcnn": (
+        "shape levels classes layers width first_kernel kernel head dropout ema measure samples_per_example optimiser"
+    ),
+    "generative.pixelrnn": (
+        "shape levels classes layers width first_kernel kernel head dropout ema measure samples_per_example optimiser"
+    ),
+    "generative.sagan": (
+        "shape classes latent prior width base attention training measure samples_per_example "
+        "generator_optimiser discriminator_optimiser"
+    ),
+    "generative.vae": (
+        "shape latent hidden convolutional dropout likelihood levels binarise beta importance_samples measure optimiser"
+    ),
+    "generative.wgan": (
+        "shape constraint penalty clip classes latent prior width kernel base training measure "
+        "samples_per_example generator_optimiser discriminator_optimiser"
+    ),
+    "recognition.classifier": ("shape classes width features dropout label_smoothing shift angle zoom optimiser"),
+}
+
+
+@pytest.mark.parametrize("system", ARGUMENTS)
+def test_every_old_argument_is_one_of_today_or_gone(system):
+    new = upgrade_config({"system": system, "recipe": dict.fromkeys(ARGUMENTS[system].split(), 0)})
+    known = config.recipe_parameters(new["system"])
+    for name, value in new["recipe"].items():
+        fields = typing.get_type_hints(known[name].annotation) if isinstance(value, dict) else {}
+        assert not isinstance(value, dict) or value.keys() <= fields.keys()
+    gone = {"measure", "samples_per_example"} & set(ARGUMENTS[system].split())
+    kept = [value for value in new["recipe"].values() if not isinstance(value, dict)]
+    moved = [key for value in new["recipe"].values() if isinstance(value, dict) for key in value]
+    assert len(kept) + len(moved) + len(gone) == len(ARGUMENTS[system].split())
