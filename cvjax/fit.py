@@ -300,9 +300,8 @@ def evaluate(
 
 @jax.jit
 def _finite(params: PyTree) -> jax.Array:
-    return jax.tree.reduce(
-        jax.numpy.logical_and, jax.tree.map(lambda leaf: jax.numpy.isfinite(leaf).all(), params), True
-    )
+    finite = jax.tree.map(lambda leaf: jax.numpy.isfinite(leaf).all(), params)
+    return jax.tree.reduce(jax.numpy.logical_and, finite, jax.numpy.array(True))
 
 
 def _due(step: int, interval: int) -> bool:

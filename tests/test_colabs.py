@@ -140,6 +140,7 @@ print(cvjax.__version__)
 # --- as they run --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_cells_run(run):
     name, notebook, _, _ = run
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
@@ -150,6 +151,7 @@ def test_all_cells_run(run):
     assert "Traceback" not in text and "Warning" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "detection"], indirect=True)  # not run twice
 def test_detection_is_measured(run):
     _, notebook, found, folder = run
@@ -169,6 +171,7 @@ def test_detection_is_measured(run):
     assert (folder / "runs" / "colab_smoke" / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "generative"], indirect=True)
 def test_generative_is_measured(run):
     _, _, found, folder = run

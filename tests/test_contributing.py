@@ -69,6 +69,7 @@ def test_example_trains(tree):
     assert (tree / "run" / "report.html").exists() and list((tree / "run" / "figures" / "samples").iterdir())
 
 
+@pytest.mark.slow
 def test_examples_test_passes(tree):
     assert "1 passed" in run(tree, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", TEST)
 

@@ -34,7 +34,7 @@ def straight(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("first, then", [(8, 1), (1, 8)])
+@pytest.mark.parametrize("first, then", [(8, 1), pytest.param(1, 8, marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_other_devices(straight, tmp_path, first, then):
     train(tmp_path, first, STEPS // 2)
     assert f"continuing from step {STEPS // 2}" in train(tmp_path, then, STEPS)

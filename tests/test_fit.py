@@ -203,7 +203,9 @@ def test_a_run_can_be_read_while_it_saves(tmp_path, straight):
     assert under_way.exists()
 
 
-@pytest.mark.parametrize("number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
+@pytest.mark.parametrize(
+    "number, name", [(signal.SIGTERM, "SIGTERM"), pytest.param(signal.SIGINT, "SIGINT", marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(tmp_path, number, name):
     command = [sys.executable, "train.py", f"--config={SMOKE}", f"--workdir={tmp_path}", "--config.steps=1000000"]
     command += ["--config.eval_every=3", "--config.figure_every=3", "--config.checkpoint_every=2"]

@@ -82,6 +82,7 @@ def kill_while_saving(process, checkpoints):
         time.sleep(0.001)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_equals_one_that_was_not(straight, tmp_path):
     checkpoints, moment = tmp_path / "checkpoints", random.Random()
     for kill in range(4):  # the first one in the middle of a checkpoint
@@ -113,7 +114,9 @@ def flip(file):
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("spoil, fault", [(cut, "bytes"), (flip, "other bytes than written")])
+@pytest.mark.parametrize(
+    "spoil, fault", [(cut, "bytes"), pytest.param(flip, "other bytes than written", marks=pytest.mark.slow)]
+)
 def test_a_broken_checkpoint_falls_back_to_the_one_before(straight, tmp_path, spoil, fault):
     run = shutil.copytree(straight, tmp_path / "run")
     newest = run / "checkpoints" / f"{STEPS}"
@@ -160,6 +163,7 @@ print(json.dumps([outcomes, [again.returncode, again.stdout, again.stderr]]))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_explained_and_loses_nothing(straight, tmp_path):
     spaces = (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"])
     mount = ["sh", "-c", f"mount -t tmpfs tmpfs {tmp_path}"]

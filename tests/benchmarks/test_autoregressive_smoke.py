@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SMALL = {f"recipe.architecture.{name}": size for name, size in {"layers": 2, "width": 4, "head": 6}.items()}
 SMALL |= {"data.batch": 8}
 

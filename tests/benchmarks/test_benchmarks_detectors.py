@@ -9,6 +9,8 @@ import pytest
 
 from cvjax.detection import region, retinanet
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 YOLO = dict(anchors=((1.0, 2.0), (3.0, 3.0), (2.0, 1.0)), shape=(32, 48, 3), loss=dataclasses.asdict(region.DARKNET))
 

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import loop
 from cvjax import config as experiments
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_loop_the_bare_loop_and_the_loader_are_timed_in_turn():
     times = loop.measure("configs/vae_digits.py:smoke", rounds=2, segment=3)

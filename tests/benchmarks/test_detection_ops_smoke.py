@@ -1,8 +1,11 @@
 """The benchmark of NMS and figures, at a tiny size: both sides give the same answers, and lines come out."""
 
 import numpy as np
+import pytest
 
 from benchmarks import detection_ops, report
+
+pytestmark = pytest.mark.slow
 
 
 def test_both_choose_the_same_boxes(monkeypatch):
