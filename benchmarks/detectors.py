@@ -1,12 +1,12 @@
-"""Every detector: accuracy, speed and work; windows a second; YOLOv2 and RetinaNet beside the same networks in torch.
+"""Detectors: accuracy, speed and FLOPs of all, and YOLOv2 and RetinaNet against the same networks in torch.
 
     python -m benchmarks.detectors [--rounds=7] [--only=SUBSTRING]
 
-Needs the extra `parity`. Frames go through a recipe's `predict`, suppression included, with the weights of
-`runs/CONFIG` where there is such a run, else with those that training starts from; accuracy is what RESULTS.md has.
-Each contestant is timed in turn in each round. Writes the section `detectors` of BENCHMARKS.md, and exits 1 if a bar is
-missed. With --only it compares with torch what contains that, and writes no file. On a GPU that torch sees too, torch's
-networks are compiled and run in bfloat16, as ours do, and our share of the chip's peak is added; that path is untested.
+Needs the extra `parity`. Frames go through a recipe's `predict`, including suppression, with the weights of
+`runs/CONFIG` if there is such a run, else untrained; accuracy is taken from RESULTS.md. Contestants are timed
+alternately. Writes the section `detectors` of BENCHMARKS.md, and exits with 1 if a bar is missed. --only restricts the
+comparison with torch to matching names and writes no file. On a GPU that torch sees too, both run in bfloat16, torch
+compiled, and our share of the chip's peak is added; that path is untested.
 """
 
 import contextlib
@@ -38,14 +38,14 @@ from cvjax.ops import convolution
 ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each contestant is timed.")
 ONLY = flags.DEFINE_string("only", "", "Compare with torch what contains this, and write no file.")
 ROOT = CONFIGS.parent
-BAR, GPU_BAR = 1.5, 1.0  # our time by torch's
-BATCH, PLACED = 16, 4  # frames at a time; batches that are taken in turn
-TIMED = 128  # pixels up to which frames are timed; larger images want a GPU
+BAR, GPU_BAR = 1.5, 1.0  # our time / torch's
+BATCH, PLACED = 16, 4  # frames per batch; number of preloaded batches
+TIMED = 128  # largest side of timed frames, in pixels; larger ones need a GPU
 Config = Mapping[str, Any]
 
 
 def detectors() -> dict[str, Config]:
-    """The experiments of all configs whose system detects, by name; those of sliding windows by crops besides."""
+    """Returns the experiments of all detection configs by name; sliding windows also in the variant by crops."""
     found = {path.stem: experiment(path.stem, {}) for path in sorted(CONFIGS.glob("*.py"))}
     found = {name: config for name, config in found.items() if config["system"].startswith("detection.")}
     if "yolo_voc" in found:
@@ -57,7 +57,7 @@ def detectors() -> dict[str, Config]:
 
 
 def batches(config: Config) -> list[dict[str, np.ndarray]]:
-    """The first training batches of an experiment."""
+    """Returns the first training batches of an experiment."""
     stream = data.load(config["data"], seed=config["seed"]).train()
     return list(itertools.islice(stream, PLACED))
 
@@ -66,18 +66,18 @@ def batches(config: Config) -> list[dict[str, np.ndarray]]:
 
 
 def abstract(config: Config) -> Any:
-    """The shapes of an experiment's state."""
+    """Returns the shapes of an experiment's state."""
     image = jax.ShapeDtypeStruct((1, *config["recipe"]["shape"]), np.float32)
     return jax.eval_shape(experiments.build(config).init, jax.random.key(0), {"image": image})
 
 
 def parameters(config: Config) -> int:
-    """How many numbers of an experiment are learnt."""
+    """Returns the number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(abstract(config).params))
 
 
 def frame_flops(config: Config) -> float:
-    """What a frame takes, as XLA counts it: a multiplication and an addition are two, a loop counts once."""
+    """Returns the FLOPs of one frame, as XLA counts them: a multiply-add is two, a loop counts once."""
     image = jax.ShapeDtypeStruct((1, *config["recipe"]["shape"]), np.float32)
     predict = jax.jit(experiments.build(config).predict)
     lowered = predict.lower(abstract(config), {"image": image}, jax.random.key(0))
@@ -85,20 +85,20 @@ def frame_flops(config: Config) -> float:
 
 
 def frames(name: str, config: Config, batch: int) -> Callable[[], None]:
-    """A function that detects objects in a batch of an experiment's images."""
+    """Returns a function that detects objects in a batch of an experiment's images."""
     recipe, run = experiments.build(config), ROOT / "runs" / name.split(",")[0]
     images = np.concatenate([rows["image"] for rows in batches(config)])[:batch]
     if (run / "checkpoints").exists():
         state = runs.load(run)[2]
     else:
         state = jax.jit(recipe.init)(jax.random.key(config["seed"]), {"image": images})
-    state = state.replace(opt={})  # the optimiser's state, often twice the parameters, is of no use here
+    state = state.replace(opt={})  # frees the optimiser's state, often twice the parameters
     predict, images, key = jax.jit(recipe.predict), jax.device_put(images), jax.random.key(0)
     return lambda: jax.block_until_ready(predict(state, {"image": images}, key))
 
 
 def accuracies(name: str) -> str:
-    """The least and the greatest VOC07 mAP of a config in RESULTS.md."""
+    """Returns the range of a config's VOC07 mAP in RESULTS.md."""
     rows = re.findall(rf"^\| {name} \|.*\bmap_voc07 ([\d.]+)", (ROOT / "RESULTS.md").read_text(), re.MULTILINE)
     if not rows:
         return ""
@@ -107,7 +107,7 @@ def accuracies(name: str) -> str:
 
 
 def frame_lines(rounds: int) -> list[str]:
-    """The table of all detectors."""
+    """Returns the table of all detectors."""
     found = detectors()
     small = {name: config for name, config in found.items() if max(config["recipe"]["shape"]) <= TIMED}
     times = {}
@@ -129,7 +129,7 @@ def frame_lines(rounds: int) -> list[str]:
 
 
 def count_windows(config: Config) -> int:
-    """How many windows of an image are classified."""
+    """Returns the number of windows classified per image."""
     recipe = config["recipe"]
     grids = window_boxes(recipe["shape"][:2], recipe["sizes"], recipe["window"] - 4)
     return sum(grid[..., 0].size for grid in grids)
@@ -140,10 +140,10 @@ def count_windows(config: Config) -> int:
 
 @contextlib.contextmanager
 def bare_convolutions() -> Iterator[None]:
-    """Convolutions as XLA has them, in the place of ours."""
+    """Replaces cvjax's convolutions by plain XLA convolutions."""
 
     def conv(x, kernel, *, stride, padding, dilation, groups, precision):
-        assert isinstance(padding, int) and dilation == groups == 1  # these networks have no other
+        assert isinstance(padding, int) and dilation == groups == 1  # all that these networks use
         pads, axes = [(padding, padding)] * 2, ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), pads, dimension_numbers=axes, precision=precision
@@ -157,7 +157,7 @@ def bare_convolutions() -> Iterator[None]:
 
 
 def our_step(config: Config, bare: bool = False) -> Callable[[], None]:
-    """A function that takes one training step of the recipe, jitted, its state donated."""
+    """Returns a function that takes one training step of the recipe, jitted, with a donated state."""
     recipe, key = experiments.build(config), jax.random.key(config["seed"])
     placed = [jax.device_put(batch) for batch in batches(config)]
     step = jax.jit(
@@ -175,7 +175,7 @@ def our_step(config: Config, bare: bool = False) -> Callable[[], None]:
 
 
 def our_network(config: Config) -> tuple[Callable, Any]:
-    """A detector's network, (variables, images) -> outputs, and its variables by network."""
+    """Returns a detector's network as (variables, images) -> outputs, and its variables by network."""
     recipe, image = experiments.build(config), jnp.zeros((1, *config["recipe"]["shape"]))
     state = jax.jit(recipe.init)(jax.random.key(config["seed"]), {"image": image})
     nets = recipe.networks
@@ -190,7 +190,7 @@ def our_network(config: Config) -> tuple[Callable, Any]:
 
 
 def our_inference(config: Config, bare: bool = False) -> Callable[[], None]:
-    """A function that runs the network on a batch, jitted."""
+    """Returns a function that runs the jitted network on a batch."""
     apply, networks = our_network(config)
     network, images = jax.jit(apply), jax.device_put(batches(config)[0]["image"])
     with bare_convolutions() if bare else contextlib.nullcontext():
@@ -199,7 +199,7 @@ def our_inference(config: Config, bare: bool = False) -> Callable[[], None]:
 
 
 def torch_loss(config: Config, device: str) -> tuple[torch.nn.Module, Callable]:
-    """A detector in torch, and its loss as a function of outputs and objects."""
+    """Returns a detector in torch, and its loss as a function of outputs and objects."""
     recipe = config["recipe"]
     if config["system"] == "detection.yolov2":
         return torch_detectors.YoloV2(recipe).to(device), partial(torch_detectors.region_loss, recipe=recipe)
@@ -212,13 +212,13 @@ def torch_loss(config: Config, device: str) -> tuple[torch.nn.Module, Callable]:
 
 
 def torch_batches(config: Config, device: str) -> list[dict[str, torch.Tensor]]:
-    """The same batches in torch, images NCHW."""
+    """Returns the same batches in torch, with NCHW images."""
     placed = [{name: torch.from_numpy(np.array(rows)).to(device) for name, rows in b.items()} for b in batches(config)]
     return [{**batch, "image": batch["image"].permute(0, 3, 1, 2).contiguous()} for batch in placed]
 
 
 def torch_step(config: Config, device: str = "cpu") -> Callable[[], None]:
-    """A function that takes one training step in torch."""
+    """Returns a function that takes one training step in torch."""
     torch.set_num_threads(THREADS)
     net, loss = torch_loss(config, device)
     options, turn = config["recipe"]["optimiser"], itertools.cycle(torch_batches(config, device))
@@ -249,7 +249,7 @@ def torch_step(config: Config, device: str = "cpu") -> Callable[[], None]:
 
 
 def torch_inference(config: Config, device: str = "cpu") -> Callable[[], None]:
-    """A function that runs the network on a batch in torch."""
+    """Returns a function that runs the network on a batch in torch."""
     torch.set_num_threads(THREADS)
     net, images = torch_loss(config, device)[0].eval(), torch_batches(config, device)[0]["image"]
     if device != "cpu":
@@ -265,7 +265,7 @@ def torch_inference(config: Config, device: str = "cpu") -> Callable[[], None]:
 
 
 def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:
-    """What is compared: a title, the config, and the contestants' makers."""
+    """Returns {title: (config, makers of the contestants)}."""
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     changes, device = ({"recipe.dtype": "bfloat16"}, "cuda") if gpu else ({}, "cpu")
     cases = {}
@@ -284,14 +284,14 @@ def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:
 
 
 def step_flops(config: Config) -> float:
-    """What a training step of ours computes, as XLA counts it."""
+    """Returns the FLOPs of our training step, as XLA counts them."""
     batch = {name: jax.ShapeDtypeStruct(rows.shape, rows.dtype) for name, rows in batches(config)[0].items()}
     step = jax.jit(experiments.build(config).train_step)
     return step.lower(abstract(config), batch, jax.random.key(0)).cost_analysis()["flops"]
 
 
 def torch_lines(rounds: int, only: str) -> tuple[list[str], list[str]]:
-    """The table of what is compared with torch, and what misses its bar."""
+    """Returns the table of the comparison with torch, and the titles that miss their bar."""
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     bar = GPU_BAR if gpu else BAR
     last = "share of peak" if gpu else "bare XLA / torch"

@@ -1,7 +1,7 @@
-"""YOLOv2 and RetinaNet in torch, with their losses, for `benchmarks.detectors` to hold ours against.
+"""YOLOv2 and RetinaNet in torch, with their losses, for comparison in `benchmarks.detectors`.
 
-Written as one would in torch: its default layout, gathers instead of masks where these are faster, nothing of ours
-translated line by line. Both give the same outputs and losses as ours (tests/benchmarks/test_benchmarks_detectors.py).
+Idiomatic torch: default layout, gathers instead of masks where faster, not a line-by-line translation. Outputs and
+losses equal ours (tests/benchmarks/test_benchmarks_detectors.py).
 """
 
 import math
@@ -27,7 +27,7 @@ def centres(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """IoU of every pair, [..., n, m]."""
+    """Returns the IoU of every pair, [..., n, m]."""
     near = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     far = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     overlap = (far - near).clamp(min=0).prod(-1)
@@ -44,7 +44,7 @@ def block(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 
 class YoloV2(nn.Module):
-    """Darknet-19, the passthrough and the head of `cvjax.detection.yolov2`."""
+    """Darknet-19, passthrough and head of `cvjax.detection.yolov2`."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
@@ -67,7 +67,7 @@ class YoloV2(nn.Module):
         self.predictions = nn.Conv2d(inputs, self.anchors * (5 + recipe["classes"]), 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns [batch, rows, columns, anchors, 5 + classes] of NCHW images."""
+        """Returns [batch, rows, columns, anchors, 5 + classes] for NCHW images."""
         fine, x = None, images
         for stage in self.stages:
             fine, x = x, stage(x)
@@ -81,12 +81,12 @@ class YoloV2(nn.Module):
 
     @staticmethod
     def _reorganise(x: torch.Tensor) -> torch.Tensor:
-        """The four pixels of each 2x2 block as four groups of channels."""
+        """Turns each 2x2 block of pixels into four groups of channels."""
         return torch.cat([x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)], 1)
 
 
 def region_loss(outputs: torch.Tensor, objects: Objects, recipe: Recipe) -> torch.Tensor:
-    """Darknet's loss of YOLOv2, the mean over the images; without the early pull to the anchors."""
+    """Returns Darknet's YOLOv2 loss, averaged over the images; without the early pull to the anchors."""
     batch, rows, columns, count, _ = outputs.shape
     weights = recipe["loss"]
     stride = recipe["shape"][0] // rows
@@ -127,7 +127,7 @@ def region_loss(outputs: torch.Tensor, objects: Objects, recipe: Recipe) -> torc
 
 
 class Residual(nn.Module):
-    """A basic block, or with `expansion` 4 a bottleneck, of torchvision's structure."""
+    """A basic block, or a bottleneck with `expansion` 4, structured as in torchvision."""
 
     def __init__(self, inputs: int, features: int, stride: int, expansion: int):
         super().__init__()
@@ -197,7 +197,7 @@ class RetinaNet(nn.Module):
         return nn.Sequential(*layers, nn.Conv2d(channels, outputs, 3, padding=1))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns logits [batch, anchors, classes] and offsets [batch, anchors, 4] of NCHW images."""
+        """Returns logits [batch, anchors, classes] and offsets [batch, anchors, 4] for NCHW images."""
         mean, deviation = (torch.tensor(rows, device=images.device).view(3, 1, 1) for rows in STATISTICS)
         x, maps = self.stem((images - mean) / deviation), []
         for stage in self.stages:
@@ -226,7 +226,7 @@ STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def focal_loss(
     outputs: tuple[torch.Tensor, torch.Tensor], objects: Objects, anchors: torch.Tensor, recipe: Recipe
 ) -> torch.Tensor:
-    """Focal and smooth L1 loss, each by the number of positive anchors of its image, the mean over the images."""
+    """Returns focal plus smooth L1 loss, normalised by each image's positive anchors, averaged over the images."""
     logits, deltas = outputs
     present = objects["mask"] & ~objects["difficult"] & ~objects["crowd"]
     with torch.no_grad():

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cvjax.errors import UserError, suggest
-from cvjax.signature import Count, cast, written
+from cvjax.signature import Count, cast, describe_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Landmarks:
             try:
                 values[key] = cast(value, hints[key])
             except TypeError:
-                raise UserError(f"data.points.{key}={value!r} is not {written(hints[key])}") from None
+                raise UserError(f"data.points.{key}={value!r} is not {describe_type(hints[key])}") from None
         if "feature" not in values:
             raise UserError('data.points needs the key `feature`: dict(feature="landmarks", exchange=((0, 1),))')
         named = [point for pair in values.get("exchange", ()) for point in pair]
