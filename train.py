@@ -1,6 +1,6 @@
 """Trains one experiment: python train.py --config=configs/vae_digits.py --workdir=runs/vae [--config.KEY=VALUE ...].
 
-Flags become a config, the config a recipe, and `fit` runs the recipe. The same command goes on with a stopped run.
+The flags make a config, the config a recipe, and `fit` runs the recipe. The same command resumes a stopped run.
 """
 
 import sys
@@ -19,7 +19,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder; runs/<name of 
 
 
 def main() -> None:
-    """Reads the flags and fits. The exit code is 0 when done, 1 after a mistake, 3 when a signal stopped the run."""
+    """Trains; exits with 0 when done, 1 after a user's mistake, 3 when a signal stopped the run."""
     command.parse_flags(sys.argv)
     if COORDINATOR.value:
         sharding.join_hosts(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value)
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

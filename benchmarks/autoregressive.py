@@ -1,11 +1,11 @@
-"""Autoregressive models: sampling with cached activations beside naive, and PixelCNN's training step beside torch's.
+"""Autoregressive models: cached against naive sampling, and PixelCNN's training step against torch.
 
     python -m benchmarks.autoregressive
 
-Needs the extra `parity`. Sampling: either way is one compiled loop over pixels and channels, and draws the same levels.
-Training: the recipe's own step beside the same network, loss, Adam and average in torch, on batches placed beforehand.
-Each is timed in turn in each round, and a ratio is the median over the rounds. Writes the section `autoregressive` of
-BENCHMARKS.md, and exits 1 if a bar is missed.
+Needs the extra `parity`. Both samplers are one compiled loop over pixels and channels and draw the same levels. The
+training step is compared with the same network, loss, Adam and average in torch, on preloaded batches. Contestants are
+timed alternately; a ratio is the median over the rounds. Writes the section `autoregressive` of BENCHMARKS.md, and
+exits with 1 if a bar is missed.
 """
 
 import itertools
@@ -37,7 +37,7 @@ NETS = {
     "generative.autoregressive.gated_pixelcnn": GatedPixelCNN,
     "generative.autoregressive.pixelrnn": PixelRNN,
 }
-# name: (bar on naive by cached, config, what it changes, rounds)
+# name: (bar on naive / cached, config, changes, rounds)
 SAMPLED = {
     "PixelCNN, configs/pixelcnn_digits.py": (5.0, "pixelcnn_digits", {}, ROUNDS),
     "Gated PixelCNN, configs/gated_pixelcnn_digits.py": (5.0, "gated_pixelcnn_digits", {}, ROUNDS),
@@ -45,7 +45,7 @@ SAMPLED = {
 }
 PAPER = {f"recipe.architecture.{name}": size for name, size in {"layers": 15, "width": 128, "head": 1024}.items()}
 PAPER |= {"recipe.shape": (32, 32, 3), "recipe.levels": 256, "data.name": "photos/32", "data.batch": 16}
-# name: (bar on our time by torch's, config, what it changes, rounds)
+# name: (bar on our time / torch's, config, changes, rounds)
 TRAINED = {
     "PixelCNN, configs/pixelcnn_digits.py": (1.5, "pixelcnn_digits", {}, ROUNDS),
     "PixelCNN of the paper, 32 px, batch 16": (1.5, "pixelcnn_digits", PAPER, 3),
@@ -56,14 +56,14 @@ TRAINED = {
 
 
 def network(config: Mapping[str, Any]) -> flax.linen.Module:
-    """The network of an experiment."""
+    """Returns the network of an experiment."""
     kind, recipe = NETS[config["system"]], config["recipe"]
     options = {} if kind is PixelCNN else {"channels": recipe["shape"][2]}
     return kind(recipe["levels"], recipe["classes"], **recipe["architecture"], **options)
 
 
 def sampler(config: Mapping[str, Any], cached: bool, images: int = IMAGES) -> Callable[[], jax.Array]:
-    """A function that draws images by a network with random parameters; its calls draw others each time."""
+    """Returns a function that draws new images from a network with random parameters at every call."""
     net, empty = network(config), jax.numpy.zeros((images, *config["recipe"]["shape"]))
     params = jax.jit(net.init)(jax.random.key(config["seed"]), empty[:1])["params"]
     naive = partial(pixel_model.sample_naively, apply=lambda x: net.apply({"params": params}, x), images=empty)
@@ -73,7 +73,7 @@ def sampler(config: Mapping[str, Any], cached: bool, images: int = IMAGES) -> Ca
 
 
 def sampling_row(name: str) -> tuple[str, bool]:
-    """A line of the table, and whether the bar is met."""
+    """Returns a line of the table, and whether the bar is met."""
     bar, file, changes, rounds = SAMPLED[name]
     config = steps.experiment(file, changes)
     times = report.interleave(
@@ -88,7 +88,7 @@ def sampling_row(name: str) -> tuple[str, bool]:
 
 
 class Masked(nn.Conv2d):
-    """A masked convolution in the rows of the kernel that count, as ours."""
+    """A masked convolution, cropped like ours to the kernel rows that are not masked."""
 
     def __init__(self, inputs: int, features: int, kernel: int, mask: str, channels: int):
         super().__init__(inputs, features, (kernel // 2 + 1, kernel))
@@ -97,7 +97,7 @@ class Masked(nn.Conv2d):
         self.register_buffer("mask", torch.from_numpy(allowed.transpose(3, 2, 0, 1).copy()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pads above and on both sides, where the kernel is larger than a pixel."""
+        """Pads above and on both sides if the kernel is larger than a pixel."""
         if self.all:
             return F.conv2d(x, self.weight, self.bias)
         above, side = self.mask.shape[2] - 1, self.mask.shape[3] // 2
@@ -105,7 +105,7 @@ class Masked(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """`cvjax.generative.autoregressive.pixelcnn.ResidualBlock`."""
+    """PyTorch version of `cvjax.generative.autoregressive.pixelcnn.ResidualBlock`."""
 
     def __init__(self, width: int, kernel: int, channels: int, dropout: float):
         super().__init__()
@@ -120,12 +120,12 @@ class Block(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the sum of the input and what the block makes of it."""
+        """Applies the block."""
         return x + self.layers(x)
 
 
 class Peer(nn.Module):
-    """`cvjax.generative.autoregressive.pixelcnn.PixelCNN` and its loss."""
+    """PyTorch version of `cvjax.generative.autoregressive.pixelcnn.PixelCNN`, with its loss."""
 
     def __init__(self, recipe: Mapping[str, Any]):
         super().__init__()
@@ -141,14 +141,14 @@ class Peer(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns bits per dimension, the mean over the batch."""
+        """Returns bits per dimension, averaged over the batch."""
         index = torch.round(images * (self.levels - 1))
         logits = self.net(2 * index / (self.levels - 1) - 1).unflatten(1, (-1, self.levels)).transpose(1, 2)
         return F.cross_entropy(logits, index.long()) / math.log(2)
 
 
 def theirs(config: Mapping[str, Any]) -> Callable[[], None]:
-    """A function that takes one training step in torch: its default layout, Adam in its fused form."""
+    """Returns a function that takes one training step in torch (default layout, fused Adam)."""
     torch.set_num_threads(steps.THREADS)
     torch.manual_seed(config["seed"])
     net = Peer(config["recipe"])
@@ -167,7 +167,7 @@ def theirs(config: Mapping[str, Any]) -> Callable[[], None]:
 
 
 def training_row(name: str) -> tuple[str, bool]:
-    """A line of the table, and whether the bar is met."""
+    """Returns a line of the table, and whether the bar is met."""
     bar, file, changes, rounds = TRAINED[name]
     config = steps.experiment(file, changes)
     times = report.interleave({"ours": partial(steps.ours, config), "torch": partial(theirs, config)}, rounds)

@@ -1,9 +1,9 @@
-"""Convolutions on CPU: these layers beside torch's and beside Flax's own, in one run.
+"""Convolutions on CPU: cvjax's layers against torch's and Flax's.
 
     python -m benchmarks.convolution [--rounds=9] [--only=SUBSTRING]
 
-Needs the extra `parity`. Every contestant is timed in turn in each round; a ratio is the median over the rounds. Prints
-the table and writes the section `convolution` of BENCHMARKS.md (with --only, prints alone). Exits 1 if a bar is missed.
+Needs the extra `parity`. Contestants are timed alternately; a ratio is the median over the rounds. Prints the table and
+writes the section `convolution` of BENCHMARKS.md (not with --only). Exits with 1 if a bar is missed.
 """
 
 import os
@@ -32,7 +32,7 @@ Contestant = Callable[[], object]
 Contestants = dict[str, Callable[[], Contestant]]
 
 
-# The layers of two libraries, by one signature: (features, kernel, stride, padding).
+# The layers of two libraries, with one signature: (features, kernel, stride, padding).
 
 
 def our_layers() -> Convs:
@@ -45,7 +45,7 @@ def flax_layers() -> Convs:
         return nn.Conv(features, (kernel,) * 2, stride, pads, feature_group_count=groups, use_bias=False)
 
     def conv_transpose(features, kernel, stride=1, padding=0, groups=1):
-        assert groups == 1  # Flax has no other
+        assert groups == 1  # all that Flax has
         pads = ((kernel - 1 - padding,) * 2,) * 2
         return nn.ConvTranspose(features, (kernel,) * 2, (stride,) * 2, pads, use_bias=False)
 
@@ -58,7 +58,7 @@ BATCH, LATENT, WIDTH = 32, 100, 64
 
 
 class Generator(nn.Module):
-    """Images of 64 pixels from latent vectors."""
+    """DCGAN's generator: 64-pixel images from latent vectors."""
 
     convs: Convs
 
@@ -74,7 +74,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Logits of images being real."""
+    """DCGAN's discriminator."""
 
     convs: Convs
 
@@ -161,7 +161,7 @@ def dcgan_in_torch() -> Contestant:
         (bce(discriminator(real), ones) + bce(discriminator(fake.detach()), zeros)).backward()
         opt_d.step()
         opt_g.zero_grad()
-        # One forward pass for both updates; without `inputs` gradients that nobody wants would be computed as well.
+        # One forward pass for both updates; `inputs` avoids computing unused gradients.
         bce(discriminator(fake), ones).backward(inputs=list(generator.parameters()))
         opt_g.step()
 
@@ -174,7 +174,7 @@ CRITIC = [(3, 32), (32, 64), (64, 128), (128, 256)]
 
 
 class Critic(nn.Module):
-    """Scores of images."""
+    """Scores images."""
 
     convs: Convs
 
@@ -253,7 +253,7 @@ def _torch(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def rows() -> dict[str, tuple[float | None, Contestants]]:
-    """Name -> (bar on our time by torch's, who competes)."""
+    """Returns {name: (bar on our time / torch's, contestants)}."""
     narrow, wide, thin = (32, 128, 16, 16), (32, 64, 32, 32), (8, 128, 32, 32)
 
     def layer(transposed, features, shape, kernel, stride, groups, gradients):

@@ -1,9 +1,9 @@
-"""Non-maximum suppression beside NumPy's, and a detector's figures beside pycocotools', in one run.
+"""Non-maximum suppression against NumPy, and detection metrics against pycocotools.
 
     python -m benchmarks.detection_ops [--nms_rounds=15] [--images=5000]
 
-Both check first that they are given the same answers. Writes the section `detection_ops` of BENCHMARKS.md (at the usual
-size), and exits 1 if a bar is missed.
+Checks first that the answers are the same. Writes the section `detection_ops` of BENCHMARKS.md (at the default size),
+and exits with 1 if a bar is missed.
 """
 
 import os
@@ -31,7 +31,7 @@ CLASSES, OBJECTS, DETECTIONS, BATCH = 80, 8, 100, 50
 
 
 def boxes_of_an_image(span: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """4,000 boxes of 5 to 100 px whose centres lie in a square of the side `span`, their scores and classes."""
+    """Returns 4,000 boxes of 5 to 100 px with centres in a square of side `span`, their scores and classes."""
     random = np.random.default_rng(0)
     centres, sizes = random.uniform(0, span, (BOXES, 2)), random.uniform(5, 100, (BOXES, 2))
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], -1).astype(np.float32)
@@ -40,7 +40,7 @@ def boxes_of_an_image(span: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def numpy_greedy(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """The usual loop: the best box, its IoU with all that are left at once, those that stay."""
+    """Returns the boxes that greedy NMS keeps, with one vectorised IoU per kept box."""
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
     areas = (x2 - x1) * (y2 - y1)
     left, chosen = np.argsort(-scores, kind="stable"), []
@@ -89,7 +89,7 @@ NMS_ROWS = {  # name: (settings, bar in ms)
 
 
 def nms_row(name: str, rounds: int) -> tuple[str, bool]:
-    """A line of the table, and whether the bar is met."""
+    """Returns a line of the table, and whether the bar is met."""
     settings, bar = NMS_ROWS[name]
     if "by_class" not in settings and "copies" not in settings:
         indices, valid = map(np.asarray, ours(**settings)())
@@ -106,7 +106,7 @@ def nms_row(name: str, rounds: int) -> tuple[str, bool]:
 
 
 def detections_of_a_set(images: int) -> list[tuple[dict, dict]]:
-    """Batches and outputs like those of a detector of fair quality: objects found closely, badly, as others, twice."""
+    """Returns batches and outputs of a mediocre detector: accurate, poor, misclassified and duplicate boxes."""
     random, rows = np.random.default_rng(0), []
     for start in range(0, images, BATCH):
         size = min(BATCH, images - start)
@@ -131,7 +131,7 @@ def detections_of_a_set(images: int) -> list[tuple[dict, dict]]:
 
 
 def figures_row(images: int) -> str:
-    """A line of the table. Each is timed once, as pycocotools takes a minute; neither uses a second core."""
+    """Returns a line of the table. Each is timed once, as pycocotools takes a minute; both use one core."""
     rows, names = detections_of_a_set(images), [str(label) for label in range(CLASSES)]
     seconds, found = [], []
     for measure in (

@@ -1,8 +1,8 @@
-"""What surrounds a training step: the loop's cost, the loader's speed, the start of a run, and its memory.
+"""The training loop's overhead, the loader's throughput, startup time and memory.
 
     python -m benchmarks.loop
 
-Writes the section `loop` of BENCHMARKS.md, and exits 1 if a bar is missed.
+Writes the section `loop` of BENCHMARKS.md, and exits with 1 if a bar is missed.
 """
 
 import contextlib
@@ -30,24 +30,24 @@ from cvjax.data.iteration import TrainIterator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = {"VAE": "configs/vae_digits.py", "DCGAN": "configs/dcgan_digits.py"}
-ROUNDS, SEGMENT = 20, 100  # segments of as many steps; 100 is how often both configs write a row of metrics
-EARLY, LATE = 200, 2000  # steps after which memory is read
+ROUNDS, SEGMENT = 20, 100  # 20 segments of 100 steps, the log interval of both configs
+EARLY, LATE = 200, 2000  # steps at which memory is measured
 QUIET = dict(eval_every=0, figure_every=0, checkpoint_every=0, checkpoint_best="")
 
 
 def load(path: str, **changes: Any) -> ConfigDict:
-    """An experiment, some keys changed."""
+    """Returns an experiment with changes by key."""
     config = experiments.load(str(ROOT / path))
     config.update_from_flattened_dict(changes)
     return config
 
 
-class Enough(Exception):
-    """Ends a run whose evaluation and figures nobody wants."""
+class StopRun(Exception):
+    """Ends a run before its final evaluation and figures."""
 
 
-class Watched:
-    """A training iterator that calls `watch(batches given so far)` before it gives the next one."""
+class WatchedIterator:
+    """A training iterator that calls `watch(batches so far)` before each batch."""
 
     def __init__(self, iterator: TrainIterator, watch: Callable[[int], None]):
         self._iterator, self._watch, self._given = iterator, watch, 0
@@ -63,19 +63,19 @@ class Watched:
         return next(self._iterator)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the iterator's."""
+        """Delegates to the iterator."""
         return getattr(self._iterator, name)
 
 
 def open_run(config: ConfigDict, workdir: pathlib.Path, watch: Callable[[int], None]) -> fit.Run:
-    """The run that `fit` would make, its training batches watched."""
+    """Returns the run that `fit` would make, with `watch` on its training batches."""
     mesh, examples = sharding.make_mesh(config.mesh.to_dict()), load_data(config)
-    watched = dataclasses.replace(examples, train=lambda: Watched(examples.train(), watch))
+    watched = dataclasses.replace(examples, train=lambda: WatchedIterator(examples.train(), watch))
     return fit.Run(config, workdir, mesh, experiments.build(config), watched, types.SimpleNamespace(caught=None))
 
 
 def load_data(config: ConfigDict) -> data.Data:
-    """An experiment's data."""
+    """Returns an experiment's data."""
     return data.load(experiments.as_dict(config.data), seed=config.seed)
 
 
@@ -83,7 +83,7 @@ def load_data(config: ConfigDict) -> data.Data:
 
 
 def bare_loop(config: ConfigDict) -> Callable[[int], None]:
-    """A function that takes some steps of the recipe, jitted, over batches that are on the device already."""
+    """Returns a function that takes steps of the jitted recipe, over batches that are already on the device."""
     recipe, key = experiments.build(config), jax.random.key(config.seed)
     batches = [jax.device_put(batch) for batch in itertools.islice(load_data(config).train(), 16)]
     step = jax.jit(
@@ -102,12 +102,12 @@ def bare_loop(config: ConfigDict) -> Callable[[int], None]:
 
 
 def measure(path: str, rounds: int = ROUNDS, segment: int = SEGMENT, **changes: Any) -> dict[str, list[float]]:
-    """Times segments of a run, of a bare loop and of the loader in turn, in one process.
+    """Times segments of a run, of a bare loop and of the loader alternately, in one process.
 
-    The run is held between two of its segments, where it asks for a batch: the others have their turn then.
+    The run is paused between segments, when it asks for a batch, while the others are timed.
 
     Returns:
-      Seconds a segment of `fit`, `bare` and `loader`, round by round.
+      Seconds per segment of `fit`, `bare` and `loader`, by round.
     """
     config = load(path, **QUIET, steps=(rounds + 1) * segment + 1, **changes)
     bare, stream = bare_loop(config), load_data(config).train()
@@ -124,12 +124,12 @@ def measure(path: str, rounds: int = ROUNDS, segment: int = SEGMENT, **changes: 
             times["bare"].append(_seconds(lambda: bare(segment)))
             times["loader"].append(_seconds(lambda: [next(stream) for _ in range(segment)]))
         if len(times["fit"]) == rounds:
-            raise Enough
+            raise StopRun
         began = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as workdir:
         run = open_run(config, pathlib.Path(workdir), watch)
-        with contextlib.suppress(Enough):
+        with contextlib.suppress(StopRun):
             run.train()
         run.close()
     return times
@@ -141,11 +141,11 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-# The start.
+# Startup.
 
 
 def first_step(path: str, cache: str) -> float:
-    """Seconds from the command to the row of metrics of the first step."""
+    """Returns the seconds from the command to the first row of metrics."""
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
     with tempfile.TemporaryDirectory() as workdir:
         rows = pathlib.Path(workdir) / "metrics.jsonl"
@@ -164,7 +164,7 @@ def first_step(path: str, cache: str) -> float:
 
 
 def starts(path: str) -> tuple[float, float]:
-    """Seconds to the first step with an empty compilation cache, and with the one that this has filled."""
+    """Returns the seconds to the first step with an empty compilation cache, and with the cache that it filled."""
     with tempfile.TemporaryDirectory() as cache:
         return first_step(path, cache), first_step(path, cache)
 
@@ -173,13 +173,13 @@ def starts(path: str) -> tuple[float, float]:
 
 
 def memory(path: str, early: int = EARLY, late: int = LATE) -> dict[int, int]:
-    """Resident bytes of a run of its own process after `early` and `late` steps, of smoke width."""
+    """Returns the resident bytes of a run (smoke variant, own process) after `early` and `late` steps."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_memory, (path, early, late))
 
 
 def _memory(path: str, early: int, late: int) -> dict[int, int]:
-    # Looked at, drawn, judged and saved before the early reading as after it.
+    # All periodic work happens before the early reading too.
     every = early // 2
     config = load(f"{path}:smoke", steps=late + 1, eval_every=every, figure_every=every, checkpoint_every=every)
     config.log_every = 1
@@ -189,18 +189,18 @@ def _memory(path: str, early: int, late: int) -> dict[int, int]:
         if given in (early, late):
             resident[given] = _resident()
         if given == late:
-            raise Enough
+            raise StopRun
 
     with tempfile.TemporaryDirectory() as workdir:
         run = open_run(config, pathlib.Path(workdir), watch)
-        with contextlib.suppress(Enough):
+        with contextlib.suppress(StopRun):
             run.train()
         run.close()
     return resident
 
 
 def _resident() -> int:
-    """Bytes of this process in memory, as Linux tells."""
+    """Returns this process's resident memory in bytes (Linux)."""
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -208,21 +208,21 @@ def _resident() -> int:
 
 
 def rows(name: str, times: Mapping[str, list[float]], batch: int, segment: int) -> list[tuple[str, bool]]:
-    """Lines of the table about the loop and the loader, and whether their bars are met."""
+    """Returns lines of the table for the loop and the loader, and whether their bars are met."""
     low, middle, high = report.ratio(times["fit"], times["bare"])
     step = 1e3 * np.median(times["bare"]) / segment
     spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
     loop = f"| {name}: `fit` by a bare jitted loop of its step | <= 1.05 | {spread} | a bare step {step:.2f} ms |"
     low, faster, high = report.ratio(times["bare"], times["loader"])
-    loaded, eaten = (segment * batch / np.median(times[who]) for who in ("loader", "bare"))
+    loaded, consumed = (segment * batch / np.median(times[who]) for who in ("loader", "bare"))
     spread = f"{faster:.1f} ({low:.1f} to {high:.1f})"
-    rates = f"{loaded:,.0f} and {eaten:,.0f} examples/s"
+    rates = f"{loaded:,.0f} and {consumed:,.0f} examples/s"
     loader = f"| {name}: loader by what the step consumes | >= 3 | {spread} | {rates} |"
     return [(loop, middle <= 1.05), (loader, faster >= 3)]
 
 
 def memory_row(name: str, resident: Mapping[int, int]) -> tuple[str, bool]:
-    """The line about memory, and whether its bar is met."""
+    """Returns the line for memory, and whether its bar is met."""
     (early, before), (late, after) = sorted(resident.items())
     sizes = f"{after / 2**20:.0f} and {before / 2**20:.0f} MiB"
     what = f"{name}, smoke: memory after {late:,} steps by that after {early:,}"
@@ -234,21 +234,21 @@ def main() -> None:
     print("\n".join(lines))
     missed = []
 
-    def tell(line: str, met: bool = True) -> None:
+    def add_line(line: str, met: bool = True) -> None:
         lines.append(line)
         missed.extend([] if met else [line.split("|")[1].strip()])
         print(line, flush=True)
 
     for name, path in CONFIGS.items():
         for line in rows(name, measure(path), load(path).data.batch, SEGMENT):
-            tell(*line)
+            add_line(*line)
     for name, path in CONFIGS.items():
-        tell(*memory_row(name, memory(path)))
+        add_line(*memory_row(name, memory(path)))
     for name, path in CONFIGS.items():
         for variant, suffix in (("", ""), (", smoke", ":smoke")):
             cold, warm = starts(path + suffix)
             what = f"{name}{variant}: command to first step, compilation cache warm by cold"
-            tell(f"| {what} | | {warm / cold:.2f} | {warm:.1f} and {cold:.1f} s |")
+            add_line(f"| {what} | | {warm / cold:.2f} | {warm:.1f} and {cold:.1f} s |")
     report.write_section("loop", "\n".join([HEADER, *lines]))
     if missed:
         sys.exit(f"Missed: {'; '.join(missed)}")

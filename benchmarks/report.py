@@ -1,4 +1,4 @@
-"""The sections of BENCHMARKS.md, each written by the benchmark whose name it bears and kept by all others."""
+"""The sections of BENCHMARKS.md, each written by the benchmark of that name."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -17,17 +17,17 @@ SLOT = 0.1
 
 
 def interleave(makers: dict[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
-    """Times contestants in turn, so that whatever else the machine does slows all of them alike.
+    """Times contestants alternately, so that other load on the machine slows all of them alike.
 
-    Each has a process of its own, which sleeps while the others run: the threads of two libraries in one process wait
-    for one another's cores.
+    Each runs in its own process, which sleeps while the others run: in one process, the threads of two libraries would
+    compete for cores.
 
     Args:
-      makers: name -> a function, picklable, that prepares a contestant: a function that returns when its work is done.
+      makers: {name: picklable function that prepares a contestant}; a contestant is a function that blocks until done.
       rounds: how often each is timed, for at least `SLOT` seconds.
 
     Returns:
-      name -> its `rounds` times of one call, in milliseconds.
+      {name: milliseconds per call in each round}.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -35,11 +35,11 @@ def interleave(makers: dict[str, Callable[[], Callable[[], object]]], rounds: in
         pipes[name], end = context.Pipe()
         processes.append(context.Process(target=_contestant, args=(make, end), daemon=True))
         processes[-1].start()
-        pipes[name].recv()  # prepared
+        pipes[name].recv()  # wait until it is ready
     times = {name: [] for name in makers}
     for _ in range(rounds):
         for name, pipe in pipes.items():
-            time.sleep(0.05)  # the last one's threads go to sleep
+            time.sleep(0.05)  # lets the previous contestant's threads go to sleep
             pipe.send("go")
             times[name].append(pipe.recv())
     for process in processes:
@@ -56,7 +56,7 @@ def _contestant(make: Callable, pipe: multiprocessing.connection.Connection) -> 
 
 
 def _milliseconds(work: Callable[[], object]) -> float:
-    work()  # wakes the threads
+    work()  # wake the threads
     start, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - start < SLOT:
         work()
@@ -65,12 +65,12 @@ def _milliseconds(work: Callable[[], object]) -> float:
 
 
 def ratio(times: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
-    """Quartiles (25, 50 and 75 %), over the rounds, of one contestant's time by another's in the same round."""
+    """Returns the quartiles (25, 50 and 75 %) over the rounds of times / reference."""
     return tuple(np.quantile(np.divide(times, reference), (0.25, 0.5, 0.75)).tolist())
 
 
 def machine(packages: Sequence[str]) -> str:
-    """The CPU and the versions of some packages, in a line."""
+    """Returns the CPU and the versions of packages, in one line."""
     try:
         with open("/proc/cpuinfo") as lines:
             model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -80,7 +80,7 @@ def machine(packages: Sequence[str]) -> str:
 
 
 def write_section(name: str, text: str, path: pathlib.Path = PATH) -> None:
-    """Replaces the section `<!-- name --> ... <!-- /name -->` of a Markdown file, or adds it at the end."""
+    """Replaces or appends the section `<!-- name --> ... <!-- /name -->` of a Markdown file."""
     section = f"<!-- {name} -->\n{text.strip()}\n<!-- /{name} -->\n"
     page = path.read_text() if path.exists() else TITLE
     pattern = re.compile(rf"<!-- {re.escape(name)} -->\n.*?<!-- /{re.escape(name)} -->\n", re.DOTALL)

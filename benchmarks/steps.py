@@ -1,11 +1,11 @@
-"""Training steps: a recipe's own beside the same networks, losses and Adam in torch, in one run.
+"""Training steps: each recipe against the same networks, losses and Adam in torch.
 
     python -m benchmarks.steps
 
-Needs the extra `parity`. Both take real batches, placed beforehand, and draw their own noise; each is timed in turn in
-each round, and a ratio is the median over the rounds. Writes the section `steps` of BENCHMARKS.md, and exits 1 if a bar
-is missed. Where JAX and torch both see a GPU, torch's networks are compiled and run in bfloat16, ours with bfloat16
-products, and our share of the chip's peak is added; that path is written down but untested.
+Needs the extra `parity`. Both use real, preloaded batches and draw their own noise. They are timed alternately; a ratio
+is the median over the rounds. Writes the section `steps` of BENCHMARKS.md, and exits with 1 if a bar is missed. If JAX
+and torch both see a GPU, torch's networks are compiled and run in bfloat16, ours with bfloat16 products, and our share
+of the chip's peak is added; that path is untested.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from cvjax import data
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 ROUNDS = 15
 THREADS = len(os.sched_getaffinity(0))
-PLACED = 8  # batches that are taken in turn
+PLACED = 8  # number of preloaded batches
 PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -39,7 +39,7 @@ PEAKS = {
 }  # dense bfloat16 (T4: float16) FLOP/s
 PAPER = {"recipe.shape": (64, 64, 3), "recipe.width": 128, "data.name": "photos/64", "data.batch": 32}
 PAPER |= {"data.transforms": (), "data.eval_transforms": ()}
-# name: (bar on our time by torch's, config, what it changes, rounds)
+# name: (bar on our time / torch's, config, changes, rounds)
 CASES = {
     "VAE, configs/vae_digits.py": (1.0, "vae_digits", {}, ROUNDS),
     "DCGAN, configs/dcgan_digits.py": (1.5, "dcgan_digits", {}, ROUNDS),
@@ -51,14 +51,14 @@ GPU_BAR = 1.0
 
 
 def experiment(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """An experiment of configs/ as plain dicts, some keys changed."""
+    """Returns an experiment of configs/ as plain dicts, with changes by dotted key."""
     config = experiments.load(f"{CONFIGS / name}.py")
     config.update_from_flattened_dict(changes)
     return experiments.as_dict(config)
 
 
 def batches(config: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
-    """The first images, with their labels where they have any, that a run of the experiment would see."""
+    """Returns the first images (and labels) of an experiment's training stream."""
     stream = data.load(config["data"], seed=config["seed"]).train()
     return [{k: batch[k] for k in ("image", "label") if k in batch} for batch in itertools.islice(stream, PLACED)]
 
@@ -67,7 +67,7 @@ def batches(config: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
 
 
 def ours(config: Mapping[str, Any]) -> Callable[[], None]:
-    """A function that takes one training step of the recipe, jitted, its state donated."""
+    """Returns a function that takes one training step of the recipe, jitted, with a donated state."""
     if jax.default_backend() == "gpu":
         jax.config.update("jax_default_matmul_precision", "bfloat16")
     step, state, placed = _our_step(config)
@@ -81,7 +81,7 @@ def ours(config: Mapping[str, Any]) -> Callable[[], None]:
 
 
 def flops(config: Mapping[str, Any]) -> float:
-    """What a training step of ours computes, as XLA counts it."""
+    """Returns the FLOPs of our training step, as XLA counts them."""
     step, state, placed = _our_step(config)
     return step.lower(state, placed[0]).compile().cost_analysis()["flops"]
 
@@ -95,11 +95,11 @@ def _our_step(config: Mapping[str, Any]) -> tuple[Callable, Any, list[dict[str, 
     return step, jax.jit(recipe.init)(key, placed[0]), placed
 
 
-# The same in torch: its default layout, Adam in its fused form.
+# The same in torch, with default layout and fused Adam.
 
 
 class Vae(nn.Module):
-    """The dense autoencoder with a categorical likelihood, `cvjax.generative.autoencoders.vae`."""
+    """PyTorch version of `cvjax.generative.autoencoders.vae`: dense, with a categorical likelihood."""
 
     def __init__(self, shape, latent, hidden, dropout, levels):
         super().__init__()
@@ -112,7 +112,7 @@ class Vae(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns the loss: the negative bound in nats, the mean over the batch."""
+        """Returns the negative bound in nats, averaged over the batch."""
         hidden = self.encoder(2 * images - 1)
         mean, log_variance = self.mean(hidden), self.log_variance(hidden)
         z = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
@@ -123,7 +123,7 @@ class Vae(nn.Module):
 
 
 def torch_networks(config: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """The networks of an experiment, by the names of its state's parameters."""
+    """Returns an experiment's networks in torch, named as in the state."""
     recipe = config["recipe"]
     if config["system"] == "generative.autoencoders.vae":
         return {"vae": Vae(**{key: recipe[key] for key in ("shape", "latent", "hidden", "dropout", "levels")})}
@@ -135,7 +135,7 @@ def torch_networks(config: Mapping[str, Any]) -> dict[str, nn.Module]:
 
 
 def theirs(config: Mapping[str, Any], device: str = "cpu") -> Callable[[], None]:
-    """A function that takes one training step in torch."""
+    """Returns a function that takes one training step in torch."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(config["seed"])
     nets = {name: net.to(device) for name, net in torch_networks(config).items()}
@@ -174,13 +174,13 @@ def _torch_vae(config: Mapping[str, Any], vae: nn.Module) -> Callable[..., None]
 
 
 def compare(config: Mapping[str, Any], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
-    """Times of one step, in milliseconds, of `ours` and of `torch`, round by round."""
+    """Returns milliseconds per step of `ours` and `torch`, by round."""
     makers = {"ours": partial(ours, config), "torch": partial(theirs, config, device)}
     return report.interleave(makers, rounds)
 
 
 def row(name: str, bar: float, times: Mapping[str, list[float]], rate: float | None = None) -> tuple[str, bool]:
-    """A line of the table, and whether the bar is met; `rate` is the step's work by the chip's peak, in seconds."""
+    """Returns a line of the table, and whether the bar is met; `rate` is the seconds per step at the chip's peak."""
     low, middle, high = report.ratio(times["ours"], times["torch"])
     ours, theirs = (np.median(times[who]) for who in ("ours", "torch"))
     share = "" if rate is None else f" {1e3 * rate / ours:.0%} |"

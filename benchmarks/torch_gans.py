@@ -1,4 +1,4 @@
-"""The GANs of `cvjax.generative` as one writes them in torch: networks, losses and a training step of both."""
+"""The GANs of `cvjax.generative.gans` in torch: networks, losses and a training step."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from cvjax.generative.gans import gan
 
 
 def dcgan(recipe: Mapping[str, Any], normalise: bool) -> tuple[nn.Module, nn.Module]:
-    """DCGAN's generator and discriminator, the latter with batch normalisation or without."""
+    """Returns DCGAN's generator and discriminator, the latter optionally with batch normalisation."""
     (height, _, channels), latent = recipe["shape"], recipe["latent"]
     width, kernel, base = (recipe[key] for key in ("width", "kernel", "base"))
     levels = gan.count_doublings((height, height, channels), base)
@@ -42,7 +42,7 @@ def _conv(inputs: int, outputs: int, size: int, bias: bool = True) -> nn.Module:
 
 
 class Norm(nn.Module):
-    """Batch normalisation by class."""
+    """Class-conditional batch normalisation."""
 
     def __init__(self, classes, channels):
         super().__init__()
@@ -52,12 +52,12 @@ class Norm(nn.Module):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, x, labels):
-        """Returns the features, normalised."""
+        """Returns the normalised features."""
         return self.norm(x) * self.scale(labels)[..., None, None] + self.shift(labels)[..., None, None]
 
 
 class Attention(nn.Module):
-    """Self-attention among the places of an image."""
+    """Self-attention over the positions of an image."""
 
     def __init__(self, channels):
         super().__init__()
@@ -66,14 +66,14 @@ class Attention(nn.Module):
         self.v, self.gamma = _conv(narrow, channels, 1, bias=False), nn.Parameter(torch.zeros(()))
 
     def forward(self, x):
-        """Returns the features, attention added."""
+        """Returns the features plus attention."""
         f, g, h = (layer(x).flatten(2) for layer in (self.f, self.g, self.h))
         shares = torch.softmax(torch.bmm(f.transpose(1, 2), g), dim=1)
         return self.gamma * self.v(torch.bmm(h, shares).view(len(x), -1, *x.shape[2:])) + x
 
 
 class Up(nn.Module):
-    """A residual block that doubles the size."""
+    """A residual block that doubles the resolution."""
 
     def __init__(self, classes, inputs, outputs):
         super().__init__()
@@ -82,14 +82,14 @@ class Up(nn.Module):
         self.shortcut = _conv(inputs, outputs, 1)
 
     def forward(self, x, labels):
-        """Returns the features at twice the size."""
+        """Returns the features at twice the resolution."""
         y = self.first(F.interpolate(torch.relu(self.norms[0](x, labels)), scale_factor=2))
         y = self.second(torch.relu(self.norms[1](y, labels)))
         return y + F.interpolate(self.shortcut(x), scale_factor=2)
 
 
 class Down(nn.Module):
-    """A residual block that halves the size, or keeps it."""
+    """A residual block that halves the resolution, or keeps it."""
 
     def __init__(self, inputs, outputs, first=False, halve=True):
         super().__init__()
@@ -106,7 +106,7 @@ class Down(nn.Module):
 
 
 class SaganGenerator(nn.Module):
-    """SAGAN's generator, conditional."""
+    """SAGAN's class-conditional generator."""
 
     def __init__(self, shape, classes, latent, width, base, attention):
         super().__init__()
@@ -129,7 +129,7 @@ class SaganGenerator(nn.Module):
 
 
 class SaganDiscriminator(nn.Module):
-    """SAGAN's discriminator, with projection."""
+    """SAGAN's projection discriminator."""
 
     def __init__(self, shape, classes, latent, width, base, attention):
         super().__init__()
@@ -143,7 +143,7 @@ class SaganDiscriminator(nn.Module):
         self.projection = spectral_norm(nn.Embedding(classes, widths[-1]))
 
     def forward(self, x, labels):
-        """Returns one logit an image."""
+        """Returns one logit per image."""
         for block in self.blocks:
             x = block(x)
             x = self.attention(x) if x.shape[2] == self.attention_at and block.halves else x
@@ -152,7 +152,7 @@ class SaganDiscriminator(nn.Module):
 
 
 def sagan(recipe: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """SAGAN's generator and discriminator."""
+    """Returns SAGAN's generator and discriminator."""
     sizes = {key: recipe[key] for key in ("shape", "classes", "latent", "width", "base", "attention")}
     return SaganGenerator(**sizes), SaganDiscriminator(**sizes)
 
@@ -161,13 +161,13 @@ def sagan(recipe: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
 
 
 def adam(net: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """Adam in its fused form."""
+    """Returns fused Adam."""
     betas = (options.get("b1", 0.9), options.get("b2", 0.999))
     return torch.optim.Adam(net.parameters(), options["learning_rate"], betas, fused=True)
 
 
 def stepper(config: Mapping[str, Any], generator: nn.Module, discriminator: nn.Module) -> Callable[..., None]:
-    """A function (images, labels) that takes a training step of the experiment's GAN."""
+    """Returns a function (images, labels) that takes one training step of the experiment's GAN."""
     recipe, training = config["recipe"], config["recipe"]["training"]
     adam_g = adam(generator, recipe["generator_optimiser"])
     adam_d = adam(discriminator, recipe["discriminator_optimiser"])
@@ -195,7 +195,7 @@ def stepper(config: Mapping[str, Any], generator: nn.Module, discriminator: nn.M
         if count > 1:
             fake = generator(draw(part), *given)
         adam_g.zero_grad()
-        # Without `inputs` the discriminator's gradients, which nobody wants, would be computed as well.
+        # `inputs` avoids computing the discriminator's unused gradients.
         generator_loss(discriminator(fake, *given)).backward(inputs=list(generator.parameters()))
         adam_g.step()
         average.update_parameters(generator)

@@ -1,7 +1,7 @@
-"""`python -m cvjax.apply`: a trained run applied to images, or sampled; the program is `cvjax.programs.apply`."""
+"""`python -m cvjax.apply`, short for `cvjax.programs.apply`: applies a trained run to images, or samples from it."""
 
 from cvjax import command
 from cvjax.programs.apply import main
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

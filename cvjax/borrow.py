@@ -1,11 +1,11 @@
-"""Networks of other runs and of files, `config.borrow`: found, described, and put into the first state of a run.
+"""Networks borrowed from other runs and from files (`config.borrow`), copied into the first state of a run.
 
-    borrow={"resnet": "runs/resnet_digits/classifier/resnet"}     # its average, where it has one
-    borrow={"resnet": "runs/resnet_digits/classifier@latest"}     # the network after the last step
+    borrow={"resnet": "runs/resnet_digits/classifier/resnet"}     # the moving average, if there is one
+    borrow={"resnet": "runs/resnet_digits/classifier@latest"}     # the latest parameters
     borrow={"judge": "inception.safetensors"}                     # a file of weights
 
-A whole network is borrowed, parameters and batch statistics. Only the first state of a run borrows: afterwards the
-network is in the run's own checkpoints, and what is known of it in the run's config.json, so that the source may go.
+Whole networks are borrowed, parameters and batch statistics. Only the first state of a run borrows: from then on the
+run's own checkpoints and config.json hold everything, and the source may be deleted.
 """
 
 import dataclasses
@@ -30,13 +30,13 @@ LATEST = "@latest"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A network of a run, as `config.borrow` names it.
+    """A parsed "RUN/NETWORK" of `config.borrow`.
 
     Attributes:
       run: the run's folder.
-      network: the network's name in the run.
-      path: names of modules inside the network, () for all of it.
-      averaged: take its moving average where it has one.
+      network: the network's name in that run.
+      path: names of nested modules inside the network; () for the whole network.
+      averaged: use the moving average if there is one.
     """
 
     run: Path
@@ -46,14 +46,11 @@ class Source:
 
 
 def parse(name: str, source: str) -> Source:
-    """Finds the run that a source names.
+    """Parses a source and finds its run.
 
     Args:
-      name: the key of `config.borrow`, for messages.
-      source: "RUN/NETWORK" or "RUN/NETWORK/MODULE", with "@latest" or without.
-
-    Raises:
-      UserError: no folder on its path is a run's, or it names no network.
+      name: the key of `config.borrow`, for error messages.
+      source: "RUN/NETWORK" or "RUN/NETWORK/MODULE", optionally followed by "@latest".
     """
     text = source.removesuffix(LATEST)
     whole = Path(text).expanduser()
@@ -73,23 +70,13 @@ def parse(name: str, source: str) -> Source:
 
 
 def describe_run(run: Path) -> tuple[dict[str, Any], Recipe]:
-    """Returns what a run's config.json says, and its recipe."""
+    """Returns the contents of a run's config.json, and its recipe."""
     description = read_config(run)
     return description, experiments.build(description["config"], make_networks(description.get("networks", {})))
 
 
 def describe_networks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Describes the networks that a system takes as arguments, for config.json.
-
-    Args:
-      config: the experiment, as plain dicts.
-
-    Returns:
-      {argument: what `make_networks` needs to build the module again}.
-
-    Raises:
-      UserError: an argument that `config.borrow` does not give, or a source without such a network.
-    """
+    """Returns {argument: description} of the networks that a system takes as arguments, for config.json."""
     described = {}
     for name in experiments.network_arguments(config["system"]):
         source = config["borrow"].get(name)
@@ -103,41 +90,37 @@ def describe_networks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def describe_network(name: str, source: str) -> dict[str, Any]:
-    """Describes a network of a run.
+    """Describes a network of a run, such that `make_networks` can rebuild it.
 
     Args:
-      name: the key of `config.borrow`, for messages.
+      name: the key of `config.borrow`, for error messages.
       source: "RUN/NETWORK".
 
     Returns:
-      What `make_networks` needs to build the module again: the run's system and recipe, and the networks that it was
-      given itself; the network's name, the shape of its images, its classes.
-
-    Raises:
-      UserError: there is no such network.
+      The run's system, recipe and borrowed networks; the network's name, image shape and classes.
     """
     found = parse(name, source)
     if found.path:
-        raise UserError(f"config.borrow.{name}={source!r}: a whole network is wanted here, not a module of one.")
+        raise UserError(f"config.borrow.{name}={source!r}: expected a whole network, not a module of one.")
     description, recipe = describe_run(found.run)
     if found.network not in recipe.networks:
         raise UserError(
             f"config.borrow.{name}={source!r}: {found.run} has no network {found.network!r}. "
             f"{suggest(found.network, recipe.networks)}"
         )
-    held = description["config"]
+    config = description["config"]
     about = {
-        "config": {"system": held["system"], "recipe": held["recipe"]},
+        "config": {"system": config["system"], "recipe": config["recipe"]},
         "networks": description.get("networks", {}),
         "network": found.network,
         "shape": description["batch"]["image"][0][1:],
-        "classes": class_names(held["recipe"].get("classes") or ()),
+        "classes": class_names(config["recipe"].get("classes") or ()),
     }
     return json.loads(json.dumps(about))
 
 
 def make_networks(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Network]:
-    """Builds the modules that `describe_networks` described."""
+    """Builds the networks described by `describe_network`, by name."""
     made = {}
     for name, about in described.items():
         recipe = experiments.build(about["config"], make_networks(about["networks"]))
@@ -146,7 +129,7 @@ def make_networks(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Netwo
 
 
 def read(config: Mapping[str, Any], recipe: Recipe, wanted: State) -> dict[str, Variables]:
-    """Reads the networks that a run is to start from.
+    """Reads the networks that a run borrows.
 
     Args:
       config: the experiment, as plain dicts.
@@ -155,9 +138,6 @@ def read(config: Mapping[str, Any], recipe: Recipe, wanted: State) -> dict[str, 
 
     Returns:
       {network: variables}, placed as in `wanted`.
-
-    Raises:
-      UserError: a network that is not there, or has other parameters; or a frozen network that nothing is borrowed for.
     """
     sources = {name: source for name, source in config["borrow"].items() if source}
     known = wanted.params.keys() | wanted.frozen.keys()
@@ -167,31 +147,23 @@ def read(config: Mapping[str, Any], recipe: Recipe, wanted: State) -> dict[str, 
     for name in wanted.frozen:
         if name not in sources:
             raise UserError(
-                f"config.borrow.{name} is missing: {config['system']} uses this network and does not train it. Give "
+                f"config.borrow.{name} is missing: {config['system']} uses this network without training it. Give "
                 f"--config.borrow.{name}=RUN/NETWORK."
             )
     return {name: _read(name, source, recipe, variables(wanted, name, False)) for name, source in sources.items()}
 
 
-def lend(state: State, borrowed: Mapping[str, Variables]) -> State:
-    """Puts borrowed networks into a state, averages included.
-
-    Args:
-      state: the first state of a run.
-      borrowed: {network: variables}.
-
-    Returns:
-      The state.
-    """
-    for name, held in borrowed.items():
+def insert_networks(state: State, borrowed: Mapping[str, Variables]) -> State:
+    """Returns the first state of a run with the borrowed networks {name: variables} inserted, averages included."""
+    for name, network in borrowed.items():
         if name in state.frozen:
-            state = state.replace(frozen={**state.frozen, name: held})
+            state = state.replace(frozen={**state.frozen, name: network})
             continue
-        state = state.replace(params={**state.params, name: held["params"]})
+        state = state.replace(params={**state.params, name: network["params"]})
         if name in state.stats:
-            state = state.replace(stats={**state.stats, name: held["batch_stats"]})
+            state = state.replace(stats={**state.stats, name: network["batch_stats"]})
         if name in state.average:
-            state = state.replace(average={**state.average, name: jax.tree.map(jnp.copy, held)})
+            state = state.replace(average={**state.average, name: jax.tree.map(jnp.copy, network)})
     return state
 
 
@@ -212,7 +184,7 @@ def _read_run(where: str, source: Source) -> PyTree:
         raise UserError(f"{where}: {source.run} has no network {source.network!r}. {suggest(source.network, networks)}")
     found = variables(as_state(tree), source.network, source.averaged)
     for module in source.path:
-        inside = {kind: held[module] for kind, held in found.items() if module in held}
+        inside = {kind: tree[module] for kind, tree in found.items() if module in tree}
         if "params" not in inside:
             raise UserError(f"{where}: there is no module {module!r}. {suggest(module, found['params'])}")
         found = inside
@@ -220,12 +192,12 @@ def _read_run(where: str, source: Source) -> PyTree:
 
 
 def as_state(tree: Mapping[str, Any]) -> State:
-    """Makes a state of what `checkpoint.read_tree` reads, for `variables`; it has no optimisers."""
+    """Makes a state from the output of `checkpoint.read_tree`, without optimiser states."""
     return State(**{**tree, "opt": {}})
 
 
 def _compare(where: str, found: PyTree, wanted: PyTree) -> None:
-    """Lists the arrays whose names or shapes differ."""
+    """Raises a UserError that lists the arrays whose names or shapes differ."""
     there, here = (
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (found, wanted)
@@ -237,4 +209,4 @@ def _compare(where: str, found: PyTree, wanted: PyTree) -> None:
     ]
     if differing:
         more = f"\n  and {len(differing) - 10} more" if len(differing) > 10 else ""
-        raise UserError(f"{where} is another network than this one:\n  " + "\n  ".join(differing[:10]) + more)
+        raise UserError(f"{where} does not match this network:\n  " + "\n  ".join(differing[:10]) + more)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, asynchronous, atomic and verified. The only file that knows Orbax."""
+"""Checkpoints: asynchronous, atomic, verified. The only module that uses Orbax."""
 
 import contextlib
 import errno
@@ -23,19 +23,19 @@ from orbax.checkpoint.experimental import v1 as ocp
 
 from cvjax.core import State
 from cvjax.errors import UserError
-from cvjax.rundir import write_whole
+from cvjax.rundir import write_atomically
 from cvjax.upgrade import upgrade_state
 
-# Tensorstore checks its indices but not the arrays: a flipped byte in a weight would be restored as if it were right.
+# Tensorstore verifies its indices but not the arrays: a flipped byte in a weight would go unnoticed.
 CHECKSUMS = "checksums.json"
 
-# What Orbax logs with its traceback, it raises too, and the message that is made of that is enough.
+# Orbax also raises what it logs with a traceback, so the log would repeat our message.
 for _logger in ("absl", "asyncio"):
     logging.getLogger(_logger).addFilter(lambda record: not record.exc_info)
 
 
 def _ignore_late_writes() -> None:
-    """Silences what tensorstore's threads have to say to an event loop that a failed write has closed already."""
+    """Silences errors of tensorstore threads whose event loop a failed write has closed."""
     hook = sys.unraisablehook
 
     def unraisablehook(unraisable):
@@ -43,7 +43,7 @@ def _ignore_late_writes() -> None:
             hook(unraisable)
 
     sys.unraisablehook = unraisablehook
-    warnings.filterwarnings("ignore", "coroutine '.*serialize.*' was never awaited", RuntimeWarning)  # likewise
+    warnings.filterwarnings("ignore", "coroutine '.*serialize.*' was never awaited", RuntimeWarning)
 
 
 _ignore_late_writes()
@@ -52,8 +52,8 @@ _ignore_late_writes()
 class Checkpoints:
     """The checkpoints of one run: the latest few, and the best by a figure.
 
-    A checkpoint appears under its step's number only when it is whole; a run that dies while writing one leaves the
-    one before. The checksums of its files are written into it as soon as it is whole.
+    A checkpoint appears under its step's number once it is complete; its checksums follow. A run that dies while
+    writing one keeps the one before.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class Checkpoints:
         best: tuple[str, str] | None = None,
         say: Callable[[str], None] = print,
     ):
-        """Opens the checkpoints in a folder to train with, making it where there is none.
+        """Opens a folder for training, creating it if necessary.
 
-        Half-written checkpoints of a run that died are removed, so nobody else may be writing. One whose files are
-        not what was written is moved aside, to `<step>.broken`, so that the run falls back to the one before.
+        Incomplete checkpoints are deleted, so nobody else may be writing. Checkpoints that fail their checksums are
+        renamed to `<step>.broken`, so that the run continues from the one before.
 
         Args:
-          folder: where they are.
-          keep: how many of the latest stay.
-          best: (figure, relation) of the one that stays beside them, such as ("fid", "<=").
-          say: is told of each checkpoint that is moved aside, in a line.
+          folder: the folder.
+          keep: number of latest checkpoints to keep.
+          best: (figure, relation) of the best checkpoint to keep too, such as ("fid", "<=").
+          say: prints a line about each broken checkpoint.
 
         Raises:
-          UserError: there are checkpoints and all of them are broken.
+          UserError: all checkpoints are broken.
         """
         self._folder, self._say = Path(folder).absolute(), say
         if jax.process_index() == 0:
@@ -116,13 +116,13 @@ class Checkpoints:
         return max(self.steps, default=None)
 
     def save(self, step: int, state: State, data: Mapping[str, Any], figures: Mapping[str, float] | None = None):
-        """Starts writing a checkpoint; training may go on, and may donate the state, once this returns.
+        """Starts writing a checkpoint, unless the step has one. The state may be donated once this returns.
 
         Args:
-          step: its number. One that exists already is left as it is.
-          state: the state after that many steps.
-          data: the training iterator's state, as JSON holds it.
-          figures: evaluation figures at that step, by which the best is kept.
+          step: training steps taken.
+          state: the state.
+          data: the training iterator's state, as JSON.
+          figures: evaluation figures, to find the best checkpoint.
 
         Raises:
           UserError: this checkpoint, or the one before, cannot be written.
@@ -132,25 +132,21 @@ class Checkpoints:
             return
         finite = {name: value for name, value in (figures or {}).items() if math.isfinite(value)}
         tree = {"state": state, "data": dict(data)}
-        with _explained(self._folder, step):
+        with _explain_write_errors(self._folder, step):
             response = self._orbax.save_checkpointables_async(step, tree, metrics=finite or None)
         self._sealing = step, self._sealer.submit(_seal, self._folder / f"{step}", response.result)
 
     def restore(self, state: PyTree, step: int | None = None) -> tuple[State, dict[str, Any]]:
         """Reads a checkpoint.
 
-        The latest may have been written by a run that died before its checksums were; if it cannot be read, it is
-        moved aside like a broken one.
+        If the latest has no checksums yet because the run died, and cannot be read, it is treated as broken.
 
         Args:
-          state: the wanted tree of `jax.ShapeDtypeStruct` with shardings; another mesh than the writer's is fine.
-          step: which one, the latest by default.
+          state: the wanted `jax.ShapeDtypeStruct`s with shardings; the mesh may differ from the writer's.
+          step: by default the latest.
 
         Returns:
           (state, the training iterator's state).
-
-        Raises:
-          UserError: there is none, or it holds another state than the one asked for.
         """
         latest = self.latest if step is None else None
         if latest is None or (self._folder / f"{latest}" / CHECKSUMS).exists() or len(self.steps) == 1:
@@ -166,69 +162,42 @@ class Checkpoints:
             return restored
 
     def wait(self) -> None:
-        """Waits until what is being written is whole on disk.
-
-        Raises:
-          UserError: it cannot be written.
-        """
+        """Waits until the checkpoint being written is complete; raises a UserError if it cannot be written."""
         if self._sealing:
             (step, sealing), self._sealing = self._sealing, None
-            with _explained(self._folder, step):
+            with _explain_write_errors(self._folder, step):
                 sealing.result()
 
     def close(self) -> None:
-        """Finishes writing and lets go of the folder.
-
-        Raises:
-          UserError: what was being written cannot be.
-        """
+        """Finishes writing, as `wait`, and releases the folder."""
         try:
             self.wait()
         finally:
             self._sealer.shutdown()
-            with contextlib.suppress(Exception):  # what went wrong has been raised by `wait`
+            with contextlib.suppress(Exception):  # `wait` has raised what went wrong
                 self._orbax.close()
 
 
 def exists(folder: str | Path) -> bool:
-    """Tells whether a folder holds a whole checkpoint.
-
-    Args:
-      folder: a run's checkpoints; it need not exist.
-    """
+    """Returns whether a folder, which may be absent, holds a complete checkpoint."""
     return Path(folder).is_dir() and any(path.name.isdigit() for path in Path(folder).iterdir())
 
 
 def read_state(folder: str | Path, state: PyTree, step: int | None = None) -> State:
-    """Reads a checkpoint, of a run that may be training still.
-
-    Args:
-      folder: the run's checkpoints.
-      state: as in `Checkpoints.restore`.
-      step: which one, the latest by default.
-
-    Returns:
-      The state.
-
-    Raises:
-      UserError: as `Checkpoints.restore`.
-    """
+    """Returns the state of a checkpoint, also of a run in progress; arguments as in `Checkpoints.restore`."""
     with _reader(folder, step) as checkpointer:
         return _restore(checkpointer, state, step)[0]
 
 
 def read_tree(folder: str | Path, step: int | None = None) -> dict[str, Any]:
-    """Reads the state of a run of any system, whatever its networks are.
+    """Reads the state of a run of any system.
 
     Args:
       folder: the run's checkpoints.
-      step: which one, the latest by default.
+      step: by default the latest.
 
     Returns:
       The fields of the `State` as nested dicts of arrays, in the present layout.
-
-    Raises:
-      UserError: there is no such checkpoint, or it is broken.
     """
     with _reader(folder, step) as checkpointer:
         step = checkpointer.latest.step if step is None and checkpointer.latest else step
@@ -238,20 +207,20 @@ def read_tree(folder: str | Path, step: int | None = None) -> dict[str, Any]:
 
 
 def _load_tree(checkpointer: ocp.training.Checkpointer, step: int) -> dict[str, Any]:
-    with warnings.catch_warnings():  # that the writer's sharding is unknown here does not matter
+    with warnings.catch_warnings():  # the writer's sharding does not matter here
         warnings.simplefilter("ignore", UserWarning)
         return upgrade_state(checkpointer.load_checkpointables(step, {"state": None})["state"])
 
 
 def _steps(folder: Path) -> list[int]:
-    """The steps that have a checkpoint, ascending, known before anything in them is trusted."""
+    """Returns the steps that have a checkpoint, ascending, without opening any."""
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
 def _seal(path: Path, finish: Callable[[], bool]) -> None:
-    """Waits for a checkpoint to be whole, and writes its checksums. Runs beside the training."""
+    """Waits for a checkpoint to be complete and writes its checksums; runs in a thread beside training."""
     if finish() and jax.process_index() == 0:
-        write_whole(
+        write_atomically(
             path / CHECKSUMS, json.dumps({str(file.relative_to(path)): _checksum(file) for file in _files(path)})
         )
 
@@ -261,7 +230,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _checksum(file: Path) -> list[int]:
-    """[size in bytes, CRC-32]."""
+    """Returns [size in bytes, CRC-32]."""
     size, crc = 0, 0
     with open(file, "rb") as opened:
         while piece := opened.read(1 << 22):
@@ -270,14 +239,14 @@ def _checksum(file: Path) -> list[int]:
 
 
 def _fault(path: Path) -> str:
-    """Compares a checkpoint's files with their checksums, and says what is wrong; one without checksums passes."""
+    """Describes what is wrong with a checkpoint's files, or returns an empty string; one without checksums passes."""
     try:
         written = json.loads((path / CHECKSUMS).read_bytes())
         for name, (size, crc) in written.items():
             here = _checksum(path / name)
             if here != [size, crc]:
                 return f"{name} has " + (
-                    f"{here[0]} of {size} bytes" if here[0] != size else "other bytes than written"
+                    f"{here[0]} of {size} bytes" if here[0] != size else "different bytes than written"
                 )
     except (OSError, ValueError, AttributeError, TypeError) as error:
         unsealed = isinstance(error, FileNotFoundError) and not (path / CHECKSUMS).exists()
@@ -286,23 +255,23 @@ def _fault(path: Path) -> str:
 
 
 def _set_aside(folder: Path, faults: Mapping[int, str], say: Callable[[str], None]) -> None:
-    """Renames broken checkpoints to <step>.broken, and says so, provided that a sound one is left."""
+    """Renames broken checkpoints to <step>.broken and reports them, provided that an intact one is left."""
     for step, fault in sorted(faults.items(), reverse=True):
         sound = [s for s in _steps(folder) if s not in faults]
         if not sound:
             raise UserError(
-                f"no checkpoint in {folder} is sound: that of step {step} is broken ({fault}), and there is none "
-                f"before it. Give another --workdir, or delete this folder to start anew."
+                f"all checkpoints in {folder} are broken; step {step}: {fault}. Give another --workdir, or delete this "
+                "folder to start again."
             )
         aside = folder / f"{step}.broken"
         shutil.rmtree(aside, ignore_errors=True)
         (folder / f"{step}").rename(aside)
-        say(f"checkpoint {step} is broken ({fault}) and was moved to {aside}; going on from step {max(sound)}")
+        say(f"checkpoint {step} is broken ({fault}) and was moved to {aside}; continuing from step {max(sound)}")
 
 
 @contextlib.contextmanager
-def _explained(folder: Path, step: int) -> Iterator[None]:
-    """Turns what goes wrong while a checkpoint is written into a UserError, in place of what Orbax logs of it."""
+def _explain_write_errors(folder: Path, step: int) -> Iterator[None]:
+    """Turns an error while writing a checkpoint into a UserError."""
     try:
         yield
     except UserError:
@@ -311,22 +280,22 @@ def _explained(folder: Path, step: int) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
         reason = "the disk is full" if full else str(error).split("\n")[0][:300]
         before = [s for s in _steps(folder) if s != step]
-        kept = f"The checkpoint of step {before[-1]} is whole" if before else "There is no other checkpoint"
+        kept = f"The checkpoint of step {before[-1]} is intact" if before else "There is no other checkpoint"
         raise UserError(
-            f"the checkpoint of step {step} cannot be written to {folder}: {reason}. {kept}; make room there, and the "
-            f"same command goes on."
+            f"the checkpoint of step {step} cannot be written to {folder}: {reason}. {kept}. Make room there; the "
+            "same command then resumes the run."
         ) from error
 
 
 def _reader(folder: str | Path, step: int | None = None) -> ocp.training.Checkpointer:
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"there is no folder of checkpoints {folder}.")
+        raise UserError(f"there is no checkpoint folder {folder}.")
     steps = _steps(folder)
     step = max(steps, default=None) if step is None else step
     if step in steps and (fault := _fault(folder / f"{step}")) and (folder / f"{step}").exists():
         sound = max((s for s in steps if s != step and not _fault(folder / f"{s}")), default=None)
-        advice = "None here is sound." if sound is None else f"That of step {sound} is sound (apply: --step={sound})."
+        advice = "None here is intact." if sound is None else f"Step {sound} is intact (apply: --step={sound})."
         raise UserError(f"checkpoint {step} in {folder} is broken: {fault}. {advice}")
     return _open(Path(folder).absolute())
 
@@ -334,8 +303,8 @@ def _reader(folder: str | Path, step: int | None = None) -> ocp.training.Checkpo
 def _open(folder: Path, **options: Any) -> ocp.training.Checkpointer:
     try:
         return ocp.training.Checkpointer(folder, **options)
-    except ValueError as error:  # of figures, which Orbax reads at once
-        raise UserError(f"{folder} holds a checkpoint that is broken: {error}.") from error
+    except ValueError as error:  # from figures, which Orbax reads on opening
+        raise UserError(f"{folder} holds a broken checkpoint: {error}.") from error
 
 
 def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int | None) -> tuple[State, dict[str, Any]]:
@@ -346,16 +315,16 @@ def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int |
     try:
         restored = checkpointer.load_checkpointables(step, {"state": state, "data": None})
     except (ValueError, KeyError) as error:
-        try:  # it may be of an earlier version
+        try:  # it may be from an earlier version
             tree, data = _load_tree(checkpointer, step), checkpointer.load_checkpointables(step, {"data": None})["data"]
             return jax.tree.map_with_path(functools.partial(_place, tree), state), data
         except (ValueError, KeyError, LookupError, TypeError):
-            raise UserError(f"checkpoint {step} in {checkpointer.directory} holds another state: {error}") from error
+            raise UserError(f"checkpoint {step} in {checkpointer.directory} has a different state: {error}") from error
     return restored["state"], restored["data"]
 
 
 def _place(tree: Any, path: tuple, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-    """Finds the array of a path in nested dicts and lists, and puts it where it is wanted."""
+    """Finds an array by its path in nested dicts and lists, and puts it on the devices."""
     for entry in path:
         key = next(getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name))
         tree = tree[key] if isinstance(tree, (list, tuple)) or key in tree else tree[str(key)]
@@ -365,13 +334,5 @@ def _place(tree: Any, path: tuple, wanted: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def abstract(state: PyTree, shardings: PyTree) -> PyTree:
-    """Describes a state to restore: shapes and types of one tree, shardings of another.
-
-    Args:
-      state: arrays or shapes.
-      shardings: a tree of the same structure, of shardings.
-
-    Returns:
-      A tree of `jax.ShapeDtypeStruct`.
-    """
+    """Returns the `jax.ShapeDtypeStruct`s of a state (arrays or shapes) with a tree of shardings."""
     return jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), state, shardings)

@@ -1,4 +1,4 @@
-"""Command lines: the flags of train.py and of every `python -m cvjax...`, and mistakes in them explained."""
+"""Flags of train.py and of `python -m cvjax...` programs, with helpful error messages."""
 
 import argparse
 import sys
@@ -12,12 +12,8 @@ from cvjax.config import load
 from cvjax.errors import Stopped, UserError, suggest
 
 
-def explained(main: Callable[[], int | None]) -> None:
-    """Runs a program's main; a `UserError` becomes its message on stderr and exit code 1, `Stopped` exit code 3.
-
-    Args:
-      main: returns the exit code, None for 0.
-    """
+def run_main(main: Callable[[], int | None]) -> None:
+    """Runs `main` and exits with its code; prints the message of a UserError (exit code 1) or Stopped (exit code 3)."""
     try:
         sys.exit(main())
     except Stopped as stop:
@@ -29,10 +25,10 @@ def explained(main: Callable[[], int | None]) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are a `UserError`."""
+    """An argument parser that raises a UserError instead of exiting."""
 
     def error(self, message: str) -> None:
-        """Raises the mistake as one message with the usage."""
+        """Raises a UserError with the message and the usage."""
         raise UserError(f"{message}\n{self.format_usage().rstrip()}")
 
 
@@ -42,23 +38,13 @@ def define_flag() -> flags.FlagHolder:
 
 
 def name_of(path: str) -> str:
-    """Names an experiment by its config's file, the variant included: `vae_digits-smoke`."""
+    """Returns the name of an experiment, such as `vae_digits-smoke`, from its config path."""
     file, _, name = str(path).partition(":")
     return Path(file).stem + (f"-{name}" if name else "")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line of a program with a `--config` flag, the mistakes in it explained.
-
-    Args:
-      argv: the command line, program name first.
-
-    Returns:
-      What is left beside flags.
-
-    Raises:
-      UserError: a missing or unknown file, an unknown key or flag, or a value of the wrong type.
-    """
+    """Returns the arguments that are not flags after parsing the command line of a program with a `--config` flag."""
     paths = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
     if {"--help", "-help", "--helpfull", "--helpshort", "-h"} & set(argv):
         print(_help(argv[0], load(paths[-1]) if paths else None))
@@ -72,7 +58,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if argument.startswith("-") and name.startswith("config."):
             if not separator:
                 raise UserError(f"{argument}: expected --{name}=VALUE.")
-            if name.startswith("config.borrow."):  # its keys are the system's networks, which no config lists
+            if name.startswith("config.borrow."):  # the keys are network names, which the config does not list
                 borrowed[name.removeprefix("config.borrow.")] = "" if value == "None" else value
                 kept.remove(argument)
                 continue
@@ -85,8 +71,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         raise UserError(str(error)) from None
     if rest[1:]:
-        raise UserError(f"{rest[1]!r} is no flag: did you mean --{rest[1]}?")
-    for group, last in absent:  # a flag's parser would take the word for a string
+        raise UserError(f"{rest[1]!r} is not a flag: did you mean --{rest[1]}?")
+    for group, last in absent:  # a flag's parser would read a string
         node = flags.FLAGS["config"].value
         for key in group:
             node = node[key]
@@ -99,7 +85,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _help(program: str, config: ConfigDict | None) -> str:
-    """What a program does, its flags and, where there is one, its config's keys with their values."""
+    """Returns the program's description, its flags and, if there is a config, its keys with their values."""
 
     def keys(node: ConfigDict, path: str) -> list[str]:
         lines = []

@@ -1,4 +1,4 @@
-"""A recipe compiled for a mesh and a shape of batch."""
+"""A recipe compiled for a mesh and a batch shape."""
 
 import contextlib
 import dataclasses
@@ -14,12 +14,21 @@ from cvjax import checkpoint, sharding
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
 
-FEATURES = ("image", "label", "boxes", "labels", "mask", "difficult", "crowd", "area")  # that datasets may lack
+FEATURES = (
+    "image",
+    "label",
+    "boxes",
+    "labels",
+    "mask",
+    "difficult",
+    "crowd",
+    "area",
+)  # a dataset may lack these
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A recipe's functions for one mesh and one shape of batch."""
+    """A recipe's functions, compiled for one mesh and one batch shape."""
 
     init: Callable[[], State]
     train_step: Callable[[State, Mapping], tuple[State, dict]] | None
@@ -30,14 +39,14 @@ class Compiled:
 
 
 def enable_cache() -> None:
-    """Keeps compiled programs for the next run in the user's cache folder, unless JAX was told of another one."""
+    """Caches compiled programs across runs in the user's cache folder, unless JAX has a cache folder already."""
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvjax" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence]) -> PyTree:
-    """Finds the shapes, types and shardings of a recipe's state, without computing anything.
+    """Computes the shapes, dtypes and shardings of a recipe's state without running anything.
 
     Args:
       recipe: the system.
@@ -48,14 +57,14 @@ def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
       A state of `jax.ShapeDtypeStruct`.
     """
     specs = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in batch.items()}
-    with _explained(batch):
+    with _explain_missing_features(batch):
         shapes = jax.eval_shape(recipe.init, jax.random.key(0), specs)
     return checkpoint.abstract(shapes, sharding.state_sharding(mesh, shapes))
 
 
 @contextlib.contextmanager
-def _explained(batch: Mapping[str, Sequence]) -> Iterator[None]:
-    """Turns a recipe's reading of what the dataset does not have into a UserError."""
+def _explain_missing_features(batch: Mapping[str, Sequence]) -> Iterator[None]:
+    """Turns a KeyError for a feature that the dataset lacks into a UserError."""
     try:
         yield
     except KeyError as error:
@@ -63,25 +72,20 @@ def _explained(batch: Mapping[str, Sequence]) -> Iterator[None]:
         if key not in FEATURES or key in batch:
             raise
         raise UserError(
-            f"this system reads `{key}` of the examples, which the dataset does not have; it has {', '.join(batch)}. "
-            "Another config.data.name, or config.data.max_boxes for datasets with boxes, may be right."
+            f"this system needs `{key}`, but the dataset has only {', '.join(batch)}. Choose another "
+            "config.data.name, or set config.data.max_boxes for a dataset with boxes."
         ) from error
 
 
 def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence], seed: int) -> Compiled:
-    """Compiles a recipe's train step ahead of time, and prepares the others.
+    """Compiles a recipe's train step ahead of time and jits the rest.
 
     Args:
-      recipe: the system.
-      mesh: the devices.
-      batch: {name: (shape, dtype)} of the global batch.
-      seed: of all keys.
+      recipe, mesh, batch: as in `describe_state`.
+      seed: seed of all keys.
 
     Returns:
-      The compiled functions; train_step takes the key of its step from `state.step`, and is None where there is none.
-
-    Raises:
-      UserError: the batch lacks what the recipe reads.
+      The functions; `train_step` folds `state.step` into its key.
     """
     init_key, train_key, eval_key = jax.random.split(jax.random.key(seed), 3)
     rows = sharding.batch_sharding(mesh)
@@ -103,7 +107,7 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     if recipe.train_step is not None:
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
-        with _explained(batch):
+        with _explain_missing_features(batch):
             lowered = jitted.lower(abstract_state, specs)
         compiled = lowered.compile()
         flops = (compiled.cost_analysis() or {}).get("flops", 0.0) * mesh.size

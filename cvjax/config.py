@@ -1,4 +1,4 @@
-"""Experiments: the top level that every config shares, and its check."""
+"""Experiment configs: the top level that all share, and validation."""
 
 import dataclasses
 import importlib
@@ -18,38 +18,38 @@ import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe
 from cvjax.errors import UserError, suggest
-from cvjax.rundir import judge
+from cvjax.rundir import check_bars
 from cvjax.signature import Count, Natural, arguments_of, match
 
-# What may differ when a run is continued: it changes when things are looked at, never the numbers.
+# Keys that may differ on resuming, because they do not change the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
-# Of config.data, where None.
+# Types of the keys of config.data that are None by default.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
 OPTIONAL |= dict(per_class=int, derive_dir=str)
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The top level of every config. An interval of 0 steps means never, but for the evaluation at the end."""
+    """The top level of every config. An interval of 0 steps means never, except for the evaluation at the end."""
 
     system: str = ""  # import path below cvjax: "generative.gans.gan"
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # keyword arguments of the system's recipe()
     data: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: dict(data.DEFAULTS)
     )  # see cvjax/data/settings.py
-    borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: where from}; see cvjax/borrow.py
-    steps: Natural = 1000  # training steps in all, those before a resume included; 0 for systems that train nothing
-    seed: Natural = 0  # of initialisation, of each step's key and of the data's order
-    log_every: Natural = 100  # steps between two rows of training metrics
-    eval_every: Natural = 0  # steps between two evaluations; there is always one at the end
-    judge: str = ""  # what measures samples: "digits", "pixels", a file of Inception's weights or RUN/NETWORK
-    judge_every: Natural = 0  # steps between two measurements of samples; 0: at every evaluation
-    judge_samples: Count = 1000  # how many samples are measured
-    figure_every: Natural = 0  # steps between two sets of figures; there is always one at the end
-    checkpoint_every: Natural = 1000  # steps between two checkpoints; there is always one at the end
-    checkpoint_keep: Count = 2  # how many of the latest are kept
-    checkpoint_best: str = ""  # the figure of `expect` by which the best is kept beside them; "": none
-    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(data=-1, fsdp=1))  # -1: all that are left
+    borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: source}; see cvjax/borrow.py
+    steps: Natural = 1000  # total training steps, including those before a resume; 0 for systems that train nothing
+    seed: Natural = 0  # seed of initialisation, of every step's key and of the data order
+    log_every: Natural = 100  # steps between rows of training metrics
+    eval_every: Natural = 0  # steps between evaluations; there is always one at the end
+    judge: str = ""  # measures samples: "digits", "pixels", a file of Inception weights or RUN/NETWORK
+    judge_every: Natural = 0  # steps between measurements of samples; 0: at every evaluation
+    judge_samples: Count = 1000  # number of measured samples
+    figure_every: Natural = 0  # steps between saved figures; there is always one set at the end
+    checkpoint_every: Natural = 1000  # steps between checkpoints; there is always one at the end
+    checkpoint_keep: Count = 2  # number of latest checkpoints to keep
+    checkpoint_best: str = ""  # also keep the best checkpoint by this figure of `expect`; "": none
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(data=-1, fsdp=1))  # -1: all others
     profile: tuple[int, ...] = ()  # (first, last) step of a JAX profile written below the run's folder
     expect: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {figure: (relation, bar)}
 
@@ -58,20 +58,17 @@ DEFAULTS = dataclasses.asdict(Experiment())
 
 
 def experiment(system: str, **values: Any) -> ConfigDict:
-    """Builds a config: the defaults of the shared top level and of the system's recipe, overlaid with `values`.
+    """Builds a config: defaults of the top level and of the system's recipe, overridden by `values`.
 
-    Every argument of the system's `recipe()` becomes a key of `config.recipe`, so each can be set by a flag; one
-    that is a dataclass becomes a group of keys, its fields.
+    Every argument of the system's `recipe()` becomes a key of `config.recipe`, so that a flag can set it; an argument
+    whose default is a dataclass becomes a group of keys.
 
     Args:
       system: import path below cvjax, such as "generative.autoencoders.vae".
-      **values: top-level keys; dicts are laid over the defaults one level deep, and over those of a dataclass.
+      **values: top-level keys; dicts are merged with the defaults one level deep, dataclass groups too.
 
     Returns:
       The config, its top level locked.
-
-    Raises:
-      UserError: an unknown system or key.
     """
     values = {"system": system, **values}
     _check_names(values, DEFAULTS, "config")
@@ -93,18 +90,12 @@ def experiment(system: str, **values: Any) -> ConfigDict:
 
 
 def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> ConfigDict:
-    """Applies the variant of a config that `--config=FILE:NAME` asks for.
+    """Applies the variant of a config that `--config=FILE:NAME` selects.
 
     Args:
       config: the full experiment.
-      name: the part behind the colon, or "".
-      **variants: what each known name changes, by dotted key: `smoke={"steps": 4, "data.batch": 8}`.
-
-    Returns:
-      The config, changed.
-
-    Raises:
-      UserError: an unknown name.
+      name: the part after the colon, or "".
+      **variants: changes by dotted key, for each variant: `smoke={"steps": 4, "data.batch": 8}`.
     """
     if name and name not in variants:
         raise UserError(f"the config has no variant {name!r}. {suggest(name, variants)}")
@@ -113,21 +104,14 @@ def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> Con
 
 
 def systems() -> list[str]:
-    """Names every system: each module in a folder of the package that has a `recipe`."""
+    """Returns the names of all systems: modules in folders of the package that define `recipe`."""
     root = Path(cvjax.__path__[0])
     files = (path for path in sorted(root.glob("*/**/*.py")) if "\ndef recipe(" in path.read_text(encoding="utf-8"))
     return [".".join(path.relative_to(root).with_suffix("").parts) for path in files]
 
 
 def find_system(name: str) -> types.ModuleType:
-    """Imports a system's module.
-
-    Args:
-      name: import path below cvjax, such as "generative.gans.gan".
-
-    Raises:
-      UserError: there is no such system.
-    """
+    """Imports the module of a system, such as "generative.gans.gan"."""
     if name not in systems():
         raise UserError(f"config.system={name!r}: there is no such system. {suggest(name, systems())}")
     return importlib.import_module(f"cvjax.{name}")
@@ -139,41 +123,25 @@ def recipe_parameters(system: str) -> Mapping[str, inspect.Parameter]:
 
 
 def network_arguments(system: str) -> list[str]:
-    """Names the arguments of a system's `recipe()` that are networks of other runs."""
+    """Returns the arguments of a system's `recipe()` that are networks of other runs."""
     hints = typing.get_type_hints(find_system(system).recipe, include_extras=True)
     return [name for name, hint in hints.items() if hint is Network]
 
 
 def build(config: ConfigDict | Mapping, networks: Mapping[str, Network] | None = None) -> Recipe:
-    """Makes the recipe of an experiment.
-
-    Args:
-      config: the experiment, or the same as plain dicts; lists, as JSON has them, count as tuples.
-      networks: the networks of other runs that the recipe takes as arguments.
-
-    Raises:
-      UserError: an unknown system, or an argument that its recipe refuses.
-    """
+    """Makes the recipe of an experiment, which may be plain dicts, with the networks that it takes from other runs."""
     values = as_dict(config)
     arguments = _recipe_arguments(values["system"], values["recipe"])
     return find_system(values["system"]).recipe(**arguments, **(networks or {}))
 
 
 def check(config: ConfigDict, devices: int = 1) -> None:
-    """Refuses a config that could not run, before anything is compiled or written.
-
-    Args:
-      config: the experiment.
-      devices: how many devices share a batch.
-
-    Raises:
-      UserError: what is wrong, under which key, and what would be right.
-    """
+    """Raises a UserError if a config cannot run on `devices` devices, before anything is compiled or written."""
     values = as_dict(config)
     match(values, arguments_of(Experiment), "config")
     if values["profile"] and not (len(values["profile"]) == 2 and 0 < values["profile"][0] <= values["profile"][1]):
         raise UserError(f"config.profile={values['profile']}: expected (first, last) step, such as (10, 15).")
-    judge(values["expect"], {})
+    check_bars(values["expect"], {})
     if values["checkpoint_best"] and values["checkpoint_best"] not in values["expect"]:
         best = values["checkpoint_best"]
         raise UserError(f"config.checkpoint_best={best!r}: no such figure in expect. {suggest(best, values['expect'])}")
@@ -182,9 +150,9 @@ def check(config: ConfigDict, devices: int = 1) -> None:
 
 
 def _check_classes(values: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Holds a recipe's argument `classes`, where it has one, against the classes of the dataset."""
+    """Compares a recipe's argument `classes`, if it has one, with the classes of the dataset."""
     wanted, folder, name = values["recipe"].get("classes"), values["data"]["folder"], values["data"]["name"]
-    if not isinstance(wanted, int):  # names; or the recipe has no such argument
+    if not isinstance(wanted, int):  # names, or no such argument
         wanted = None if wanted is None else len(wanted)
     if wanted is None or wanted == len(names):
         return
@@ -197,24 +165,24 @@ def _check_classes(values: Mapping[str, Any], names: Sequence[str]) -> None:
     if folder:
         raise UserError(
             f"config.recipe.classes={wanted}, but data.folder={str(folder)!r} has no classes: move the images of each "
-            "class into a sub-folder of its own."
+            "class into its own sub-folder."
         )
 
 
 def as_dict(config: ConfigDict | Mapping) -> dict[str, Any]:
-    """Returns the config as plain dicts, with absent placeholders as None."""
+    """Returns the config as plain dicts; empty placeholders become None."""
     return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
 
 def difference(old: Mapping, new: Mapping) -> list[str]:
-    """Lists what differs between two configs beyond what may change on resuming; an absent key is at its default.
+    """Lists the differences between two configs that a resumed run may not have.
 
     Args:
-      old: the config of the run that exists, read from JSON.
-      new: the config asked for.
+      old: the config of the existing run, read from JSON.
+      new: the requested config.
 
     Returns:
-      One line a differing key, `data.batch: 64 in the run, 32 asked for`.
+      Lines such as `data.batch: 64 in the run, 32 asked for`. A missing key has its default.
     """
     flat_old, flat_new = (_flatten(json.loads(json.dumps(side))) for side in (old, new))
     usual = _flatten(json.loads(json.dumps(_defaults(new["system"]))))
@@ -228,7 +196,7 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
 
 
 def _defaults(system: str) -> dict[str, Any]:
-    """The whole config of a system of which nothing is set; without what has no default."""
+    """Returns the complete config of a system with every key at its default; required keys are left out."""
     given = {name: parameter.default for name, parameter in recipe_parameters(system).items()}
     recipe = {name: value for name, value in given.items() if value is not inspect.Parameter.empty}
     groups = {name: dataclasses.asdict(value) for name, value in recipe.items() if dataclasses.is_dataclass(value)}
@@ -236,14 +204,7 @@ def _defaults(system: str) -> dict[str, Any]:
 
 
 def load(path: str) -> ConfigDict:
-    """Loads a config file.
-
-    Args:
-      path: `configs/vae_digits.py`, or `configs/vae_digits.py:smoke` for a variant.
-
-    Raises:
-      UserError: no such file or variant, or a file that does not give a config.
-    """
+    """Loads `configs/vae_digits.py`, or a variant of it, `configs/vae_digits.py:smoke`."""
     file, _, name = str(path).partition(":")
     if not Path(file).is_file():
         near = [str(p) for p in sorted(Path("configs").glob("*.py"))]
@@ -270,7 +231,7 @@ def _check_names(values: Mapping, known: Mapping, where: str) -> None:
 
 
 def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
-    """Checks the keyword arguments of a recipe against its signature; lists come back as tuples."""
+    """Checks keyword arguments against a recipe's signature; lists become tuples."""
     arguments = arguments_of(find_system(system).recipe, without=network_arguments(system))
     checked = match(values, arguments, "config.recipe")
     for name in checked:
@@ -283,7 +244,7 @@ def _recipe_arguments(system: str, values: Mapping) -> dict[str, Any]:
 
 
 def _groups(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments whose default is a dataclass, as dicts of all fields, overlaid with the keys that a config has."""
+    """Returns the arguments whose default is a dataclass as dicts of all fields, overridden by `values`."""
     groups = {name: dataclasses.asdict(value) for name, value in defaults.items() if dataclasses.is_dataclass(value)}
     for name in groups.keys() & values.keys():
         _check_names(values[name], groups[name], f"config.recipe.{name}")
@@ -315,7 +276,7 @@ def _placeholders(values: Mapping, parameters: Mapping[str, inspect.Parameter]) 
 
 
 def _either(value: Any, annotation: Any) -> Any:
-    """Lets a flag give a field of a group any of the types of its union, `float | tuple[float, float]`."""
+    """Allows a flag to set any type of a field's union, such as `float | tuple[float, float]`."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return config_dict.FieldReference(value, field_type=object) if union else value
 

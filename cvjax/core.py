@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from cvjax.errors import UserError
 
-# What goes in and out of a recipe's functions.
+# Inputs and outputs of a recipe's functions.
 Batch = Mapping[str, Shaped[Array | np.ndarray, "..."]]
 Params = Mapping[str, Any]
 Variables = Mapping[str, Any]  # of a Linen module: {"params": ..., "batch_stats": ...}
@@ -24,18 +24,16 @@ Pictures = dict[str, Float[Array | np.ndarray, "..."]]
 
 @flax.struct.dataclass
 class State:
-    """Everything that a run keeps. A pytree: it is jitted, donated, sharded and saved as one.
-
-    `start` makes the first one, `advance` the next, and `variables` reads a network out of it.
+    """Everything that a run keeps: one pytree, jitted, donated, sharded and saved as a whole.
 
     Attributes:
-      step: number of training steps taken, an int32 scalar.
-      params: parameters of the networks that are trained, `{"generator": ..., "discriminator": ...}`.
-      opt: states of the optimisers, one entry each.
-      stats: batch statistics (Linen's collection `batch_stats`) of the trained networks that have any.
-      average: moving averages of networks: Linen variables, parameters and statistics.
-      frozen: networks that are used and never trained: Linen variables.
-      extra: what is none of these: image pools, moments of codes, archives.
+      step: training steps taken, an int32 scalar.
+      params: parameters of the trained networks, by name.
+      opt: optimiser states.
+      stats: batch statistics (Linen's `batch_stats`) of the trained networks.
+      average: moving averages of networks, as Linen variables.
+      frozen: Linen variables of networks that are used but not trained.
+      extra: anything else, such as image pools and archives.
     """
 
     step: Int[Array, ""]
@@ -57,39 +55,32 @@ def start(
     """Makes the first state of a run.
 
     Args:
-      networks: initial Linen variables of the networks to train, by name.
-      opt: initial states of the optimisers.
-      averaged: names of the networks that have a moving average.
-      frozen: Linen variables of the networks that are used and never trained.
-      extra: whatever else the run keeps.
+      networks: initial Linen variables of the trained networks.
+      opt: initial optimiser states.
+      averaged: names of the networks to keep a moving average of.
+      frozen, extra: as in `State`.
 
     Returns:
-      The state before the first step.
+      The state at step 0.
     """
     return State(
         step=jnp.int32(0),
-        params={name: held["params"] for name, held in networks.items()},
+        params={name: network["params"] for name, network in networks.items()},
         opt=dict(opt),
-        stats={name: held["batch_stats"] for name, held in networks.items() if held.get("batch_stats")},
-        average={name: jax.tree.map(jnp.copy, _whole(networks[name])) for name in averaged},
+        stats={name: network["batch_stats"] for name, network in networks.items() if network.get("batch_stats")},
+        average={name: jax.tree.map(jnp.copy, _network_variables(networks[name])) for name in averaged},
         frozen=dict(frozen or {}),
         extra=dict(extra or {}),
     )
 
 
 def variables(state: State, name: str, averaged: bool = True) -> Variables:
-    """Returns a network's Linen variables, to `apply` it with.
-
-    Args:
-      state: of the run.
-      name: of the network.
-      averaged: take the moving average where the network has one.
-    """
+    """Returns a network's Linen variables: frozen, else (if `averaged`) the moving average, else the latest."""
     if name in state.frozen:
         return state.frozen[name]
     if averaged and name in state.average:
         return state.average[name]
-    return _whole({"params": state.params[name], "batch_stats": state.stats.get(name)})
+    return _network_variables({"params": state.params[name], "batch_stats": state.stats.get(name)})
 
 
 def advance(
@@ -100,15 +91,12 @@ def advance(
     extra: Mapping[str, Any] | None = None,
     keep: float = 0.0,
 ) -> State:
-    """Makes the state after a training step: one step more, averages moved towards the new networks.
+    """Makes the state after a training step and updates the moving averages.
 
     Args:
-      state: before the step.
-      params: new parameters of the networks that the step changed.
-      opt: new states of the optimisers that it used.
-      stats: new batch statistics; those of networks that have none are left out.
-      extra: new values in `extra`.
-      keep: share of the moving averages that the step keeps, as in `moving_average`.
+      state: the state before the step.
+      params, opt, stats, extra: new values of the changed entries; empty batch statistics are ignored.
+      keep: decay of the moving averages, as in `moving_average`.
 
     Returns:
       The next state.
@@ -126,37 +114,37 @@ def advance(
 
 
 def moving_average(average: PyTree, latest: PyTree, step: Int[Array, ""], keep: float) -> PyTree:
-    """Moves an exponential moving average on by one step.
+    """Updates an exponential moving average.
 
     Args:
-      average: the average before.
-      latest: what the step made of the averaged values.
-      step: training steps taken before.
-      keep: share of the average that is kept, or (1 + step) / (10 + step) where that is less, as in TensorFlow, so that
-        the first, fast changes are forgotten soon.
+      average, latest: the average so far and the new values.
+      step: training steps taken before this one.
+      keep: decay rate; early on (1 + step) / (10 + step) if that is smaller, as in TensorFlow, to forget initial
+        values quickly.
 
     Returns:
-      The average.
+      The new average.
     """
     return optax.incremental_update(latest, average, 1 - jnp.minimum(keep, (1 + step) / (10 + step)))
 
 
-def _whole(held: Mapping[str, PyTree | None]) -> Variables:
-    """Leaves out the collections that a network does not have."""
-    return {"params": held["params"]} | ({"batch_stats": held["batch_stats"]} if held.get("batch_stats") else {})
+def _network_variables(network: Mapping[str, PyTree | None]) -> Variables:
+    return {"params": network["params"]} | (
+        {"batch_stats": network["batch_stats"]} if network.get("batch_stats") else {}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network that another run trained, as an argument of a recipe.
+    """A network trained by another run, as an argument of a recipe.
 
-    An argument of `recipe()` annotated with this class is given by `config.borrow`, under the argument's name. Its
-    variables are in `State.frozen` or `State.params`, wherever `init` puts those that it initialises.
+    An argument of `recipe()` annotated with this class comes from `config.borrow`, under the argument's name. Its
+    variables go into `State.frozen` or `State.params`, as `init` decides.
 
     Attributes:
-      module: takes images, first of all; returns (output, activations) or the output alone.
-      shape: height, width, channels of the images that it was trained on.
-      classes: their names, () where it knows none.
+      module: called on images; returns (output, activations) or only the output.
+      shape: height, width, channels of its training images.
+      classes: class names, if any.
     """
 
     module: nn.Module
@@ -168,21 +156,21 @@ class Network:
 class Recipe:
     """How one system is initialised, trained, evaluated and shown.
 
-    `fit` jits `init`, `train_step` and `eval_step`; they are pure. The other functions run on the host between steps
-    and jit what they want to. Every key is already unique to its step; a recipe splits it and never stores it.
+    `fit` jits `init`, `train_step` and `eval_step`, which are pure. The other functions run on the host and jit inside.
+    Every key is unique to its step; split it, never store it. All images are NHWC in [0, 1].
 
     Attributes:
-      networks: {name: nn.Module} of all networks, named as in the state.
-      init: (key, batch) -> State. Uses the batch's shapes and dtypes only.
-      train_step: (state, batch, key) -> (State, {name: scalar}); None: nothing is trained, and `config.steps` is 0.
-      eval_step: (state, batch, key) -> {name: array}, one row an example of the batch.
-      score: (iterator of (batch, outputs)) -> {name: float}. Rows are NumPy, padding already removed.
-      visualise: (state, batch, key) -> {name: images}, NHWC in [0, 1].
-      predict: (state, inputs, key) -> {name: array}, one row an input; `inputs["image"]` is NHWC in [0, 1].
-      sample: (state, key, inputs) -> {name: images}, `inputs["count"]` rows, NHWC in [0, 1]; for systems that generate.
-      predict_inputs: what `predict` reads of its inputs beside `image`, such as `label`, `style` or `mask`.
-      sample_inputs: what `sample` reads of its inputs beside `count`.
-      controls: () -> {row: {name: float}}. What simple or broken competitors score by the same measures.
+      networks: the Linen modules, named as in the state.
+      init: (key, batch) -> State. Uses only the shapes and dtypes of the batch.
+      train_step: (state, batch, key) -> (State, {name: scalar}); None if nothing is trained (`config.steps=0`).
+      eval_step: (state, batch, key) -> {name: array}, one row per example.
+      score: (iterator of (batch, outputs)) -> {name: float}. Rows are NumPy, without padding.
+      visualise: (state, batch, key) -> {name: images}.
+      predict: (state, inputs, key) -> {name: array}, one row per image of `inputs["image"]`.
+      sample: (state, key, inputs) -> {name: images}, `inputs["count"]` rows; only for generative systems.
+      predict_inputs: inputs that `predict` reads beside `image`, such as `label`, `style` or `mask`.
+      sample_inputs: inputs that `sample` reads beside `count`.
+      controls: () -> {row: {name: float}}. Scores of trivial or broken baselines by the same metrics.
     """
 
     networks: Mapping[str, nn.Module]
@@ -199,15 +187,7 @@ class Recipe:
 
     @classmethod
     def of(cls, system: Any, controls: Callable | None = None) -> "Recipe":
-        """Makes the recipe of an object whose attributes and methods are named as the fields.
-
-        Args:
-          system: a frozen dataclass.
-          controls: the last field.
-
-        Returns:
-          The recipe.
-        """
+        """Makes the recipe of an object (a frozen dataclass) whose attributes and methods are named as the fields."""
         names = [field.name for field in dataclasses.fields(cls) if field.name != "controls"]
         return cls(**{name: getattr(system, name) for name in names if hasattr(system, name)}, controls=controls)
 
@@ -218,33 +198,24 @@ def descend(
     params: PyTree,
     opt_state: PyTree,
 ) -> tuple[PyTree, PyTree, Array, Any]:
-    """Takes one step of an optimiser down a loss. A GAN calls it twice in one train step.
+    """Takes one optimiser step. A GAN calls it twice in a train step.
 
     Args:
       tx: the optimiser.
-      loss_fn: params -> (scalar loss, aux); aux is any pytree that the caller wants back.
-      params: the parameters to change.
-      opt_state: the state of `tx` for `params`.
+      loss_fn: params -> (scalar loss, aux).
+      params, opt_state: the parameters to update and the optimiser's state for them.
 
     Returns:
       (new params, new opt_state, loss before the step, aux).
     """
     (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    line_search = dict(value=loss, grad=gradients, value_fn=lambda p: loss_fn(p)[0])  # for optimisers that take one
+    line_search = dict(value=loss, grad=gradients, value_fn=lambda p: loss_fn(p)[0])  # for optimisers that use one
     updates, opt_state = optax.with_extra_args_support(tx).update(gradients, opt_state, params, **line_search)
     return optax.apply_updates(params, updates), opt_state, loss, aux
 
 
 def check_images(batch: Mapping[str, Any], shape: Sequence[int]) -> None:
-    """Refuses a batch whose images are not what a recipe was made for; called by `init`, before anything compiles.
-
-    Args:
-      batch: `batch["image"]` is [batch, height, width, channels].
-      shape: height, width, channels that the recipe's networks were built for.
-
-    Raises:
-      UserError: they differ.
-    """
+    """Raises a UserError if a batch's images do not have the shape that a recipe was built for; called by `init`."""
     if batch["image"].shape[1:] != tuple(shape):
         raise UserError(
             f"the images are {batch['image'].shape[1:]}, but config.recipe.shape={tuple(shape)}: set it, or resize "
@@ -253,24 +224,10 @@ def check_images(batch: Mapping[str, Any], shape: Sequence[int]) -> None:
 
 
 def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    """Names classes from a recipe's argument `classes`: names themselves, or how many, which makes them "0" to "n - 1".
-
-    Args:
-      classes: the argument.
-
-    Returns:
-      One name a class.
-    """
+    """Returns the names of a recipe's `classes`, which are names already or a number n: "0" to "n - 1"."""
     return tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
 
 
 def count_classes(classes: int | Sequence[str] | None) -> int | None:
-    """Counts classes from a recipe's argument `classes`.
-
-    Args:
-      classes: how many, or their names, or None.
-
-    Returns:
-      How many; None where the argument is None.
-    """
+    """Returns the number of a recipe's `classes` (a number, names or None)."""
     return None if classes is None else len(class_names(classes))

@@ -1,4 +1,4 @@
-"""How numbers, tables, parameters and images are shown to a reader."""
+"""Formatting of numbers, tables, parameters and images for display."""
 
 import base64
 import functools
@@ -14,17 +14,17 @@ import numpy as np
 import PIL.Image
 from jaxtyping import ArrayLike, Float, UInt8
 
-_PADDING = 2  # pixels between the images of a grid
-_LEGIBLE = 48  # pixels; images of a grid whose sides are all shorter are enlarged to at least this
-_FOLD = 40  # rows; a longer table of parameters is folded
+_PADDING = 2  # pixels between images
+_LEGIBLE = 48  # minimum side of images in pixels; smaller ones are enlarged
+_FOLD = 40  # maximum rows of an unfolded parameter table
 
 
 def format_number(value: SupportsFloat, digits: int = 3) -> str:
-    """Writes a number with as many digits as are worth reading: 0.0123, 1.21, 12.35, 12,345, 3.1e-05.
+    """Formats a number with a readable number of digits: 0.0123, 1.21, 12.35, 12,345, 3.1e-05.
 
     Args:
       value: the number.
-      digits: significant ones below 10; above it there is one more, and the integer part is always whole.
+      digits: significant digits below 10; one more above. The integer part is always complete.
     """
     value = float(value)
     if not math.isfinite(value):
@@ -38,34 +38,24 @@ def format_number(value: SupportsFloat, digits: int = 3) -> str:
 
 
 def format_scaled(value: SupportsFloat, unit: str) -> str:
-    """Writes a quantity with the prefix of its size: 1.23 TFLOP/s.
-
-    Args:
-      value: the quantity.
-      unit: its unit without a prefix.
-    """
+    """Returns a quantity with an SI prefix, such as 1.23 TFLOP/s."""
     value = float(value)
     power = min(max(int(math.log10(abs(value)) // 3), 0), 5) if value and math.isfinite(value) else 0
     return f"{format_number(value / 1000**power)} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"
 
 
 def format_columns(lines: Sequence[Sequence[str]], align: str) -> str:
-    """Writes lines of cells as a table of plain text.
-
-    Args:
-      lines: the cells, as many in each line.
-      align: one of < and > for each column.
-    """
+    """Returns lines of cells as a plain-text table; `align` has "<" or ">" for each column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(line, align, widths, strict=True)) for line in lines]
     return "\n".join(line.rstrip() for line in table)
 
 
 def list_parameters(params: Mapping) -> list[tuple[str, str, int]]:
-    """Lists the modules of networks; a long list is folded to depth two: each network and its top modules.
+    """Lists the modules of networks; a long list is folded to each network and its top-level modules.
 
     Args:
-      params: one entry per network.
+      params: parameters by network.
 
     Returns:
       (path, shapes, count) for each module, in the order of the tree.
@@ -89,17 +79,14 @@ def list_parameters(params: Mapping) -> list[tuple[str, str, int]]:
 
 
 def grid(images: Float[ArrayLike, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Lays images out row by row in a near-square grid.
+    """Arranges images row by row in a near-square grid.
 
     Args:
-      images: [count, height, width, channels] or [height, width, channels] in [0, 1]; one or three channels. Values
-        outside are clipped, NaN is black. Images smaller than 48 pixels are enlarged by a whole factor.
+      images: [count, height, width, channels] or [height, width, channels] with 1 or 3 channels, in [0, 1]. Values are
+        clipped, NaN becomes black, and images smaller than 48 pixels are enlarged by an integer factor.
 
     Returns:
-      Levels [height, width, channels + 1], the last of them opacity: gaps and cells left over let the page through.
-
-    Raises:
-      ValueError: the shape is another.
+      Bytes [height, width, channels + 1]; the last channel is opacity, 0 in gaps and empty cells.
     """
     images = np.asarray(images, np.float32)
     if images.ndim == 3:
@@ -120,19 +107,19 @@ def grid(images: Float[ArrayLike, "..."]) -> UInt8[np.ndarray, "..."]:
 
 
 def _columns(count: int, ideal: float) -> int:
-    """The number nearest to the ideal that leaves no cell empty, if there is one within a factor of two."""
+    """Returns the number of columns nearest to `ideal` that leaves no cell empty, if one is within a factor of two."""
     even = [n for n in range(1, count + 1) if count % n == 0 and ideal / 2 < n < ideal * 2]
     return min(even, key=lambda n: (round(abs(math.log(n / ideal)), 6), -n), default=min(count, max(1, round(ideal))))
 
 
-@functools.lru_cache(maxsize=256)  # a page is written many times in a run, and old figures do not change
+@functools.lru_cache(maxsize=256)  # a run rewrites its page often, and old figures do not change
 def embed_image(path: Path, modified: int, limit: int) -> tuple[str, int, int]:
-    """Makes a data URI of an image file: the file itself if it is small enough, else a WebP that is.
+    """Makes a data URI of an image file, re-encoded as WebP if the file is too large.
 
     Args:
       path: the image.
-      modified: when it was, in ns; an image that changed is read again.
-      limit: bytes, before base64 adds a third. What is larger still with sides of 160 pixels is taken nevertheless.
+      modified: its modification time in ns, the cache key.
+      limit: maximum bytes before base64 encoding; the smallest WebP (160 pixels) is used even if larger.
 
     Returns:
       (data URI, width of the file's image, height).

@@ -1,8 +1,8 @@
 """The only training loop.
 
-`fit` reads from top to bottom: compile the recipe's steps, take up the run where it stands, then step by step: next
-batch, dispatch, look at steps before. Later steps are dispatched before a step's metrics are fetched, so the device
-never waits for the host; the state is donated; a step compiles once.
+`fit` reads from top to bottom: compile the recipe's steps, initialise or restore the state, then per step: get a batch,
+dispatch the step, record the metrics of earlier steps. Steps are dispatched before the metrics of earlier ones are
+fetched, so the device never waits for the host; the state is donated; the step compiles once.
 """
 
 import collections
@@ -30,18 +30,18 @@ from cvjax.rundir import read_metrics
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
-    """Trains an experiment to its last step, or takes it up where the folder's run stopped.
+    """Trains an experiment, resuming the run in `workdir` if there is one.
 
     Args:
       config: the experiment, as `cvjax.config.experiment` makes it.
-      workdir: the run's folder: config.json, metrics.jsonl, TensorBoard events, figures/, checkpoints/, report.html.
+      workdir: receives config.json, metrics.jsonl, TensorBoard events, figures/, checkpoints/ and report.html.
 
     Returns:
-      The figures of the evaluation at the end.
+      The figures of the final evaluation.
 
     Raises:
-      UserError: a mistake in the config, or a misfortune that the message explains.
-      Stopped: SIGTERM or SIGINT came; there is a checkpoint.
+      UserError: a mistake in the config, or a failure that the message explains.
+      Stopped: SIGTERM or SIGINT arrived; a checkpoint has been saved.
     """
     enable_cache()
     mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -60,7 +60,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         try:
             figures = run.train()
         except BaseException:
-            with contextlib.suppress(UserError):  # what went wrong first is what is told
+            with contextlib.suppress(UserError):  # report the first error
                 run.close()
             raise
         run.close()
@@ -68,36 +68,26 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
 
 def check_steps(config: ConfigDict, recipe: Recipe) -> None:
-    """Refuses to train what cannot be trained, and to leave untrained what can.
-
-    Args:
-      config: the experiment.
-      recipe: of its system.
-
-    Raises:
-      UserError: config.steps does not suit the recipe.
-    """
+    """Raises a UserError if `steps` or `judge` of the config does not suit the recipe."""
     if recipe.train_step is None and config.steps:
         raise UserError(f"config.steps={config.steps}: {config.system} trains nothing; set it to 0.")
     if recipe.train_step is not None and config.steps < 1:
         raise UserError(f"config.steps={config.steps}: must be at least 1.")
     if config.judge and recipe.sample is None:
-        raise UserError(
-            f"config.judge={config.judge!r}: {config.system} draws no samples to be judged; leave it empty."
-        )
+        raise UserError(f"config.judge={config.judge!r}: {config.system} does not sample; leave it empty.")
 
 
-# Steps under way when the host waits for one. It wakes once in as many steps, because on a CPU each waking costs the
-# step that is under way up to 5 % (benchmarks/loop.py).
+# Steps in flight while the host waits. It wakes up once every AHEAD steps, because on a CPU each wake-up costs the
+# running step up to 5 % (benchmarks/loop.py).
 AHEAD = 4
-SIGNAL_EVERY = 10  # steps between two agreements of several processes on whether to stop
+SIGNAL_EVERY = 10  # steps between agreements of several processes on whether to stop
 
 
 class Run:
-    """One run under way: what the loop touches between steps."""
+    """A run in progress."""
 
     def __init__(self, config, workdir, mesh, recipe, networks, examples, signals):
-        """Compiles, then restores or initialises."""
+        """Compiles the recipe, then restores or initialises the state."""
         self.config, self.workdir, self.mesh, self.recipe = config, workdir, mesh, recipe
         self.examples, self.signals = examples, signals
         self.iterator = examples.train()
@@ -119,33 +109,33 @@ class Run:
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         if examples.vocabulary and jax.process_index() == 0:
             vocabulary.write(workdir, examples.vocabulary)
-        self.state = self._first_state()
+        self.state = self._init_or_restore()
         self.step = int(self.state.step)
         self.record.parameters(self.state.params or self.state.frozen)
         self.clock, self.profiling, self.stopping = _Clock(self.step), False, False
 
     def train(self) -> dict[str, float]:
-        """Takes the remaining steps; returns the last evaluation's figures."""
+        """Takes the remaining steps and returns the figures of the final evaluation."""
         config, pending, figures = self.config, collections.deque(), None
         self._profile()
         while self.step < config.steps:
-            batch = sharding.hand_over(self._next_batch(), self.mesh)
+            batch = sharding.make_step_input(self._next_batch(), self.mesh)
             self.state, metrics = self.compiled.train_step(self.state, batch)
             self.step += 1
             pending.append((self.step, metrics))
             if len(pending) == 2 * AHEAD:
                 jax.block_until_ready(pending[AHEAD - 1])
                 for _ in range(AHEAD):
-                    self._look(*pending.popleft())
+                    self._record_metrics(*pending.popleft())
             self._profile()
-            if self._pause_due():
+            if self._actions_due():
                 while pending:
                     step, metrics = pending.popleft()
-                    self._look(step, metrics, always=not pending)
-                figures = self._pause()
-        if self.checkpoints.latest is None:  # there was nothing to train
-            figures = self._pause()
-        if figures is None:  # the run was complete before it was started
+                    self._record_metrics(step, metrics, always=not pending)
+                figures = self._run_actions()
+        if self.checkpoints.latest is None:  # nothing to train
+            figures = self._run_actions()
+        if figures is None:  # the run was already complete
             figures = self._evaluate()
             if not any(row["split"] == "eval" and row["step"] == self.step for row in read_metrics(self.workdir)):
                 self.record.scalars(self.step, "eval", figures)
@@ -153,7 +143,7 @@ class Run:
         return figures
 
     def close(self) -> None:
-        """Writes what is unwritten."""
+        """Flushes checkpoints and records."""
         if self.profiling:
             jax.profiler.stop_trace()
         try:
@@ -161,29 +151,29 @@ class Run:
         finally:
             self.record.close()
 
-    def _first_state(self) -> State:
+    def _init_or_restore(self) -> State:
         if self.checkpoints.latest is None:
             self.record.rewind(0)
             state = self.compiled.init()
-            return borrow.lend(state, self.borrowed)
+            return borrow.insert_networks(state, self.borrowed)
         state, position = self.checkpoints.restore(self.compiled.abstract_state)
         self.iterator.set_state(position)
         self.batch = None
-        # A run that was not stopped here would have evaluated here only if it was due.
+        # A run that had not stopped at this step would have evaluated here only if due.
         undue = () if _due(int(state.step), self.config.eval_every) else ("eval",)
         self.record.rewind(int(state.step), without=undue)
         self.record.say(f"continuing from step {int(state.step)}")
         return state
 
     def _next_batch(self) -> dict[str, np.ndarray]:
-        batch, self.batch = self.batch, None  # the first one gave the shapes
+        batch, self.batch = self.batch, None  # the first batch was drawn for its shapes
         if batch is None:
             with self.clock.waiting():
                 batch = next(self.iterator)
         return batch
 
-    def _look(self, step: int, metrics: Mapping[str, Any], always: bool = False) -> None:
-        """Fetches, checks and records a step's metrics, where they are due."""
+    def _record_metrics(self, step: int, metrics: Mapping[str, Any], always: bool = False) -> None:
+        """Records the metrics of a step if they are due, and aborts if they are not finite."""
         due = _due(step, self.config.log_every)
         if not (due or always):
             return
@@ -194,36 +184,36 @@ class Run:
         if due or broken:
             self.record.scalars(step, "train", values)
         if broken:
-            self._give_up(", ".join(f"{name} is {values[name]}" for name in broken), step)
+            self._abort(", ".join(f"{name} is {values[name]}" for name in broken), step)
 
-    def _give_up(self, reason: str, step: int | None = None) -> None:
+    def _abort(self, reason: str, step: int | None = None) -> None:
         self.checkpoints.wait()
         latest = self.checkpoints.latest
         kept = "There is no checkpoint yet" if latest is None else f"The last finite checkpoint is step {latest}"
         raise UserError(
-            f"step {step or self.step}: {reason}. {kept} in {self.workdir}; a lower learning rate, or clip=1.0 in the "
-            f"optimiser's dict, may be right, with another --workdir."
+            f"step {step or self.step}: {reason}. {kept} in {self.workdir}; try a lower learning rate, or "
+            "clip=1.0 in the optimiser's dict, with another --workdir."
         )
 
-    def _pause_due(self) -> bool:
+    def _actions_due(self) -> bool:
         config = self.config
         every = (config.eval_every, config.judge_every, config.figure_every, config.checkpoint_every)
-        if self.step % SIGNAL_EVERY == 0 or jax.process_count() == 1:  # processes stop at the same step
+        if self.step % SIGNAL_EVERY == 0 or jax.process_count() == 1:  # all processes stop at the same step
             self.stopping = sharding.any_process(bool(self.signals.caught))
         return self.stopping or self.step == self.config.steps or any(_due(self.step, interval) for interval in every)
 
-    def _pause(self) -> dict[str, float] | None:
-        """Evaluates, draws and saves, each where it is due; stops where a signal came."""
+    def _run_actions(self) -> dict[str, float] | None:
+        """Evaluates, saves figures and a checkpoint, each if due; then stops if a signal arrived."""
         config, last = self.config, self.step == self.config.steps
         figures = None
         with self.clock.paused():
             if not _finite(self.state.params):
-                self._give_up("the parameters are not finite")
+                self._abort("the parameters are not finite")
             if last or _due(self.step, config.eval_every) or self._judge_due():
                 figures = self._evaluate()
                 self.record.scalars(self.step, "eval", figures)
             if last or _due(self.step, config.figure_every):
-                self._draw()
+                self._save_figures()
             if last or self.stopping or _due(self.step, config.checkpoint_every):
                 self.checkpoints.save(self.step, self.state, self.iterator.get_state(), figures)
             if self.stopping and not last:
@@ -231,7 +221,7 @@ class Run:
                 by = self.signals.caught or "another process"
                 raise Stopped(
                     f"{by} stopped the run at step {self.step} of {config.steps}; it is saved in {self.workdir}. "
-                    "train.py with the same config and workdir goes on from there."
+                    "The same command resumes it."
                 )
             self.record.report()
         return figures
@@ -240,16 +230,16 @@ class Run:
         return self.judge is not None and _due(self.step, self.config.judge_every)
 
     def _evaluate(self) -> dict[str, float]:
-        """Scores the state and, where it is due, has samples judged."""
+        """Scores the state and, if due, has samples judged."""
         config, last = self.config, self.step == self.config.steps
         figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
         if self.judge is not None and (last or self._judge_due() or not config.judge_every):
             figures |= judging.judge_samples(self.judge, self.recipe, self.state, self.examples, self.mesh, config)
         return figures
 
-    def _draw(self) -> None:
+    def _save_figures(self) -> None:
         batch = next(self.examples.evaluate())
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 1)  # the same noise each time
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 1)  # the same noise every time
         images = self.recipe.visualise(self.state, sharding.place_batch(batch, self.mesh), key)
         if self.judge is not None:
             images = images | judging.draw_samples(key, self.judge, self.recipe, self.state)
@@ -257,7 +247,7 @@ class Run:
             self.record.figure(self.step, name, grid)
 
     def _profile(self) -> None:
-        """Starts the profile before its first step, and ends it after its last one or the run's."""
+        """Starts and stops the profiler at the configured steps."""
         first, last = self.config.profile or (0, 0)
         if self.profiling and (self.step >= last or self.step == self.config.steps):
             jax.block_until_ready(self.state)
@@ -276,12 +266,11 @@ class Run:
 def evaluate(
     recipe: Recipe, compiled: Compiled, state: State, examples: data.Data, mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
-    """Scores a state on the evaluation split, each example counted once.
+    """Scores a state on the evaluation split, counting each example once.
 
     Args:
-      recipe: the system.
-      compiled: its compiled functions.
-      state: the state to judge.
+      recipe, compiled: the system and its compiled functions.
+      state: the state to score.
       examples: the data.
       mesh: the devices.
 
@@ -309,7 +298,7 @@ def _due(step: int, interval: int) -> bool:
 
 
 class _Signals:
-    """Turns SIGTERM and SIGINT into a wish to stop; a second one kills at once."""
+    """Catches the first SIGTERM or SIGINT; a second one kills the process."""
 
     def __enter__(self):
         self.caught = None
@@ -317,7 +306,7 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self.before[number] = signal.signal(number, self._catch)
-            except ValueError:  # not the main thread: whoever runs us there handles signals
+            except ValueError:  # not in the main thread: the caller handles signals
                 break
         return self
 
@@ -331,7 +320,7 @@ class _Signals:
 
 
 class _Clock:
-    """Measures speed between two looks, without evaluation, figures and checkpoints."""
+    """Measures speed between log rows, excluding evaluation, figures and checkpoints."""
 
     def __init__(self, step: int):
         self.step, self.begun, self.waited = step, time.perf_counter(), 0.0

@@ -1,4 +1,4 @@
-"""Samples of a run before the judge that its config names: how many, of which classes, by which networks."""
+"""Samples of a run, drawn and measured by the judge that its config names."""
 
 import jax
 import numpy as np
@@ -11,19 +11,12 @@ from cvjax.metrics import judges
 from cvjax.metrics.extractors import WEIGHTS
 from cvjax.metrics.judges import Images, Judge, Labels
 
-CHUNK = 256  # samples in a call, at most
-DRAWN = 32  # samples in the judge's pictures
+CHUNK = 256  # maximum samples per call
+DRAWN = 32  # samples for the judge's pictures
 
 
 def make_judge(name: str) -> Judge:
-    """Makes the judge of `config.judge`.
-
-    Args:
-      name: as `cvjax.metrics.judges.make` takes it, or "RUN/NETWORK", another run's classifier.
-
-    Raises:
-      UserError: there is no such judge.
-    """
+    """Makes the judge of `config.judge`: a name or file (see `cvjax.metrics.judges.make`) or a run's classifier."""
     if "/" not in name or name.lower().endswith(WEIGHTS):
         return judges.make(name)
     source = borrow.parse("judge", name)
@@ -36,21 +29,17 @@ def make_judge(name: str) -> Judge:
 def judge_samples(
     judge: Judge, recipe: Recipe, state: State, examples: data.Data, mesh: jax.sharding.Mesh, config: ConfigDict
 ) -> dict[str, float]:
-    """Measures samples of a state and, where networks are averaged, of the latest networks too.
+    """Measures samples of a state; if it has moving averages, samples of the latest networks too.
 
     Args:
       judge: the judge.
-      recipe: of the system.
-      state: of the run.
-      examples: the data; its evaluation split has the real images, and the classes that are asked for.
+      recipe, state: the system and its state.
+      examples: the data; the evaluation split has the real images and the labels to condition on.
       mesh: the devices.
-      config: `seed` and `judge_samples`.
+      config: read for `seed` and `judge_samples`.
 
     Returns:
-      The judge's figures; with averaged networks also raw_fid, that of the latest ones, and fid_over_raw.
-
-    Raises:
-      UserError: the judge does not take such images.
+      The judge's figures. With moving averages also `raw_fid`, for the latest networks, and `fid_over_raw`.
     """
     kept = [
         {k: v[batch["valid"]] for k, v in batch.items() if k in ("image", "label")} for batch in examples.evaluate()
@@ -69,22 +58,12 @@ def judge_samples(
 
 
 def draw_samples(key: Key[Array, ""], judge: Judge, recipe: Recipe, state: State) -> dict[str, Images]:
-    """Draws the judge's pictures.
-
-    Args:
-      key: of the samples.
-      judge: the judge.
-      recipe: of the system.
-      state: of the run.
-
-    Returns:
-      {name: images}.
-    """
+    """Returns the judge's pictures of a few samples, by name."""
     return judge.draw(_draw(key, recipe, state, DRAWN, None))
 
 
 def _real_images(examples: data.Data, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
-    """Reads the images of the evaluation split, and their labels where it has any; all of them on every host."""
+    """Reads the images (and labels) of the evaluation split; all of them on every host."""
     rows = []
     for batch in examples.evaluate():
         wanted = {name: batch[name] for name in ("image", "label", "valid") if name in batch}
@@ -95,7 +74,7 @@ def _real_images(examples: data.Data, mesh: jax.sharding.Mesh) -> dict[str, np.n
 
 
 def _draw(key: Key[Array, ""], recipe: Recipe, state: State, count: int, labels: Labels | None) -> Images:
-    """Draws samples in calls of one size: each compiles once."""
+    """Draws samples in chunks of equal size, so that `sample` compiles once."""
     calls = -(-count // CHUNK)
     size = -(-count // calls)
     samples = []

@@ -1,24 +1,22 @@
-"""Optimisers from plain dicts: any of optax's by its name, with schedule, warm-up, clipping, decay and accumulation.
+"""Optimisers from plain dicts: any of optax by name, with schedule, warm-up, clipping, weight decay and accumulation.
 
     dict(name="adam", learning_rate=2e-4, b1=0.5)
     dict(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, warmup=500,
          schedule=dict(name="cosine_decay_schedule", decay_steps=20_000))
 
-Two networks that learn at two speeds are two dicts and two calls of `build`. A key that is not listed here is an
-argument of the optimiser, or of the schedule, under its name in optax; there is no list of names to extend. None is as
-good as absent.
+Any other key is an argument of the optimiser, or of the schedule, under its name in optax. None means absent.
 
     name           a function of `optax` or `optax.contrib` whose first argument is the learning rate
-    learning_rate  the peak: what the schedule starts from, or the constant rate; may be absent where optax has a number
+    learning_rate  peak of the schedule, or the constant rate; optional if optax has a number as default
     schedule       a function of `optax.schedules`; the learning rate is its `peak_value`, `init_value` or `value`
-    warmup         W: update n < W has n/W of the schedule's first rate; the schedule starts at update W
-    clip           largest global norm of a gradient
-    clip_value     largest magnitude of a gradient's entry; comes before `clip`
-    weight_decay   the optimiser's own decay where it has one (adamw, lamb, lion, ...); elsewhere (adam, sgd, rmsprop)
-                   the L2 term of torch.optim: decay times parameter is added to the clipped gradient
-    decay_mask     what decays, by an optimiser's default too: "kernels" (the default: parameters called `kernel` or
-                   `embedding`), "all", or a list of parameters' names
-    multipliers    {"mapping": 0.01}: factor of the updates below a path in the parameters; the longest path wins
+    warmup         W: update n < W uses n/W of the schedule's first rate; the schedule starts at update W
+    clip           maximum global norm of the gradient
+    clip_value     maximum magnitude of each gradient entry; applied before `clip`
+    weight_decay   the optimiser's own decay if it has one (adamw, lamb, lion, ...); otherwise (adam, sgd, rmsprop) the
+                   L2 term of torch.optim: decay times parameter is added to the clipped gradient
+    decay_mask     parameters that decay: "kernels" (the default: those called `kernel` or `embedding`), "all", or a
+                   list of names
+    multipliers    {"mapping": 0.01}: factors of the updates below a path in the parameters; the longest path wins
     accumulate     K: one update from the mean gradient of K steps; warm-up and schedule count updates, not steps
 """
 
@@ -40,24 +38,14 @@ from cvjax.core import descend
 from cvjax.errors import UserError, suggest
 from cvjax.signature import Argument, Count, Natural, NonNegative, Positive, match
 
-KERNELS = ("kernel", "embedding")  # what Linen calls the weights of its layers; biases and norms' scales do not decay
-RATES = ("peak_value", "init_value", "value")  # the arguments of a schedule that can be the learning rate
+KERNELS = ("kernel", "embedding")  # Linen's names for weights; biases and scales of norms do not decay
+RATES = ("peak_value", "init_value", "value")  # arguments of schedules that can be the learning rate
 DECAYS = ("weight_decay", "weight_decay_rate")
 MASKS = ("mask", "weight_decay_mask")
 
 
 def build(config: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Builds an optimiser.
-
-    Args:
-      config: keys as in the module's docstring.
-
-    Returns:
-      The transformation, for `core.descend`.
-
-    Raises:
-      UserError: an unknown name or key, a missing or mistyped value, an optimiser that `descend` cannot step.
-    """
+    """Builds an optimiser for `core.descend` from a dict as in the module's docstring."""
     name, factory, own, arguments = _read(config)
     parameters = inspect.signature(factory).parameters
     arguments[next(iter(parameters))] = _rate(name, factory, own)
@@ -68,12 +56,12 @@ def build(config: Mapping[str, Any]) -> optax.GradientTransformation:
         arguments[own_mask] = mask
     if own_decay and decay:
         if not own_mask and own.get("decay_mask") != "all":
-            raise UserError(f"optimiser {name!r} decays all parameters or none: say decay_mask='all'.")
+            raise UserError(f"optimiser {name!r} decays all parameters or none: set decay_mask='all'.")
         arguments[own_decay] = decay
     chain = [optax.clip(own["clip_value"])] if "clip_value" in own else []
     chain += [optax.clip_by_global_norm(own["clip"])] if "clip" in own else []
     chain += [optax.add_decayed_weights(decay, mask)] if decay and not own_decay else []
-    chain += [_step_tried(name, _call(f"optimiser {name!r}", factory, arguments))]
+    chain += [_check_step(name, _call(f"optimiser {name!r}", factory, arguments))]
     chain += [_scale_by_path(own["multipliers"])] if "multipliers" in own else []
     tx = optax.chain(*chain)
     accumulate = own.get("accumulate", 1)
@@ -81,18 +69,7 @@ def build(config: Mapping[str, Any]) -> optax.GradientTransformation:
 
 
 def learning_rate(config: Mapping[str, Any], step: int | Int[Array, ""]) -> Float[Array, ""]:
-    """Computes the learning rate of a step, for the log.
-
-    Args:
-      config: what `build` takes.
-      step: training steps taken before, `state.step`.
-
-    Returns:
-      The rate of the step's update, before `multipliers`.
-
-    Raises:
-      UserError: as `build`.
-    """
+    """Returns the learning rate of the update after `step` training steps, before `multipliers`."""
     name, factory, own, _ = _read(config)
     rate = _rate(name, factory, own)
     return jnp.asarray(rate(step // own.get("accumulate", 1)) if callable(rate) else rate, jnp.float32)
@@ -100,7 +77,7 @@ def learning_rate(config: Mapping[str, Any], step: int | Int[Array, ""]) -> Floa
 
 @functools.cache
 def optimisers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Finds every optimiser of optax by name."""
+    """Returns all optimisers of optax by name."""
     functions = _functions(optax.contrib) | _functions(optax)
     first = {name: next(iter(inspect.signature(function).parameters), "") for name, function in functions.items()}
     return {n: f for n, f in functions.items() if first[n].endswith("learning_rate") and not n.startswith("scale_by_")}
@@ -108,7 +85,7 @@ def optimisers() -> dict[str, Callable[..., optax.GradientTransformation]]:
 
 @functools.cache
 def schedules() -> dict[str, Callable[..., optax.Schedule]]:
-    """Finds every schedule of optax by name."""
+    """Returns all schedules of optax by name."""
     functions = _functions(optax.schedules)
     return {n: f for n, f in functions.items() if inspect.signature(f).return_annotation == optax.Schedule}
 
@@ -122,7 +99,7 @@ def _number(value: Any) -> bool:
 
 
 class Own(typing.TypedDict, total=False):
-    """The keys of an optimiser's dict that are ours; all others are arguments of optax's function."""
+    """The keys of an optimiser's dict that are not arguments of optax's function."""
 
     learning_rate: NonNegative
     schedule: Mapping[str, Any]
@@ -139,7 +116,7 @@ OWN = {name: Argument(hint, False) for name, hint in typing.get_type_hints(Own, 
 
 
 def _read(config: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any], dict[str, Any]]:
-    """Returns the optimiser's name and function, the values of our own keys, and the arguments for optax."""
+    """Returns the optimiser's name and function, the values of the `Own` keys, and the arguments for optax."""
     known = optimisers()
     name = config.get("name")
     if name not in known:
@@ -153,13 +130,13 @@ def _read(config: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any], dic
 
 
 def _arguments(where: str, values: Mapping, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-    """Checks the arguments of one of optax's functions."""
+    """Checks the arguments of an optax function."""
     arguments = {name: Argument(_annotation(p), p.default is p.empty) for name, p in parameters.items()}
     return match(values, arguments, "", call=where, also=list(OWN))
 
 
 def _annotation(parameter: inspect.Parameter) -> Any:
-    """What a parameter of optax's may be in a config: a scalar where it may be one, which is never an array there."""
+    """Returns the type that a parameter of optax may have in a config: a scalar if it can be one, never an array."""
     hint = parameter.annotation
     if isinstance(parameter.default, tuple):
         return tuple
@@ -175,17 +152,17 @@ def _call(where: str, function: Callable, arguments: Mapping[str, Any]) -> Any:
     try:
         return function(**arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where} refuses its arguments: {error}") from error
+        raise UserError(f"{where} rejects its arguments: {error}") from error
 
 
 def _rate(name: str, factory: Callable, own: Mapping[str, Any]) -> float | optax.Schedule:
-    """Puts learning rate, schedule and warm-up together."""
+    """Combines learning rate, schedule and warm-up."""
     rate = own.get("learning_rate")
     if "schedule" in own:
         rate = _schedule(own["schedule"], rate)
     elif rate is None:
         rate = next(iter(inspect.signature(factory).parameters.values())).default
-        if not _number(rate):  # None would let optax's adadelta climb
+        if not _number(rate):  # with None, optax's adadelta ascends
             raise UserError(f"optimiser {name!r} needs a value for 'learning_rate'.")
     warmup = own.get("warmup", 0)
     if not warmup:
@@ -195,7 +172,7 @@ def _rate(name: str, factory: Callable, own: Mapping[str, Any]) -> float | optax
 
 
 def _schedule(config: Mapping[str, Any], rate: float | None) -> optax.Schedule:
-    """Builds a schedule whose leading value is the learning rate, unless it gives its own."""
+    """Builds a schedule whose leading value is the learning rate, unless it sets its own."""
     known = schedules()
     values = dict(config)
     name = values.pop("name", None)
@@ -204,28 +181,26 @@ def _schedule(config: Mapping[str, Any], rate: float | None) -> optax.Schedule:
     where = f"schedule {name!r}"
     parameters = inspect.signature(known[name]).parameters
     leading = next((n for n in RATES if n in parameters), None)
-    if (
-        "schedules" in values and "schedules" in parameters
-    ):  # join_schedules: each part may start from a rate of its own
+    if "schedules" in values and "schedules" in parameters:  # join_schedules: each part may have its own rate
         values["schedules"] = [_schedule(p, None if set(RATES) & p.keys() else rate) for p in values["schedules"]]
     elif rate is not None and (leading is None or leading in values):
         raise UserError(f"{where} sets its own rates: leave out learning_rate={rate}.")
     elif rate is not None:
         values[leading] = rate
-    if isinstance(values.get("boundaries_and_scales"), Mapping):  # a run's config is JSON, whose keys are strings
+    if isinstance(values.get("boundaries_and_scales"), Mapping):  # keys are strings in JSON
         values["boundaries_and_scales"] = {int(k): v for k, v in values["boundaries_and_scales"].items()}
     return _call(where, known[name], _arguments(where, values, parameters))
 
 
 def _paths(tree: PyTree) -> PyTree:
-    """Names each leaf by its path, `mapping/dense/kernel`."""
+    """Maps each leaf to its path, such as `mapping/dense/kernel`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), tree
     )
 
 
 def _decay_mask(which: str | Iterable[str], required: bool) -> Callable[[PyTree], PyTree]:
-    """Returns the function params -> tree of bool, true where weight decay applies."""
+    """Returns a function from parameters to a tree of bools: True if weight decay applies."""
     names = KERNELS if which == "kernels" else which
 
     def mask(params: PyTree) -> PyTree:
@@ -239,7 +214,7 @@ def _decay_mask(which: str | Iterable[str], required: bool) -> Callable[[PyTree]
 
 
 def _scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
-    """Multiplies the updates below each path by a factor: the learning rates of the parts of a network."""
+    """Multiplies the updates below each path by a factor, to give parts of a network their own learning rate."""
 
     def factor(path: str) -> float:
         inside = [prefix for prefix in multipliers if f"{path}/".startswith(f"{prefix}/")]
@@ -260,12 +235,12 @@ def _scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransforma
     return optax.GradientTransformation(init, update)
 
 
-def _step_tried(name: str, tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Traces one step, so that an optimiser which wants other than what `descend` gives it is refused now."""
+def _check_step(name: str, tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Traces one step, to reject optimisers that need more arguments than `descend` passes."""
 
     def update(gradients: PyTree, state: PyTree, params: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
         updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
-        # dpsgd wants a row an example, and would sum over the wrong axis without a word.
+        # dpsgd needs one row per example and would silently sum over the wrong axis.
         chex.assert_trees_all_equal_shapes(updates, params)
         return updates, state
 
@@ -275,6 +250,6 @@ def _step_tried(name: str, tx: optax.GradientTransformation) -> optax.GradientTr
 
     try:
         jax.eval_shape(step, {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)})
-    except Exception as error:  # whatever optax raises for want of a loss value or an objective
-        raise UserError(f"optimiser {name!r} wants more at a step than descend gives: {error}") from error
+    except Exception as error:  # whatever optax raises if a loss value or an objective is missing
+        raise UserError(f"optimiser {name!r} needs more arguments per step than descend passes: {error}") from error
     return tx

@@ -1,4 +1,4 @@
-"""A recipe's `predict` for images of any size: they are brought to the network's shape, and boxes back from it."""
+"""A recipe's `predict` on images of any size: resized for the network, boxes mapped back."""
 
 import dataclasses
 import itertools
@@ -18,13 +18,13 @@ from cvjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image as the network takes it.
+    """An image, ready for the network.
 
     Attributes:
-      original: the user's, float32 in [0, 1].
-      image: of the network's shape.
-      scale: how many of the network's pixels make one of the original, in x, y, x, y.
-      shift: where the original's upper left corner lies in the network's image, in x, y, x, y.
+      original: the user's image, float32 in [0, 1].
+      image: the same at the network's size.
+      scale: network pixels per original pixel, for x, y, x, y.
+      shift: the original's upper left corner in the network's image, as x, y, x, y.
     """
 
     original: Float32[np.ndarray, "height width channels"]
@@ -34,7 +34,7 @@ class Prepared:
 
 
 class Predictor:
-    """A trained system for images of any size, in batches of one shape."""
+    """Applies a trained system to images of any size, in batches of fixed shape."""
 
     def __init__(
         self,
@@ -45,35 +45,27 @@ class Predictor:
         inputs: Mapping[str, Any] | None = None,
         seed: int = 0,
     ):
-        """Prepares the transforms that the run evaluated with.
+        """Builds the run's evaluation transforms.
 
         Args:
-          description: the run's config.json.
-          recipe: of its system.
-          state: trained.
-          batch: images at a time.
-          inputs: further inputs of `predict`, the same for every image.
-          seed: of what `predict` draws.
+          description: contents of the run's config.json.
+          recipe, state: the system and its trained state.
+          batch: batch size.
+          inputs: other inputs of `predict`, the same for every image.
+          seed: seed of the keys for `predict`.
         """
         described = description["config"]["data"]
         self.transforms = pipeline.build(described["eval_transforms"], annotations=Annotations.of(described))
         self.shape = tuple(description["batch"]["image"][0][1:])
         self.classes = class_names(description["config"]["recipe"].get("classes", ()))
-        # Boxes are of things whose proportions matter; a picture that is to come out whole is not to have margins.
+        # Objects keep their proportions; an output image should have no margins.
         self.resize = transforms.letterbox if described.get("max_boxes") else transforms.resize
         self.batch = batch
         self.state, self.predict = state, recipe.predict
         self.inputs, self.key = dict(inputs or {}), jax.random.key(seed)
 
     def prepare(self, original: Float32[np.ndarray, "height width channels"]) -> Prepared:
-        """Brings an image to the shape that the system was trained on.
-
-        Args:
-          original: in [0, 1].
-
-        Raises:
-          UserError: a transform refuses it.
-        """
+        """Transforms an image in [0, 1] to the network's shape; raises a UserError if a transform rejects it."""
         height, width = original.shape[:2]
         corners = np.float32([[0.4 * width, 0.4 * height, 0.6 * width, 0.6 * height]])  # inside any sensible crop
         scene = Scene(original, corners, {"area": np.ones(1, np.float32)})
@@ -81,7 +73,7 @@ class Predictor:
         if scene.shape[:2] != self.shape[:2]:
             scene = self.resize(scene, size=self.shape[:2])
         if len(scene.boxes) == 0:
-            raise UserError("data.eval_transforms leave nothing of the middle of this image")
+            raise UserError("data.eval_transforms crop away the middle of this image")
         scale = np.tile((scene.boxes[0, 2:] - scene.boxes[0, :2]) / (corners[0, 2:] - corners[0, :2]), 2)
         image = scene.image
         if self.shape[2] == 1 and image.shape[2] == 3:
@@ -91,9 +83,9 @@ class Predictor:
         return Prepared(original, image, scale, scene.boxes[0] - corners[0] * scale)
 
     def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
-        """Yields each image with its outputs; no more than a batch of images is held at a time.
+        """Yields each image with its outputs, holding one batch in memory at a time.
 
-        Detections are without padding, their boxes in pixels of the original and clipped to it.
+        Detections come without padding, their boxes in pixels of the original and clipped to it.
         """
         images, further = iter(images), {}
         for name, value in self.inputs.items():
@@ -108,10 +100,10 @@ class Predictor:
             outputs = jax.device_get(self.predict(self.state, {"image": padded, **further}, key))
             for row, prepared in enumerate(chunk):
                 mine = {name: value[row] for name, value in outputs.items()}
-                yield prepared, _brought_back(mine, prepared) if "detected" in mine else mine
+                yield prepared, _to_original_pixels(mine, prepared) if "detected" in mine else mine
 
 
-def _brought_back(found: Mapping[str, np.ndarray], prepared: Prepared) -> dict[str, np.ndarray]:
+def _to_original_pixels(found: Mapping[str, np.ndarray], prepared: Prepared) -> dict[str, np.ndarray]:
     real = {name: value[found["detected"]] for name, value in found.items() if name != "detected"}
     height, width = prepared.original.shape[:2]
     boxes = (real["boxes"] - prepared.shift) / prepared.scale

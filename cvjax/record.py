@@ -1,4 +1,4 @@
-"""What a run leaves behind, config.json, metrics.jsonl, TensorBoard events, figures, and what it says meanwhile."""
+"""A run's records: config.json, metrics.jsonl, TensorBoard events, figures and console output."""
 
 import datetime
 import io
@@ -18,18 +18,18 @@ from cvjax import report
 from cvjax.display import format_columns, format_number, grid, list_parameters
 from cvjax.rundir import (
     Verdict,
-    explain_writing,
-    judge,
+    check_bars,
+    end_of_last_line,
+    explain_write_errors,
     metrics_line,
     read_config,
     read_metrics,
-    whole_lines,
-    write_whole,
+    write_atomically,
 )
 
-# tensorboardX imports torch where it is installed, for nothing that is used here and as long as all other imports take.
+# tensorboardX imports torch if installed; we do not need it, and it doubles the startup time.
 if _no_torch := "torch" not in sys.modules:
-    sys.modules["torch"] = None  # which makes it not installed
+    sys.modules["torch"] = None  # makes importing it fail
 try:
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -40,40 +40,32 @@ finally:
 
 
 class Record:
-    """The written and spoken record of one run. On processes other than the first it does nothing.
+    """Writes the records of a run; does nothing on processes other than the first.
 
-    A folder that has a record already is continued: `rewind` to the step of the restored checkpoint.
+    To continue an existing folder, `rewind` to the step of the restored checkpoint.
     """
 
     def __init__(self, workdir: str | Path, *, steps: int, expect: Mapping[str, Sequence] = {}, active: bool = True):
-        """Opens the folder, creating it where it is missing.
+        """Opens the folder, creating it if necessary.
 
         Args:
           workdir: the run's folder.
-          steps: number of training steps of the whole run.
-          expect: the bars of the final figures, `{"fid": ("<=", 0.9)}`.
-          active: False on all processes but the first of a run on several hosts.
-
-        Raises:
-          UserError: the folder cannot be written, or `expect` is not understood.
+          steps: total training steps of the run.
+          expect: bars for the final figures, `{"fid": ("<=", 0.9)}`.
+          active: False on all processes but the first.
         """
         self.workdir, self.steps, self.expect, self.active = Path(workdir), steps, dict(expect), active
-        judge(self.expect, {})  # a bad bar is said now and not when the run has ended
+        check_bars(self.expect, {})  # reports a malformed bar now, not at the end of the run
         self._metrics, self._events, self._bar = None, None, None
         self._step, self._rate, self._clock = 0, None, None
         if active:
-            with explain_writing(self.workdir):
+            with explain_write_errors(self.workdir):
                 self.workdir.mkdir(parents=True, exist_ok=True)
             self._open()
             self._step = max((row["step"] for row in read_metrics(self.workdir)), default=0)
 
     def start(self, config: Mapping, facts: Mapping) -> None:
-        """Writes config.json and says what is run and where.
-
-        Args:
-          config: the run's configuration.
-          facts: what else decides the result or helps to repeat it: seed, versions, commit, devices, mesh, batch.
-        """
+        """Writes the config and the facts (see `runs.facts`) to config.json and announces the run."""
         if not self.active:
             return
         started = self._read().get("started", datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
@@ -82,11 +74,7 @@ class Record:
         self.say(f"{config.get('system', 'run')}: {self.steps:,} steps, recorded in {self.workdir}")
 
     def parameters(self, params: Mapping) -> None:
-        """Prints the table of parameters and keeps it in config.json.
-
-        Args:
-          params: one entry per network, as in `State.params`.
-        """
+        """Prints the parameter table of `State.params` and adds it to config.json."""
         if not self.active:
             return
         rows = list_parameters(params)
@@ -96,20 +84,19 @@ class Record:
         self.say(format_columns(lines, align="<<>"))
 
     def rewind(self, step: int, without: Sequence[str] = ()) -> None:
-        """Forgets what was recorded after a step, so that a run that was killed and resumed has each row once.
+        """Removes records after a step, so that a resumed run has each row once.
 
         Args:
-          step: that of the checkpoint from which the run continues. Rows and figures of later steps go, and every
-            verdict with them, for the run has not ended after all.
-          without: splits whose rows at that very step go as well.
+          step: the restored checkpoint's step. Later rows and figures are removed, and all verdicts.
+          without: splits whose rows at exactly this step are removed too.
         """
         if not self.active:
             return
         rows = [row for row in read_metrics(self.workdir) if row["step"] <= step and row["split"] != "verdict"]
         rows = [row for row in rows if row["step"] < step or row["split"] not in without]
         self._metrics.close()
-        write_whole(self.workdir / "metrics.jsonl", "".join(map(metrics_line, rows)))
-        with explain_writing(self.workdir / "figures"):
+        write_atomically(self.workdir / "metrics.jsonl", "".join(map(metrics_line, rows)))
+        with explain_write_errors(self.workdir / "figures"):
             for figure in (self.workdir / "figures").rglob("*.png"):
                 if figure.stem.isdigit() and int(figure.stem) > step:
                     figure.unlink()
@@ -119,13 +106,12 @@ class Record:
         self._log(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, split: str, values: Mapping[str, SupportsFloat]) -> None:
-        """Appends a row to metrics.jsonl and to the TensorBoard events, and moves the progress on.
+        """Appends a row to metrics.jsonl and the TensorBoard events, and updates the progress display.
 
         Args:
-          step: the number of steps taken.
-          split: "train", "eval", "speed". The progress moves at rows of "train"; the speed that it shows is the
-            `steps_per_second` of the last row of "speed".
-          values: name to value; what stands before a slash, as in "loss/generator", names a group.
+          step: training steps taken.
+          split: "train", "eval" or "speed"; progress advances on "train" rows.
+          values: metrics; a prefix with a slash, as in "loss/generator", names a group.
         """
         if not self.active:
             return
@@ -142,12 +128,12 @@ class Record:
             self.say(f"{split} at step {step}/{self.steps}  {_listed(values)}")
 
     def figure(self, step: int, name: str, images: Float[ArrayLike, "..."]) -> Path:
-        """Saves images as one near-square grid, figures/<name>/<step>.png, and in the TensorBoard events.
+        """Saves images as one grid, to figures/<name>/<step>.png and the TensorBoard events.
 
         Args:
-          step: the number of steps taken.
-          name: what is shown, "samples".
-          images: [count, height, width, channels] or [height, width, channels] in [0, 1], one or three channels.
+          step: training steps taken.
+          name: name of the figure, such as "samples".
+          images: as in `display.grid`.
 
         Returns:
           The path of the PNG.
@@ -157,7 +143,7 @@ class Record:
             return path
         picture, encoded = PIL.Image.fromarray(grid(images)), io.BytesIO()
         picture.save(encoded, "png", optimize=True)
-        write_whole(path, encoded.getvalue())
+        write_atomically(path, encoded.getvalue())
         image = Summary.Image(
             height=picture.height,
             width=picture.width,
@@ -168,21 +154,14 @@ class Record:
         return path
 
     def say(self, message: str) -> None:
-        """Prints a line, above the progress bar where there is one."""
+        """Prints a line, above the progress bar if there is one."""
         if self.active:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
 
     def verdict(self, values: Mapping[str, SupportsFloat]) -> Verdict:
-        """Holds the final figures against their bars, and prints each beside its bar.
-
-        Args:
-          values: name to figure. One that is missing or not a number does not meet its bar.
-
-        Returns:
-          (name, value, relation, bar, whether it is met) for each expected figure.
-        """
-        verdict = judge(self.expect, values)
+        """Prints and returns how the final figures compare with their bars; missing or NaN figures fail."""
+        verdict = check_bars(self.expect, values)
         if not self.active:
             return verdict
         self._append({"step": self._step, "split": "verdict", **{name: float(v) for name, v in values.items()}})
@@ -195,7 +174,7 @@ class Record:
         return verdict
 
     def report(self) -> Path:
-        """Writes report.html anew from what lies in the folder, and returns its path."""
+        """Rewrites report.html and returns its path."""
         return report.write(self.workdir, running=True) if self.active else self.workdir / "report.html"
 
     def close(self) -> None:
@@ -204,7 +183,7 @@ class Record:
             return
         if self._bar is not None:
             self._bar.close()
-        with explain_writing(self.workdir):
+        with explain_write_errors(self.workdir):
             self._metrics.close()
             if self._events is not None:
                 self._events.close()
@@ -213,20 +192,20 @@ class Record:
 
     def _open(self) -> None:
         path = self.workdir / "metrics.jsonl"
-        with explain_writing(path):
+        with explain_write_errors(path):
             self._metrics = open(path, "ab")  # noqa: SIM115 (open as long as the record)
-            self._metrics.truncate(whole_lines(path.read_bytes()))
+            self._metrics.truncate(end_of_last_line(path.read_bytes()))
 
     def _append(self, row: Mapping[str, Any]) -> None:
-        with explain_writing(self.workdir / "metrics.jsonl"):
+        with explain_write_errors(self.workdir / "metrics.jsonl"):
             self._metrics.write(metrics_line(row).encode())
             self._metrics.flush()
 
     def _log(self, event: Event) -> None:
-        """Writes an event at once; tensorboardX's thread would lose its queue in a crash and hang on a full disk."""
-        with explain_writing(self.workdir / "events.out.tfevents"):
+        """Writes an event synchronously: tensorboardX's thread loses its queue in a crash and hangs on a full disk."""
+        with explain_write_errors(self.workdir / "events.out.tfevents"):
             if self._events is None:
-                # The step keeps apart files that are begun within the same second, and in order.
+                # The step distinguishes and orders files that are created within the same second.
                 self._events = EventsWriter(str(self.workdir / "events"), f".{event.step:08d}")
             event.wall_time = time.time()
             self._events.write_event(event)
@@ -236,8 +215,8 @@ class Record:
         return read_config(self.workdir) if (self.workdir / "config.json").exists() else {}
 
     def _write(self, entries: Mapping[str, Any]) -> None:
-        content = dumps({"config": {}, **self._read(), **entries}, indent=1, ensure_ascii=False, default=_plain)
-        write_whole(self.workdir / "config.json", content + "\n")
+        content = dumps({"config": {}, **self._read(), **entries}, indent=1, ensure_ascii=False, default=_to_json)
+        write_atomically(self.workdir / "config.json", content + "\n")
 
     def _progress(self, step: int, values: Mapping[str, float]) -> None:
         now = time.monotonic()
@@ -251,14 +230,14 @@ class Record:
         if self._rate is not None:
             line += f"  {format_number(self._rate)} steps/s"
         first, since = self._clock
-        if step > first:  # by the clock and not by the speed, because evaluations take time too
+        if step > first:  # by the clock, because evaluations take time too
             left = (now - since) / (step - first) * (self.steps - step)
             line += f"  eta {tqdm.format_interval(left)}"
         self.say(line)
 
 
-def _plain(value: Any) -> Any:
-    """What is written to JSON for a value that JSON does not know."""
+def _to_json(value: Any) -> Any:
+    """Converts a value that JSON cannot represent."""
     for method in ("to_dict", "tolist"):  # ConfigDict; NumPy and JAX
         if hasattr(value, method):
             return getattr(value, method)()

@@ -1,4 +1,4 @@
-"""The page of a run, report.html: one file without need of a network. `python -m cvjax.report RUN` writes it anew."""
+"""report.html, a run's self-contained page; `python -m cvjax.report RUN` rewrites it."""
 
 import datetime
 import json
@@ -15,28 +15,25 @@ from typing import Any
 import numpy as np
 
 from cvjax.display import embed_image, format_number, format_scaled
-from cvjax.rundir import judge, read_config, read_metrics, write_whole
+from cvjax.rundir import check_bars, read_config, read_metrics, write_atomically
 
-_POINTS = 600  # of a curve; more than a screen shows
-_FRAMES = 12  # of a figure through training
-_IMAGE_BYTES = 1_200_000  # of all figures together, before base64 adds a third
+_POINTS = 600  # maximum points per curve; more than a screen resolves
+_FRAMES = 12  # maximum frames per figure
+_IMAGE_BYTES = 1_200_000  # for all figures together, before base64 adds a third
 _RELATIONS = {"<=": "≤", ">=": "≥", "==": "="}
 _SHOWN_ELSEWHERE = ("config", "parameters", "command", "started", "seed", "devices", "commit")
 _TITLES = {"steps_per_second": "Steps per second", "data_wait": "Share of time waiting for data"}
 
 
 def write(workdir: str | Path, *, running: bool = False) -> Path:
-    """Writes the page of a run from what lies in its folder.
+    """Writes report.html from the files in a run's folder.
 
     Args:
       workdir: the run's folder.
-      running: whether more steps are on their way; otherwise a run short of its last step has stopped.
+      running: the run is still in progress; otherwise a run short of its last step is shown as stopped.
 
     Returns:
       The path of the page.
-
-    Raises:
-      UserError: the folder is no run, or cannot be written.
     """
     workdir = Path(workdir).absolute()
     run, rows = read_config(workdir), read_metrics(workdir)
@@ -64,7 +61,7 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
     }
     template = resources.files("cvjax").joinpath("report.html").read_text(encoding="utf-8")
     path = workdir / "report.html"
-    write_whole(path, re.sub(r"<!--(title|header|main|curves)-->", lambda match: parts[match[1]], template))
+    write_atomically(path, re.sub(r"<!--(title|header|main|curves)-->", lambda match: parts[match[1]], template))
     return path
 
 
@@ -106,7 +103,7 @@ def _verdict(rows: Sequence[Mapping], expect: Mapping) -> str:
     others = _pairs((name, format_number(value, 4)) for name, value in values.items() if name not in expect)
     if not expect:
         return _section("Results", others)
-    verdict = judge(expect, values)
+    verdict = check_bars(expect, values)
     final = bool(rows) and rows[-1]["split"] == "verdict"
     met = sum(good for *_, good in verdict)
     count = "Every bar is met" if met == len(verdict) else f"{met} of {len(verdict)} bars met"
@@ -123,7 +120,7 @@ def _verdict(rows: Sequence[Mapping], expect: Mapping) -> str:
 
 
 def _charts(rows: Iterable[Mapping], expect: Mapping, only: Sequence[str] = ()) -> list[tuple[str, dict]]:
-    """One (title, chart) a group of metrics, the part of their names before the slash; a chart has series and bars."""
+    """Returns (title, chart) for each group of metrics (the name before the slash); charts have series and bars."""
     series: dict[str, dict] = {}
     for row in rows:
         for name, value in row.items():
@@ -133,7 +130,7 @@ def _charts(rows: Iterable[Mapping], expect: Mapping, only: Sequence[str] = ()) 
     charts = []
     for group, curves in series.items():
         if all(len(points) < 2 for points in curves.values()):
-            continue  # a single evaluation is no curve; it stands among the results
+            continue  # a single evaluation is shown with the results instead
         names = list(dict.fromkeys(name for name, _ in curves))
         bars = [
             {"relation": _RELATIONS.get(relation, relation), "value": bar}
@@ -149,7 +146,7 @@ def _charts(rows: Iterable[Mapping], expect: Mapping, only: Sequence[str] = ()) 
 
 
 def _thin(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float | None]]:
-    """Keeps the extremes of each stretch of a long curve, so that no spike is lost; what is not finite is None."""
+    """Reduces a long curve to the extremes of each stretch, so that spikes survive; non-finite values become None."""
     if len(points) > _POINTS:
         kept = {len(points) - 1}
         for stretch in np.array_split(np.arange(len(points)), _POINTS // 3):
@@ -172,7 +169,7 @@ def _panels(charts: Sequence[tuple[str, dict]], first: int, kind: str) -> str:
 
 
 def _gallery(folder: Path) -> str:
-    """Per name the latest figure large, and a strip of earlier ones to go back through training."""
+    """Shows the latest figure of each name, with a strip of earlier ones."""
     names: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*.png")):
         if path.stem.isdigit():
@@ -180,7 +177,7 @@ def _gallery(folder: Path) -> str:
     if not names:
         return ""
     frames = min(_FRAMES, max(2, 4 * _FRAMES // len(names)))
-    share = _IMAGE_BYTES // (len(names) * (frames + 4))  # the latest has four shares
+    share = _IMAGE_BYTES // (len(names) * (frames + 4))  # the latest gets four shares
     figures = []
     for parent, paths in names.items():
         name = escape(parent.relative_to(folder).as_posix())
@@ -205,7 +202,7 @@ def _image(name: str, path: Path, limit: int, large: bool = False) -> str:
 
 
 def _speed(rows: Iterable[Mapping], charts: str) -> str:
-    """Medians over the run, which a pause does not move; then the course of speed."""
+    """Shows medians over the run, which pauses do not affect, then curves."""
     shown = {
         "steps_per_second": ("Steps a second", format_number),
         "examples_per_second": ("Examples a second", format_number),
@@ -276,12 +273,12 @@ def _section(title: str, content: str) -> str:
 
 
 if __name__ == "__main__":
-    from cvjax.command import Parser, explained
+    from cvjax.command import Parser, run_main
 
     def main() -> None:
-        """Writes the page of the run that the command line names."""
-        parser = Parser(prog="python -m cvjax.report", description="Writes report.html of a run anew.")
+        """Writes the page of the run given on the command line."""
+        parser = Parser(prog="python -m cvjax.report", description="Rewrites report.html of a run.")
         parser.add_argument("run", help="the run's folder")
         print(write(parser.parse_args().run))
 
-    explained(main)
+    run_main(main)

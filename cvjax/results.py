@@ -1,7 +1,7 @@
-"""`python -m cvjax.results`: experiments trained to their bars; the program is `cvjax.programs.results`."""
+"""`python -m cvjax.results`, short for `cvjax.programs.results`: trains experiments and records their figures."""
 
 from cvjax import command
 from cvjax.programs.results import main
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

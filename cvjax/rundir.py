@@ -1,4 +1,4 @@
-"""The files of a run's folder, written so that a crash at any moment leaves them readable, and the bars of a run."""
+"""Crash-safe reading and writing of a run's files, and the bars of its figures."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from cvjax.upgrade import upgrade_config
 
 RELATIONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}
 
-# JSON has no words for these. As strings, like in protobuf's JSON, an overflow is kept apart from what is undefined.
+# JSON cannot represent these, so they are strings, as in protobuf's JSON.
 _WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _NOT_FINITE = {word: float(value) for value, word in _WORDS.items()}
 
@@ -22,22 +22,19 @@ Verdict = list[tuple[str, float, str, float, bool]]
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl of a run, also of one that is running or was killed in mid-line.
+    """Reads metrics.jsonl, even while it is being written or after a crash in mid-line.
 
     Args:
       workdir: the run's folder.
 
     Returns:
-      One dict a row, with `step`, `split` and one float a metric, in the order of writing. What is not finite stands
-      in the file as "NaN", "Infinity" or "-Infinity" and is a float here. Without the file, an empty list.
-
-    Raises:
-      UserError: a line before the last is not JSON.
+      One dict per row, with `step`, `split` and the metrics as floats ("NaN", "Infinity" and "-Infinity" in the file);
+      an empty list if there is no file.
     """
     path = Path(workdir) / "metrics.jsonl"
     content = path.read_bytes() if path.exists() else b""
     rows = []
-    for number, line in enumerate(content[: whole_lines(content)].splitlines(), 1):
+    for number, line in enumerate(content[: end_of_last_line(content)].splitlines(), 1):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -47,13 +44,13 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def metrics_line(row: Mapping[str, Any]) -> str:
-    """Writes one row of metrics.jsonl, as `read_metrics` reads it."""
+    """Returns one line of metrics.jsonl, as `read_metrics` reads it."""
     finite = {n: _WORDS[str(v)] if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
-def whole_lines(content: bytes) -> int:
-    """Finds the end of the last whole line; what follows it was being written when the process died."""
+def end_of_last_line(content: bytes) -> int:
+    """Returns the end of the last complete line; a crash may have cut off what follows."""
     return content.rfind(b"\n") + 1
 
 
@@ -64,38 +61,32 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
       workdir: the run's folder.
 
     Returns:
-      `config`, the run's configuration under its present names, and beside it the run's seed, versions and devices.
-
-    Raises:
-      UserError: the folder is not a run's, or the file is not JSON.
+      `config`, under the present names of systems and keys, and the facts of the run.
     """
     path = Path(workdir) / "config.json"
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        there = "it has no readable config.json, as train.py writes one into its --workdir"
-        absent = f"there is none of that name. {suggest_beside(Path(workdir))}".rstrip()
+        there = "config.json, which train.py writes, is missing or unreadable"
+        absent = f"it does not exist. {suggest_beside(Path(workdir))}".rstrip()
         raise UserError(
             f"{workdir} is not the folder of a run: {there if os.path.isdir(workdir) else absent}"
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not (isinstance(written, dict) and isinstance(written.get("config"), dict)):
-        raise UserError(f"{workdir} is not the folder of a run: its config.json is none that a run wrote.")
+        raise UserError(f"{workdir} is not the folder of a run: its config.json was not written by a run.")
     return {**written, "config": upgrade_config(written["config"])}
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file so that at any moment it is there whole, either the old or the new one.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file atomically, creating its folder if necessary.
 
     Args:
-      path: the file; its folder is created where it is missing.
-      content: text, written as UTF-8, or bytes.
-
-    Raises:
-      UserError: it cannot be written.
+      path: the file.
+      content: bytes, or text to encode as UTF-8.
     """
-    with explain_writing(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(path.name + ".part")
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -103,8 +94,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def explain_writing(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while writing, a full disk or a forbidden folder, into a UserError that names the path."""
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError such as a full disk into a UserError that names the path."""
     try:
         yield
     except OSError as error:
@@ -112,18 +103,15 @@ def explain_writing(path: Path) -> Iterator[None]:
         raise UserError(f"Cannot write {path}: {reason}. Make room there or choose another folder.") from error
 
 
-def judge(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloat]) -> Verdict:
+def check_bars(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloat]) -> Verdict:
     """Compares figures with their bars.
 
     Args:
       expect: `{"fid": ("<=", 0.9)}`; the relations are <=, >=, <, > and ==.
-      values: name to figure.
+      values: the figures by name.
 
     Returns:
-      (name, value, relation, bar, met) for each expected figure; the value of a missing one is NaN, which meets no bar.
-
-    Raises:
-      UserError: a bar is not a relation and a number.
+      (name, value, relation, bar, met) for each bar. A missing figure is NaN, which meets no bar.
     """
     verdict = []
     for name, condition in expect.items():
@@ -134,5 +122,5 @@ def judge(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloat]) -
             case [str(relation), int() | float()]:
                 raise UserError(f"expect.{name} has the relation {relation!r}. {suggest(relation, RELATIONS)}")
             case _:
-                raise UserError(f"expect.{name} is {condition!r}; it has to be a relation and a number: ('<=', 0.9).")
+                raise UserError(f"expect.{name} is {condition!r}; expected a relation and a number, like ('<=', 0.9).")
     return verdict

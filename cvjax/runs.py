@@ -1,4 +1,4 @@
-"""A run's folder: opened to train in, described, and loaded when it is trained."""
+"""A run's folder: created, described in config.json, and loaded after training."""
 
 import os
 import platform
@@ -22,14 +22,11 @@ from cvjax.rundir import read_config
 
 
 def make_folder(folder: Path, setting: str) -> None:
-    """Makes a folder where there is none, and tries whether it can be written to.
+    """Creates a folder and checks that it is writable.
 
     Args:
-      folder: its path.
-      setting: the flag to name in the message.
-
-    Raises:
-      UserError: it cannot.
+      folder: the folder.
+      setting: the flag to name in the error message.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,35 +35,24 @@ def make_folder(folder: Path, setting: str) -> None:
     except OSError as error:
         there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
         reason = f"{there} is a file" if os.path.isfile(there) else error.strerror
-        raise UserError(f"{setting}={folder} cannot be written to: {reason}. Give a folder that can.") from None
+        raise UserError(f"{setting}={folder} cannot be written to: {reason}. Choose another folder.") from None
 
 
 def open_workdir(config: ConfigDict, workdir: Path) -> Path:
-    """Makes the run's folder, or checks that the run in it is of the same config.
-
-    Args:
-      config: the experiment.
-      workdir: the folder.
-
-    Returns:
-      The folder.
-
-    Raises:
-      UserError: not writable, or a run with another config; the message lists what differs.
-    """
+    """Creates a run's folder; if it holds a run with a different config, raises a UserError with the differences."""
     make_folder(workdir, "--workdir")
     if (workdir / "config.json").exists():
         differing = experiments.difference(read_config(workdir)["config"], experiments.as_dict(config))
         if differing and checkpoint.exists(workdir / "checkpoints"):
             raise UserError(
-                f"{workdir} holds a run with another config:\n  " + "\n  ".join(differing) + "\n"
+                f"{workdir} holds a run with a different config:\n  " + "\n  ".join(differing) + "\n"
                 f"Give another --workdir, or the same config; only {', '.join(experiments.FREE_ON_RESUME)} may change."
             )
     return workdir
 
 
 def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Describes a run beside its config: all that is needed to repeat it, for config.json.
+    """Collects what is needed to repeat a run, for config.json.
 
     Args:
       config: the experiment.
@@ -74,7 +60,7 @@ def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.nd
       batch: this process's rows of a batch.
 
     Returns:
-      Seed, commit, versions, devices, processes, mesh, and the shape and type of the global batch's arrays.
+      Seed, commit, versions, devices, processes, mesh, and the shapes and dtypes of the global batch.
     """
     packages = ("cvjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     commit = subprocess.run(
@@ -92,18 +78,7 @@ def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.nd
 
 
 def networks(config: ConfigDict, workdir: Path) -> dict[str, dict[str, Any]]:
-    """Describes the networks that a run's system takes as arguments, for config.json.
-
-    Args:
-      config: the experiment.
-      workdir: the run's folder; what its config.json says comes first, since the source may have gone.
-
-    Returns:
-      {argument: description}, as `borrow.make_networks` takes it.
-
-    Raises:
-      UserError: the source has no such network.
-    """
+    """Returns {argument: description} of the networks that a system takes from other runs, for config.json."""
     if checkpoint.exists(workdir / "checkpoints") and (workdir / "config.json").exists():
         return read_config(workdir).get("networks", {})
     return borrow.describe_networks(experiments.as_dict(config))
@@ -117,24 +92,21 @@ def _version(package: str) -> str:
 
 
 def load(run: str | Path, step: int | None = None) -> tuple[dict[str, Any], Recipe, State]:
-    """Loads a trained run from its folder alone.
+    """Loads a trained run from its folder.
 
     Args:
       run: the folder.
-      step: which checkpoint, the latest by default.
+      step: the checkpoint's step; by default the latest.
 
     Returns:
-      (what its config.json says, its recipe, its state on the first device).
-
-    Raises:
-      UserError: the folder is no run, or has none or no such checkpoint.
+      (contents of config.json, recipe, state on the first device).
     """
     run = Path(run)
     description = read_config(run)
     if not {"system", "recipe"} <= description["config"].keys() or "batch" not in description:
-        raise UserError(f"{run} is not the folder of a run: its config.json is none that a run wrote.")
+        raise UserError(f"{run} is not the folder of a run: its config.json was not written by a run.")
     if not checkpoint.exists(run / "checkpoints"):
-        raise UserError(f"{run} has no checkpoint yet; train.py with its config and --workdir={run} goes on with it.")
+        raise UserError(f"{run} has no checkpoint yet; train.py with its config and --workdir={run} continues it.")
     recipe = experiments.build(description["config"], borrow.make_networks(description.get("networks", {})))
     mesh = sharding.make_mesh({"data": 1}, jax.local_devices()[:1])
     wanted = describe_state(recipe, mesh, description["batch"])

@@ -1,8 +1,8 @@
-"""Where things live: the mesh of devices, and how state and batches are laid over it.
+"""The mesh of devices, and how state and batches are distributed over it.
 
-A batch is split over both axes. Parameters are replicated over `data`; over `fsdp` each large array is split along
-its longest divisible axis. Everything runs under `jax.jit` on global arrays, so a mean over the batch (batch
-normalisation included) is the mean over all devices, and one device computes the same numbers as eight.
+Batches are split over both axes. Parameters are replicated over `data`; over `fsdp` each large array is split along its
+longest divisible axis. Everything runs under `jax.jit` on global arrays, so a mean over the batch (batch normalisation
+included) is over all devices, and one device computes the same numbers as eight.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,16 @@ from jaxtyping import PyTree
 from cvjax.errors import UserError
 
 AXES = ("data", "fsdp")
-LARGE = 2**14  # elements from which an array is worth splitting over fsdp
+LARGE = 2**14  # minimum elements of an array that is split over fsdp
 
 
 def join_hosts(coordinator: str, count: int | None = None, index: int | None = None) -> None:
-    """Joins the processes of a run on several hosts; to be called before anything touches a device.
+    """Joins the processes of a multi-host run; call it before anything touches a device.
 
     Args:
-      coordinator: address HOST:PORT of process 0, or "auto" where the cluster tells (TPU pods, Slurm).
+      coordinator: HOST:PORT of process 0, or "auto" on clusters that JAX can query (TPU pods, Slurm).
       count: number of processes.
-      index: which one this is, from 0.
-
-    Raises:
-      UserError: the processes do not find one another.
+      index: index of this process.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # for processes without accelerators
     known = dict(coordinator_address=coordinator, num_processes=count, process_id=index)
@@ -36,20 +33,16 @@ def join_hosts(coordinator: str, count: int | None = None, index: int | None = N
         known = {}
     elif count is None or index is None or not 0 <= index < count:
         raise UserError(
-            f"--coordinator={coordinator}: wants --process_count=N, 0 <= --process_index < N; given: {count}, {index}."
+            f"--coordinator={coordinator}: needs --process_count=N, 0 <= --process_index < N; got {count}, {index}."
         )
     try:
         jax.distributed.initialize(**known)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"--coordinator={coordinator}: the processes do not find one another: {error}") from error
+        raise UserError(f"--coordinator={coordinator}: the processes cannot connect: {error}") from error
 
 
 def any_process(flag: bool) -> bool:
-    """Tells whether a flag is up on any process. All processes have to call it at the same point.
-
-    Args:
-      flag: this process's.
-    """
+    """Returns whether `flag` is set on any process. All processes must call it at the same point."""
     if jax.process_count() == 1:
         return flag
     from jax.experimental import multihost_utils
@@ -58,39 +51,25 @@ def any_process(flag: bool) -> bool:
 
 
 def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
-    """Arranges devices in a mesh.
+    """Makes a mesh with the axes "data" and "fsdp".
 
     Args:
-      shape: devices along `data` and `fsdp`; one of them may be -1, all that are left.
-      devices: the devices, all by default.
-
-    Returns:
-      A mesh with the axes "data" and "fsdp".
-
-    Raises:
-      UserError: the devices cannot be arranged so.
+      shape: devices along each axis; one may be -1, for all remaining devices.
+      devices: by default all.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [shape.get(axis, 1) for axis in AXES]
     if set(shape) - set(AXES) or any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-        raise UserError(f"config.mesh={dict(shape)}: expected positive sizes for {AXES}, one of them -1 at most.")
+        raise UserError(f"config.mesh={dict(shape)}: expected positive sizes for {AXES}, at most one of them -1.")
     rest = int(np.prod([size for size in sizes if size != -1]))
     sizes = [len(devices) // rest if size == -1 else size for size in sizes]
     if int(np.prod(sizes)) != len(devices):
-        raise UserError(f"config.mesh={dict(shape)} does not divide the {len(devices)} devices there are.")
+        raise UserError(f"config.mesh={dict(shape)} does not match the {len(devices)} devices.")
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
 
 
 def state_sharding(mesh: Mesh, state: PyTree) -> PyTree:
-    """Chooses the sharding of each array of a state.
-
-    Args:
-      mesh: the mesh.
-      state: arrays or their shapes (`jax.eval_shape`).
-
-    Returns:
-      A tree of `NamedSharding`: large arrays split over `fsdp` along their longest divisible axis, others replicated.
-    """
+    """Returns the shardings of a state: large arrays split over `fsdp` along their longest divisible axis."""
 
     def of(leaf: Any) -> NamedSharding:
         size = mesh.shape["fsdp"]
@@ -109,42 +88,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts a batch on the devices.
-
-    Args:
-      batch: this process's rows of the global batch.
-      mesh: the mesh.
-
-    Returns:
-      Global arrays, split along their first axis over all devices.
-    """
+    """Returns a batch as global arrays, split over all devices, from this process's rows."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
-def hand_over(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Mapping[str, np.ndarray | jax.Array]:
-    """Makes a batch an argument of a function that was compiled for `batch_sharding`.
+def make_step_input(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Mapping[str, np.ndarray | jax.Array]:
+    """Returns a batch in the form that a function compiled for `batch_sharding` takes.
 
-    Args:
-      batch: this process's rows of the global batch.
-      mesh: the mesh.
-
-    Returns:
-      The batch as it is where the compiled function places it itself, which takes a tenth of the time of
-      `place_batch`; placed where it has other processes' rows too.
+    In a single process, the compiled function places NumPy arrays itself, ten times as fast as `place_batch`.
     """
     return batch if jax.process_count() == 1 else place_batch(batch, mesh)
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Fetches arrays as NumPy, whole on every process. All processes have to call it.
-
-    Args:
-      tree: global arrays.
-
-    Returns:
-      The same tree of NumPy arrays.
-    """
+    """Returns a tree of global arrays as NumPy, complete on every process. All processes must call it."""
 
     def fetch(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):

@@ -1,7 +1,6 @@
-"""Values checked against the annotations of a function or dataclass, so that a wrong one is named before any call.
+"""Validation of values against the annotations of a function or dataclass.
 
-The one checker of configs: the top level, `data`, the arguments of recipes, transforms and optimisers all go through
-`match`.
+All config values go through `match`: the top level, `data`, and the arguments of recipes, transforms and optimisers.
 """
 
 import contextlib
@@ -18,24 +17,24 @@ from cvjax.errors import UserError, suggest
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that an annotated argument may be, from `low` to `high`, both included unless `open`."""
+    """Limits of an annotated number, both included unless `open`."""
 
     low: int | float = -math.inf
     high: int | float = math.inf
     open: bool = False
 
     def __contains__(self, value: int | float) -> bool:
-        """Tells whether a number is in the range."""
+        """Returns whether a number is within the limits."""
         return self.low < value < self.high if self.open else self.low <= value <= self.high
 
     def __str__(self) -> str:
-        """Says it: "at least 1", "from 0 to 1"."""
+        """Returns, for example, "at least 1" or "from 0 to 1"."""
         if self.open:
             return f"above {self.low:g}"
         return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
 
 
-Count = Annotated[int, Range(1)]  # a width, a size, how many of something
+Count = Annotated[int, Range(1)]  # a width, a size, a number of things
 Share = Annotated[float, Range(0, 1)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open=True)]
@@ -45,18 +44,18 @@ PLAIN = (typing.Literal, tuple, list, Sequence, dict, Mapping, float, int, bool,
 
 
 def cast(value: Any, annotation: Any) -> Any:
-    """Returns a value as of an annotated type: a list, as JSON has it, becomes a tuple, and 1 a float where one is due.
+    """Converts a value to an annotated type: lists (as in JSON) become tuples, ints become floats; bools stay bools.
 
     Args:
-      value: what was given. A bool passes for nothing but itself.
-      annotation: a plain type, a union, a literal, `tuple[int, int]`, `tuple[int, ...]`, `Sequence[float]`, a mapping,
-        any of these annotated with a `Range`; anything beyond is not judged.
+      value: the value.
+      annotation: a plain type, union, literal, tuple, sequence or mapping, possibly annotated with a `Range`. Values of
+        any other type pass unchecked.
 
     Returns:
-      The value.
+      The converted value.
 
     Raises:
-      TypeError: it is of another type, or out of range.
+      TypeError: the value has the wrong type or is out of range.
     """
     kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if kind is Annotated:
@@ -90,22 +89,15 @@ def cast(value: Any, annotation: Any) -> Any:
     raise TypeError
 
 
-def written(annotation: Any) -> str:
-    """Writes a type for people: `int`, `one of a, b`, `int | None`, `float from 0 to 1`.
-
-    Args:
-      annotation: as in `cast`.
-
-    Returns:
-      The text.
-    """
+def describe_type(annotation: Any) -> str:
+    """Returns a type as users read it: `int`, `one of a, b`, `int | None`, `float from 0 to 1`."""
     kind, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if kind is Annotated:
-        return " ".join([written(inner[0]), *(str(limits) for limits in inner[1:] if isinstance(limits, Range))])
+        return " ".join([describe_type(inner[0]), *(str(limits) for limits in inner[1:] if isinstance(limits, Range))])
     if kind is tuple and any(typing.get_origin(part) is Annotated for part in inner):
-        return f"({', '.join('...' if part is Ellipsis else written(part) for part in inner)})"
+        return f"({', '.join('...' if part is Ellipsis else describe_type(part) for part in inner)})"
     if kind in (typing.Union, types.UnionType):
-        return " | ".join(map(written, inner))
+        return " | ".join(map(describe_type, inner))
     if kind is typing.Literal:
         return f"one of {', '.join(map(str, inner))}"
     if isinstance(annotation, type) and not inner:
@@ -115,27 +107,14 @@ def written(annotation: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """An argument of a function or a field of a dataclass.
-
-    Attributes:
-      annotation: its type, as in `cast`.
-      required: it has no default.
-    """
+    """The type of an argument of a function, or of a field of a dataclass, and whether it lacks a default."""
 
     annotation: Any
     required: bool
 
 
 def arguments_of(called: Callable, without: Sequence[str] = ()) -> dict[str, Argument]:
-    """Lists the arguments of a function, or of a dataclass.
-
-    Args:
-      called: the function or the dataclass.
-      without: names to leave out.
-
-    Returns:
-      {name: argument}, in order.
-    """
+    """Returns the arguments of a function or dataclass by name, except those in `without`."""
     hints = typing.get_type_hints(called, include_extras=True)
     return {
         name: Argument(hints.get(name, Any), parameter.default is inspect.Parameter.empty)
@@ -147,20 +126,17 @@ def arguments_of(called: Callable, without: Sequence[str] = ()) -> dict[str, Arg
 def match(
     values: Mapping[str, Any], arguments: Mapping[str, Argument], where: str, call: str = "", also: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Checks values against the arguments that take them.
+    """Checks values against the arguments that they are for.
 
     Args:
-      values: what was given.
-      arguments: that take it. Where one is annotated with a dataclass, the value is a group of keys, its fields.
-      where: the setting that holds the values: "config.recipe".
-      call: of what they are arguments, for messages in the form of a call: "resize".
-      also: further names to suggest in place of an unknown one.
+      values: the values by name.
+      arguments: the arguments. One annotated with a dataclass takes a mapping of the fields.
+      where: the setting that holds the values, such as "config.recipe", for error messages.
+      call: the called function, such as "resize", for error messages that read like a call.
+      also: other names to suggest for an unknown one.
 
     Returns:
-      The values, lists as tuples where tuples are due, groups of keys as the dataclasses.
-
-    Raises:
-      UserError: an unknown, missing or mistyped one.
+      The values as `cast` returns them, mappings of fields as dataclasses.
     """
     place = f"{where}: {call}" if call and where else where or call
     for name in values:
@@ -183,5 +159,5 @@ def match(
         try:
             checked[name] = cast(value, annotation)
         except TypeError:
-            raise UserError(f"{named}={value!r}: expected {written(annotation)}.") from None
+            raise UserError(f"{named}={value!r}: expected {describe_type(annotation)}.") from None
     return checked

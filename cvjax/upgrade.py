@@ -1,7 +1,4 @@
-"""Runs of earlier versions, brought to the present names: their configs and the layout of their states.
-
-There is one table for each kind of change, so that whoever renames something adds a line here.
-"""
+"""Conversion of configs and states from earlier versions. A rename adds a line to one of these tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +14,7 @@ SYSTEMS = {
 SELECTION = ("score_threshold", "iou_threshold", "max_detections", "flip_test", "across_classes")
 ARCHITECTURE = ("layers", "width", "first_kernel", "kernel", "head", "dropout")
 REGION = ("object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou", "rescore")
-# config.recipe: {system: {dotted key: the present one}}, None for a key that is gone.
+# config.recipe: {system: {old dotted key: new one}}; None for a removed key.
 RECIPE_KEYS: dict[str, dict[str, str | None]] = {
     **{system: {"measure": None, "samples_per_example": None} for system in SYSTEMS.values()},
     **{
@@ -32,15 +29,8 @@ for _name in ("yolov2", "yolo9000"):
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames what has been renamed since a config was written.
-
-    Args:
-      config: as plain dicts.
-
-    Returns:
-      The config as the present version would have written it, but for keys that are new.
-    """
-    if "system" not in config:  # it is no config, which whoever reads it says
+    """Returns a config (plain dicts) of an earlier version under the present names; new keys stay absent."""
+    if "system" not in config:  # not a config, as its reader will say
         return dict(config)
     upgraded = dict(config)
     upgraded["system"] = SYSTEMS.get(config["system"], config["system"])
@@ -55,41 +45,34 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     upgraded["recipe"] = recipe
     if "init_from" in upgraded:
         source = upgraded.pop("init_from")
-        if source:  # it took the latest parameters, never the average
+        if source:  # it used the latest parameters, never the average
             upgraded["borrow"] = {source.rpartition("/")[2]: f"{source}@latest"}
     return upgraded
 
 
 def upgrade_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Moves averages and batch statistics out of `extra`, where states had them before version 0.3.
-
-    Args:
-      state: the fields of a `core.State` as they were saved.
-
-    Returns:
-      The fields as they are now; the same if they are already.
-    """
+    """Returns the fields of a saved `State`; before version 0.3, averages and statistics were in `extra`."""
     if "stats" in state:
         return dict(state)
     params, extra = state["params"], dict(state["extra"])
     stats, average = extra.pop("batch_stats", {}), extra.pop("ema", {})
-    if stats and not stats.keys() <= params.keys():  # RetinaNet's were those of its only network that has any
+    if stats and not stats.keys() <= params.keys():  # RetinaNet saved those of its only network with statistics
         stats = {"resnet": stats}
-    if "params" in average:  # and its average was one of both networks
-        held = {"resnet": average["batch_stats"]}
+    if "params" in average:  # and a joint average of both networks
+        statistics = {"resnet": average["batch_stats"]}
         average = {
-            name: {"params": params, "batch_stats": held.get(name)} for name, params in average["params"].items()
+            name: {"params": params, "batch_stats": statistics.get(name)} for name, params in average["params"].items()
         }
-    average = {name: _variables(held) for name, held in average.items()}
-    stats = {name: held for name, held in stats.items() if held}
+    average = {name: _variables(values) for name, values in average.items()}
+    stats = {name: values for name, values in stats.items() if values}
     return {**state, "stats": stats, "average": average, "frozen": {}, "extra": extra}
 
 
-def _variables(held: Mapping[str, Any]) -> dict[str, Any]:
-    """The Linen variables of a network of which the parameters alone, or statistics too, were averaged."""
-    if "params" not in held:
-        return {"params": held}
-    return {name: value for name, value in held.items() if value}
+def _variables(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the Linen variables of a network whose average was of the parameters alone, or of statistics too."""
+    if "params" not in values:
+        return {"params": values}
+    return {name: value for name, value in values.items() if value}
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:

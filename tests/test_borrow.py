@@ -49,7 +49,7 @@ def lent(borrowing, frozen=None, width=3, averaged=("resnet",)):
     wanted = checkpoint.abstract(state, sharding.state_sharding(MESH, state))
     recipe = Recipe({"resnet": nn.Dense(1)}, *[print] * 5)
     borrowed = borrow.read({"system": "detection.x", "borrow": borrowing}, recipe, wanted)
-    return borrow.lend(state, borrowed)
+    return borrow.insert_networks(state, borrowed)
 
 
 def values(variables):
@@ -109,7 +109,7 @@ def test_mistakes_in_a_source_are_named(source, name, ending, words):
 
 
 def test_arrays_that_differ_are_listed(source):
-    with pytest.raises(UserError, match=r"another network(.|\n)*kernel.*\(2, 3\) there, \(2, 4\) here"):
+    with pytest.raises(UserError, match=r"does not match(.|\n)*kernel.*\(2, 3\) there, \(2, 4\) here"):
         lent({"resnet": f"{source}/backbone"}, width=4)
 
 

@@ -48,7 +48,7 @@ def test_a_byte_that_changed_in_any_file_is_noticed(tmp_path):
         broken = bytearray(content)
         broken[len(broken) // 2] ^= 1
         file.write_bytes(broken)
-        with pytest.raises(UserError, match=r"checkpoint 2 in .* is broken.* That of step 1 is sound"):
+        with pytest.raises(UserError, match=r"checkpoint 2 in .* is broken.* Step 1 is intact"):
             read_state(tmp_path, WANTED)
         file.write_bytes(content)
     read_state(tmp_path, WANTED)
@@ -69,7 +69,7 @@ def test_a_broken_checkpoint_is_moved_aside_and_its_step_can_be_saved_again(tmp_
         return
     step, (line,) = position(tmp_path)
     assert step == 1
-    assert line.startswith("checkpoint 2 is broken (") and line.endswith("going on from step 1")
+    assert line.startswith("checkpoint 2 is broken (") and line.endswith("continuing from step 1")
     assert (tmp_path / "2.broken").is_dir() and not (tmp_path / "2").exists()
     save(tmp_path, 2)
     assert position(tmp_path) == (2, [])
@@ -90,7 +90,7 @@ def test_another_state_is_not_taken_for_a_broken_one(tmp_path):
     save(tmp_path, 1, 2)
     (tmp_path / "2" / CHECKSUMS).unlink()
     other = State(step=WANTED.step, params={"another": WANTED.params["net"]}, opt={}, extra={})
-    with pytest.raises(UserError, match="holds another state"):
+    with pytest.raises(UserError, match="has a different state"):
         Checkpoints(tmp_path).restore(other)
     assert Checkpoints(tmp_path).steps == [1, 2]
 
@@ -99,7 +99,7 @@ def test_without_a_sound_checkpoint_nothing_is_moved(tmp_path):
     save(tmp_path, 1, 2)
     for step in (1, 2):
         os.truncate(tmp_path / f"{step}" / "state" / "_METADATA", 3)
-    with pytest.raises(UserError, match=r"no checkpoint in .* is sound: that of step 2 is broken"):
+    with pytest.raises(UserError, match=r"all checkpoints in .* are broken; step 2: "):
         Checkpoints(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
@@ -130,6 +130,6 @@ def test_what_goes_wrong_beside_the_training_is_said_at_the_next_call(tmp_path, 
         "close": checkpoints.close,
         "save": lambda: checkpoints.save(3, STATE, {"next": 0}),
     }[moment]
-    with pytest.raises(UserError, match=f"step 2 cannot be written to {tmp_path}: .*{reason}.*step 1 is whole"):
+    with pytest.raises(UserError, match=f"step 2 cannot be written to {tmp_path}: .*{reason}.*step 1 is intact"):
         call()
     checkpoints.close()  # says it once

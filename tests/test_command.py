@@ -58,7 +58,7 @@ MISTAKES = {
     "mistyped value": ([VAE, "--config.steps=many"], ["--config.steps=many", "expected int"]),
     "mistyped fraction": ([VAE, "--config.steps=2.5"], ["--config.steps=2.5", "expected int"]),
     "mistyped switch": ([VAE, "--config.recipe.binarise=maybe"], ["--config.recipe.binarise=maybe", "true or false"]),
-    "no dashes": ([VAE, "config.steps=1"], ["'config.steps=1' is no flag", "--config.steps=1"]),
+    "no dashes": ([VAE, "config.steps=1"], ["'config.steps=1' is not a flag", "--config.steps=1"]),
     "None where a value is due": ([VAE, "--config.steps=None"], ["config.steps=None", "expected int"]),
     "borrowed from nowhere": ([VAE, "--config.borrow.encoder=nowhere/encoder"], ["nowhere is not the folder of a run"]),
     "borrowed for nothing": ([VAE, "--config.borrow.encdr=nowhere/encoder"], ["no network 'encdr'", "'encoder'"]),
@@ -72,9 +72,9 @@ MISTAKES = {
     "all dropped and more": ([VAE, "--config.recipe.dropout=1.5"], ["recipe.dropout=1.5", "float from 0 to 1"]),
     "a dataset without boxes": (
         ["--config=configs/yolov2_scenes.py:smoke", "--config.data.max_boxes=None"],
-        ["which the dataset does not have", "config.data.max_boxes"],
+        ["but the dataset has only", "config.data.max_boxes"],
     ),
-    "a dataset without labels": (SCENES, ["reads `label` of the examples, which the dataset does not have"]),
+    "a dataset without labels": (SCENES, ["needs `label`, but the dataset has only"]),
     "unknown dataset": ([VAE, "--config.data.name=digit"], ["digit", "Did you mean 'digits'?"]),
     "unknown split": ([VAE, "--config.data.train_split=trian"], ["trian", "train"]),
     "unknown transform": ([VAE, "--config.data.transforms=({'op': 'flop'},)"], ["flop", "flip"]),
@@ -112,7 +112,7 @@ MISTAKES = {
     "no classes": ([CLASSIFIER, *folder("good/train/a")], ["{pictures}/good/train/a", "no classes", "sub-folder"]),
     "workdir below a file": (  # where nobody, not even root, may write
         [VAE, "--workdir={pictures}/file/run"],
-        ["--workdir={pictures}/file/run", "{pictures}/file is a file", "Give a folder that can"],
+        ["--workdir={pictures}/file/run", "{pictures}/file is a file", "Choose another folder"],
     ),
     "workdir is a file": ([VAE, "--workdir={pictures}/file"], ["--workdir={pictures}/file", "is a file"]),
 }
@@ -253,7 +253,7 @@ def test_a_run_with_another_config_is_left_as_it_is(run, trained):
     before = contents(trained)
     done = run("train.py", VAE, f"--workdir={trained}", "--config.data.batch=32", "--config.recipe.latent=4")
     differing = ["data.batch: 16 in the run, 32 asked for", "recipe.latent: 8 in the run, 4 asked for"]
-    assert_explained(done, [f"{trained} holds a run with another config", *differing, "Give another --workdir"])
+    assert_explained(done, [f"{trained} holds a run with a different config", *differing, "Give another --workdir"])
     assert done.said.count("asked for") == 2
     done = run("train.py", VAE, f"--workdir={trained}", "--config.steps=2")
     assert_explained(done, [f"{trained} is at step 4 already, past config.steps=2"])
@@ -345,7 +345,7 @@ def test_what_apply_cannot_do_is_explained(run, pictures, trained, tmp_path, nam
 def test_apply_names_what_it_cannot_read_and_does_the_rest(run, pictures, trained, tmp_path):
     done = run("cvjax.apply", f"--run={trained}", f"--input={pictures / 'all'}", f"--output={tmp_path}")
     unread = [f"{pictures}/all/train/b/{name}.png cannot be read" for name in ("bomb", "text", "truncated")]
-    assert_explained(done, ["4 of 28 images are left out", *unread, f"{pictures}/all/test/c/text.png"])
+    assert_explained(done, ["4 of 28 images were skipped", *unread, f"{pictures}/all/test/c/text.png"])
     written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")}
     assert written == {path.relative_to(pictures / "good") for path in (pictures / "good").rglob("*.png")}
 
@@ -386,7 +386,7 @@ def test_help_lists_the_flags_and_a_configs_keys():
     plain, full = ask("train.py").stdout, ask("train.py", VAE).stdout
     assert "Trains one experiment" in plain and "--workdir" in plain and "--config.steps" not in plain
     assert "--workdir" in full and "--config.recipe.latent=" in full and "--config.steps=" in full
-    assert "clustered from the boxes" in ask("-m", "cvjax.programs.anchors").stdout
+    assert "Clusters anchors" in ask("-m", "cvjax.programs.anchors").stdout
 
 
 def test_anchors_are_clustered_for_systems_that_have_them(run):

@@ -97,13 +97,13 @@ def test_only_the_intervals_and_the_bars_may_change_on_resuming(straight, tmp_pa
 def test_nothing_compiles_after_the_first_step(tmp_path, monkeypatch):
     compiles, at_step = [], {}
     jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **kw: compiles.append(event))
-    original = fit.Run._look
+    original = fit.Run._record_metrics
 
-    def look(run, step, metrics, always=False):
+    def record_metrics(run, step, metrics, always=False):
         original(run, step, metrics, always)
         at_step[step] = sum("backend_compile" in event for event in compiles)
 
-    monkeypatch.setattr(fit.Run, "_look", look)
+    monkeypatch.setattr(fit.Run, "_record_metrics", record_metrics)
     try:
         fit.fit(smoke(steps=12), tmp_path)
     finally:
@@ -216,7 +216,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on_exactly(t
             break
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 3, errors
-    assert f"{name} stopped the run at step" in errors and "with the same config and workdir goes on" in errors
+    assert f"{name} stopped the run at step" in errors and "The same command resumes it" in errors
     assert "Traceback" not in errors
     stopped = Checkpoints(tmp_path / "checkpoints").latest
     assert stopped >= 2

@@ -115,7 +115,7 @@ def flip(file):
 
 
 @pytest.mark.parametrize(
-    "spoil, fault", [(cut, "bytes"), pytest.param(flip, "other bytes than written", marks=pytest.mark.slow)]
+    "spoil, fault", [(cut, "bytes"), pytest.param(flip, "different bytes than written", marks=pytest.mark.slow)]
 )
 def test_a_broken_checkpoint_falls_back_to_the_one_before(straight, tmp_path, spoil, fault):
     run = shutil.copytree(straight, tmp_path / "run")
@@ -125,7 +125,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(straight, tmp_path, sp
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if "is broken" in line)
     assert line.startswith(f"checkpoint {STEPS} is broken (") and fault in line
-    assert f"{newest}.broken" in line and f"going on from step {STEPS - 4}" in line
+    assert f"{newest}.broken" in line and f"continuing from step {STEPS - 4}" in line
     assert f"continuing from step {STEPS - 4}" in done.stdout
     assert Path(f"{newest}.broken").is_dir() and newest.is_dir()
     assert_same(run, straight)
@@ -182,6 +182,6 @@ def test_a_full_disk_is_explained_and_loses_nothing(straight, tmp_path):
         assert line.startswith("error: ") and str(run) in line and "ake room there" in line
         assert any(reason in line for reason in ("No space left on device", "the disk is full", "File too large"))
     unwritable = f"error: the checkpoint of step {STEPS} cannot be written to {run / 'checkpoints'}"
-    assert outcomes[-1][2].startswith(unwritable) and f"step {STEPS - 4} is whole" in outcomes[-1][2]
+    assert outcomes[-1][2].startswith(unwritable) and f"step {STEPS - 4} is intact" in outcomes[-1][2]
     assert code == 0 and f"continuing from step {STEPS - 4}" in said, mishap
     assert_same(tmp_path / "copy-after", straight)

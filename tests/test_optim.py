@@ -191,7 +191,7 @@ def test_every_optimiser_steps_under_jit_with_donated_state(name):
             tx = optim.build(config)
         except UserError as error:
             assert name in needs_more
-            assert "wants more at a step than descend gives" in str(error)
+            assert "needs more arguments per step than descend passes" in str(error)
             return
         params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
         state = jax.jit(tx.init)(params)

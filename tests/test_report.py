@@ -15,7 +15,7 @@ import pytest
 from cvjax import report
 from cvjax.errors import UserError
 from cvjax.record import Record
-from cvjax.rundir import read_config, write_whole
+from cvjax.rundir import read_config, write_atomically
 
 HOSTILE = "<script>alert('&')</script>"
 CONFIG = {
@@ -209,7 +209,7 @@ def test_both_palettes_define_the_same_colours():
 
 def test_command_line(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "run", last=20)
-    write_whole(tmp_path / "run" / "report.html", "old")
+    write_atomically(tmp_path / "run" / "report.html", "old")
     for run, code in (("run", 0), ("none", 1)):
         monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / run)])
         monkeypatch.delitem(sys.modules, "cvjax.report", raising=False)  # or runpy warns

@@ -48,10 +48,10 @@ def test_a_folder_that_is_no_run(tmp_path):
 
 def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "new" / "page.html"
-    rundir.write_whole(path, "old")
+    rundir.write_atomically(path, "old")
     (tmp_path / "new" / "page.html.part").symlink_to("/dev/full")  # every write to it fails: no space left on device
     with pytest.raises(UserError, match=r"Cannot write .*page\.html: No space left"):
-        rundir.write_whole(path, "new")
+        rundir.write_atomically(path, "new")
     assert path.read_text() == "old"
 
 
@@ -67,13 +67,13 @@ def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path):
 )
 def test_relations(relation, below, equal, above):
     for value, met in ((0.8, below), (0.9, equal), (1.0, above), (math.nan, False)):
-        ((name, got, _, bar, judged),) = rundir.judge({"fid": (relation, 0.9)}, {"fid": value, "other": 1.0})
+        ((name, got, _, bar, judged),) = rundir.check_bars({"fid": (relation, 0.9)}, {"fid": value, "other": 1.0})
         assert (name, bar, judged) == ("fid", 0.9, met)
         assert got == value or math.isnan(value)
 
 
 def test_a_missing_figure_meets_no_bar():
-    ((_, value, _, _, met),) = rundir.judge({"fid": ["<=", 1]}, {})  # a list: as config.json has it
+    ((_, value, _, _, met),) = rundir.check_bars({"fid": ["<=", 1]}, {})  # a list: as config.json has it
     assert math.isnan(value) and met is False
 
 
@@ -81,11 +81,11 @@ def test_a_missing_figure_meets_no_bar():
     ("condition", "message"),
     [
         (("=<", 0.9), r"expect\.fid has the relation '=<'.*Known: <, <=, ==, >, >="),
-        ((0.9,), r"expect\.fid is \(0\.9,\); it has to be"),
+        ((0.9,), r"expect\.fid is \(0\.9,\); expected a relation"),
         (("<=", "0.9"), "a relation and a number"),
         (("<=", None), "a relation and a number"),
     ],
 )
 def test_a_bar_that_is_not_understood(condition, message):
     with pytest.raises(UserError, match=message):
-        rundir.judge({"fid": condition}, {})
+        rundir.check_bars({"fid": condition}, {})

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from cvjax.signature import Count, Share, cast, written
+from cvjax.signature import Count, Share, cast, describe_type
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_what_json_made_of_a_config_becomes_what_it_was():
 
 
 def test_types_are_written_for_people():
-    assert written(int) == "int"
-    assert written(Literal["a", "b"]) == "one of a, b"
-    assert written(int | None) == "int | None"
-    assert written(Count | tuple[str, ...]) == "int at least 1 | tuple[str, ...]"
-    assert written(Sequence[float]) == "Sequence[float]"
-    assert written(tuple[int, ...]) == "tuple[int, ...]"
+    assert describe_type(int) == "int"
+    assert describe_type(Literal["a", "b"]) == "one of a, b"
+    assert describe_type(int | None) == "int | None"
+    assert describe_type(Count | tuple[str, ...]) == "int at least 1 | tuple[str, ...]"
+    assert describe_type(Sequence[float]) == "Sequence[float]"
+    assert describe_type(tuple[int, ...]) == "tuple[int, ...]"

@@ -1,4 +1,4 @@
-"""Anchors for YOLOv2 and YOLO9000, clustered from the boxes of a config's training set after its eval_transforms.
+"""Clusters anchors for YOLOv2 and YOLO9000 from the training boxes of a config, after its eval_transforms.
 
 python -m cvjax.programs.anchors --config=configs/yolov2_scenes.py
 """
@@ -18,7 +18,7 @@ SYSTEMS = ("detection.yolov2", "detection.yolo9000")
 
 
 def main() -> None:
-    """Prints as many anchors as the config has, and how well they fit."""
+    """Prints anchors, as many as the config has, and how well they fit."""
     command.parse_flags(sys.argv)
     experiment = config.as_dict(CONFIG.value)
     if experiment["system"] not in SYSTEMS:
@@ -36,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

@@ -1,9 +1,9 @@
-"""A trained run applied to the user's images, folders and videos; it works from the run's folder alone.
+"""Applies a trained run to images, folders and videos, or samples from it; needs nothing but the run's folder.
 
-python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    what the system makes of them
-python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          samples of a system that generates
+python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    apply the system to images
+python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          sample from a generative system
 
-A detector's boxes are drawn, with names and scores, and written to detections.json, in the format of COCO.
+Detections are drawn, with class names and scores, and written to detections.json in COCO's format.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from cvjax.display import grid
 from cvjax.errors import UserError, suggest, suggest_beside
 from cvjax.ops.drawing import draw_boxes
 from cvjax.predictor import Predictor, Prepared
-from cvjax.rundir import write_whole
+from cvjax.rundir import write_atomically
 
-LEGIBLE = 256  # pixels to which small images are enlarged where names are written on them
+LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
@@ -39,16 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.Parser(prog="python -m cvjax.apply", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--input", type=Path, help="an image, a folder of images or a video")
-    parser.add_argument("--count", type=int, help="how many samples to draw")
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn at random")
+    parser.add_argument("--count", type=int, help="number of samples to draw")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--label", help="the class to draw, or that of the images: its name or number")
     parser.add_argument("--style", type=Path, help="an image, for systems that take a style")
-    parser.add_argument("--mask", type=Path, help="an image, white where the system is to fill in")
+    parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
     parser.add_argument("--text", help="for systems that read text")
     parser.add_argument("--output", type=Path, required=True, help="a folder; for a video, the video's path")
-    parser.add_argument("--step", type=int, help="which checkpoint; the latest by default")
-    parser.add_argument("--batch", type=int, default=16, help="images at a time")
-    parser.add_argument("--threshold", type=float, default=0.3, help="least score of the detections that are drawn")
+    parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
+    parser.add_argument("--batch", type=int, default=16, help="batch size")
+    parser.add_argument("--threshold", type=float, default=0.3, help="minimum score of drawn detections")
     arguments = parser.parse_args(argv)
     for name in ("run", "input", "output"):
         setattr(arguments, name, getattr(arguments, name) and getattr(arguments, name).expanduser())
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
         return 0
     if recipe.predict is None:
-        raise UserError(f"{description['config']['system']} takes no images; it samples: give --count=N.")
+        raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
     inputs = read_inputs(arguments, description, recipe.predict_inputs)
     predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
     if arguments.input.suffix.lower() in VIDEOS:
@@ -85,18 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_inputs(
     arguments: argparse.Namespace, description: Mapping[str, Any], taken: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Reads what a system takes beside images, or beside the number of samples.
+    """Reads the inputs that a system takes beside images, or beside the number of samples.
 
     Args:
-      arguments: of the command line.
-      description: the run's config.json.
-      taken: names of the inputs that the system takes.
+      arguments: the parsed command line.
+      description: contents of the run's config.json.
+      taken: names of the inputs that the system takes; any other raises a UserError.
 
     Returns:
-      {name: one value}: `label`, a class's number; `style`, an image; `mask`, 1 where to fill in; `tokens`.
-
-    Raises:
-      UserError: an input that the system does not take, or that cannot be read.
+      {name: value}: `label`, a class number; `style`, an image; `mask`, 1 where to fill in; `tokens`.
     """
     inputs, system = {}, description["config"]["system"]
     for name, flag in {"label": "label", "style": "style", "mask": "mask", "tokens": "text"}.items():
@@ -104,7 +101,7 @@ def read_inputs(
         if value is None:
             continue
         if name not in taken:
-            raise UserError(f"--{flag}={value}: {system} takes none; beside images it takes {listed(taken)}.")
+            raise UserError(f"--{flag}={value}: {system} does not take it; beside images it takes {listed(taken)}.")
         if name == "label":
             inputs[name] = find_class(value, description)
         elif name == "tokens":
@@ -132,20 +129,12 @@ def encode_text(text: str, run: Path, description: Mapping[str, Any]) -> Int[np.
 
 
 def listed(names: Sequence[str]) -> str:
-    """Lists names for a message."""
+    """Returns names as a list for a message."""
     return ", ".join(names) or "nothing"
 
 
 def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""]:
-    """Finds the number of a class.
-
-    Args:
-      value: its name or its number.
-      description: the run's config.json.
-
-    Raises:
-      UserError: there is no such class.
-    """
+    """Returns the number of a class from its name or number; `description` is the run's config.json."""
     names = class_names(description["config"]["recipe"].get("classes") or ())
     if value in names:
         return np.asarray(names.index(value), np.int32)
@@ -155,15 +144,15 @@ def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""
 
 
 def read_map(file: Path, shape: Sequence[int], binary: bool) -> Float[np.ndarray, "height width channels"]:
-    """Reads an image that goes beside others, at their size.
+    """Reads a style image or a mask at the size of the network's images.
 
     Args:
       file: the image.
-      shape: height, width, channels of the images that the network takes.
-      binary: it is a mask: of one channel, 0 or 1.
+      shape: height, width, channels of the network's images.
+      binary: read a mask: one channel, 0 or 1.
 
-    Raises:
-      UserError: it cannot be read.
+    Returns:
+      The image in [0, 1].
     """
     try:
         image = folder.decode(file, channels=1 if binary else shape[2]).astype(np.float32) / 255
@@ -182,18 +171,14 @@ def draw_samples(
     output: Path,
     inputs: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Writes samples as PNG files, one each and one grid of all.
+    """Writes samples as PNG files: each one, and a grid of all.
 
     Args:
-      recipe: the system.
-      state: its trained state.
-      count: how many.
-      seed: the same seed gives the same samples.
+      recipe, state: the system and its trained state.
+      count: number of samples.
+      seed: seed of the samples.
       output: the folder.
-      inputs: further inputs, the same for every sample.
-
-    Raises:
-      UserError: the system does not sample.
+      inputs: other inputs of `sample`, the same for every sample.
     """
     if recipe.sample is None:
         raise UserError("this system does not sample: give --input=FILE|FOLDER|VIDEO.")
@@ -208,23 +193,19 @@ def draw_samples(
 
 
 def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
-    """Writes each output that is an image as a PNG of the input's name, and all others to predictions.json.
+    """Writes image outputs as PNG files named after the input, and all other outputs to predictions.json.
 
-    Detections are drawn, and all of them written to detections.json. What cannot be read is left out, and named when
-    all others are written.
+    Detections are drawn and written to detections.json. Unreadable images are skipped and reported at the end.
 
     Args:
       predictor: the trained system.
       source: an image or a folder of images.
       output: the folder to write to.
-      threshold: least score of the detections that are drawn.
-
-    Raises:
-      UserError: nothing to read, or an image that cannot be.
+      threshold: minimum score of drawn detections.
     """
     files = folder.list_images(source) if source.is_dir() else [source]
     if output.resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise UserError(f"--output={output} is where the input lies: its images would be overwritten.")
+        raise UserError(f"--output={output} is the input folder; its images would be overwritten.")
     if not files:
         raise UserError(f"--input={source} holds no images ({', '.join(folder.SUFFIXES)}).")
     runs.make_folder(output, "--output")
@@ -237,7 +218,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
                 image = predictor.prepare(folder.decode(file, channels=3).astype(np.float32) / 255)
             except CorruptExample as error:
                 faults.append(error.fault)
-            except UserError as error:  # it is too small for a transform
+            except UserError as error:  # too small for a transform
                 faults.append(f"{file}: {error}")
             else:
                 read.append((name, file.relative_to(source) if source.is_dir() else Path(file.name)))
@@ -256,28 +237,28 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
             else:
                 predictions.setdefault(name, {})[kind] = value.tolist()
     if predictions:
-        write_whole(output / "predictions.json", json.dumps(predictions, indent=1))
+        write_atomically(output / "predictions.json", json.dumps(predictions, indent=1))
     if records:
-        write_whole(output / "detections.json", json.dumps(coco_format(records, predictor.classes), indent=1))
+        write_atomically(output / "detections.json", json.dumps(coco_format(records, predictor.classes), indent=1))
     print(f"{len(read)} images in {output}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise UserError(f"{len(faults)} of {len(files)} images are left out. " + "; ".join(faults[:5]) + more)
+        raise UserError(f"{len(faults)} of {len(files)} images were skipped. " + "; ".join(faults[:5]) + more)
 
 
 def draw_detections(
     predictor: Predictor, prepared: Prepared, found: Mapping[str, np.ndarray], threshold: float
 ) -> Float[np.ndarray, "height width 3"]:
-    """Draws an image's detections on it, with the names of their classes and their scores.
+    """Draws detections on their image, with class names and scores; enlarges small images so that names are legible.
 
     Args:
-      predictor: knows the names.
+      predictor: has the class names.
       prepared: the image.
       found: its detections, boxes in pixels of the original.
-      threshold: least score of those that are drawn.
+      threshold: minimum score of drawn detections.
 
     Returns:
-      A new image in [0, 1]; a small one is enlarged, so that names are legible.
+      A new image in [0, 1].
     """
     sure = found["scores"] >= threshold
     boxes, labels, scores = (found[name][sure] for name in ("boxes", "labels", "scores"))
@@ -288,14 +269,14 @@ def draw_detections(
 def coco_format(
     records: Sequence[tuple[str, tuple[int, int], Mapping[str, np.ndarray]]], classes: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Makes the dataset of COCO's format that holds detections (https://cocodataset.org/#format-data, read 2026).
+    """Converts detections to COCO's dataset format (https://cocodataset.org/#format-data, read 2026).
 
     Args:
       records: file name, (height, width) and detections of each image.
-      classes: their names. Category ids are labels + 1.
+      classes: class names. Category ids are labels + 1.
 
     Returns:
-      images, categories and annotations; an annotation has a score, and its box is `x, y, width, height`.
+      images, categories and annotations; annotations have scores, and boxes are `x, y, width, height`.
     """
     images, annotations = [], []
     for number, (name, (height, width), found) in enumerate(records, start=1):
@@ -312,35 +293,25 @@ def coco_format(
 
 
 def name_outputs(files: Sequence[Path]) -> list[str]:
-    """Names what is written for each file: its path without suffix, or with it where two would be the same.
-
-    Args:
-      files: relative paths of the inputs.
-
-    Returns:
-      One name a file, without suffix.
-    """
+    """Returns a name for each input: its path without suffix, or with it if two would be the same."""
     short = [str(file.with_suffix("")) for file in files]
     return [name if short.count(name) == 1 else str(file) for name, file in zip(short, files, strict=True)]
 
 
 def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
-    """Writes a video of the system's images, or of its detections drawn on the frames, at the source's rate.
+    """Writes a video of the system's image outputs, or of detections drawn on the frames, at the source's frame rate.
 
     Args:
       predictor: the trained system.
       source: the video.
       output: the video to write, .mp4 or .avi.
-      threshold: least score of the detections that are drawn.
-
-    Raises:
-      UserError: a video that cannot be read, or a system whose outputs are no images.
+      threshold: minimum score of drawn detections.
     """
     codes = {".mp4": "mp4v", ".avi": "MJPG"}
     if output.suffix.lower() not in codes:
-        raise UserError(f"--output={output}: a video is written to a file called .mp4 or .avi.")
+        raise UserError(f"--output={output}: a video's name must end in .mp4 or .avi.")
     if output.resolve() == source.resolve():
-        raise UserError(f"--output={output} is the input: it would be overwritten.")
+        raise UserError(f"--output={output} is the input, which would be overwritten.")
     runs.make_folder(output.parent, "--output")
     capture = cv2.VideoCapture(str(source))
     if not capture.isOpened():
@@ -350,13 +321,13 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
         if "scores" in outputs and "boxes" in outputs:
             outputs = {"image": draw_detections(predictor, prepared, outputs, threshold)}
         if "image" not in outputs:
-            raise UserError("this system makes no images of a video's frames; apply it to images.")
+            raise UserError("this system's outputs are not images, so it cannot make a video; apply it to images.")
         frame = cv2.cvtColor(_to_bytes(outputs["image"]), cv2.COLOR_RGB2BGR)
         if writer is None:
             code = cv2.VideoWriter_fourcc(*codes[output.suffix.lower()])
             writer = cv2.VideoWriter(str(output), code, capture.get(cv2.CAP_PROP_FPS) or 25, frame.shape[1::-1])
             if not writer.isOpened():
-                raise UserError(f"--output={output}: OpenCV cannot write this video here.")
+                raise UserError(f"--output={output}: OpenCV cannot write this video.")
         writer.write(frame)
         count += 1
     capture.release()
@@ -367,18 +338,10 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
 
 
 def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
-    """Writes an image as a PNG, its folder made where it is missing.
-
-    Args:
-      path: the file.
-      image: in [0, 1], 1 or 3 channels.
-
-    Raises:
-      UserError: it cannot be written.
-    """
+    """Writes an image in [0, 1] with 1 or 3 channels as a PNG, creating its folder if necessary."""
     encoded = io.BytesIO()
     Image.fromarray(_to_bytes(image)).save(encoded, "png")
-    write_whole(path, encoded.getvalue())
+    write_atomically(path, encoded.getvalue())
 
 
 def _to_bytes(image: np.ndarray) -> np.ndarray:
@@ -395,4 +358,4 @@ def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

@@ -1,9 +1,8 @@
-"""Two folders of images compared: how good are these samples of those?
+"""Compares two folders of images: FID, KID, precision, recall and Inception Score.
 
     python -m cvjax.programs.compare --samples=FOLDER --reference=FOLDER --features=pt_inception-2015-12-05.pth
 
-prints FID, KID, precision, recall and the Inception Score; with --interval also FID's confidence interval and its
-extrapolation to infinitely many samples (Chong and Forsyth, 2020).
+--interval adds FID's confidence interval and its extrapolation to infinitely many samples (Chong and Forsyth, 2020).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,26 +17,23 @@ from cvjax.data.sources import CorruptExample
 from cvjax.errors import UserError
 from cvjax.metrics import extractors, generative
 
-CHUNK = 256  # images in memory at a time
+CHUNK = 256  # images read at a time
 
 
 def read(path: Path, channels: int, setting: str) -> Iterator[Float[np.ndarray, "images height width channels"]]:
-    """Reads all images of a folder, some at a time.
+    """Reads the images of a folder and its sub-folders in chunks.
 
     Args:
-      path: the folder; sub-folders are read too.
+      path: the folder.
       channels: 1 (grey) or 3.
-      setting: the flag to name in a message.
+      setting: the flag to name in error messages.
 
     Returns:
-      The images in [0, 1], all of one size.
-
-    Raises:
-      UserError: no folder, no images, one that cannot be read, or several sizes.
+      Images in [0, 1], which must all have the same size.
     """
     files = folder.list_images(path) if path.is_dir() else []
     if not files:
-        raise UserError(f"{setting}={path} is no folder with images ({', '.join(folder.SUFFIXES)}).")
+        raise UserError(f"{setting}={path} is not a folder of images ({', '.join(folder.SUFFIXES)}).")
     shape = None
     for start in range(0, len(files), CHUNK):
         images = []
@@ -55,24 +51,20 @@ def read(path: Path, channels: int, setting: str) -> Iterator[Float[np.ndarray, 
 
 
 def compare(samples: Path, reference: Path, features: str, interval: bool = False) -> dict[str, float]:
-    """Measures the images of one folder against those of another.
+    """Measures a folder of samples against a folder of real images.
 
     Args:
-      samples: folder of generated images.
-      reference: folder of real ones.
-      features: as `cvjax.metrics.extractors.make` takes them.
+      samples, reference: the folders.
+      features: as in `cvjax.metrics.extractors.make`.
       interval: add `fid_low` and `fid_high`, the 95 % interval of FID, and `fid_infinity`.
 
     Returns:
-      The numbers of images, and `cvjax.metrics.extractors.evaluate`'s figures.
-
-    Raises:
-      UserError: a folder or features that cannot be read, or fewer than four images.
+      The numbers of images, and the figures of `cvjax.metrics.extractors.evaluate`.
     """
     extract, channels = extractors.make(features), 1 if features == "digits" else 3
     found, probabilities = extractors.gather(read(samples, channels, "--samples"), extract)
     real, _ = extractors.gather(read(reference, channels, "--reference"), extract)
-    if probabilities is not None:  # files may be in the order of their classes
+    if probabilities is not None:  # files may be sorted by class
         probabilities = np.random.default_rng(0).permutation(probabilities)
     figures = {"samples": float(len(found)), "reference": float(len(real))}
     figures |= extractors.evaluate(found, real, probabilities)
@@ -83,7 +75,7 @@ def compare(samples: Path, reference: Path, features: str, interval: bool = Fals
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints a line a figure."""
+    """Prints one figure per line."""
     parser = command.Parser(prog="python -m cvjax.programs.compare", description=__doc__)
     parser.add_argument("--samples", type=Path, required=True, help="folder of generated images")
     parser.add_argument("--reference", type=Path, required=True, help="folder of real images")
@@ -96,4 +88,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

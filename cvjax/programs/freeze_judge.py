@@ -1,4 +1,4 @@
-"""Freezes a trained digit classifier as the judge of generated digits.
+"""Exports a trained digit classifier as the frozen judge of generated digits.
 
 python -m cvjax.programs.freeze_judge --run=runs/classifier_digits
 """
@@ -17,22 +17,19 @@ from jaxtyping import PyTree
 
 from cvjax import checkpoint, command
 from cvjax.errors import UserError
-from cvjax.rundir import read_config, read_metrics, write_whole
+from cvjax.rundir import read_config, read_metrics, write_atomically
 from cvjax.weights import digit_classifier
 
 
 def export(run: str | Path, file: str | Path = digit_classifier.FILE) -> dict[str, Any]:
-    """Writes the weights of a finished run, with where they come from.
+    """Writes the weights of a finished run to an .npz file, with metadata about their origin.
 
     Args:
       run: folder of a run of `recognition.classifier` on digits.
-      file: the .npz to write.
+      file: the file to write.
 
     Returns:
-      The metadata written.
-
-    Raises:
-      UserError: the folder holds no such run, or its net is another one.
+      The metadata.
     """
     run = Path(run)
     description = read_config(run)
@@ -61,7 +58,7 @@ def _write(file: Path, params: PyTree, about: Mapping[str, Any]) -> None:
     arrays = flax.traverse_util.flatten_dict(jax.tree.map(np.asarray, params), sep="/")
     content = io.BytesIO()
     np.savez_compressed(content, metadata=json.dumps(about), **arrays)
-    write_whole(file, content.getvalue())
+    write_atomically(file, content.getvalue())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -75,4 +72,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

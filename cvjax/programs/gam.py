@@ -1,4 +1,4 @@
-"""The Generative Adversarial Metric of two trained GANs (Im et al., 2016), as a table.
+"""Prints the Generative Adversarial Metric of two trained GANs (Im et al., 2016).
 
 python -m cvjax.programs.gam --run_a=runs/dcgan --run_b=runs/other
 """
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for key in ("name", "folder", "eval_split", "eval_transforms"):
         one, other = (settings[name].get(key) for name in "ab")
         if one != other:
-            raise UserError(f"--run_a has data.{key}={one!r}, --run_b {other!r}: they do not make the same images.")
+            raise UserError(f"--run_a has data.{key}={one!r}, --run_b {other!r}: their images differ.")
     batches = data.load(settings["a"], seed=0).evaluate()
     images = np.concatenate([np.asarray(batch["image"])[np.asarray(batch["valid"])] for batch in batches])
     a, b = (tuple(found) for _, *found in loaded.values())
@@ -39,4 +39,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

@@ -1,4 +1,4 @@
-"""Two latent spaces side by side: the pictures of two runs, and how many of their samples are clear digits.
+"""Compares two latent spaces: the pictures of two runs side by side, and figures of their samples if these are digits.
 
 python -m cvjax.programs.latent_spaces --run_a=runs/vae_digits --run_b=runs/autoencoder_digits --output=latents
 """
@@ -15,8 +15,8 @@ from cvjax import command, data, display, runs
 from cvjax.errors import UserError
 from cvjax.metrics import digits, judges
 
-GAP = 16  # pixels between the two sides
-PRINTED = ("sure_share", "fid_over_control", "nearest_distance")  # figures of samples, where they are digits
+GAP = 16  # pixels between the two pictures
+PRINTED = ("sure_share", "fid_over_control", "nearest_distance")  # figures of samples that are digits
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run_a", required=True, help="folder of a trained run")
     parser.add_argument("--run_b", required=True, help="folder of another")
     parser.add_argument("--output", type=Path, default=Path("latents"), help="folder for the pictures")
-    parser.add_argument("--count", type=int, default=digits.COUNT, help="how many samples are measured")
+    parser.add_argument("--count", type=int, default=digits.COUNT, help="number of measured samples")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
@@ -52,19 +52,16 @@ def pictures(run: str, count: int, seed: int) -> tuple[Mapping[str, np.ndarray],
     """Draws a run's pictures and samples.
 
     Args:
-      run: its folder.
+      run: the run's folder.
       count: number of samples.
-      seed: of the samples.
+      seed: seed of the samples.
 
     Returns:
-      (its pictures as bytes, its samples).
-
-    Raises:
-      UserError: the system does not sample.
+      (pictures by name as bytes, samples).
     """
     description, recipe, state = runs.load(run)
     if recipe.sample is None:
-        raise UserError(f"{run}: {description['config']['system']} does not sample, so it has no latents to look at.")
+        raise UserError(f"{run}: {description['config']['system']} does not sample, so it has no latent space.")
     settings = description["config"]["data"]
     batch = jax.tree.map(jnp.asarray, next(data.load(settings, seed=0).evaluate()))
     shown = recipe.visualise(state, batch, jax.random.key(seed))
@@ -73,4 +70,4 @@ def pictures(run: str, count: int, seed: int) -> tuple[Mapping[str, np.ndarray],
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

@@ -1,4 +1,4 @@
-"""Trains experiments from scratch to their bars and writes what they reached to RESULTS.md.
+"""Trains experiments from scratch and records their figures in RESULTS.md.
 
 python -m cvjax.results [CONFIG ...] --seed=N
 """
@@ -26,19 +26,19 @@ COLUMNS = ("config", "seed", "system", "data", "parameters", "steps", "minutes",
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 1 where a bar is missed."""
+    """Runs the command line; returns 1 if a figure misses its bar."""
     parser = command.Parser(prog="python -m cvjax.results", description=__doc__)
     parser.add_argument("configs", nargs="*", help="config files; by default all whose data ships with cvjax")
     parser.add_argument("--seed", type=int, default=0, help="replaces the configs' seed")
     parser.add_argument(
-        "--workdir", type=Path, default=Path("runs/results"), help="runs go below; replaced where present"
+        "--workdir", type=Path, default=Path("runs/results"), help="folder for runs; existing runs are replaced"
     )
     parser.add_argument("--output", type=Path, default=Path("RESULTS.md"))
     arguments = parser.parse_args(argv)
     if arguments.seed < 0:
         raise UserError(f"--seed={arguments.seed}: must not be negative.")
     experiments = {path: config.load(path) for path in arguments.configs or embedded_configs()}
-    for experiment in experiments.values():  # a mistake in the last is said before the first is trained
+    for experiment in experiments.values():  # reports mistakes in any config before training
         experiment.seed = arguments.seed
         config.check(experiment)
     met = True
@@ -58,14 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train_sources(experiment: ConfigDict, folder: Path) -> None:
-    """Trains the runs that an experiment borrows from, with its seed, and lets it borrow from these.
+    """Trains the runs that an experiment borrows from, unless they are finished, and points `config.borrow` to them.
 
     Args:
-      experiment: the config; a source "runs/NAME/NETWORK" is the run of configs/NAME.py.
-      folder: runs go below. One that is there and finished is used as it is.
-
-    Raises:
-      UserError: a mistake in such a config.
+      experiment: the config, whose seed they get; a source "runs/NAME/NETWORK" is the run of configs/NAME.py.
+      folder: the folder for runs.
     """
     for name, source in experiment.borrow.items():
         run, separator, network = source.partition("/")[2].partition("/")
@@ -81,7 +78,7 @@ def train_sources(experiment: ConfigDict, folder: Path) -> None:
 
 
 def embedded_configs() -> list[str]:
-    """Lists the configs whose data ships with cvjax's dependencies, so that they run on any machine."""
+    """Returns the configs whose data ships with cvjax's dependencies, which run on any machine."""
     paths = sorted(Path("configs").glob("*.py"))
     return [str(path) for path in paths if (config.load(str(path)).data.name or "").split("/")[0] in builders.EMBEDDED]
 
@@ -89,20 +86,20 @@ def embedded_configs() -> list[str]:
 def make_row(
     name: str, experiment: ConfigDict, figures: Mapping[str, float], workdir: Path, minutes: float
 ) -> dict[str, str]:
-    """Describes a finished run as a row of the table.
+    """Makes the table row of a finished run.
 
     Args:
-      name: of the config.
+      name: the config's name.
       experiment: the config.
-      figures: of its last evaluation.
+      figures: figures of the final evaluation.
       workdir: the run's folder.
-      minutes: what it took, compilation and evaluation included.
+      minutes: the run's duration, including compilation and evaluation.
 
     Returns:
-      One text for each of `COLUMNS`.
+      The cells by column.
     """
     facts = rundir.read_config(workdir)
-    verdict = rundir.judge(config.as_dict(experiment)["expect"], figures)
+    verdict = rundir.check_bars(config.as_dict(experiment)["expect"], figures)
     cells = [
         f"{figure} {display.format_number(value)} {relation} {bar:g}" for figure, value, relation, bar, _ in verdict
     ]
@@ -125,13 +122,13 @@ def make_row(
 def write_results(
     path: Path, row: Mapping[str, str], controls: Mapping[str, Mapping[str, float]], figures: Mapping[str, float]
 ) -> None:
-    """Replaces one row of RESULTS.md, and the table of what the system's controls score by the same measures.
+    """Replaces one row of RESULTS.md, and the table of the system's controls.
 
     Args:
-      path: the file; created where it is missing.
+      path: the file; created if necessary.
       row: the row; it replaces that of the same config and seed.
-      controls: {competitor: {figure: value}}, or empty.
-      figures: the system's own, for the controls' table.
+      controls: {baseline: {figure: value}}, may be empty.
+      figures: the system's own figures, for the controls' table.
     """
     text = path.read_text() if path.exists() else HEADER
     rows = {(old["config"], old["seed"]): old for old in _read_table(text)}
@@ -146,11 +143,11 @@ def write_results(
             for title, scores in lines.items()
         ]
         text = _replace_controls(text, row["config"], _table(["", *names], body).splitlines())
-    rundir.write_whole(path, text)
+    rundir.write_atomically(path, text)
 
 
 def _replace_controls(text: str, name: str, table: Sequence[str]) -> str:
-    """Puts a system's line into the table of its competitors, which systems of equal competitors share."""
+    """Updates a system's line in the table of its controls, which systems with the same controls share."""
     head, rule, own, *competitors = table
     shared = []
 
@@ -198,4 +195,4 @@ def _replace(text: str, name: str, body: str) -> str:
 
 
 if __name__ == "__main__":
-    command.explained(main)
+    command.run_main(main)

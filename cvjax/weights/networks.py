@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from cvjax.errors import UserError
 from cvjax.nets.inception import InceptionV3
-from cvjax.rundir import write_whole
+from cvjax.rundir import write_atomically
 from cvjax.weights import inception
 from cvjax.weights.files import read_tensors
 
@@ -62,4 +62,4 @@ def save(path: str | Path, variables: PyTree) -> None:
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory.
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-    write_whole(Path(path), safetensors.numpy.save(arrays))
+    write_atomically(Path(path), safetensors.numpy.save(arrays))

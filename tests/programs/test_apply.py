@@ -103,7 +103,7 @@ def test_samples_depend_on_the_seed_alone(vae, tmp_path):
         (["--run={run}", "--input={empty}"], "holds no images"),
         (["--run={run}", "--input={empty}/x.png"], "No such file"),
         (["--run={run}", "--input={empty}/y.mp4"], "No such file or directory. Did you mean 'x.mp4'"),
-        (["--run={run}", "--input={empty}/x.mp4"], "called .mp4 or .avi"),
+        (["--run={run}", "--input={empty}/x.mp4"], "must end in .mp4 or .avi"),
     ],
 )
 def test_mistakes_are_named(vae, tmp_path, arguments, words):
@@ -117,7 +117,7 @@ def test_mistakes_are_named(vae, tmp_path, arguments, words):
 
 def test_what_cannot_be_read_is_left_out_and_named_at_the_end(vae, pictures, tmp_path):
     (pictures / "c.png").write_text("no picture")  # in the middle
-    with pytest.raises(UserError, match=r"1 of 4 images are left out. .*c\.png cannot be read as an image") as caught:
+    with pytest.raises(UserError, match=r"1 of 4 images were skipped. .*c\.png cannot be read as an image") as caught:
         apply.main([f"--run={vae}", f"--input={pictures}", f"--output={tmp_path / 'out'}", "--batch=1"])
     assert "on_corrupt" not in str(caught.value)  # a key of the config, which is past
     apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={tmp_path / 'one'}"])

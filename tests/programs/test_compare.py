@@ -58,7 +58,7 @@ def test_thumbnails_are_in_colour(folders):
 
 def test_folders_that_will_not_do_are_named(folders, tmp_path):
     root, *_ = folders
-    with pytest.raises(UserError, match=r"--reference=.*nowhere is no folder with images"):
+    with pytest.raises(UserError, match=r"--reference=.*nowhere is not a folder of images"):
         compare.compare(root / "real", tmp_path / "nowhere", "pixels")
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     Image.new("L", (16, 8)).save(tmp_path / "b.png")
