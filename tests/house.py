@@ -5,9 +5,11 @@ failing on planted violations and applies all to the project.
 """
 
 import ast
+import io
 import pathlib
 import re
 import sys
+import tokenize
 from collections.abc import Callable, Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -143,10 +145,10 @@ def section(docstring: str, title: str) -> list[str]:
 
 
 def poor_docstrings(path: str, text: str) -> list[str]:
-    """A first line that is a sentence; Args that name exactly the parameters, in order; Returns.
+    """Docstrings whose first line is no sentence, whose Args differ from the parameters, or that lack Returns.
 
-    A method, a function of one argument, or one of which a sentence "Returns ..." says all may do with that sentence.
-    Returns is for arithmetic and for results with several parts; elsewhere the sentence says it.
+    Args may be missing where there are at most two parameters, for methods, and if the only line is "Returns ...".
+    Parameters may share a line: `params, opt: ...`. Arithmetic and results with several parts need Returns.
     """
     complaints = []
     for where, node, method in public(path, text):
@@ -159,8 +161,9 @@ def poor_docstrings(path: str, text: str) -> list[str]:
         if docstring == first and (len(parameters(node, method)) <= 1 or first.startswith("Returns ")):
             continue
         names = [p.arg for p in parameters(node, method)]
-        documented = re.findall(r"^  \*{0,2}(\w+): ", "\n".join(section(docstring, "Args:")), re.MULTILINE)
-        if documented != names:
+        lines = re.findall(r"^  ((?:\*{0,2}\w+(?:, )?)+): ", "\n".join(section(docstring, "Args:")), re.MULTILINE)
+        documented = [name.strip("*") for line in lines for name in line.split(", ")]
+        if documented != names and (documented or len(names) > 2):
             complaints.append(f"{where}: Args documents {documented}, the parameters are {names}")
         result = ast.unparse(node.returns) if node.returns else "None"
         many = result.startswith(("tuple", "dict")) or (top(path) in ARITHMETIC and result != "None")
@@ -240,6 +243,59 @@ def uncited(path: str, text: str) -> list[str]:
     return [] if top(path) not in CITED or not nodes or cited else [f"{path}: no docstring cites a source and its year"]
 
 
+# --- prose --------------------------------------------------------------------------------------------------------
+
+IDIOMS = {  # what nobody would say aloud: the plain way to say it
+    r"likewise": "repeat it in a word or two, or leave it out",
+    r"whence|whereof|thereof|wherein|therein|hitherto|thereupon": "'from which', 'of it', 'in it', 'so far', 'then'",
+    r"so many|so much(?= of)": "give the number or name it",
+    r"(?<!twice\s)(?<!half\s)(?<!times\s)as many(?!(\s+\S+){0,4}?\s+as\b)": "'the same number', or 'as many ... as'",
+    r"(is|are|was|were|be) told(?! apart)": "'gets', 'takes', 'is given'",
+    r"what (of the|the (pictures?|images?|batch))": "name the thing itself",
+    r"there (is|are) not so|not so (many|much)": "'if there are fewer'",
+    r"of which (no|nothing|none|nobody)\b|no more is known": "say what it has, not what it lacks",
+    r"(is|are) to be (seen|had|found)": "'can be seen', 'is in ...'",
+    r"what (\S+ ){1,4}makes? (out )?of": "'the output of ... for ...'",
+    r"one \w+ an? (array|batch|box|class|example|figure|file|image|metric|network|pixel|row|sample)": "'per'",
+    r"but for (the|its|their|a|an|that|those|what)": "'except'",
+    r"where (it|they|there|one) (has|have|is|are) (one|none|any|no)": "'if'",
+    r"is none (that|of)": "'is not a'",
+    r"without a word": "'silently'",
+    r"anew": "'again', 'from scratch'",
+    r"for want of": "'without', 'because there is no'",
+    r"(nobody|no one) (wants|needs)": "'unused'",
+}
+
+
+def stilted_prose(path: str, text: str) -> list[str]:
+    """Docstrings, comments and messages with a phrase that nobody would say aloud, and the plain way to say it."""
+    complaints = []
+    for first, passage in passages(text):
+        for idiom, plain in IDIOMS.items():
+            for match in re.finditer(rf"\b(?:{idiom})\b".replace(" ", r"[\s#]+"), passage, re.IGNORECASE):
+                line = first + passage.count("\n", 0, match.start())
+                phrase = re.sub(r"[\s#]+", " ", match[0])
+                complaints.append(f"{path}:{line} {phrase!r}: say {plain}")
+    return complaints
+
+
+def passages(text: str) -> Iterator[tuple[int, str]]:
+    """First line and text of every string and of every block of comments."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+    block, start, last = [], 0, -1
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        if token.start[0] != last + 1:
+            yield start, "\n".join(block)
+            block, start = [], token.start[0]
+        block.append(token.string)
+        last = token.start[0]
+    yield start, "\n".join(block)
+
+
 # --- sizes --------------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +348,7 @@ RULES = {  # which rule holds where
     uncited: PROGRAM,
     long_code: ALL,
     poor_config: ("configs/*.py",),
+    stilted_prose: ("cvjax/*.py", "cvjax/programs/*.py", "train.py", "benchmarks/**/*.py"),
 }
 
 

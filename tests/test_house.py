@@ -15,6 +15,7 @@ from house import (
     nameless_names,
     poor_config,
     poor_docstrings,
+    stilted_prose,
     uncited,
     upward_imports,
     wrong_keys,
@@ -61,6 +62,7 @@ PLANTED = [
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("by: pixels", "bye: pixels"), "['key', 'boxes', 'bye']"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("boxes: xyxy", ""), "['key', 'by']"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("Returns:", "So:"), "no Returns"),
+    (poor_docstrings, "cvjax/x.py", "def f(a, b, c):\n  'Adds three.'", "Args documents []"),
     (bare_arrays, "cvjax/ops/x.py", "def f(x): pass", "x has no type"),
     (bare_arrays, "cvjax/ops/x.py", "def f(x: jax.Array): pass", "x is an array without a shape"),
     (bare_arrays, "cvjax/ops/x.py", "def f() -> tuple[int, np.ndarray | None]: pass", "the result"),
@@ -78,6 +80,15 @@ PLANTED = [
     (poor_config, "configs/vae.py", '"""VAE.\n\nPaper: Kingma 2014\nResult: RESULT\nTime: 3 minutes\n"""', "`Result"),
     (poor_config, "configs/vae.py", '"""VAE.\n\nCommand: python train.py --config=configs/gan.py\n"""', "`Command"),
     (poor_config, "configs/vae.py", '"""VAE."""', "`Paper"),
+    (stilted_prose, "cvjax/x.py", "'Crops.'\n\n# Flips, likewise.", "x.py:3 'likewise'"),
+    (stilted_prose, "cvjax/x.py", "def f():\n  '''Draws.\n\n  far: so\n    many.'''", "x.py:4 'so many'"),
+    (stilted_prose, "cvjax/x.py", "# Rows; noise has as\n# many.", "x.py:1 'as many': say 'the same number'"),
+    (stilted_prose, "cvjax/x.py", "raise ValueError(f'{n} boxes: there are not so many.')", "if there are fewer"),
+    (stilted_prose, "cvjax/x.py", "say = 1  # is told of each step", "is given"),
+    (stilted_prose, "cvjax/x.py", "'Makes what of the pictures is made on the device.'", "name the thing"),
+    (stilted_prose, "cvjax/x.py", "'Boxes of which no more is known.'", "'of which no'"),
+    (stilted_prose, "cvjax/x.py", "'Writes what the system makes of them.'", "the output of"),
+    (stilted_prose, "cvjax/x.py", "'Returns one logit an image.'", "'per'"),
 ]  # fmt: skip
 
 
@@ -97,6 +108,10 @@ def test_rule_lets_good_code_pass(rule):
     assert rule is not upward_imports or rule("cvjax/fit.py", "from cvjax import __version__, data") == []
     assert rule is not upward_imports or rule("cvjax/ops/x.py", "if __name__ == '__main__':\n  import cvjax.fit") == []
     assert rule is not foreign_imports or rule("cvjax/data/x.py", "import tensorflow_datasets") == []
+    shared = "def f(a, b, c):\n  '''Adds.\n\n  Args:\n    a, b: summands.\n    c: another.\n  '''"
+    assert rule is not poor_docstrings or rule("cvjax/x.py", shared) == []
+    plain = "# twice as many rows, as many columns as there are, at least as many as before; models are told apart"
+    assert rule is not stilted_prose or rule("cvjax/x.py", plain) == []
 
 
 # --- the rules hold -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from cvjax.errors import UserError
-from cvjax.rundir import write_whole
+from cvjax.rundir import write_atomically
 
 SPECIAL = ("<pad>", "<unknown>", "<start>", "<end>")
 PAD, UNKNOWN, START, END = range(len(SPECIAL))
@@ -123,4 +123,4 @@ def write(run: str | Path, vocabulary: Vocabulary) -> None:
       vocabulary: that the run is trained with.
     """
     content = json.dumps({"words": vocabulary.words}, ensure_ascii=False, indent=1)
-    write_whole(Path(run) / FILE, content + "\n")
+    write_atomically(Path(run) / FILE, content + "\n")
