@@ -30,7 +30,7 @@ for _name in ("yolov2", "yolo9000"):
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config (plain dicts) of an earlier version under the present names; new keys stay absent."""
-    if "system" not in config:  # it is no config, which whoever reads it says
+    if "system" not in config:  # not a config, as its reader will say
         return dict(config)
     upgraded = dict(config)
     upgraded["system"] = SYSTEMS.get(config["system"], config["system"])

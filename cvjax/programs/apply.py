@@ -112,16 +112,7 @@ def read_inputs(
 
 
 def encode_text(text: str, run: Path, description: Mapping[str, Any]) -> Int[np.ndarray, " length"]:
-    """Writes text as tokens of a run's vocabulary.
-
-    Args:
-      text: any.
-      run: the run's folder.
-      description: the run's config.json.
-
-    Raises:
-      UserError: the run has no vocabulary.
-    """
+    """Returns a text as tokens of the vocabulary in a run's folder; `description` is its config.json."""
     words = vocabulary.read(run)
     if words is None or "tokens" not in description["batch"]:
         raise UserError(f"--text={text}: the run in {run} was trained without texts and has no vocabulary.")
