@@ -71,7 +71,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, watch: Callable[[int], N
     """Returns the run that `fit` would make, with `watch` on its training batches."""
     mesh, examples = sharding.make_mesh(config.mesh.to_dict()), load_data(config)
     watched = dataclasses.replace(examples, train=lambda: WatchedIterator(examples.train(), watch))
-    return fit.Run(config, workdir, mesh, experiments.build(config), watched, types.SimpleNamespace(caught=None))
+    return fit.Run(config, workdir, mesh, experiments.build(config), {}, watched, types.SimpleNamespace(caught=None))
 
 
 def load_data(config: ConfigDict) -> data.Data:

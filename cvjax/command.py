@@ -66,10 +66,13 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             if value == "None":
                 absent.append((group, last))
                 kept.remove(argument)
+    typed, sys.argv = sys.argv, kept  # where the flag of a config file looks for its overrides
     try:
         rest = flags.FLAGS(kept)
     except flags.Error as error:
         raise UserError(str(error)) from None
+    finally:
+        sys.argv = typed
     if rest[1:]:
         raise UserError(f"{rest[1]!r} is not a flag: did you mean --{rest[1]}?")
     for group, last in absent:  # a flag's parser would read a string

@@ -41,11 +41,7 @@ def judge_samples(
     Returns:
       The judge's figures. With moving averages also `raw_fid`, for the latest networks, and `fid_over_raw`.
     """
-    kept = [
-        {k: v[batch["valid"]] for k, v in batch.items() if k in ("image", "label")} for batch in examples.evaluate()
-    ]
-    real = {name: np.concatenate([batch[name] for batch in kept]) for name in kept[0]}
-    labels = None
+    real, labels = _real_images(examples, mesh), None
     if "label" in recipe.sample_inputs and "label" in real:
         labels = np.resize(real["label"], config.judge_samples)
     key = jax.random.fold_in(jax.random.key(config.seed), 2**31 - 2)

@@ -255,7 +255,7 @@ class WindowDetector(Detector):
 
     def draw_windows(
         self, key: Key[Array, ""], image: Float[Array, "height width channels"], objects: Batch
-    ) -> tuple[Images, Int[Array, " windows"], Bool[Array, " windows"]]:
+    ) -> tuple[Float[Array, "windows _ _ channels"], Int[Array, " windows"], Bool[Array, " windows"]]:
         """Draws windows of an image, those near objects first: crops, labels, and which labels are certain."""
         near_key, far_key = jax.random.split(key)
         sought = objects["mask"] & ~objects["ignored"]

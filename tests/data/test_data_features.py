@@ -303,7 +303,7 @@ def test_batches_with_everything_are_the_same_from_memory_disk_workers_processes
     [
         ({"images": {"target": "negatve"}}, r"data.images.target='negatve'.*no such image. Did you mean 'negative'"),
         ({"images": {"number": "negative"}}, r"annotated has a feature 'number' already"),
-        ({"images": ["negative"]}, r"data.images=.* must be dict"),
+        ({"images": ["negative"]}, r"data.images=.*expected Mapping"),
         ({"points": {"exchange": EYES}}, r"data.points.feature is missing"),
         ({"points": {"feature": "pixels", "swap": EYES}}, r"data.points.swap: there is no such key"),
         ({"points": {"feature": "pixels", "exchange": [1, 2]}}, r"data.points.exchange=\[1, 2\]: expected"),
