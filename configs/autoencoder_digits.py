@@ -4,10 +4,11 @@ Paper: Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural N
 Baldi & Hornik, Neural Networks and Principal Component Analysis, 1989; `two`, two latents; `convolutional`, Masci et
 al., Stacked Convolutional Auto-Encoders, 2011.
 Command: python train.py --config=configs/autoencoder_digits.py --workdir=runs/autoencoder_digits
-Result: squared error on the 500 held-out digits 0.456 times that of 8 principal components, and 2.2 dB more PSNR than
-  JPEG at the same bytes (seeds 221 and 222; 223: 0.472, 2.0 dB). The variants (seed 221): `linear`, 1.000 times the
-  error of 10 components, the same subspace within 0.007 radians; `two`, 0.680 times that of 2, precision at 10 of 0.769
-  against 0.562; `convolutional`, 0.446 times that of 8, 2.3 dB over JPEG.
+Result: squared error on the 500 held-out digits 0.476 times that of 8 principal components fitted to them, and 2.2 dB
+  more PSNR than JPEG at the same bytes (means of seeds 11, 22, 33, 44 and 55; standard deviations 0.011 and 0.1 dB).
+  The variants: `linear`, 1.000 times the error of 10 components and the same subspace within 0.012 radians (seed 11);
+  `two`, 0.669 times the error of 2, precision at 10 of 0.71 against 0.53 (means of the five seeds); `convolutional`,
+  0.444 times that of 8, 2.5 dB over JPEG (seed 11).
 Time: 20 seconds of one CPU core.
 """
 
@@ -39,9 +40,9 @@ def get_config(name: str = ""):
         judge="digits",
         figure_every=2000,
         checkpoint_every=2000,
-        expect={"error_over_pca": ("<=", 0.48), "jpeg_gain": (">=", 2.0)},
+        expect={"error_over_pca": ("<=", 0.51), "jpeg_gain": (">=", 1.9)},
     )
-    linear = {  # all digits at every step, so that the subspace settles; that of the training digits is the optimum
+    linear = {  # the optimum is the subspace of the training digits; it settles with all of them at every step
         "data.eval_split": "train",
         "recipe.latent": 10,
         "recipe.hidden": (),
@@ -53,7 +54,7 @@ def get_config(name: str = ""):
     variants = {
         "smoke": {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "log_every": 1, "judge_samples": 32},
         "linear": linear,
-        "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<=", 0.75), "precision_at_10": (">=", 0.7)}},
+        "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<=", 0.71), "precision_at_10": (">=", 0.65)}},
         "convolutional": {"recipe.hidden": (32, 64), "recipe.latent": 2, "recipe.convolutional": True},
     }
     return variant(config, name, **variants)

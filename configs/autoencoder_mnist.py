@@ -1,9 +1,9 @@
-"""Deep autoencoder on MNIST: 784-1000-500-250-30, cleaned of salt and pepper in the variant `denoising`.
+"""Deep autoencoder on MNIST, 784-1000-500-250-30; the variant `denoising` removes salt and pepper.
 
 Paper: Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006.
 Command: python train.py --config=configs/autoencoder_mnist.py --workdir=runs/autoencoder_mnist
 Result: not measured by the authors of this file, who had no MNIST at hand; its smoke steps are tested on mock data.
-Time: 60 epochs of 625 steps, which have some 40 times the arithmetic of autoencoder_digits'.
+Time: 60 epochs of 625 steps, each with about 40 times the arithmetic of a step of autoencoder_digits.
 """
 
 from cvjax.config import experiment, variant

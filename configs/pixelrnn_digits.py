@@ -5,7 +5,7 @@ Command: python train.py --config=configs/pixelrnn_digits.py --workdir=runs/pixe
 Result: 1.769 bits/dim on the held-out digits (seeds 211 and 212, both), where PixelCNN has 1.81 and the best table
   of two neighbours 2.21; its own samples within 0.03 of that. Their FID is 1.7 to 1.8 times that of one Gaussian a
   class.
-Time: 6 to 8 minutes of one CPU core beside other work: rows are taken one after the other.
+Time: 6 to 8 minutes of one CPU core: rows are computed one after the other.
 """
 
 from cvjax.config import experiment, variant

@@ -132,14 +132,7 @@ def _dense(width: int, index: int) -> nn.Dense:
 
 
 def encoder_kernels(params: Params) -> list[Float[Array, "_ _"]]:
-    """Lists the kernels of a dense encoder, first layer first.
-
-    Args:
-      params: of an `Encoder`.
-
-    Returns:
-      One kernel a layer.
-    """
+    """Returns the kernels of a dense encoder, first layer first."""
     names = [f"layer{index}" for index in range(len(params) - 1)]
     return [params[name]["kernel"] for name in (*names, "code")]
 
@@ -148,28 +141,12 @@ def encoder_kernels(params: Params) -> list[Float[Array, "_ _"]]:
 
 
 def squared_error(images: Images, outputs: Images) -> Float[Array, " batch"]:
-    """Computes |x - y|^2 / 2 of each image, summed over pixels: a Gaussian's cross-entropy up to a constant.
-
-    Args:
-      images: in [0, 1].
-      outputs: the reconstructions.
-
-    Returns:
-      One error an image.
-    """
+    """Returns |x - y|^2 / 2 of each image, summed over pixels: a Gaussian's cross-entropy up to a constant."""
     return 0.5 * jnp.square(images - outputs).sum(axis=(1, 2, 3))
 
 
 def cross_entropy(images: Images, logits: Images) -> Float[Array, " batch"]:
-    """Computes -sum x log y + (1 - x) log(1 - y), y = sigmoid(logits), of each image (Vincent et al. 2008, equation 2).
-
-    Args:
-      images: in [0, 1].
-      logits: of the reconstructions.
-
-    Returns:
-      One error an image, in nats.
-    """
+    """Returns the binary cross-entropy of each image in nats, summed over pixels (Vincent et al. 2008, equation 2)."""
     return -(images * jax.nn.log_sigmoid(logits) + (1 - images) * jax.nn.log_sigmoid(-logits)).sum(axis=(1, 2, 3))
 
 

@@ -27,31 +27,14 @@ Images = Float[np.ndarray, "batch height width channels"]
 
 
 def quantise(codes: latents.Codes, size: Float[Array, ""]) -> Int[Array, "batch steps codes"]:
-    """Rounds codes to multiples of each of `STEPS`.
-
-    Args:
-      codes: centred.
-      size: length of a step of 1.
-
-    Returns:
-      The multiples, clipped to [-127, 127].
-    """
+    """Returns centred codes as multiples of each of `STEPS` times `size`, rounded and clipped to [-127, 127]."""
     return jnp.clip(jnp.round(codes[:, None] / (size * jnp.asarray(STEPS))[:, None]), -127, 127).astype(jnp.int32)
 
 
 def quantised(
     decode: latents.Decode, codes: latents.Codes, moments: latents.Moments
 ) -> dict[str, Shaped[Array, "batch steps ..."]]:
-    """Quantises codes by each of `STEPS` and decodes them.
-
-    Args:
-      decode: codes to images in [0, 1].
-      codes: of a batch.
-      moments: of the training set's codes; they set the quantiser.
-
-    Returns:
-      `levels`: the quantised codes. `decoded`: their images.
-    """
+    """Returns `levels`, the codes quantised by each of `STEPS`, and `decoded`, the images of these."""
     size = jnp.sqrt(jnp.square(moments.deviation()).mean())
     levels = quantise(codes - moments.mean, size)
     values = levels * (size * jnp.asarray(STEPS))[:, None] + moments.mean
@@ -60,14 +43,7 @@ def quantised(
 
 
 def gather(rows: Iterable[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
-    """Concatenates the rows of an evaluation: all codes, errors and labels, and the first `IMAGES` images.
-
-    Args:
-      rows: (batch, outputs) pairs, as `Recipe.score` gets them.
-
-    Returns:
-      (batch, outputs). Arrays with more than two axes have `IMAGES` rows at most.
-    """
+    """Returns (batch, outputs) concatenated over an evaluation; large arrays end after the first `IMAGES`."""
     parts: tuple[dict, dict] = ({}, {})
     seen = 0
     for pair in rows:
@@ -81,7 +57,7 @@ def gather(rows: Iterable[tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
 
 
 def figures(batch: Rows, rows: Rows, linear: bool) -> dict[str, float]:
-    """Computes all figures of this module that the data allow.
+    """Computes all figures that the data allow.
 
     Args:
       batch: `image`, and `label` where the images have classes.
@@ -90,7 +66,17 @@ def figures(batch: Rows, rows: Rows, linear: bool) -> dict[str, float]:
       linear: whether encoder and decoder are linear.
 
     Returns:
-      Those of `code_figures`, `component_figures`, `compression_figures`, `denoising_figures` and `search_figures`.
+      squared_error, mean over images and pixels; mean_activation; sparseness (Hoyer 2004, Non-negative Matrix
+      Factorization with Sparseness Constraints, section 3.1; 0 for a code of zeros); jacobian_norm.
+      error_over_pca: squared error over that of the same number of principal components of the same images;
+      subspace_angle: largest principal angle to their subspace in radians, where linear.
+      jpeg_gain: PSNR of quantised and entropy-coded codes over that of JPEG at the same bytes, in dB, mean over its
+      qualities from 1 to 30; of grey and RGB images.
+      psnr_noisy, psnr_denoised, their difference psnr_gain, psnr_nonlocal_means, the difference
+      psnr_over_nonlocal_means, and psnr_median, where images are denoised.
+      precision_at_10: share of the 10 images with the nearest codes that are of the same class, and
+      precision_over_pixels: how much more that is than by pixels, where images have classes.
+
     """
     images, found = batch["image"], code_figures(rows)
     found |= component_figures(images, rows, linear)
@@ -104,15 +90,7 @@ def figures(batch: Rows, rows: Rows, linear: bool) -> dict[str, float]:
 
 
 def code_figures(rows: Rows) -> dict[str, float]:
-    """Measures reconstructions and codes.
-
-    Args:
-      rows: `squared_error`, `code` and, where there is one, `jacobian_norm` of each image.
-
-    Returns:
-      squared_error, mean_activation, sparseness (Hoyer 2004, Non-negative Matrix Factorization with Sparseness
-      Constraints, section 3.1, mean over images; 0 for a code of zeros), and jacobian_norm.
-    """
+    """Returns the figures of reconstructions and codes."""
     codes = np.abs(rows["code"].astype(np.float64))
     found = {"squared_error": rows["squared_error"].mean(dtype=np.float64), "mean_activation": rows["code"].mean()}
     root, norm = np.sqrt(codes.shape[1]), np.sqrt(np.square(codes).sum(axis=1))
@@ -124,17 +102,7 @@ def code_figures(rows: Rows) -> dict[str, float]:
 
 
 def component_figures(images: Images, rows: Rows, linear: bool) -> dict[str, float]:
-    """Compares codes with the same number of principal components of the same images.
-
-    Args:
-      images: in [0, 1].
-      rows: `code`, `squared_error` and `reconstruction` of each.
-      linear: whether encoder and decoder are linear.
-
-    Returns:
-      error_over_pca: squared error over that of the components; subspace_angle: largest principal angle to their
-      subspace in radians, where `linear`. Nothing where that number of components leaves no error.
-    """
+    """Returns error_over_pca and subspace_angle; nothing where that number of components leaves no error."""
     codes = rows["code"].shape[1]
     if codes >= min(len(images) - 1, images[0].size):
         return {}
@@ -145,31 +113,13 @@ def component_figures(images: Images, rows: Rows, linear: bool) -> dict[str, flo
 
 
 def compression_figures(images: Images, rows: Rows) -> dict[str, float]:
-    """Compares quantised, entropy-coded codes with JPEG.
-
-    Args:
-      images: grey or RGB, in [0, 1].
-      rows: `levels` and `decoded` of each.
-
-    Returns:
-      jpeg_gain: PSNR over that of JPEG at the same bytes, in dB, mean over its qualities from 1 to 30.
-    """
+    """Returns jpeg_gain."""
     points = compression.code_points(images, rows["levels"], rows["decoded"])
     return {"jpeg_gain": compression.gain(points, compression.jpeg_points(images))}
 
 
 def denoising_figures(clean: Images, noisy: Images, denoised: Images) -> dict[str, float]:
-    """Compares denoised images with classical denoisers, on the first `DENOISED`.
-
-    Args:
-      clean: in [0, 1].
-      noisy: what the denoisers get.
-      denoised: the autoencoder's.
-
-    Returns:
-      psnr_noisy, psnr_denoised and their difference psnr_gain; psnr_nonlocal_means and psnr_over_nonlocal_means;
-      psnr_median.
-    """
+    """Returns the PSNR of the first `DENOISED` images, by the autoencoder and by classical denoisers."""
     clean, noisy, denoised = clean[:DENOISED], noisy[:DENOISED], denoised[:DENOISED]
     before, after = denoising.psnr(clean, noisy), denoising.psnr(clean, denoised)
     nonlocal_means = denoising.psnr(clean, denoising.nonlocal_means(clean, noisy))
@@ -186,17 +136,7 @@ def denoising_figures(clean: Images, noisy: Images, denoised: Images) -> dict[st
 def search_figures(
     images: Images, codes: Float[np.ndarray, "all codes"], labels: Int[np.ndarray, " all"]
 ) -> dict[str, float]:
-    """Searches with each image for others of its class, by codes and by pixels.
-
-    Args:
-      images: the first of the evaluation split.
-      codes: of the whole split.
-      labels: of the whole split.
-
-    Returns:
-      precision_at_10: share of the 10 images with the nearest codes that are of the same class;
-      precision_over_pixels: how much more that is than by pixels. Nothing where there are too few images.
-    """
+    """Returns precision_at_10 and precision_over_pixels; nothing for 10 images or fewer."""
     count = len(images)
     if count <= FOUND:
         return {}
@@ -208,28 +148,12 @@ def search_figures(
 
 
 def precision(features: Float[np.ndarray, "batch features"], labels: Int[np.ndarray, " batch"]) -> float:
-    """Computes precision at 10: the share of the 10 nearest neighbours of each row that are of its class.
-
-    Args:
-      features: compared by Euclidean distance.
-      labels: of the rows.
-
-    Returns:
-      The mean over rows.
-    """
+    """Returns the share of the 10 nearest rows that have the label of the row, averaged over rows."""
     return float((labels[nearest(features, FOUND)] == labels[:, None]).mean())
 
 
 def nearest(features: Float[np.ndarray, "batch features"], count: int) -> Int[np.ndarray, "batch count"]:
-    """Finds the other rows that are nearest to each row.
-
-    Args:
-      features: compared by Euclidean distance.
-      count: number of rows to find, fewer than there are.
-
-    Returns:
-      Their indices, the nearest first.
-    """
+    """Returns the indices of the `count` other rows that are nearest to each row, the nearest first."""
     return NearestNeighbors(n_neighbors=count).fit(features).kneighbors(return_distance=False)
 
 
@@ -237,12 +161,13 @@ def pictures(batch: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Flo
     """Draws compression, retrieval and denoising on a batch.
 
     Args:
-      batch: `image` and `valid` of each image; may lie on the devices of several hosts, as may `rows`.
+      batch: `image` and `valid`, on the devices of one or more hosts, as are `rows`.
       rows: as `figures` takes them.
 
     Returns:
-      `rate_distortion`: PSNR over bits a pixel, with JPEG beside it. `neighbours`: images, each followed by those with
-      the nearest codes. `denoising`: noisy, by non-local means, by the autoencoder, clean.
+      `rate_distortion`: PSNR over bits a pixel. `neighbours`: images, each followed by those with the nearest codes.
+      `denoising`: noisy, by non-local means, by the autoencoder, clean.
+
     """
     rows, batch = latents.fetch((dict(rows), {name: batch[name] for name in ("image", "valid")}))
     images = batch["image"][batch["valid"]]
@@ -261,15 +186,7 @@ def pictures(batch: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Flo
 
 
 def draw_rate_distortion(images: Images, rows: Rows) -> Float[np.ndarray, "plot_height plot_width 3"]:
-    """Draws PSNR over bits a pixel, of codes and of JPEG with and without its header.
-
-    Args:
-      images: grey or RGB, in [0, 1].
-      rows: `code`, `levels` and `decoded` of each.
-
-    Returns:
-      The plot.
-    """
+    """Returns a plot of PSNR over bits a pixel, of codes and of JPEG with and without its header."""
     codes = compression.code_points(images, rows["levels"], rows["decoded"])
     jpeg = compression.jpeg_points(images)
     bits = 8 / images.size

@@ -79,17 +79,7 @@ class Moments:
 def interpolate(
     decode: Decode, start: Codes, end: Codes, count: int = COLUMNS
 ) -> Float[Array, "batch count height width channels"]:
-    """Decodes the straight lines between codes.
-
-    Args:
-      decode: codes to images.
-      start: first code of each line.
-      end: last code of each line.
-      count: number of images on a line, both ends included.
-
-    Returns:
-      A row of images for each line.
-    """
+    """Returns the decoded straight lines between codes, `count` images each, both ends included."""
     share = jnp.linspace(0.0, 1.0, count)[:, None]
     return _decode_rows(decode, start[:, None] * (1 - share) + end[:, None] * share)
 
@@ -97,18 +87,7 @@ def interpolate(
 def traverse(
     decode: Decode, code: Float[Array, " codes"], chosen: Int[Array, " chosen"], moments: Moments, count: int = COLUMNS
 ) -> Float[Array, "chosen count height width channels"]:
-    """Decodes a code while one latent at a time is moved through its range.
-
-    Args:
-      decode: codes to images.
-      code: values of the latents that are not moved.
-      chosen: indices of the latents to move.
-      moments: of the codes; the range is 2.5 standard deviations around the mean.
-      count: number of values of each latent.
-
-    Returns:
-      A row of images for each latent.
-    """
+    """Returns a decoded code with each of the chosen latents moved through `REACH` deviations around its mean."""
     values = jnp.linspace(-REACH, REACH, count) * moments.deviation()[chosen, None] + moments.mean[chosen, None]
     rows = jnp.broadcast_to(code, (len(chosen), count, len(code)))
     return _decode_rows(decode, rows.at[jnp.arange(len(chosen)), :, chosen].set(values))
@@ -120,14 +99,7 @@ def _decode_rows(decode: Decode, codes: Float[Array, "rows count codes"]) -> Arr
 
 
 def sheet(rows: Float[Array, "rows count height width channels"]) -> Float[Array, "sheet_height sheet_width channels"]:
-    """Arranges rows of images on one sheet with grey gaps; small images are enlarged to 48 pixels or more.
-
-    Args:
-      rows: in [0, 1].
-
-    Returns:
-      The sheet.
-    """
+    """Returns rows of images on one sheet with grey gaps; small images are enlarged to 48 pixels or more."""
     scale = -(-48 // max(rows.shape[2:4]))
     rows = rows.repeat(scale, axis=2).repeat(scale, axis=3)
     rows = jnp.pad(rows, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=0.5)

@@ -43,15 +43,7 @@ def log_likelihood(likelihood: Likelihood, outputs: Outputs, images: Images, lev
 
 
 def expected_image(likelihood: Likelihood, outputs: Outputs) -> Images:
-    """Computes E[image | latent] in [0, 1].
-
-    Args:
-      likelihood: as in `log_likelihood`.
-      outputs: of the decoder.
-
-    Returns:
-      The mean image of each latent.
-    """
+    """Returns E[image | latent] in [0, 1] from a decoder's outputs."""
     if likelihood == "bernoulli":
         return jax.nn.sigmoid(outputs[..., 0])
     if likelihood == "categorical":
@@ -60,15 +52,6 @@ def expected_image(likelihood: Likelihood, outputs: Outputs) -> Images:
 
 
 def dequantise(key: Key[Array, ""], images: Images, levels: int) -> Images:
-    """Adds uniform noise one grey level wide, so that a density bounds the discrete likelihood (Theis et al. 2016).
-
-    Args:
-      key: of the noise.
-      images: in [0, 1]; rounded to grey levels first.
-      levels: number of grey levels.
-
-    Returns:
-      Images in [-0.5, levels - 0.5] / (levels - 1).
-    """
+    """Returns images with uniform noise one level wide, whose density bounds the discrete likelihood (Theis et al.)."""
     noise = jax.random.uniform(key, images.shape, minval=-0.5, maxval=0.5)
     return (jnp.round(images * (levels - 1)) + noise) / (levels - 1)

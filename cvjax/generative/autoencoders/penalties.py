@@ -15,15 +15,7 @@ Codes = Float[Array, "batch codes"]
 
 
 def jacobian_norm(encode: Callable[[Images], Codes], images: Images) -> Float[Array, " batch"]:
-    """Computes the squared Frobenius norm of the Jacobian of any encoder.
-
-    Args:
-      encode: images to codes, each image by itself.
-      images: where the Jacobian is taken.
-
-    Returns:
-      |dh / dx|_F^2 of each image (Rifai et al., equation 1).
-    """
+    """Returns |dh / dx|_F^2 of each image, the norm of the encoder's Jacobian (Rifai et al., equation 1)."""
 
     def of_one(image):
         return jnp.square(jax.jacrev(lambda x: encode(x[None])[0])(image)).sum()
@@ -32,15 +24,7 @@ def jacobian_norm(encode: Callable[[Images], Codes], images: Images) -> Float[Ar
 
 
 def sigmoid_jacobian_norm(codes: Codes, kernel: Float[Array, "inputs codes"]) -> Float[Array, " batch"]:
-    """Computes `jacobian_norm` of a dense layer with sigmoid codes in closed form.
-
-    Args:
-      codes: h = sigmoid(x W + b).
-      kernel: W.
-
-    Returns:
-      sum_j (h_j (1 - h_j))^2 sum_i W_ij^2 of each image (Rifai et al., equation 2).
-    """
+    """Returns `jacobian_norm` of a dense layer with sigmoid codes in closed form (Rifai et al., equation 2)."""
     return jnp.square(codes * (1 - codes)) @ jnp.square(kernel).sum(axis=0)
 
 
@@ -53,6 +37,7 @@ def kl_sparsity(codes: Codes, target: float) -> Float[Array, " codes"]:
 
     Returns:
       One divergence a unit, in nats.
+
     """
     mean = jnp.clip(codes.mean(axis=0), 1e-6, 1 - 1e-6)
     return jax.scipy.special.rel_entr(target, mean) + jax.scipy.special.rel_entr(1 - target, 1 - mean)

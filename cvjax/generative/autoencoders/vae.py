@@ -104,27 +104,12 @@ class Decoder(nn.Module):
 
 
 def gaussian_kl(mean: Latents, log_variance: Latents) -> Latents:
-    """Computes KL(N(mean, variance) || N(0, 1)) of each latent, in nats (appendix B).
-
-    Args:
-      mean: of the posterior.
-      log_variance: of the posterior.
-
-    Returns:
-      One divergence a latent, to be summed.
-    """
+    """Returns KL(N(mean, variance) || N(0, 1)) of each latent, in nats (appendix B)."""
     return 0.5 * (jnp.exp(log_variance) + mean**2 - 1.0 - log_variance)
 
 
 def importance_bound(log_weights: Float[Array, "samples batch"]) -> Nats:
-    """Computes the importance-weighted bound on log p(x) in nats (Burda et al., equation 8).
-
-    Args:
-      log_weights: log p(x, z) - log q(z | x) of each sample z.
-
-    Returns:
-      log of the mean weight of each image; the more samples, the tighter.
-    """
+    """Returns the bound on log p(x) by weights p(x, z) / q(z | x), in nats (Burda et al., equation 8)."""
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
 
 

@@ -23,14 +23,7 @@ PAPER = pixel_model.Architecture(layers=20, width=384, kernel=5)  # for ImageNet
 
 
 def gate(x: Float[Array, "batch height width twice"]) -> Float[Array, "batch height width once"]:
-    """Computes tanh of the first half of the features times the sigmoid of the second (equation 2).
-
-    Args:
-      x: an even number of features.
-
-    Returns:
-      Half of that number.
-    """
+    """Returns tanh of the first half of the features times the sigmoid of the second (equation 2)."""
     signal, gates = jnp.split(x, 2, axis=-1)
     return nn.tanh(signal) * nn.sigmoid(gates)
 

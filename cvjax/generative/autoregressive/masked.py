@@ -49,17 +49,7 @@ def channel_mask(
 def kernel_mask(
     shape: tuple[int, int, int, int], channels: int, mask: Literal["A", "B"], parts: int = 1
 ) -> Float[np.ndarray, "rows width inputs outputs"]:
-    """Makes the mask of a kernel whose last row is that of the pixel itself (figure 2).
-
-    Args:
-      shape: of the kernel.
-      channels: as in `channel_mask`.
-      mask: as in `channel_mask`.
-      parts: as in `channel_mask`.
-
-    Returns:
-      1 for the weights of what comes before, else 0.
-    """
+    """Returns 1 for weights of what comes before the pixel, whose row is the last, else 0 (figure 2)."""
     allowed = np.ones(shape, np.float32)
     allowed[-1, shape[1] // 2] = channel_mask(*shape[2:], channels, mask, parts)
     allowed[-1, shape[1] // 2 + 1 :] = 0
@@ -122,45 +112,17 @@ class MaskedConv(nn.Module):
 
 
 def last_rows(x: Features, kept: int) -> Features:
-    """Fills a cache with the last rows of an image.
-
-    Args:
-      x: the known part of the image, below kept - 1 rows of zeros.
-      kept: number of rows in the cache.
-
-    Returns:
-      The cache.
-    """
+    """Returns the cache of the last rows of an image, which is given below kept - 1 rows of zeros."""
     return jnp.roll(x[:, -kept:], (x.shape[1] - (kept - 1)) % kept, axis=1)
 
 
 def write_row(rows: Features, piece: Features, row: int | Int[Array, ""], column: int | Int[Array, ""]) -> Features:
-    """Writes a row, or a part of it, over the oldest one.
-
-    Args:
-      rows: the cache.
-      piece: the new values.
-      row: of the image.
-      column: where the piece begins.
-
-    Returns:
-      The cache.
-    """
+    """Returns the cache with a piece of a row, from `column` on, in the place of the oldest row."""
     return lax.dynamic_update_slice(rows, piece, (0, row % rows.shape[1], column, 0))
 
 
 def read_rows(rows: Features, row: int | Int[Array, ""], column: int | Int[Array, ""], width: int) -> Features:
-    """Reads all rows in the order of the image.
-
-    Args:
-      rows: the cache.
-      row: the last of them.
-      column: the first to read.
-      width: number of columns to read.
-
-    Returns:
-      These columns of each row.
-    """
+    """Returns `width` columns of the cached rows in the order of the image; the last one is `row`."""
     batch, kept, _, features = rows.shape
     places = [(0, (row + 1 + index) % kept, column, 0) for index in range(kept)]
     return jnp.concatenate([lax.dynamic_slice(rows, place, (batch, 1, width, features)) for place in places], axis=1)

@@ -58,59 +58,25 @@ class Architecture:
 
 
 def quantise(images: Images, levels: int) -> Int[Array, "batch height width channels"]:
-    """Rounds images to levels.
-
-    Args:
-      images: in [0, 1].
-      levels: number of values of a pixel and channel.
-
-    Returns:
-      Whole numbers from 0 to levels - 1.
-    """
+    """Returns the nearest levels, 0 to levels - 1, of images in [0, 1]."""
     return jnp.round(images * (levels - 1)).astype(jnp.int32)
 
 
 def log_likelihood(logits: Logits, images: Images) -> Images:
-    """Computes log p of each value given all before, in nats.
-
-    Args:
-      logits: of each value's levels.
-      images: in [0, 1].
-
-    Returns:
-      One number a value; over an image they sum to its log-likelihood.
-    """
+    """Returns log p of each value given all before, in nats."""
     index = quantise(images, logits.shape[-1])
     return jnp.take_along_axis(jax.nn.log_softmax(logits), index[..., None], axis=-1)[..., 0]
 
 
 def bits_per_dim(logits: Logits, images: Images) -> Float[Array, " batch"]:
-    """Computes the negative log-likelihood of each image in bits, divided by the number of its values.
-
-    Args:
-      logits: of each value's levels.
-      images: in [0, 1].
-
-    Returns:
-      One number an image: log2(levels) for a uniform model.
-    """
+    """Returns the negative log-likelihood of each image in bits, divided by the number of its values."""
     return -log_likelihood(logits, images).mean(axis=(1, 2, 3)) / math.log(2)
 
 
 def likeliest_class(
     apply: Callable[[Images, Labels], Logits], images: Images, classes: int, rows: int | None = None
 ) -> Labels:
-    """Classifies images from their upper rows by Bayes' rule, with equally frequent classes.
-
-    Args:
-      apply: (images, labels) -> logits of a class-conditional model.
-      images: in [0, 1].
-      classes: number of classes.
-      rows: number of known rows; all by default.
-
-    Returns:
-      The class under which the known rows of each image are likeliest.
-    """
+    """Returns the class under which the first rows of an image (None: all) are likeliest, by Bayes' rule."""
 
     def log_likelihood_of_rows(label):
         logits = apply(images, jnp.full(len(images), label))
@@ -125,34 +91,13 @@ def likeliest_class(
 def draw_value(
     key: Key[Array, ""], index: int | Int[Array, ""], logits: Float[Array, "batch levels"]
 ) -> Float[Array, " batch"]:
-    """Draws one value of each image by the Gumbel-max trick.
-
-    The noise depends on the key and the index alone, so two ways to compute the same logits draw the same levels.
-
-    Args:
-      key: of the images.
-      index: of the value in its image, in raster order.
-      logits: of the value's levels.
-
-    Returns:
-      Values in [0, 1].
-    """
+    """Returns a value of each image, drawn by the Gumbel-max trick; the noise depends on key and index alone."""
     noise = jax.random.gumbel(jax.random.fold_in(key, index), logits.shape, logits.dtype)
     return (logits + noise).argmax(axis=-1) / (logits.shape[-1] - 1)
 
 
 def sample_naively(key: Key[Array, ""], apply: Callable[[Images], Logits], images: Images, rows: int = 0) -> Images:
-    """Draws images value by value, each from the logits of whole images; `sample` draws the same.
-
-    Args:
-      key: of the draws.
-      apply: images -> logits.
-      images: in [0, 1]; their first rows are kept.
-      rows: number of rows to keep.
-
-    Returns:
-      Images in [0, 1].
-    """
+    """Returns images whose rows after the first are drawn value by value from the logits of whole images."""
     _, height, width, channels = images.shape
 
     def draw(index, images):

@@ -27,15 +27,7 @@ PAPER = pixel_model.Architecture(layers=12, width=128, kernel=3)  # for CIFAR-10
 def lstm_step(
     gates: Float[Array, "batch _ _ gates"], cell: Float[Array, "batch _ _ width"]
 ) -> tuple[Float[Array, "batch _ _ width"], Float[Array, "batch _ _ width"]]:
-    """Computes an LSTM's new state (equation 3).
-
-    Args:
-      gates: output, forget and input gates and content, one after the other, before their non-linearities.
-      cell: the cell state before.
-
-    Returns:
-      (hidden state, cell state).
-    """
+    """Returns (hidden state, cell state) from an LSTM's output, forget, input and content gates (equation 3)."""
     output, forget, entry, content = jnp.split(gates, 4, axis=-1)
     cell = nn.sigmoid(forget) * cell + nn.sigmoid(entry) * nn.tanh(content)
     return nn.sigmoid(output) * nn.tanh(cell), cell

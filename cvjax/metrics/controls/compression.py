@@ -63,16 +63,7 @@ def code_points(
     levels: Int[np.ndarray, "batch steps codes"],
     decoded: Float[np.ndarray, "batch steps height width channels"],
 ) -> list[Point]:
-    """Measures codes that were quantised by several steps.
-
-    Args:
-      images: the true ones, in [0, 1].
-      levels: the quantised codes, whole numbers.
-      decoded: the decoder's images of these.
-
-    Returns:
-      A point for each step.
-    """
+    """Returns the rate and distortion of codes at each step of quantisation; `decoded` are their images."""
     points = []
     for step in range(levels.shape[1]):
         size = HEADER + math.ceil(code_length(levels[:, step].astype(np.int64)) / 8)
@@ -81,15 +72,7 @@ def code_points(
 
 
 def jpeg_points(images: Images, qualities: Sequence[int] = QUALITIES) -> list[Point]:
-    """Measures JPEG with optimised Huffman tables on one sheet of all images.
-
-    Args:
-      images: grey or RGB, in [0, 1]; multiples of 8 pixels in size suit JPEG's blocks best.
-      qualities: of the encoder, 1 to 95.
-
-    Returns:
-      A point for each quality.
-    """
+    """Returns the rate and distortion of JPEG at each quality, on one sheet of all images."""
     sheet = np.round(255 * lay_out(images)).astype(np.uint8)
     picture, points = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet), []
     for quality in qualities:
@@ -102,14 +85,7 @@ def jpeg_points(images: Images, qualities: Sequence[int] = QUALITIES) -> list[Po
 
 
 def jpeg_header(stream: bytes) -> int:
-    """Counts the bytes of a JPEG file beside its entropy-coded data.
-
-    Args:
-      stream: the file, with one scan.
-
-    Returns:
-      The bytes up to the end of the start-of-scan segment, and the two of the end marker.
-    """
+    """Returns the number of bytes in a JPEG file of one scan that are not its entropy-coded data."""
     position = 2  # behind the start marker; then segments: marker, length, content
     while stream[position : position + 2] != b"\xff\xda":
         position += 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
@@ -117,14 +93,7 @@ def jpeg_header(stream: bytes) -> int:
 
 
 def lay_out(images: Images) -> Float[np.ndarray, "rows columns channels"]:
-    """Arranges images without gaps on the sheet nearest to a square that they fill.
-
-    Args:
-      images: any.
-
-    Returns:
-      The sheet.
-    """
+    """Returns images without gaps on the sheet nearest to a square that they fill."""
     count, height, width, channels = images.shape
     rows = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
     return images.reshape(rows, -1, height, width, channels).swapaxes(1, 2).reshape(rows * height, -1, channels)

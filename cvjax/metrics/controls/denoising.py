@@ -11,32 +11,14 @@ STRENGTHS = (0.6, 0.8, 1.0, 1.3)  # of non-local means, in standard deviations o
 
 
 def psnr(clean: Images, images: Images) -> float:
-    """Computes the peak signal-to-noise ratio of all images together.
-
-    Args:
-      clean: in [0, 1].
-      images: noisy or denoised; clipped to [0, 1] first.
-
-    Returns:
-      10 log10 of 1 over the mean squared error, in dB.
-    """
+    """Returns the peak signal-to-noise ratio of all images together, clipped to [0, 1], in dB."""
     clipped = np.clip(images, 0, 1).astype(np.float64)
     with np.errstate(divide="ignore"):  # infinite without an error
         return float(peak_signal_noise_ratio(clean.astype(np.float64), clipped, data_range=1.0))
 
 
 def nonlocal_means(clean: Images, noisy: Images) -> Images:
-    """Denoises each image by non-local means (Buades et al. 2005) with the best parameters.
-
-    The variance of the noise is the true one, and the strength is the best one for these images.
-
-    Args:
-      clean: in [0, 1].
-      noisy: with noise.
-
-    Returns:
-      The denoised images.
-    """
+    """Returns images denoised by non-local means (Buades et al. 2005) with the true noise level and best strength."""
     sigma = float(np.sqrt(np.mean(np.square(noisy.astype(np.float64) - clean))))
     patches = dict(patch_size=3, patch_distance=max(noisy.shape[1:3]), fast_mode=False, channel_axis=-1, sigma=sigma)
     found = []
@@ -48,12 +30,5 @@ def nonlocal_means(clean: Images, noisy: Images) -> Images:
 
 
 def median(noisy: Images) -> Images:
-    """Denoises each image by the median of 3 x 3 pixels, a remedy for salt and pepper.
-
-    Args:
-      noisy: with noise.
-
-    Returns:
-      The denoised images.
-    """
+    """Returns images denoised by the median of 3 x 3 pixels, a remedy for salt and pepper."""
     return scipy.ndimage.median_filter(noisy, size=(1, 3, 3, 1), mode="nearest")

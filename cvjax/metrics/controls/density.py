@@ -11,16 +11,7 @@ from jaxtyping import Int
 def controls(
     train: Int[np.ndarray, "examples height width"], test: Int[np.ndarray, "held_out height width"], levels: int
 ) -> dict[str, dict[str, float]]:
-    """Evaluates every density of this module.
-
-    Args:
-      train: training images.
-      test: held-out images.
-      levels: number of grey levels.
-
-    Returns:
-      {density: {"bits_per_dim": bits}}, from the weakest to the strongest.
-    """
+    """Returns {density: {"bits_per_dim": bits of `test`}} of every density, the weakest first."""
     bits = {
         "uniform": float(np.log2(levels)),
         "histogram of all pixels": histogram_bits(train, test, levels),
@@ -34,32 +25,14 @@ def controls(
 def histogram_bits(
     train: Int[np.ndarray, "examples height width"], test: Int[np.ndarray, "held_out height width"], levels: int
 ) -> float:
-    """Evaluates p(level), one histogram for all pixels.
-
-    Args:
-      train: training images.
-      test: held-out images.
-      levels: number of grey levels.
-
-    Returns:
-      Bits per dimension of `test`.
-    """
+    """Returns bits per dimension of `test` under p(level), one histogram for all pixels."""
     return _table_bits(np.zeros_like(train), train, np.zeros_like(test), test, levels)
 
 
 def pixel_bits(
     train: Int[np.ndarray, "examples height width"], test: Int[np.ndarray, "held_out height width"], levels: int
 ) -> float:
-    """Evaluates p(level | position), independent pixels with a histogram each.
-
-    Args:
-      train: training images.
-      test: held-out images.
-      levels: number of grey levels.
-
-    Returns:
-      Bits per dimension of `test`.
-    """
+    """Returns bits per dimension of `test` under p(level | position), independent pixels."""
     return _table_bits(_positions(train), train, _positions(test), test, levels)
 
 
@@ -79,6 +52,7 @@ def neighbour_bits(
 
     Returns:
       Bits per dimension of `test`.
+
     """
 
     def context(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figures of codes, on principal components, of which all is known, and on images with a structure that is."""
+"""Figures of codes, for principal components and for images whose structure is known."""
 
 import jax
 import jax.numpy as jnp
