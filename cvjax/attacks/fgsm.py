@@ -17,7 +17,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 
-from cvjax.core import Batch, Network, Pictures, Recipe, State, check_images, start, variables
+from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
+from cvjax.errors import UserError
 from cvjax.metrics import plots
 from cvjax.signature import Range
 
@@ -115,7 +116,11 @@ class FGSM:
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes room for the classifier."""
-        check_images(batch, self.classifier.shape)
+        if batch["image"].shape[1:] != self.classifier.shape:
+            raise UserError(
+                f"the images are {batch['image'].shape[1:]}, but the classifier was trained on "
+                f"{self.classifier.shape}: resize them by data.transforms and data.eval_transforms."
+            )
         return start({}, {}, frozen={"classifier": self.classifier.module.init(key, batch["image"])})
 
     def classify(self, state: State, images: Images) -> Logits:
@@ -209,8 +214,7 @@ def recipe(classifier: Network, epsilons: tuple[Annotated[float, Range(1e-6, 1)]
       epsilons: largest changes of a pixel to attack with.
 
     Returns:
-      The recipe. Figures: accuracy of the classifier on the images as they are; robust_accuracy_<epsilon> when
-      they are attacked away from their true classes, and random_sign_accuracy_<epsilon> when each pixel is changed as
-      much at random.
+      The recipe. Figures: accuracy of the classifier on the images as they are, robust_accuracy_<epsilon> when
+      they are attacked, and random_sign_accuracy_<epsilon> when each pixel is changed as much at random.
     """
     return Recipe.of(FGSM(classifier, tuple(epsilons)))

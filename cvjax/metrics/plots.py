@@ -63,7 +63,7 @@ def draw_confusion(
 
 
 def draw_gallery(
-    images: Float[np.ndarray, "count height width channels"],
+    images: Float[np.ndarray, "count rows columns channels"],
     captions: Sequence[str],
     columns: int = 8,
     marked: Bool[np.ndarray, " count"] | None = None,

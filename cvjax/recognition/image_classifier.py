@@ -196,7 +196,7 @@ def recipe(
       The recipe. Its figures are those of `cvjax.metrics.classification.figures`.
 
     Raises:
-      UserError: an unknown stem, or not one to four strides.
+      UserError: not one to four strides.
     """
     stage_strides(stem, strides)
     names = class_names(classes)

@@ -130,7 +130,7 @@ def test_nothing_is_trained_and_the_classifier_is_frozen(system):
     first = jax.eval_shape(recipe.init, KEY, {"image": jnp.zeros((2, 8, 8, 1))})
     assert recipe.train_step is None and not first.params and not first.opt
     assert jax.tree.structure(first) == jax.tree.structure(state)
-    with pytest.raises(UserError, match=r"\(9, 8, 1\)"):
+    with pytest.raises(UserError, match=r"\(9, 8, 1\), but the classifier was trained on \(8, 8, 1\)"):
         recipe.init(KEY, {"image": jnp.zeros((2, 9, 8, 1))})
 
 

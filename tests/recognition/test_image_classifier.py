@@ -134,7 +134,7 @@ def test_pictures_show_the_hardest_images_and_the_confusions(trained, monkeypatc
 
 
 def test_what_does_not_fit_is_explained():
-    with pytest.raises(UserError, match="Did you mean 'small'"):
-        make(stem="smal")
+    with pytest.raises(UserError, match="one to four stages"):
+        make(strides=(2,) * 5)
     with pytest.raises(UserError, match=r"\(8, 8, 3\).*config.recipe.shape=\(8, 12, 3\)"):
         make().init(KEY, {"image": jnp.zeros((1, 8, 8, 3))})
