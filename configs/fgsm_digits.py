@@ -4,7 +4,8 @@
 
 Paper: Goodfellow, Shlens & Szegedy, Explaining and Harnessing Adversarial Examples, 2015 (arXiv:1412.6572).
 Command: python train.py --config=configs/fgsm_digits.py --workdir=runs/fgsm_digits
-Result: not measured yet.
+Result: accuracy 0.998, and 0.678 under attack at 0.1 and 0.126 at 0.2, where random signs leave 0.988 and 0.91 (seed 101
+  of both configs; 102 and 103: 0.728 and 0.738 at 0.1, 0.17 and 0.18 at 0.2, random signs 0.922 and 0.918 at 0.2).
 Time: 10 seconds on two CPU cores, after configs/classifier_digits.py.
 """
 
@@ -22,7 +23,7 @@ def get_config(name: str = ""):
         expect={
             # A weaker attack leaves more of them right, and noise of the same size nearly all.
             "robust_accuracy_0_1": ("<=", 0.8),
-            "robust_accuracy_0_2": ("<=", 0.2),
+            "robust_accuracy_0_2": ("<=", 0.22),
             "random_sign_accuracy_0_2": (">=", 0.88),
         },
     )
