@@ -19,7 +19,8 @@ class Stopped(Exception):
 def suggest(name: object, choices: Iterable[str]) -> str:
     """Returns the end of an error message about a wrong name: `Did you mean 'x'? Known: ...`."""
     choices = sorted(str(choice) for choice in choices)
-    last = {choice.rpartition(".")[2]: choice for choice in choices if "." in str(name)}  # of import paths
+    paths = [choice for choice in choices if "." in str(name) and "/" not in choice]  # import paths
+    last = {path.rpartition(".")[2]: path for path in paths}
     close = [last[near] for near in difflib.get_close_matches(str(name).rpartition(".")[2], last, n=1, cutoff=0.6)]
     close = close or difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     nearest = f"Did you mean {close[0]!r}? " if close else ""
