@@ -290,9 +290,9 @@ def test_inputs_that_cannot_be_are_named(tmp_path, described, given, words):
 
 
 def test_an_input_that_a_system_does_not_take_is_refused(vae, tmp_path, described):
-    with pytest.raises(UserError, match=r"--label=3: .*vae takes none; beside images it takes nothing"):
+    with pytest.raises(UserError, match=r"--label=3: .*vae does not take it; beside images it takes nothing"):
         apply.main([f"--run={vae}", "--count=2", "--label=3", f"--output={tmp_path / 'out'}"])
-    with pytest.raises(UserError, match=r"--text=a: x\.y takes none; beside images it takes label, mask"):
+    with pytest.raises(UserError, match=r"--text=a: x\.y does not take it; beside images it takes label, mask"):
         inputs(tmp_path, described, taken=("label", "mask"), text="a")
     (tmp_path / vocabulary.FILE).unlink()
     with pytest.raises(UserError, match=r"was trained without texts"):
