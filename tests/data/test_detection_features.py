@@ -226,7 +226,7 @@ def test_vocs_real_builder_declares_what_is_read():
             {"max_boxes": 5, "name": "digit_scenes", "transforms": [dict(op="center_crop", size=9, keep=2)]},
             r"keep=2.0 must be .centre., or a share",
         ),
-        ({"keep": "class_map", "name": "digit_scenes"}, r"data.keep='class_map' must be tuple or list"),
+        ({"keep": "class_map", "name": "digit_scenes"}, r"data.keep='class_map': expected tuple"),
         ({"keep": ["class_mp"], "name": "digit_scenes"}, r"no map or text 'class_mp'. Did you mean 'class_map'"),
         (
             {"keep": ["caption"], "name": "digit_scenes"},

@@ -9,12 +9,12 @@ import numpy as np
 from cvjax.core import start, variables
 
 
-def he(names, shape):
-    """Standard deviation of a kernel of He et al., arXiv:1502.01852."""
-    return math.sqrt(2 / math.prod(shape[:-1]))
+def lecun(names, shape):
+    """Standard deviation of a kernel whose outputs have the variance of its inputs."""
+    return math.sqrt(1 / math.prod(shape[:-1]))
 
 
-def draw_state(recipe, batch, seed=0, deviation=he):
+def draw_state(recipe, batch, seed=0, deviation=lecun):
     """A state of the shapes that `init` makes: normal kernels, scales and variances of 1, zeros elsewhere."""
     generator = np.random.default_rng(seed)
 

@@ -1,6 +1,7 @@
 """YOLOv2's recipe on a small network: what a step does, what it detects, which sizes it sees, and that it learns."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -42,10 +43,14 @@ def make_batch(seed=0, batch=BATCH):
 
 @pytest.fixture(scope="module")
 def trained():
-    """The recipe, its state after 150 steps on one batch, the batch, and the metrics of each step."""
+    """The recipe, its state after 200 steps on one batch, the batch, and the metrics of each step."""
+
+    def deviation(names, shape):  # large where normalised: running variances are slow to forget that they start at 1
+        return (1 if "predictions" in names else 2) / math.sqrt(math.prod(shape[:-1]))
+
     recipe, batch = make_recipe(prior_images=3 * BATCH, optimiser=dict(name="adam", learning_rate=1e-2)), make_batch()
-    step, state, metrics = jax.jit(recipe.train_step), draw_state(recipe, batch), []
-    for index in range(150):
+    step, state, metrics = jax.jit(recipe.train_step), draw_state(recipe, batch, deviation=deviation), []
+    for index in range(200):
         state, values = step(state, batch, jax.random.key(index))
         metrics.append(jax.device_get(values))
     return recipe, state, batch, metrics
@@ -197,7 +202,8 @@ def test_resizes_images_and_boxes_together():
 
 
 def test_one_of_several_sizes_trains_as_it_does_alone():
-    batch, both, one = make_batch(), make_recipe(**SMALL, sizes=(16, 32)), make_recipe(**SMALL, sizes=(16,))
+    smallest = dict(width=2, stages=(1, 1), head=0, passthrough=False)
+    batch, both, one = make_batch(), make_recipe(**smallest, sizes=(16, 32)), make_recipe(**smallest, sizes=(16,))
     state = draw_state(both, batch)
     first = next(step for step in range(0, 100, 10) if yolov2.draw_size(jnp.int32(step), 2) == 0)
     at = state.replace(step=jnp.int32(first))
