@@ -151,7 +151,7 @@ def test_evaluation_counts_each_example_of_both_once(photos, longer):
         ({"name": "digits", "batch": 4}, "data.also.batch follows data.batch"),
         ({"name": "digits", "also": {"name": "digits"}}, "data.also.also follows"),
         ({"nme": "digits"}, "data.also: config.data.nme: there is no such key. Did you mean 'name'"),
-        ("digits", "data.also='digits' must be dict"),
+        ("digits", "data.also='digits': expected Mapping"),
         ({"name": "digits", "transforms": [dict(op="crp")]}, r"data.also: data.transforms\[0\].*'crop'"),
     ],
 )
