@@ -143,7 +143,7 @@ def test_labels_are_read_without_images(tmp_path):
     ("settings", "message"),
     [
         ({"per_class": 5}, "data.per_class=5 must be a divisor of data.batch=48"),
-        ({"per_class": 0}, "data.per_class=0 must be a divisor"),
+        ({"per_class": 0}, "data.per_class=0: expected int at least 1"),
         ({"per_class": 4}, "a batch of 48 would have 12 classes, but digits has 10. Set data.batch to 40 or less"),
         ({"name": "digit_scenes/smoke"}, "data.per_class=8: the examples of digit_scenes/smoke have no labels"),
     ],
