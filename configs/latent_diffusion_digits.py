@@ -2,7 +2,7 @@
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/latent_diffusion_digits.py --workdir=runs/latent_diffusion_digits
-Result: not measured yet.
+Result: FID .48 of that of a Gaussian per class, denoising error .84 of the best linear denoiser's (seed 2027).
 Time: 2 minutes on two CPU cores, after the 20 seconds of autoencoder_digits.
 """
 
