@@ -28,7 +28,7 @@ QUESTIONS = {
         mistakes=total, objects=objects,
     )""",
     "generative": """dict(
-        controls=controls, judged=judged, game=[collapsed_figures, cured_figures], errors=judges,
+        controls=controls, judged=judged, game=[collapsed_figures, cured_figures], errors=errors,
         errors_of_two={
             title: np.square(held_out["image"] - images).mean(dtype=float) for title, images in both.items()
         },
