@@ -4,8 +4,8 @@
 
 Paper: Goodfellow, Shlens & Szegedy, Explaining and Harnessing Adversarial Examples, 2015 (arXiv:1412.6572).
 Command: python train.py --config=configs/fgsm_digits.py --workdir=runs/fgsm_digits
-Result: accuracy 0.998, and 0.678 under attack at 0.1 and 0.126 at 0.2, where random signs leave 0.988 and 0.91 (seed 101
-  of both configs; 102 and 103: 0.728 and 0.738 at 0.1, 0.17 and 0.18 at 0.2, random signs 0.922 and 0.918 at 0.2).
+Result: accuracy 0.998; 0.678 under attack at 0.1 and 0.126 at 0.2, where random signs leave 0.988 and 0.91 (seed 101 of
+  both configs; 102 and 103: 0.728 and 0.738 at 0.1, 0.17 and 0.18 at 0.2, random signs 0.922 and 0.918 at 0.2).
 Time: 10 seconds on two CPU cores, after configs/classifier_digits.py.
 """
 
