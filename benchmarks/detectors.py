@@ -33,7 +33,7 @@ from cvjax.core import variables
 from cvjax.detection import retinanet
 from cvjax.detection.sliding_window import window_boxes
 from cvjax.nets.resnet import stage_strides
-from cvjax.ops import convolution
+from cvjax.ops import convolution, flops
 
 ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each contestant is timed.")
 ONLY = flags.DEFINE_string("only", "", "Run the comparisons with torch whose title contains this; write no file.")
@@ -77,11 +77,11 @@ def parameters(config: Config) -> int:
 
 
 def frame_flops(config: Config) -> float:
-    """FLOPs of a frame as XLA counts them: a loop's body counts once."""
+    """FLOPs of a frame, in products and convolutions."""
     image = jax.ShapeDtypeStruct((1, *config["recipe"]["shape"]), np.float32)
     predict = jax.jit(experiments.build(config).predict)
-    lowered = predict.lower(abstract(config), {"image": image}, jax.random.key(0))
-    return lowered.cost_analysis()["flops"]
+    traced = predict.trace(abstract(config), {"image": image}, jax.random.key(0))
+    return flops.count(traced.jaxpr).total()
 
 
 def frames(name: str, config: Config, batch: int) -> Callable[[], None]:
@@ -284,10 +284,10 @@ def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:
 
 
 def step_flops(config: Config) -> float:
-    """FLOPs of our training step as XLA counts them."""
+    """FLOPs of our training step, in products and convolutions."""
     batch = {name: jax.ShapeDtypeStruct(rows.shape, rows.dtype) for name, rows in batches(config)[0].items()}
     step = jax.jit(experiments.build(config).train_step)
-    return step.lower(abstract(config), batch, jax.random.key(0)).cost_analysis()["flops"]
+    return flops.count(step.trace(abstract(config), batch, jax.random.key(0)).jaxpr).total()
 
 
 def torch_lines(rounds: int, only: str) -> tuple[list[str], list[str]]:

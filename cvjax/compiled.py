@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from cvjax import checkpoint, sharding
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
+from cvjax.ops import flops
 
 FEATURES = (
     "image",
@@ -35,7 +36,7 @@ class Compiled:
     eval_step: Callable[[State, Mapping, int], dict]
     abstract_state: PyTree
     seconds: float
-    flops: float
+    flops: int
 
 
 def enable_cache() -> None:
@@ -103,19 +104,18 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     def eval_step(state, batch, index):
         return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
 
-    compiled, flops, begun = None, 0.0, time.perf_counter()
+    compiled, operations, begun = None, 0, time.perf_counter()
     if recipe.train_step is not None:
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
         with _explain_missing_features(batch):
-            lowered = jitted.lower(abstract_state, specs)
-        compiled = lowered.compile()
-        flops = (compiled.cost_analysis() or {}).get("flops", 0.0) * mesh.size
+            traced = jitted.trace(abstract_state, specs)
+        compiled, operations = traced.lower().compile(), flops.count(traced.jaxpr).total()
     return Compiled(
         init=jax.jit(init, out_shardings=shardings),
         train_step=compiled,
         eval_step=jax.jit(eval_step),
         abstract_state=abstract_state,
         seconds=time.perf_counter() - begun,
-        flops=max(flops, 0.0),
+        flops=operations,
     )

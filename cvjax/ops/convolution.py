@@ -8,7 +8,8 @@ So the three maps are closed under differentiation: the transposes of each are t
 here, bilinear by declaration, and so keep both modes of differentiation, of every order. JAX by itself differentiates
 `lax.conv_general_dilated` into further ones with holes in their input, whose weight gradient (that of any transposed
 convolution, or the second derivative of any strided one) XLA's CPU backend runs as a naive loop, ten times slower than
-the three maps need. What each platform computes for them is in `cvjax.ops.convolution_plain` and `convolution_cpu`.
+the three maps need. What each platform computes for them is in `convolution_plain`, `convolution_cpu` and
+`convolution_gpu`.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, DTypeLike, Float
 
 from cvjax.errors import UserError, suggest
-from cvjax.ops import convolution_cpu, convolution_plain
+from cvjax.ops import convolution_cpu, convolution_gpu, convolution_plain
 from cvjax.ops.convolution_plain import Geometry, swap_channels
 
 Size = int | Sequence[int]
@@ -216,8 +217,8 @@ def _unfold(result: Array, place: int, groups: int, mapped: int) -> Array:
     return jnp.moveaxis(result.reshape(split), place, 0).reshape(mapped, *shape)
 
 
-def _primitive(name: str, roles: str, plain: Callable, cpu: Callable) -> Primitive:
-    """A bilinear map that is computed by `plain`, on CPU by `cpu`."""
+def _primitive(name: str, roles: str, plain: Callable, **platforms: Callable) -> Primitive:
+    """A bilinear map that is computed by `plain`, or by another form on the platforms that have one."""
     primitive = Primitive(name)
     statics = ("geometry", "dtype", "precision")
     # Its type (shape, sharding, ...) is that of the plain form; jit remembers what either costs.
@@ -225,7 +226,8 @@ def _primitive(name: str, roles: str, plain: Callable, cpu: Callable) -> Primiti
     primitive.def_abstract_eval(lambda *avals, **params: typed.trace(*avals, **params).jaxpr.out_avals[0])
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=statics))
     mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
+    for platform, form in platforms.items():
+        mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=False), platform=platform)
     batching.primitive_batchers[primitive] = partial(_batch, primitive, roles)
     ad.defbilinear(primitive, partial(_transpose, roles[0], roles), partial(_transpose, roles[1], roles))
     return primitive
@@ -238,9 +240,15 @@ def _transpose(missing: str, roles: str, cotangent: Array, *operands, **params) 
     return primitive.bind(known[left], known[right], **params | {"dtype": known[missing].aval.dtype})
 
 
-conv_p = _primitive("conv", "xwy", convolution_plain.conv, convolution_cpu.conv)
-conv_transpose_p = _primitive("conv_transpose", "ywx", convolution_plain.conv_transpose, convolution_cpu.conv_transpose)
+conv_p = _primitive("conv", "xwy", convolution_plain.conv, cpu=convolution_cpu.conv)
+conv_transpose_p = _primitive(
+    *("conv_transpose", "ywx", convolution_plain.conv_transpose),
+    cpu=convolution_cpu.conv_transpose,
+    cuda=convolution_gpu.conv_transpose,
+)
 weight_gradient_p = _primitive(
-    "weight_gradient", "xyw", convolution_plain.weight_gradient, convolution_cpu.weight_gradient
+    *("weight_gradient", "xyw", convolution_plain.weight_gradient),
+    cpu=convolution_cpu.weight_gradient,
+    cuda=convolution_gpu.weight_gradient,
 )
 ROLES = {conv_p: "xwy", conv_transpose_p: "ywx", weight_gradient_p: "xyw"}

@@ -4,6 +4,7 @@ They are what JAX's own derivatives of `jax.lax.conv_general_dilated` come to. F
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -83,7 +84,7 @@ def conv(
     Returns:
       y, in [batch, *geometry.output, features].
     """
-    return _convolve(
+    return convolve(
         *(x, w, dtype),
         window_strides=geometry.stride,
         padding=geometry.padding,
@@ -114,7 +115,7 @@ def conv_transpose(
     Returns:
       x, in [batch, *geometry.image, channels].
     """
-    return _convolve(
+    return convolve(
         *(y, swap_channels(jnp.flip(w, (0, 1)), geometry.groups), dtype),
         window_strides=(1, 1),
         padding=geometry.adjoint_padding,
@@ -146,7 +147,7 @@ def weight_gradient(
     Returns:
       w, in [*geometry.kernel, channels / groups, features].
     """
-    return _convolve(
+    return convolve(
         *(x, y, dtype),
         window_strides=geometry.dilation,
         padding=geometry.exact_padding,
@@ -172,11 +173,22 @@ def swap_channels(w: Float[Array, "kh kw in features"], groups: int) -> Float[Ar
     return grouped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, features // groups, groups * inputs)
 
 
-def _convolve(left: Array, right: Array, dtype: DTypeLike, **kwargs) -> Array:
-    """`lax.conv_general_dilated` of any two dtypes: multiplied in the wider one, summed in `dtype` if that is wider."""
+def convolve(
+    left: Float[Array, "..."], right: Float[Array, "..."], dtype: DTypeLike, **settings: Any
+) -> Float[Array, "..."]:
+    """Calls `jax.lax.conv_general_dilated` with operands of any two dtypes.
+
+    Args:
+      left, right: operands, multiplied in the wider of their dtypes.
+      dtype: of the result, and of the sums if it is wider still.
+      settings: all other arguments.
+
+    Returns:
+      The convolution.
+    """
     multiply = jnp.promote_types(left.dtype, right.dtype)
     add = jnp.promote_types(multiply, dtype)
     result = lax.conv_general_dilated(
-        left.astype(multiply), right.astype(multiply), preferred_element_type=add, **kwargs
+        left.astype(multiply), right.astype(multiply), preferred_element_type=add, **settings
     )
     return result.astype(dtype)
