@@ -1,4 +1,4 @@
-"""What of an example is read beside its image and its numbers: the keys of `config.data` that say so, in one value."""
+"""The keys of `config.data` that choose what is read with an image, as one value."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,23 +8,14 @@ from cvjax.data.derive import Derived
 from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError
 
-# Names in a batch that mean something else than a further image.
+# Keys of a batch that are not free for further images, maps or tokens.
 RESERVED = ("image", "label", "valid", "mask", "boxes", "labels", "difficult", "crowd", "area")
 RESERVED += ("points", "visible", "points_mask", "masks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """What moves with an example's image. Each attribute is the key of `config.data` of that name.
-
-    Attributes:
-      max_boxes: rows to which objects are padded; None: they are not read.
-      keep: names of maps, which give each pixel a number.
-      images: further images: their names in a batch, and where they come from.
-      points: landmarks.
-      masks: the feature of each object that holds its mask.
-      derive: features computed from the image.
-    """
+    """What moves with an example's image; `cvjax.data.settings.Settings` describes the keys of the same names."""
 
     max_boxes: int | None = None
     keep: tuple[str, ...] = ()
@@ -35,10 +26,10 @@ class Annotations:
 
     @classmethod
     def of(cls, config_data: Mapping[str, Any]) -> "Annotations":
-        """Picks them out of a config's `data`.
+        """Reads them from a config's `data`.
 
         Raises:
-          UserError: no dataset could have them.
+          UserError: the values contradict each other, or a name is taken.
         """
         given = {field.name: config_data[field.name] for field in dataclasses.fields(cls) if field.name in config_data}
         given["keep"] = tuple(given.get("keep", ()))
@@ -61,17 +52,17 @@ class Annotations:
 
     @property
     def map_names(self) -> tuple[str, ...]:
-        """Names of all maps."""
+        """Names of all maps, derived ones included."""
         return (*self.keep, *(derived.feature for derived in self.derive if derived.kind == "map"))
 
     @property
     def image_names(self) -> tuple[str, ...]:
-        """Names of all further images."""
+        """Names of all further images, derived ones included."""
         return (*self.images, *(derived.feature for derived in self.derive if derived.kind == "image"))
 
     @property
     def regions(self) -> dict[str, int]:
-        """Names of derived boxes, and the rows to which they are padded."""
+        """The rows to which each feature of derived boxes is padded."""
         return {derived.feature: derived.max_boxes for derived in self.derive if derived.kind == "boxes"}
 
 

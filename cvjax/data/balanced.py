@@ -14,32 +14,28 @@ CLASSES, MEMBERS = 3, 4  # streams of random numbers, beside those of `cvjax.dat
 
 
 def members(labels: Int[np.ndarray, " examples"]) -> tuple[Int[np.ndarray, " _"], ...]:
-    """Returns the indices of each class's examples, in the order of the labels; classes without any are left out."""
+    """Returns the indices of each class's examples, ordered by label; classes without examples are left out."""
     order = np.argsort(labels, kind="stable")
     return tuple(np.split(order, np.flatnonzero(np.diff(labels[order])) + 1))
 
 
 @functools.lru_cache(maxsize=256)  # an order lasts for many batches
 def grouped_order(count: int, group: int, seed: tuple[int, ...], epoch: int) -> Int[np.ndarray, " count"]:
-    """Returns an epoch of an endless stream that is read in groups, none of which holds anything twice.
+    """Returns an epoch's permutation of `count` items, for a stream read in groups that never hold an item twice.
 
-    A group that two epochs share is why one epoch depends on those before it, back to the last at whose start a group
-    starts too.
+    Where a group straddles two epochs, the second depends on the first, back to the last epoch that starts a group.
 
     Args:
-      count: how many things each epoch visits once.
-      group: how many are read together, at most `count`.
-      seed: of the orders.
-      epoch: which epoch.
-
-    Returns:
-      A permutation of 0, ..., count - 1.
+      count: items, each visited once per epoch.
+      group: items read together, at most `count`.
+      seed: seed of the permutations.
+      epoch: number of the epoch.
     """
     period = group // math.gcd(count, group)
     order = np.arange(count)
     for current in range(epoch - epoch % period, epoch + 1):
         drawn = np.random.default_rng((*seed, current)).permutation(count)
-        shared = current * count % group  # places of this epoch's first group that the one before has filled
+        shared = current * count % group  # places of this epoch's first group that the previous epoch filled
         if shared:
             first, fresh = np.zeros(count, bool), np.ones(count, bool)
             fresh[order[-shared:]] = False
@@ -59,10 +55,9 @@ def indices(
     batch has no class twice. A class with fewer than `per_class` examples repeats all of them about equally often.
 
     Args:
-      classes: the indices of each class's examples; at least batch / per_class classes.
-      per_class: examples of a class in a batch.
-      batch: examples in a batch.
-      seed: of the order.
+      classes: indices of each class's examples; at least batch / per_class classes.
+      per_class, batch: examples per class and per batch.
+      seed: seed of the order.
       step: number of the batch.
     """
     group, count = batch // per_class, len(classes)
@@ -76,7 +71,7 @@ def indices(
 
 
 def _visit(count: int, per_class: int, seed: tuple[int, ...], number: int) -> Int[np.ndarray, " per_class"]:
-    """Chooses among a class's `count` examples for one of the visits to it."""
+    """Chooses the examples for one visit to a class with `count` of them."""
     repeats, group = divmod(per_class, count)
     places = np.arange(group) + number * group
     epochs = range(number * group // count, (number * group + group - 1) // count + 1) if group else ()

@@ -1,4 +1,4 @@
-"""Batch number `step` of a split as a pure function of the seed: whence resuming, hosts and workers all agree."""
+"""Batches as a pure function of seed and step, so that resumed runs, hosts and workers all agree."""
 
 import dataclasses
 import functools
@@ -18,37 +18,31 @@ from cvjax.data.transforms.scene import Points, Scene
 from cvjax.errors import UserError
 
 Example = dict[str, np.ndarray]
-ORDER, TRANSFORMS = 0, 1  # streams of random numbers that must not coincide
+ORDER, TRANSFORMS = 0, 1  # separate streams of random numbers
 
 
 @functools.lru_cache(maxsize=4)
 def permutation(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]:
-    """Returns the order in which an epoch visits the examples.
-
-    Args:
-      count: how many examples there are.
-      seed: of the run.
-      epoch: which epoch.
-    """
+    """Returns the order in which an epoch visits `count` examples."""
     order = np.random.default_rng((seed, ORDER, epoch)).permutation(count)
     order.flags.writeable = False  # it is shared
     return order
 
 
 def to_float(image: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """Maps grey levels, 0..255 or 0..65535, to [0, 1]. What is float already stays as it is."""
+    """Maps unsigned integers of 8 or 16 bits to [0, 1] and leaves floats as they are."""
     return image if image.dtype.kind == "f" else image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 
 def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, position: int = 0) -> Example:
-    """Decodes an example and applies the transforms to its image and all that moves with it.
+    """Decodes an example and transforms its image and all that moves with it.
 
     Args:
-      source: the examples; an image is uint8, or float32 where leading transforms were applied already.
-      index: which of them.
+      source: the examples; images are uint8, or float32 if the leading transforms were already applied.
+      index: the example's number.
       pipeline: the transforms.
-      seed: of the random transforms, with
-      position: the example's place in the endless stream of examples.
+      seed: seed of the random transforms.
+      position: the example's place in the endless stream of examples, the second part of the seed.
 
     Raises:
       UserError: it cannot be decoded, a transform refuses it, or it has too many boxes.
@@ -72,7 +66,7 @@ def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, p
 
 
 def _arrays(scene: Scene) -> Example:
-    """All that a scene has, under the names of a batch."""
+    """Returns the parts of a scene under their names in a batch."""
     arrays = {"image": scene.image, **scene.images, **scene.maps, **scene.regions, **scene.tokens}
     if scene.boxes is not None:
         arrays |= {"boxes": scene.boxes, **scene.rows}
@@ -85,7 +79,7 @@ def _arrays(scene: Scene) -> Example:
 
 
 def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray | Scene:
-    """What the transforms take: the image, or a scene where something moves with it."""
+    """Returns what the transforms take: the image alone, or a scene if anything moves with it."""
     image, annotations = to_float(example["image"]), pipeline.annotations
     if annotations == NONE and not pipeline.texts:
         return image
@@ -111,10 +105,9 @@ def stacked(
     """Stacks examples into arrays.
 
     Args:
-      examples: with the same keys.
-      source: where they come from, and
-      indices: which they are there, to name them.
-      rows: to which their boxes are padded, by feature.
+      examples: the examples, all with the same keys.
+      source, indices: where they come from, for messages.
+      rows: number of rows to which boxes are padded, by feature.
 
     Raises:
       UserError: two of them differ in shape.
@@ -132,14 +125,12 @@ def stacked(
 
 
 def disagreement(feature: str, first: str, shape: tuple[int, ...], second: str, other: tuple[int, ...]) -> str:
-    """Says that two examples do not fit into one batch and which transform would mend it.
+    """Returns the message for two examples of different shapes, with a transform that helps.
 
     Args:
-      feature: in which they differ.
-      first: name of one example, and
-      shape: the shape of its feature.
-      second: name of the other, and
-      other: the shape of its feature.
+      feature: the feature whose shapes differ.
+      first, shape: one example's name and shape.
+      second, other: those of the other.
     """
     by, by_other = ("x".join(map(str, dimensions)) for dimensions in (shape, other))
     if feature == "image" and shape[:2] == other[:2]:
@@ -159,11 +150,11 @@ class Batches:
     Attributes:
       source: examples by index.
       pipeline: transforms still to be applied to an example.
-      seed: of the order and of the random transforms.
-      batch: examples in a batch of all processes together.
+      seed: seed of the order and of the random transforms.
+      batch: size of a batch over all processes.
       rows: this process's part of it, [first, last).
-      endless: shuffled anew in each epoch and without end; else one pass in order, with `valid`.
-      per_class: examples of a class in a batch, where a batch has the same number of each of its classes; else None.
+      endless: reshuffle in every epoch and never stop; else one pass in order, with `valid`.
+      per_class: examples per class in a batch; None: batches are not balanced.
       classes: indices of each class's examples, where `per_class` is set.
       in_memory: whether the examples are decoded already.
       arrays: all examples stacked and transformed, where they are in memory and no transform is random.

@@ -1,4 +1,4 @@
-"""Derived features on disk: a file for each result, named by the image's content and shared by all processes."""
+"""Derived features on disk: one file per result, named by the image's content and shared by all processes."""
 
 import dataclasses
 import functools
@@ -18,13 +18,13 @@ from cvjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class WithDerived:
-    """A source with derived features. A result is computed by whoever needs it first and read by everyone afterwards.
+    """A source with derived features, computed on first use and read from disk afterwards.
 
-    An image whose pixels change, or a function whose arguments or module change, has another key: its result is
-    computed anew, and the old file stays until somebody removes the folder.
+    The key of a result covers the image's pixels and the function's module and arguments. If one changes, the result
+    is computed again; old files stay until the folder is removed.
 
     Attributes:
-      source: the examples without them.
+      source: the examples without derived features.
       derived: the features.
       root: the folder of the results.
     """
@@ -35,7 +35,7 @@ class WithDerived:
 
     @property
     def name(self) -> str:
-        """What the dataset is called."""
+        """Name of the dataset."""
         return self.source.name
 
     @property
@@ -78,7 +78,7 @@ class WithDerived:
 
     @functools.cached_property
     def _folders(self) -> list[Path]:
-        """Where the results of each feature are."""
+        """The folder of each feature's results."""
         names = [(derived.function.partition(":")[2], derived.fingerprint) for derived in self.derived]
         return [self.root / f"{function}-{fingerprint[:16]}" for function, fingerprint in names]
 
@@ -91,7 +91,7 @@ def image_digest(image: Shaped[np.ndarray, "height width channels"]) -> str:
 
 
 def _read(file: Path) -> np.ndarray | None:
-    """Reads a result; None where there is none, or none that can be read."""
+    """Reads a result; None if it is missing or unreadable."""
     try:
         return np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -99,7 +99,7 @@ def _read(file: Path) -> np.ndarray | None:
 
 
 def _write(file: Path, result: np.ndarray) -> None:
-    """Writes a result so that other processes, which may write the same, see the whole file or none."""
+    """Writes a result atomically: other processes may write the same one."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as draft:

@@ -1,4 +1,4 @@
-"""TFDS datasets by name, our own builders first, read as ArrayRecord with TensorFlow never imported."""
+"""TFDS datasets by name, our own builders first, read as ArrayRecord without TensorFlow."""
 
 import dataclasses
 import re
@@ -20,13 +20,13 @@ from cvjax.errors import UserError, suggest
 
 @dataclasses.dataclass(frozen=True)
 class CatalogueSplit:
-    """One split of a TFDS dataset. Two are equal when they read the same of the same files.
+    """One split of a TFDS dataset. Two are equal if they read the same features of the same files.
 
     Attributes:
-      name: of the dataset.
-      split: which split.
+      name: name of the dataset.
+      split: name or slice of the split.
       directory: where its files are.
-      count: of examples.
+      count: number of examples.
       classes: names of the labels.
       columns: the features that are read.
       records: TFDS's random access.
@@ -49,7 +49,7 @@ class CatalogueSplit:
         one_based = self.name.partition("/")[0] in objects.ONE_BASED
         try:
             return self.columns.read(self.records[index], one_based)
-        except Exception as error:  # whatever a decoder makes of bytes that it cannot read
+        except Exception as error:  # decoders raise anything on damaged bytes
             raise CorruptExample(f"{self.describe(index)} cannot be read: {error}") from error
 
     def read_labels(self) -> Int32[np.ndarray, " examples"]:
@@ -73,14 +73,14 @@ class CatalogueSplit:
 
 
 def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
-    """Finds a dataset's builder. Nothing is prepared.
+    """Finds a dataset's builder without preparing the dataset.
 
     Args:
-      name: "digits", "photos/128", or any of TFDS: "mnist", "coco/2017".
-      data_dir: TFDS's folder; None: TFDS's own choice.
+      name: as `data.name`.
+      data_dir: as `data.data_dir`.
 
     Raises:
-      UserError: TFDS does not know the name, or needs TensorFlow to tell about it.
+      UserError: TFDS does not know the name, or needs TensorFlow to load its builder.
     """
     base, _, config = name.partition("/")
     if base in builders.EMBEDDED:
@@ -89,7 +89,7 @@ def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.Dat
             raise UserError(f"data.name={name!r}: {base} has no variant {config!r}. {suggest(config, configs)}")
         return builders.EMBEDDED[base](config=config or None, data_dir=data_dir)
     try:
-        # The files tell all without the builder's code, which may need TensorFlow.
+        # The files suffice without the builder's code, which may need TensorFlow.
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except Exception:  # not prepared, or not a name
         pass
@@ -113,16 +113,14 @@ def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.Dat
 
 
 def check_split(name: str, split: str, data_dir: str | Path | None, setting: str) -> None:
-    """Refuses a dataset or split that cannot be read. Our own builders are not prepared for it.
+    """Refuses a dataset or split that cannot be read, without preparing our own datasets.
 
     Args:
-      name: the dataset.
-      split: its split.
-      data_dir: TFDS's folder; None: TFDS's own choice.
+      name, split, data_dir: as for `open_split`.
       setting: the setting to name in the message.
 
     Raises:
-      UserError: what is wrong and what would be right.
+      UserError: there is no such dataset or split.
     """
     builder = find_builder(name, data_dir)
     if isinstance(builder, builders.Embedded) and not builder.data_path.exists():
@@ -142,18 +140,18 @@ def open_split(
     annotations: Annotations = NONE,
     boxes: bool = False,
 ) -> CatalogueSplit:
-    """Opens one split of a dataset; one of our own is prepared first where need be.
+    """Opens one split of a dataset, prepared first if it is one of our own.
 
     Args:
-      name: as for `find_builder`.
+      name: as `data.name`.
       split: "train", "test", ... or a slice such as "train[:10%]".
-      data_dir: TFDS's folder; None: TFDS's own choice.
+      data_dir: as `data.data_dir`.
       setting: the setting to name in a message.
-      annotations: what to read beside the image and numbers.
-      boxes: read objects where there are any, even if `annotations` leaves them out.
+      annotations: what to read besides the image and numbers.
+      boxes: read objects if the dataset has them, even if `annotations` leaves them out.
 
     Raises:
-      UserError: what is wrong and what would be right.
+      UserError: the dataset cannot be read, or lacks the split or a feature.
     """
     builder = find_builder(name, data_dir)
     columns = features.select(name, builder.info.features, annotations, boxes)
@@ -182,15 +180,14 @@ def check_annotations(name: str, data_dir: str | Path | None, annotations: Annot
     """Refuses annotations that a dataset does not have.
 
     Args:
-      name: the dataset.
-      data_dir: TFDS's folder; None: TFDS's own choice.
-      annotations: what is wanted of it.
+      name, data_dir: as for `open_split`.
+      annotations: what a config asks for.
 
     Returns:
-      The most boxes that an example has, 0 where that is not known, and which of `annotations.keep` are texts.
+      The most boxes of any example, 0 if unknown, and which of `annotations.keep` are texts.
 
     Raises:
-      UserError: what is wrong and what would be right.
+      UserError: the dataset lacks one of them.
     """
     builder = find_builder(name, data_dir)
     texts = features.select(name, builder.info.features, annotations).texts
@@ -198,45 +195,24 @@ def check_annotations(name: str, data_dir: str | Path | None, annotations: Annot
 
 
 def image_channels(name: str, data_dir: str | Path | None, images: Mapping[str, str]) -> dict[str, int]:
-    """Returns how many channels a dataset declares for its further images.
-
-    Args:
-      name: as for `find_builder`.
-      data_dir: TFDS's folder; None: TFDS's own choice.
-      images: as `data.images`.
-    """
+    """Returns the number of channels that a dataset declares for each of `images`, as `data.images` names them."""
     there = find_builder(name, data_dir).info.features
     return {key: there[source].shape[-1] for key, source in images.items()}
 
 
 def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int, int] | None:
-    """Returns the shape that a dataset declares for its images, None where they may differ.
-
-    Args:
-      name: as for `find_builder`.
-      data_dir: TFDS's folder; None: TFDS's own choice.
-    """
+    """Returns the shape that a dataset declares for its images, None if it varies."""
     shape = find_builder(name, data_dir).info.features["image"].shape
     return None if None in shape else tuple(shape)
 
 
 def classes(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
-    """Returns the names that a dataset declares for its labels, or for those of its objects; or ().
-
-    Args:
-      name: as for `find_builder`.
-      data_dir: TFDS's folder; None: TFDS's own choice.
-    """
+    """Returns the names of a dataset's labels, or of its objects' labels, or ()."""
     return _classes(find_builder(name, data_dir).info.features)
 
 
 def labelled(name: str, data_dir: str | Path | None = None) -> bool:
-    """Tells whether each example of a dataset has a label.
-
-    Args:
-      name: as for `find_builder`.
-      data_dir: TFDS's folder; None: TFDS's own choice.
-    """
+    """Returns whether each example of a dataset has a label."""
     label = dict(find_builder(name, data_dir).info.features.items()).get("label")
     return label is not None and label.shape == () and np.dtype(label.np_dtype).kind in "iu"
 

@@ -1,9 +1,9 @@
-"""Features that a function of the user's choice computes from each image, once: what `data.derive` says.
+"""Features that a user's function computes once from each image: `data.derive`.
 
     data.derive = {"proposals": dict(function="cvjax.ops.proposals:selective_search", kind="boxes", max_boxes=100)}
 
-A function is named by its module and its name. It takes an image before any transform, float32 [height, width,
-channels] in [0, 1], and the keyword arguments `arguments`. It has to be pure: its results are kept.
+The function takes the image before any transform, float32 [height, width, channels] in [0, 1], and the keyword
+arguments `arguments`. It has to be pure: its results are kept.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "boxes": "[boxes, 4], x1, y1, x2, y2 in pixels",
         "map": "integers [height, width]",
         "image": "numbers [height, width, channels]",
-        "array": "numbers of any shape that is the same for all images",
+        "array": "numbers, of one shape for all images",
     }
 )
 
@@ -38,10 +38,10 @@ class Derived:
     """A derived feature.
 
     Attributes:
-      feature: its name in a batch.
+      feature: name in a batch.
       function: "package.module:function".
       kind: one of `KINDS`. Boxes, maps and images move with the image that they were derived from; arrays do not.
-      max_boxes: rows to which boxes are padded; the mask beside them is called `{feature}_mask`.
+      max_boxes: number of rows to which boxes are padded; the mask beside them is called `{feature}_mask`.
       arguments: keyword arguments of the function.
     """
 
@@ -56,7 +56,7 @@ class Derived:
         """Checks an entry of `data.derive`.
 
         Raises:
-          UserError: it is none, or its function does not exist or does not take the arguments.
+          UserError: a key is wrong, or the function does not exist or does not take the arguments.
         """
         where = f"data.derive.{feature}"
         if not isinstance(entry, Mapping):
@@ -68,7 +68,7 @@ class Derived:
         function = resolve(made.function, f"{where}.function")
         try:
             image, *_ = inspect.signature(function).parameters
-        except ValueError:  # it has none, or none that Python knows of
+        except ValueError:  # no parameters, or none that Python can list
             raise UserError(
                 f"{where}.function={made.function!r} does not take an image as its first argument"
             ) from None
@@ -81,7 +81,7 @@ class Derived:
 
     @property
     def fingerprint(self) -> str:
-        """What results depend on beside the image: the function, the source of its module, and the arguments."""
+        """Hash of what results depend on besides the image: the function, its module's source and the arguments."""
         function = resolve(self.function)
         described = [self.function, self.kind, _module_source(function), dict(self.arguments)]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -97,7 +97,7 @@ class Derived:
         """
         try:
             result = np.asarray(resolve(self.function)(image, **self.arguments))
-        except Exception as error:  # it is anybody's
+        except Exception as error:  # a user's function raises anything
             raise UserError(f"data.derive.{self.feature}: {self.function} fails: {error}") from error
         kind, size = result.dtype.kind, image.shape[:2]
         right = {
@@ -142,7 +142,7 @@ def resolve(path: str, setting: str = "function") -> Callable:
 
 @functools.lru_cache(maxsize=64)
 def _module_source(function: Callable) -> str:
-    """The text of a function's module: whoever edits it gets new results. What it imports is not looked at."""
+    """Source of a function's module, so that an edit gives new results; what the module imports is not included."""
     try:
         return inspect.getsource(inspect.getmodule(function))
     except (OSError, TypeError):  # a function of an interactive session, or of C

@@ -1,4 +1,4 @@
-"""Features of a TFDS dataset: which of them are read, and what an example is made of."""
+"""Features of a TFDS dataset: which of them are read, and how."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from cvjax.errors import UserError, suggest
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """The features that are read of each example, by what they are.
+    """The features that are read of each example, by kind.
 
     Attributes:
-      numbers: the image, and numbers of a shape that is known; they stack as they are.
-      boxes: whether objects are read, as `cvjax.data.objects.read` gives them.
+      numbers: the image and numbers of a fixed shape.
+      boxes: whether objects are read, by `cvjax.data.objects.read`.
       maps: images of integers, read as int32 [height, width].
-      texts: strings, read as an array of one or several.
-      images: further images, (name in a batch, feature) each.
+      texts: strings, or arrays of strings.
+      images: pairs of a further image's name in a batch and its feature.
       points: landmarks.
       masks: the feature of each object that holds its mask.
     """
@@ -36,14 +36,10 @@ class Columns:
     masks: str | None = None
 
     def read(self, example: Mapping[str, Any], one_based: bool = False) -> dict[str, np.ndarray]:
-        """Makes an example of what TFDS decoded.
-
-        Args:
-          example: as TFDS decodes it.
-          one_based: as for `cvjax.data.objects.read`.
+        """Converts an example that TFDS decoded; `one_based` as for `cvjax.data.objects.read`.
 
         Raises:
-          ValueError: a further image or a mask is of another size than the image, or there are too many points.
+          ValueError: a further image or a mask differs in size from the image, or there are too many points.
         """
         read = {key: _narrow(example[key]) for key in self.numbers}
         height, width = read["image"].shape[:2]
@@ -63,16 +59,15 @@ class Columns:
 
 
 def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotations, boxes: bool = False) -> Columns:
-    """Selects what is read of a dataset.
+    """Selects the features to read.
 
     Args:
-      name: the dataset's, for messages.
-      features: all that it has.
-      annotations: what is wanted beside the image and numbers.
-      boxes: read objects where there are any, even if `annotations` leaves them out.
+      name: the dataset's name, for messages.
+      features: all features of the dataset.
+      annotations, boxes: as for `cvjax.data.catalogue.open_split`.
 
     Raises:
-      UserError: the dataset lacks what is wanted.
+      UserError: the dataset lacks a feature that `annotations` asks for.
     """
     there = dict(features.items())
     found = bool(objects.annotated(features))
@@ -109,14 +104,14 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
 
 
 def read_text(value: Any) -> np.ndarray:
-    """Makes a string of TFDS's bytes, or an array of several."""
+    """Decodes TFDS's bytes to a string, or to an array of strings."""
     if isinstance(value, Mapping):  # captions with more beside them, as COCO's
         value = value["text"]
     return np.array(value.decode()) if isinstance(value, bytes) else np.array([one.decode() for one in value], str)
 
 
 def _is_text(feature: Any) -> bool:
-    """Whether a feature is a text or several."""
+    """Whether a feature is a text or a sequence of texts."""
     if isinstance(feature, tfds.features.Sequence):
         inner = feature.feature
         feature = dict(inner.items()).get("text") if isinstance(inner, tfds.features.FeaturesDict) else inner
@@ -124,12 +119,12 @@ def _is_text(feature: Any) -> bool:
 
 
 def _is_image(name: str, feature: Any) -> bool:
-    """Whether a feature is an image beside the first. It is read only where that is asked for."""
+    """Whether a feature is an image other than the first; these are read only if asked for."""
     return isinstance(feature, tfds.features.Image) and name != "image"
 
 
 def _stacks(name: str, feature: Any) -> bool:
-    """Whether a feature stacks into arrays: the image, and numbers of a shape that is known."""
+    """Whether a feature stacks into arrays: the image, and numbers of a fixed shape."""
     info = feature.get_tensor_info()
     return name == "image" or (
         isinstance(info, tfds.features.TensorInfo)
@@ -140,7 +135,7 @@ def _stacks(name: str, feature: Any) -> bool:
 
 
 def _narrow(value: Any) -> np.ndarray:
-    """Makes 64-bit numbers 32-bit, as JAX would."""
+    """Converts 64-bit numbers to 32 bits, as JAX would."""
     value = np.asarray(value)
     narrow = {np.int64: np.int32, np.uint64: np.uint32, np.float64: np.float32}.get(value.dtype.type)
     return value.astype(narrow) if narrow else value

@@ -1,4 +1,4 @@
-"""A user's folder of images. Class from the sub-folder, split from `train/`, `test/`, `val/`, where there are any.
+"""A user's folder of images: classes from its sub-folders, splits from `train/`, `test/`, `val/` if it has them.
 
     folder/a.png, folder/b.png              no classes; split by hash
     folder/cat/1.png, folder/dog/1.png      classes cat, dog; split by hash
@@ -24,9 +24,9 @@ from cvjax.errors import UserError, suggest, suggest_beside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("test", "train", "val")
-HELD_OUT = 10  # one in so many files is held out where the folder has no splits
+HELD_OUT = 10  # one file in ten is held out if the folder has no splits
 GREY = ("1", "L", "LA")  # and 16 bits: "I;16", ...
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that exchange width and height
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and the values that exchange width and height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +34,12 @@ class FolderSplit:
     """The images of one split of a folder.
 
     Attributes:
-      name: of the folder.
+      name: name of the folder.
       root: its path.
       files: the images.
-      labels: a class each, or none.
-      classes: their names.
-      channels: 1 where all images of the folder are grey, else 3.
+      labels: the class of each image, or ().
+      classes: names of the classes.
+      channels: 1 if all images of the folder are grey, else 3.
     """
 
     name: str
@@ -67,17 +67,17 @@ class FolderSplit:
         return np.array(self.labels, np.int32)
 
     def shape(self, index: int) -> tuple[int, int, int]:
-        """Reads the shape of an image from the file's first bytes."""
+        """Reads the shape of an image from the file's header."""
         return (*read_size(self.files[index]), self.channels)
 
     @property
     def channels_of(self) -> dict[str, int]:
-        """Channels of each further image, of which there are none."""
+        """Channels of further images: a plain folder has none."""
         return {}
 
 
 def read_size(file: Path) -> tuple[int, int]:
-    """Returns height and width of an image, upright, from the file's first bytes."""
+    """Returns height and width of an upright image from the file's header."""
     with _opened(file) as image:
         width, height = image.size
         # Of a TIFF, Pillow gives the size upright; of a PNG, it would decode all to look for an orientation.
@@ -92,11 +92,11 @@ def open_split(folder: str | Path, split: str, setting: str = "split", unseen_cl
       folder: its path.
       split: one of its splits.
       setting: the setting to name in a message.
-      unseen_classes: whether the split may have classes that training lacks. Their labels follow those of training.
+      unseen_classes: as `data.unseen_classes`; labels of unseen classes follow those of training.
 
     Raises:
-      UserError: there is no such folder, it holds no images, the split is missing or empty, or an image of it has no
-        class, or one that training lacks where that is not allowed.
+      UserError: there is no such folder or split, it holds no images, or an image has no class, or one that training
+        lacks.
     """
     root, files = open_root(folder)
     base, by_split = _by_split(root, files, by_class=unseen_classes)
@@ -128,7 +128,7 @@ def open_split(folder: str | Path, split: str, setting: str = "split", unseen_cl
 
 
 def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, list[Path]]:
-    """Returns a folder's path and all images in it and below it.
+    """Returns a folder's path and all images below it.
 
     Args:
       folder: its path.
@@ -152,12 +152,12 @@ def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, l
 
 
 def count_channels(files: Sequence[Path]) -> int:
-    """Returns 1 where all images are grey, else 3."""
+    """Returns 1 if all images are grey, else 3."""
     return 1 if all(map(_is_grey, files)) else 3
 
 
 def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channels"]:
-    """Decodes an image file, upright as its EXIF orientation says, what is transparent in white.
+    """Decodes an image file, turned upright by its EXIF orientation, on white where it is transparent.
 
     Args:
       file: its path.
@@ -181,21 +181,21 @@ def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channel
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
-    """Opens an image file; whatever goes wrong with it is said with its name."""
+    """Opens an image file; errors, also inside the `with`, name it."""
     try:
         with Image.open(file) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit and image.width * image.height > limit:
                 raise Image.DecompressionBombError
             yield image
-    except Exception as error:  # a decoder may raise anything on bytes that it was not made for
+    except Exception as error:  # decoders raise anything on damaged bytes
         raise CorruptExample(f"{file} cannot be read as an image: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
     match error:
         case UnidentifiedImageError():
-            return "its content is in no image format that is known"
+            return "its content is in no known image format"
         case Image.DecompressionBombError():  # Pillow raises it above twice the limit
             return f"its header claims more than {Image.MAX_IMAGE_PIXELS:,} pixels, it may be a decompression bomb"
         case OSError(strerror=str(reason)):
@@ -206,11 +206,8 @@ def _reason(error: Exception) -> str:
 def list_images(root: Path) -> list[Path]:
     """Lists the image files below a folder in a fixed order, links followed, hidden files left out.
 
-    Args:
-      root: the folder.
-
     Raises:
-      UserError: a folder that cannot be read.
+      UserError: a folder cannot be read.
     """
     found = []
     for parent, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
@@ -225,14 +222,14 @@ def _refuse(error: OSError) -> None:
 
 
 def _by_split(root: Path, files: list[Path], by_class: bool) -> tuple[int, dict[str, list[Path]]]:
-    """Deals the files out to splits. Returns how many leading folders name the split, and the files of each."""
+    """Assigns files to splits. Returns the number of leading folders that name the split, and each split's files."""
     parts = [file.relative_to(root).parts for file in files]
     if all(part[0] in SPLITS and len(part) > 1 for part in parts):
         by_split = {}
         for file, part in zip(files, parts, strict=True):
             by_split.setdefault(part[0], []).append(file)
         return 1, by_split
-    # What is held out together: a class, or a file.
+    # Units that are held out as a whole: a class, or a file.
     units = {
         file: part[0] if by_class and len(part) > 1 else "/".join(part) for file, part in zip(files, parts, strict=True)
     }
@@ -249,7 +246,7 @@ def _class_name(parts: tuple[str, ...]) -> str | None:
 
 
 def _is_grey(file: Path) -> bool:
-    """Whether an image has one channel. A file that cannot be read does not speak against it."""
+    """Whether an image has one channel; True for files that cannot be read."""
     try:
         with _opened(file) as image:
             return image.mode in GREY or image.mode.startswith("I;16")

@@ -1,4 +1,4 @@
-"""A folder of IDX files, the format of MNIST and of the datasets that took it over, gzipped or not.
+"""A folder of IDX files, the format of MNIST and its successors, gzipped or not.
 
     folder/train-images-idx3-ubyte.gz   folder/train-labels-idx1-ubyte.gz   the split "train"
     folder/t10k-images-idx3-ubyte.gz    folder/t10k-labels-idx1-ubyte.gz    the split "test"
@@ -23,17 +23,17 @@ from cvjax.errors import UserError, suggest
 
 NAME = re.compile(r"(?:.*-)?(train|test|t10k)-(images|labels)[-.]idx([13])-ubyte(?:\.gz)?")
 SPLITS = {"train": "train", "test": "test", "t10k": "test"}
-UNSIGNED_BYTE = 8  # the third byte of a file says what its numbers are
+UNSIGNED_BYTE = 8  # the third byte of a file gives the type of its numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class IdxSplit:
-    """The images of one split of a folder of IDX files. The files are read once a process.
+    """The images of one split of a folder of IDX files, which each process reads once.
 
     Attributes:
-      name: of the folder.
-      images: the file of the images.
-      labels: the file of their labels; None: there are none.
+      name: name of the folder.
+      images: file of the images.
+      labels: file of the labels, if there is one.
       classes: names of the labels: numbers from 0 to the largest in training.
       size: examples, height and width.
     """
@@ -62,23 +62,20 @@ class IdxSplit:
         return f"image {index} of {self.images}"
 
     def shape(self, index: int) -> tuple[int, int, int]:
-        """Returns the shape of an image, which is that of all."""
+        """Returns the shape of an image."""
         return (*self.size[1:], 1)
 
     @property
     def channels_of(self) -> dict[str, int]:
-        """Channels of each further image, of which there are none."""
+        """Channels of further images: an IDX folder has none."""
         return {}
 
 
 def find(root: Path) -> dict[str, dict[str, Path]]:
     """Finds the IDX files in a folder.
 
-    Args:
-      root: the folder.
-
     Returns:
-      {split: {"images": file, "labels": file}}, {} where there are none.
+      {split: {"images": file, "labels": file}}, or {} without IDX files.
 
     Raises:
       UserError: two files are the same part of a split.
@@ -86,7 +83,7 @@ def find(root: Path) -> dict[str, dict[str, Path]]:
     found = {}
     try:
         files = sorted(root.iterdir())
-    except OSError:  # `cvjax.data.folder` says what is wrong with it
+    except OSError:  # `cvjax.data.folder` reports it
         return {}
     for file in files:
         if match := NAME.fullmatch(file.name):
@@ -104,11 +101,10 @@ def open_split(root: Path, split: str, setting: str = "split", unseen_classes: b
       root: the folder.
       split: "train" or "test".
       setting: the setting to name in a message.
-      unseen_classes: whether the split may have labels that training lacks.
+      unseen_classes: as `data.unseen_classes`.
 
     Raises:
-      UserError: there is no such split, a file is not what its name says or is cut short, or images and labels do not
-        belong together.
+      UserError: there is no such split, a file is damaged, or images and labels do not match.
     """
     found = find(root)
     parts = found.get(split, {})
@@ -125,7 +121,7 @@ def open_split(root: Path, split: str, setting: str = "split", unseen_classes: b
 def _classes(
     root: Path, found: Mapping[str, Mapping[str, Path]], split: str, count: int, unseen_classes: bool
 ) -> tuple[str, ...]:
-    """Holds labels against images and against those of training; returns the names of the classes."""
+    """Checks labels against the images and against the labels of training; returns the names of the classes."""
     labelled = [name for name, files in found.items() if "labels" in files]
     if split not in labelled:
         if labelled:
@@ -149,10 +145,7 @@ def _classes(
 
 @functools.lru_cache(maxsize=4)
 def read(file: Path) -> UInt8[np.ndarray, "..."]:
-    """Reads an IDX file of unsigned bytes. The array is kept, and cannot be written to.
-
-    Args:
-      file: its path; gzipped where it ends in `.gz`.
+    """Reads an IDX file of unsigned bytes, gzipped if its name ends in `.gz`; the array is cached and read-only.
 
     Raises:
       UserError: it cannot be read, is in another format, or is cut short.
@@ -177,7 +170,7 @@ def read(file: Path) -> UInt8[np.ndarray, "..."]:
 
 
 def _read(file: Path, axes: int) -> np.ndarray:
-    """Reads a file that must have so many axes."""
+    """Reads a file that must have `axes` axes."""
     array = read(file)
     if array.ndim != axes:
         raise UserError(f"{file} has {array.ndim} axes, where its name says {axes}")

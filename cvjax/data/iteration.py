@@ -1,4 +1,4 @@
-"""Iterators over batches: directly where they are gathered from memory, ahead of time by Grain where not."""
+"""Iterators over batches: gathered directly from memory, or made ahead of time by Grain."""
 
 import os
 import weakref
@@ -13,19 +13,19 @@ from cvjax.data.batches import Batches
 from cvjax.data.joint import Joint, join
 from cvjax.errors import UserError
 
-THREADS = 8  # batches that are made at the same time, at most, in each process
+THREADS = 8  # most batches that a process makes at the same time
 
 
 def iterate(
     batches: Batches | Joint, start: int = 0, workers: int = 0, stop: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Iterates over batches from one on.
+    """Iterates over batches.
 
     Args:
-      batches: batch by its number.
-      start: the number of the first.
-      workers: processes that make them where they are not made from memory; 0: threads of this one.
-      stop: the number after the last; None: the end of the pass.
+      batches: batches by number.
+      start: number of the first.
+      workers: as `data.workers`.
+      stop: number after the last; None: the end of the pass.
     """
     stop = len(batches) if stop is None else stop
     if isinstance(batches, Joint):
@@ -40,7 +40,7 @@ class Prefetched(Iterator):
 
     def __init__(self, batches: Batches, start: int, stop: int, workers: int):
         threads = min(THREADS, os.cpu_count() or 1)
-        # The elements are whole batches, so that dealing them out to workers leaves each batch as it is.
+        # The elements are whole batches, so that distributing them to workers changes no batch.
         stream = grain.MapDataset.range(start, stop).map(batches.__getitem__)
         stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         if workers:
@@ -54,16 +54,16 @@ class Prefetched(Iterator):
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns the next batch."""
         batch = next(self._streams[0])
-        # What a worker sends lies in memory shared with it, which has to be given back.
+        # Workers send arrays in shared memory, which has to be returned.
         return {key: np.array(value) for key, value in batch.items()} if self._workers else batch
 
 
 def _close(streams: list[grain.DatasetIterator]) -> None:
-    streams.pop().close()  # and let go of, while the modules that its destructor wants are still there
+    streams.pop().close()  # and destroyed while the modules that its destructor needs are still loaded
 
 
 class Joined(Iterator):
-    """Batches of two sources, each made ahead of time by itself."""
+    """Batches of two sources, each with its own stream."""
 
     def __init__(self, first: Iterator[dict[str, np.ndarray]], second: Iterator[dict[str, np.ndarray]]):
         self._first, self._second = first, second
@@ -73,7 +73,7 @@ class Joined(Iterator):
         return join(next(self._first), next(self._second))
 
     def close(self) -> None:
-        """Stops what makes batches ahead of time."""
+        """Stops both streams."""
         for stream in (self._first, self._second):
             if isinstance(stream, Prefetched):
                 stream.close()
@@ -82,7 +82,7 @@ class Joined(Iterator):
 class TrainIterator(Iterator):
     """An endless iterator over this process's part of each training batch.
 
-    Its state is the number of batches that it has given, whatever was made ahead of time.
+    Its state is the number of batches that it has returned, no matter how many were made ahead of time.
     """
 
     def __init__(self, batches: Batches | Joint, workers: int = 0):
@@ -98,17 +98,14 @@ class TrainIterator(Iterator):
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """Returns where it is, as JSON can hold it."""
+        """Returns its position as JSON-compatible values."""
         return {"step": self._step, **self._batches.order()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from where an iterator over the same examples was.
-
-        Args:
-          state: as `get_state` returned it.
+        """Continues from a state that `get_state` returned.
 
         Raises:
-          UserError: the state is one of other examples, another batch or another seed.
+          UserError: the state belongs to other examples, another batch size or another seed.
         """
         order = self._batches.order()
         for key in sorted({*order, *state} - {"step"}):

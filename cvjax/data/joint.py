@@ -1,4 +1,4 @@
-"""Two independent sources in one batch: the second one, `data.also`, has an order, a length and keys of its own."""
+"""Two independent sources in one batch: the second, `data.also`, has its own order, length and keys."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ SECOND = 2  # its stream of random numbers, beside those of `cvjax.data.batches`
 
 @dataclasses.dataclass(frozen=True)
 class Joint:
-    """A random-access sequence of batches of two sources. One pass is as long as the longer one's.
+    """A random-access sequence of batches of two sources; a pass is as long as the longer source's.
 
     Attributes:
       first: batches under their own keys.
@@ -33,20 +33,12 @@ class Joint:
         return join(self.first[step], self.second[step])
 
     def order(self) -> dict[str, Any]:
-        """Returns what the order depends on."""
+        """Returns what the order of examples depends on."""
         return join(self.first.order(), self.second.order())
 
 
 def join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts a second source's entries beside the first one's.
-
-    Args:
-      first: entries that keep their keys.
-      second: entries that get `PREFIX`.
-
-    Returns:
-      All of them.
-    """
+    """Returns the first source's entries, and the second's with `PREFIX` before their keys."""
     return {**first, **{PREFIX + key: value for key, value in second.items()}}
 
 
@@ -59,8 +51,8 @@ def drop_padding(rows: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]
     """Drops the rows that pad the last batches of a pass.
 
     Args:
-      rows: arrays with a row for each example. Those of the second source have names that start with `also_`.
-      batch: the batch that they belong to, with `valid` and, where there is a second source, `also_valid`.
+      rows: arrays with a row for each example; names of the second source's start with `also_`.
+      batch: the batch that they belong to, with `valid` and, for a second source, `also_valid`.
 
     Returns:
       The rows of real examples.

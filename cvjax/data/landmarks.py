@@ -1,4 +1,4 @@
-"""Points of an example, such as the landmarks of a face: which feature has them, and how they are read and padded."""
+"""Points of an example, such as the landmarks of a face: where they come from, and how they are read and padded."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from cvjax.signature import Count, arguments_of, match
 
 @dataclasses.dataclass(frozen=True)
 class Landmarks:
-    """What `data.points` says.
+    """The keys of `data.points`.
 
     Attributes:
-      feature: the dataset's feature that has them: [points, 2] of x and y, or [points, 3] with visibility, where more
-        than 0 is visible; or scalars called `NAME_x` and `NAME_y`, of which the points are in the order of the names.
+      feature: the dataset's feature: [points, 2] of x and y, or [points, 3] with visibility, where more than 0 is
+        visible; or scalars called `NAME_x` and `NAME_y`, sorted by name.
       exchange: pairs of points that a mirror exchanges, such as the left and the right eye.
-      count: points to which an example's are padded; None: the feature has a fixed number.
-      normalised: whether x and y are fractions of the image's width and height, and not pixels.
+      count: number to which points are padded; None: the feature has a fixed number.
+      normalised: whether x and y are fractions of the image's width and height instead of pixels.
     """
 
     feature: str
@@ -30,10 +30,10 @@ class Landmarks:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Landmarks":
-        """Makes them of a config's `data.points`.
+        """Reads a config's `data.points`.
 
         Raises:
-          UserError: a key that is not there, or a value that is not right.
+          UserError: an unknown key or a wrong value.
         """
         values = match(given, arguments_of(cls), "data.points")
         named = [point for pair in values.get("exchange", ()) for point in pair]
@@ -42,14 +42,14 @@ class Landmarks:
         return cls(**values)
 
     def resolved(self, name: str, features: Mapping[str, Any]) -> "Landmarks":
-        """Returns them with their number, as the dataset declares it where `count` does not.
+        """Fills in the number of points that the dataset declares, if `count` is None.
 
         Args:
-          name: the dataset's, for messages.
-          features: all that it has.
+          name: the dataset's name, for messages.
+          features: all features of the dataset.
 
         Raises:
-          UserError: it has no such points, or not as many as `exchange` names.
+          UserError: it has no such points, or fewer than `exchange` names.
         """
         known = [key for key, feature in features.items() if _declared(feature) is not None]
         if self.feature not in known:
@@ -63,16 +63,15 @@ class Landmarks:
         return dataclasses.replace(self, count=count)
 
     def read(self, value: Any, height: int, width: int) -> dict[str, np.ndarray]:
-        """Makes a feature's value ours.
+        """Converts a feature that TFDS decoded.
 
         Args:
-          value: as TFDS decodes the feature.
-          height: of the image.
-          width: of the image.
+          value: the feature.
+          height, width: size of the image.
 
         Returns:
-          `points` float32 [count, 2], x and y in pixels, of which (0.5, 0.5) is the middle of the first; `visible` and
-          `points_mask` bool [count]. Integers are taken to number pixels, and become their middles.
+          `points` float32 [count, 2], x and y in pixels, where (0.5, 0.5) is the middle of the first; `visible` and
+          `points_mask` bool [count]. Integers number pixels and become their middles.
 
         Raises:
           ValueError: there are more points than `count`.
@@ -94,7 +93,7 @@ class Landmarks:
 
 
 def _declared(feature: Any) -> int | None:
-    """How many points a feature has, 0 where that differs between examples, and None where it has none."""
+    """Number of points of a feature, 0 if it differs between examples, None if the feature is no points."""
     if isinstance(feature, tfds.features.Sequence) or not isinstance(feature, tfds.features.FeaturesDict):
         info = feature.get_tensor_info()
         shape = info.shape if isinstance(info, tfds.features.TensorInfo) else ()
@@ -104,5 +103,5 @@ def _declared(feature: Any) -> int | None:
 
 
 def _names(scalars: Mapping[str, Any]) -> list[str]:
-    """Names of the points of which there are x and y."""
+    """Names of the points that have both x and y."""
     return sorted(key[:-2] for key in scalars if key.endswith("_x") and f"{key[:-2]}_y" in scalars)

@@ -1,4 +1,4 @@
-"""What a user's folder may hold: images, IDX files, and a second image of each, in a folder of its own or side by side.
+"""Layouts of a user's folder: images or IDX files, with a second image of each in another folder or side by side.
 
 `data.images` names the further images and says where they come from:
 
@@ -7,7 +7,7 @@
     {"target": "left"}           the other direction: `image` is the right half
     {"target": "image"}          a copy of `image`, such as the colours of one that transforms make grey
 
-`data.keep=("caption",)` reads `captions.json`, {file name below the folder: its caption, or a list of several}.
+`data.keep=("caption",)` reads `captions.json`, {file name below the folder: a caption or a list of captions}.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ CAPTION, CAPTIONS = "caption", "captions.json"
 
 @dataclasses.dataclass(frozen=True)
 class Accompanied:
-    """A folder's images with further ones.
+    """A folder's images with further images or captions.
 
     Attributes:
       source: the images alone.
       images: as `data.images`.
-      files: those of the further images that have files of their own.
-      channels_of: how many channels each further image has.
-      captions: those of each image, or none.
+      files: files of the further images, for those in a folder of their own.
+      channels_of: number of channels of each further image.
+      captions: captions of each image, or ().
     """
 
     source: FolderSplit
@@ -49,7 +49,7 @@ class Accompanied:
 
     @property
     def name(self) -> str:
-        """What the folder is called."""
+        """Name of the folder."""
         return self.source.name
 
     @property
@@ -84,7 +84,7 @@ class Accompanied:
         return self.source.read_labels()
 
     def read_texts(self, name: str) -> list[tuple[str, ...]]:
-        """Returns the captions of all examples, the only texts that there are."""
+        """Returns the captions of all examples."""
         return list(self.captions)
 
     def describe(self, index: int) -> str:
@@ -92,7 +92,7 @@ class Accompanied:
         return self.source.describe(index)
 
     def shape(self, index: int) -> tuple[int, int, int]:
-        """Reads the shape of `image` from the files' first bytes, and holds those of the others against it."""
+        """Reads the shape of `image` from the file's header, and checks that the further images have the same size."""
         height, width, channels = self.source.shape(index)
         if self._halved:
             width = self._half(width, index)
@@ -106,7 +106,7 @@ class Accompanied:
 
     def _half(self, width: int, index: int) -> int:
         if width % 2:
-            raise CorruptExample(f"{self.describe(index)} is {width} pixels wide, which makes no two halves")
+            raise CorruptExample(f"{self.describe(index)} is {width} pixels wide, which cannot be halved")
         return width // 2
 
     def _check_size(self, index: int, size: tuple[int, int], name: str, other: tuple[int, int]) -> None:
@@ -123,14 +123,14 @@ def open_split(
     annotations: Annotations = NONE,
     unseen_classes: bool = False,
 ) -> FolderSplit | Accompanied | IdxSplit:
-    """Opens one split of a folder: of its IDX files where it has any, else of its images.
+    """Opens one split of a folder of IDX files or images.
 
     Args:
-      root: the folder's path.
+      root: the folder.
       split: one of its splits.
       setting: the setting to name in a message.
-      annotations: what is to be read beside images and labels.
-      unseen_classes: whether the split may have classes that training lacks.
+      annotations: what to read besides images and labels.
+      unseen_classes: as `data.unseen_classes`.
 
     Raises:
       UserError: as `open_split` of `cvjax.data.folder` and `cvjax.data.idx`; or an image has no counterpart.
@@ -157,7 +157,7 @@ def open_split(
 
 
 def _counterparts(source: FolderSplit, root: Path, found: list[Path], name: str) -> tuple[Path, ...]:
-    """Finds the file of the same relative name for each image; where there are several, that of the same suffix."""
+    """Finds the file of the same relative name for each image, preferring the same suffix."""
     by_name = {}
     for file in found:
         by_name.setdefault(file.relative_to(root).with_suffix(""), []).append(file)

@@ -1,4 +1,4 @@
-"""A config's `data` made into iterators: in memory where it is small, streamed by Grain where it is not."""
+"""Iterators over the data that a config names: in memory if it is small, else streamed by Grain."""
 
 import dataclasses
 import functools
@@ -19,25 +19,24 @@ from cvjax.data.joint import Joint, second_seed
 from cvjax.data.vocabulary import EMPTY, Vocabulary, build_vocabulary
 from cvjax.errors import UserError
 
-MEMORY_LIMIT = 2**30  # bytes of a decoded split that is held in memory when nothing else is said
-KEPT = 10_000  # examples at most of a split that stays decoded for whoever asks next
+MEMORY_LIMIT = 2**30  # bytes up to which a decoded split is held in memory by default
+KEPT = 10_000  # most examples of a split that stays decoded for later calls
 KINDS = ("train", "eval")  # of splits
 SAMPLED = 8  # examples from which the size of a split is estimated
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What `load` makes of a config's `data`.
+    """An opened dataset.
 
     Attributes:
       train: () -> an endless iterator over this process's part of each training batch, a dict of NumPy arrays.
         The keys of the second source, `data.also`, start with `also_`.
-      evaluate: () -> an iterator over this process's part of one exact pass; the last batch is padded with
-        copies of the last example, and `valid` [batch] says which rows are not. With a second source the pass is
-        as long as the longer one's, and `also_valid` speaks for the second.
-      info: `name`, `classes` (names of those of training, or ()), `examples` {split: how many}, `shape` of an image,
-        and `also`, the same of a second source.
-      vocabulary: that texts are tokenised with, where there are any.
+      evaluate: () -> an iterator over this process's part of one exact pass. The last batch is padded with copies of
+        the last example; `valid` [batch] is False there, as `also_valid` is for the second source.
+      info: `name`, `classes` (names of the training classes, or ()), `examples` {split: count}, `shape` of an image,
+        and `also`, the same for a second source.
+      vocabulary: the vocabulary of texts that are tokenised, if any.
     """
 
     train: Callable[[], TrainIterator]
@@ -56,16 +55,14 @@ def load(
 ) -> Data:
     """Opens a dataset for training and evaluation.
 
-    Every batch is a function of the settings, the seed and its number alone: whether it is streamed, on how many
-    processes, by how many workers and after which interruption makes no difference. Row r of the global batch
-    belongs to process r // (batch // process_count).
+    Every batch depends only on the settings, the seed and its number, not on streaming, processes, workers or
+    interruptions. Row r of the global batch belongs to process r // (batch // process_count).
 
     Args:
-      config_data: a config's `data`; what is left out has the value of `DEFAULTS`.
-      seed: of the order and of the random transforms.
-      process_index: which process this is.
-      process_count: how many read together.
-      vocabulary: that of a run which is continued; None: it is built from the training split.
+      config_data: a config's `data`; missing keys have their `DEFAULTS`.
+      seed: seed of the order and of the random transforms.
+      process_index, process_count: this process and the number of processes that read together.
+      vocabulary: the vocabulary of a resumed run; None: build it from the training split.
 
     Raises:
       UserError: the settings are wrong, or an example cannot be decoded.
@@ -132,17 +129,15 @@ def _info(chosen: Mapping[str, Any], train: Batches, evaluation: Batches) -> dic
 
 
 def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """Returns a whole decoded split, in the dataset's order. It is kept, and cannot be written to.
+    """Returns a whole decoded split in the dataset's order; the arrays are cached and read-only.
 
     Args:
-      name: of the dataset, as `data.name`.
-      split: which split.
-      data_dir: TFDS's folder; None: TFDS's own choice.
-      keep: names of maps and texts, such as "class_map" and "caption", which are left out otherwise.
+      name, split, data_dir: as for `cvjax.data.catalogue.open_split`.
+      keep: names of maps and texts to include, such as "class_map" and "caption".
 
     Returns:
-      `image` float32 [examples, height, width, channels] in [0, 1], `label` int32 [examples], and the dataset's other
-      numbers; where it has objects, their rows as in a batch, padded to the most that an example has.
+      `image` float32 [examples, height, width, channels] in [0, 1], `label` int32 [examples], the dataset's other
+      numbers, and the rows of its objects as in a batch, padded to the most of any example.
     """
     return _arrays(catalogue.open_split(name, split, data_dir, annotations=Annotations(keep=keep), boxes=True))
 
@@ -159,7 +154,7 @@ def _arrays(source: catalogue.CatalogueSplit) -> Example:
 
 
 def _open(chosen: Mapping[str, Any], setting: str) -> sources.Source:
-    """Opens one split of the dataset that the settings name, preparing it where it is one of our own."""
+    """Opens one split of the dataset that the settings name, prepared first if it is one of our own."""
     annotations = Annotations.of(chosen)
     if chosen["folder"] is not None:
         unseen = chosen["unseen_classes"]
@@ -168,14 +163,14 @@ def _open(chosen: Mapping[str, Any], setting: str) -> sources.Source:
 
 
 def _with_derived(source: sources.Source, chosen: Mapping[str, Any]) -> sources.Source:
-    """Adds the derived features, whose results are kept beside the dataset where no other folder is given."""
+    """Adds the derived features, whose results are stored beside the dataset unless `data.derive_dir` is set."""
     derived = Annotations.of(chosen).derive
     if not derived:
         return source
     if chosen["derive_dir"] is not None:
         root = chosen["derive_dir"]
     elif chosen["folder"] is not None:
-        root = Path(chosen["folder"]) / ".derived"  # hidden, so that no image is looked for in it
+        root = Path(chosen["folder"]) / ".derived"  # hidden, so that it is not searched for images
     else:
         root = catalogue.find_builder(chosen["name"], chosen["data_dir"]).data_path / "derived"
     return WithDerived(source, derived, Path(root).expanduser())
@@ -184,7 +179,7 @@ def _with_derived(source: sources.Source, chosen: Mapping[str, Any]) -> sources.
 def _build_vocabulary(
     every: Sequence[Mapping[str, Any]], opened: Sequence[Mapping[str, sources.Source]]
 ) -> Vocabulary | None:
-    """Builds the vocabulary of all texts of training that are tokenised, of whichever source; None without any."""
+    """Builds the vocabulary of all training texts that are tokenised; None if there are no such texts."""
     read = []
     for chosen, splits in zip(every, opened, strict=True):
         built = pipeline.build(chosen["transforms"], annotations=Annotations.of(chosen), vocabulary=EMPTY)
@@ -194,7 +189,7 @@ def _build_vocabulary(
 
 
 def _decoded(source: sources.Source) -> Sequence[Example]:
-    """Decodes all examples. Those of a small TFDS dataset, whose files do not change, are kept for the next time."""
+    """Decodes all examples; those of a small TFDS dataset, whose files do not change, are cached."""
     small = isinstance(source, catalogue.CatalogueSplit) and len(source) <= KEPT
     return _kept(source) if small else _all(source.__getitem__, source)
 
@@ -205,13 +200,13 @@ def _kept(source: catalogue.CatalogueSplit) -> Sequence[Example]:
 
 
 def _all(function: Callable[[int], Any], source: sources.Source) -> list[Any]:
-    """Calls a function of the index of every example, in threads: decoders let go of Python's lock."""
+    """Maps a function over the indices of all examples, in threads: decoders release Python's lock."""
     with futures.ThreadPoolExecutor() as pool:
         return list(pool.map(function, range(len(source))))
 
 
 def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: bool | None, **options: Any) -> Batches:
-    """Decides where the examples live. What precedes the first random transform is done once in memory."""
+    """Holds the examples in memory or not; in memory, what precedes the first random transform is done once."""
     if options["per_class"] is not None:
         options["classes"] = _classes(source, options["per_class"], options["batch"])
     once, then = transforms.split()
@@ -219,7 +214,7 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
         in_memory = _estimate(source, once) < MEMORY_LIMIT
     if not in_memory:
         return Batches(source=source, pipeline=transforms, **options)
-    # Transformed one by one: photographs of any size may be many times larger than what becomes of them.
+    # Transformed one by one: photographs may be many times larger than their transformed versions.
     examples = _all(lambda index: transformed(source, index, once), source) if once.ops else _decoded(source)
     for feature in then.rows:
         counts = [len(example[feature]) for example in examples]
@@ -229,7 +224,7 @@ def _batches(source: sources.Source, transforms: pipeline.Pipeline, in_memory: b
 
 
 def _classes(source: sources.Source, per_class: int, batch: int) -> tuple[np.ndarray, ...]:
-    """Sorts the examples by class. A batch needs enough classes."""
+    """Groups the examples by class; raises if there are too few classes for a batch."""
     classes = balanced.members(sources.read_labels(source))
     if len(classes) < batch // per_class:
         raise UserError(settings.too_few_classes(per_class, batch, source.name, len(classes)))
@@ -247,7 +242,7 @@ def _estimate(source: sources.Source, once: pipeline.Pipeline) -> float:
 
 
 def _readable(source: sources.Source, on_corrupt: str) -> sources.Source:
-    """Leaves out, where that is wished, what cannot be decoded. It is found now: no epoch has a gap or a double."""
+    """Leaves out examples that cannot be decoded, if `on_corrupt` is "skip"; found up front, so epochs stay exact."""
     if on_corrupt == "raise":
         return source
 

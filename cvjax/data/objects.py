@@ -1,4 +1,4 @@
-"""Annotated objects as TFDS's detection datasets have them, made into `boxes` and what goes with them, and padded."""
+"""Objects as TFDS's detection datasets annotate them, converted to `boxes`, `labels` and so on, and padded."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,22 +7,22 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Bool, Float, Float32, Integer
 
-# What is known of each object beside its box, and what it is in padding.
+# The rows of each object besides its box, and their types.
 TYPES = {"labels": np.int32, "difficult": np.bool_, "crowd": np.bool_, "area": np.float32}
 FEATURES = {"labels": "label", "difficult": "is_difficult", "crowd": "is_crowd", "area": "area"}  # TFDS's names
-# Pascal VOC numbers pixels from 1 and counts the last one in; TFDS divides its numbers by the image's size.
+# Pascal VOC numbers pixels from 1 and includes the last; TFDS divides its numbers by the image's size.
 ONE_BASED = ("voc",)
 
 
 def annotated(features: tfds.features.FeaturesDict) -> dict[str, Any]:
-    """Returns the features of a dataset's objects, {} where it has none with boxes and labels."""
+    """Returns the features of a dataset's objects, {} if it has no objects with boxes and labels."""
     objects = dict(features.items()).get("objects")
     inner = dict(objects.feature.items()) if isinstance(objects, tfds.features.Sequence) else {}
     return inner if {"bbox", "label"} <= set(inner) else {}
 
 
 def masks(features: tfds.features.FeaturesDict) -> list[str]:
-    """Names the features of a dataset's objects that can be masks: those that have a number for each pixel."""
+    """Names the features of a dataset's objects that can be masks: those with a number for each pixel."""
     found = []
     for name, feature in annotated(features).items():
         shape = getattr(feature, "shape", ())
@@ -34,15 +34,14 @@ def masks(features: tfds.features.FeaturesDict) -> list[str]:
 def read_masks(
     values: Sequence[Integer[np.ndarray, "..."] | Bool[np.ndarray, "..."]], height: int, width: int
 ) -> Bool[np.ndarray, "objects height width"]:
-    """Makes TFDS's masks ours: one an object, which may overlap.
+    """Converts TFDS's masks, one per object; they may overlap.
 
     Args:
-      values: [height, width] or [height, width, 1] each; what is not 0 belongs to the object.
-      height: of the image.
-      width: of the image.
+      values: masks [height, width] or [height, width, 1], not 0 inside the object.
+      height, width: size of the image.
 
     Raises:
-      ValueError: a mask is of another size than the image.
+      ValueError: a mask differs in size from the image.
     """
     read = np.zeros((len(values), height, width), bool)
     for row, value in enumerate(values):
@@ -54,18 +53,17 @@ def read_masks(
 
 
 def read(objects: Mapping[str, Any], height: int, width: int, one_based: bool = False) -> dict[str, np.ndarray]:
-    """Makes TFDS's objects ours.
+    """Converts TFDS's objects.
 
     Args:
-      objects: `bbox` [objects, 4], normalised `ymin, xmin, ymax, xmax`, `label`, and where the dataset has them
-        `is_difficult`, `is_crowd` and `area` in square pixels.
-      height: of the image in pixels.
-      width: of the image.
-      one_based: whether pixels were numbered from 1 and the far edges included, as by Pascal VOC.
+      objects: `bbox` [objects, 4], normalised `ymin, xmin, ymax, xmax`, `label`, and optionally `is_difficult`,
+        `is_crowd` and `area` in square pixels.
+      height, width: size of the image in pixels.
+      one_based: whether pixels were numbered from 1 and the far edges included, as in Pascal VOC.
 
     Returns:
-      `boxes` float32 [objects, 4], `x1, y1, x2, y2` in pixels, far edges exclusive; `labels` int32, `difficult` and
-      `crowd` bool, all False where the dataset does not say, and `area` float32, the boxes' where it does not say.
+      `boxes` float32 [objects, 4], `x1, y1, x2, y2` in pixels, far edges exclusive; `labels` int32; `difficult` and
+      `crowd` bool, False by default; and `area` float32, by default that of the boxes.
     """
     normalised = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
     # A float32 fraction of a side gives the pixel to 1e-4; annotations have two decimals at most.
@@ -85,15 +83,7 @@ def box_areas(boxes: Float[np.ndarray, "objects 4"]) -> Float32[np.ndarray, " ob
 
 
 def padded(example: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Pads an example's objects with zeros and adds `mask`, False where they are padding.
-
-    Args:
-      example: with the keys that `read` gives, perhaps `masks`, and others.
-      count: of objects to come to; at least as many as there are.
-
-    Returns:
-      The example with `count` rows.
-    """
+    """Returns an example with objects padded to `count` rows, and `mask`, False at padding."""
     present = len(example["boxes"])
     rows = {}
     for key in {"boxes", "masks", *TYPES} & example.keys():
@@ -102,16 +92,7 @@ def padded(example: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarra
 
 
 def padded_boxes(example: Mapping[str, np.ndarray], count: int, feature: str) -> dict[str, np.ndarray]:
-    """Pads an example's derived boxes with zeros and adds `{feature}_mask`, False where they are padding.
-
-    Args:
-      example: with the boxes, and others.
-      count: of boxes to come to; at least as many as there are.
-      feature: the boxes' name.
-
-    Returns:
-      The example with `count` boxes.
-    """
+    """Returns an example whose boxes `feature` are padded to `count`, with `{feature}_mask`, False at padding."""
     boxes = example[feature]
     rows = {feature: np.pad(boxes, [(0, count - len(boxes)), (0, 0)])}
     return {**example, **rows, f"{feature}_mask": np.arange(count) < len(boxes)}

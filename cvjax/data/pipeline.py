@@ -1,4 +1,4 @@
-"""`data.transforms`, a list of `dict(op=..., ...)`, made into one function of an image."""
+"""Builds one function of an image from `data.transforms`, a list of `dict(op=..., ...)`."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,7 @@ from cvjax.data.vocabulary import Vocabulary
 from cvjax.errors import UserError, suggest
 from cvjax.signature import arguments_of, match
 
-SUPPLIED = ("generator", "image", "another", "vocabulary")  # arguments that are not the user's
+SUPPLIED = ("generator", "image", "another", "vocabulary")  # arguments that the pipeline fills in
 OPS: Mapping[str, Callable] = types.MappingProxyType({name: getattr(transforms, name) for name in transforms.__all__})
 
 
@@ -24,11 +24,11 @@ class Op:
     """A transform with its arguments.
 
     Attributes:
-      name: of the function.
-      arguments: of it.
+      name: name of the function.
+      arguments: its keyword arguments.
       random: whether it takes a generator first.
-      joining: whether it takes what gives it further examples, after the image.
-      images: the images that it changes, where it leaves every pixel in its place.
+      joining: whether it takes a function that returns further examples, after the image.
+      images: the images that a transform of colours changes.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Op:
 
     @property
     def text(self) -> str | None:
-        """The name of the text that it reads, where it reads any."""
+        """Name of the text that it reads, or None."""
         return self.arguments.get("text", "caption") if self.name in transforms.TEXT else None
 
     def __str__(self) -> str:
@@ -50,12 +50,12 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """Transforms in their order.
+    """Transforms in order.
 
     Attributes:
       ops: the transforms.
       annotations: what moves with the image.
-      growth: how many times the boxes of an example these transforms, and others around them, may make of it.
+      growth: factor by which the transforms may multiply the boxes of an example.
     """
 
     ops: tuple[Op, ...] = ()
@@ -64,7 +64,7 @@ class Pipeline:
 
     @property
     def max_boxes(self) -> int | None:
-        """Rows to which objects are padded in the end; None: they are not read."""
+        """`data.max_boxes`."""
         return self.annotations.max_boxes
 
     @property
@@ -74,7 +74,7 @@ class Pipeline:
 
     @property
     def tokenised(self) -> tuple[str, ...]:
-        """Names of the texts in whose place these transforms put tokens."""
+        """Names of the texts that these transforms replace by tokens."""
         return tuple(op.text for op in self.ops if op.name == "tokenise")
 
     @property
@@ -83,30 +83,30 @@ class Pipeline:
         return any(op.random for op in self.ops)
 
     def split(self) -> tuple["Pipeline", "Pipeline"]:
-        """Parts what comes before the first random transform, and can be done once, from the rest."""
+        """Splits before the first random transform; the first part can be done once."""
         first = next((place for place, op in enumerate(self.ops) if op.random), len(self.ops))
         return dataclasses.replace(self, ops=self.ops[:first]), dataclasses.replace(self, ops=self.ops[first:])
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows to which boxes are padded, by feature."""
+        """Number of rows to which boxes are padded, by feature."""
         own = {} if self.max_boxes is None else {"boxes": self.max_boxes}
         return {**own, **self.annotations.regions}
 
     def check_room(self, count: int, example: str, feature: str = "boxes") -> None:
-        """Refuses an example with more boxes than there are rows, whatever the transforms make of it.
+        """Refuses an example that may have more boxes than rows after the transforms.
 
         Args:
-          count: of its boxes.
+          count: number of its boxes.
           example: its name, for a message.
-          feature: the boxes' name.
+          feature: name of the boxes.
 
         Raises:
-          UserError: how many there are, and what would be right.
+          UserError: there is no room.
         """
         most = count * self.growth
         if feature in self.rows and most > self.rows[feature]:
-            grown = f", of which transforms may make {most}" if most > count else ""
+            grown = f", which transforms may turn into {most}" if most > count else ""
             setting = "data.max_boxes" if feature == "boxes" else f"data.derive.{feature}.max_boxes"
             raise UserError(
                 f"{example} has {count} {feature}{grown}; {setting}={self.rows[feature]} has to be {most} or more"
@@ -122,8 +122,8 @@ class Pipeline:
 
         Args:
           image: the image.
-          generator: random numbers, for the random ones.
-          another: gives further scenes, for those that join several.
+          generator: random numbers, for random transforms.
+          another: returns further scenes, for transforms that join several.
         """
         for place, op in enumerate(self.ops):
             image = _apply(op, image, generator, lambda place=place: self._upto(place)(another(), generator, another))
@@ -138,10 +138,9 @@ class Pipeline:
         """Runs on a black image and returns the shape that comes out.
 
         Args:
-          shape: [height, width, channels] of the image.
-          setting: the setting to name in a message.
-          example: what has this shape, to name in a message.
-          channels: those of the further images, where they differ from the first's.
+          shape: height, width, channels of the image.
+          setting, example: the setting and the example to name in a message.
+          channels: channels of further images, if they differ from the first's.
 
         Raises:
           UserError: a transform refuses its arguments, or the image.
@@ -150,13 +149,13 @@ class Pipeline:
         for place, op in enumerate(self.ops):
             try:
                 image = _apply(op, image, generator, lambda image=image: image)
-            except Exception as error:  # whatever a wrong type or value comes to
+            except Exception as error:  # a wrong type or value raises anything
                 size = "x".join(map(str, image.shape))
                 raise UserError(f"{setting}[{place}]: {op} fails on {example} ({size}): {error}") from error
         return image.shape
 
     def _black(self, shape: tuple[int, int, int], channels: Mapping[str, int]) -> np.ndarray | Scene:
-        """A black image with all that may belong to it."""
+        """Returns a black image with empty annotations of every kind."""
         image, (height, width, own) = np.zeros(shape, np.float32), shape
         if self.annotations == NONE and not self.texts:
             return image
@@ -190,7 +189,7 @@ def _apply(op: Op, image: np.ndarray | Scene, generator: np.random.Generator | N
 
 
 def _recoloured(op: Op, scene: Scene, generator: np.random.Generator | None) -> Scene:
-    """Changes the images that a transform of colours names, all of them by the same random numbers."""
+    """Changes the images that a transform of colours names, each with the same random numbers."""
     first = generator.bit_generator.state if op.random else None
     changed = {}
     for name, pixels in {"image": scene.image, **scene.images}.items():
@@ -208,17 +207,17 @@ def build(
     annotations: Annotations = NONE,
     vocabulary: Vocabulary | None = None,
 ) -> Pipeline:
-    """Makes the function that a list of transforms describes.
+    """Builds a pipeline.
 
     Args:
-      entries: `dict(op=NAME, ...)` each; the other keys are the arguments of the function of that name. A transform of
-        colours also takes `images`, the names of those that it changes, `("image",)` by default.
+      entries: dicts of the function's name, `op`, and its arguments. A transform of colours also takes `images`, the
+        names of the images that it changes, `("image",)` by default.
       setting: the setting to name in a message.
       annotations: what moves with the image.
-      vocabulary: for `tokenise`; None leaves out all transforms of texts, for images that have none.
+      vocabulary: for `tokenise`; None leaves out all transforms of texts.
 
     Raises:
-      UserError: an unknown transform, or an argument that it does not take or lacks.
+      UserError: an unknown transform, or a wrong or missing argument.
     """
     if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
         raise UserError(f'{setting} must be a list of dict(op="resize", size=(64, 64)), not {entries!r}')
@@ -248,7 +247,7 @@ def build(
 
 
 def _check_text(ops: Sequence[Op], annotations: Annotations, where: str) -> None:
-    """Refuses the last of some transforms where it cannot read its text, or joins images that have texts."""
+    """Refuses the last transform if it cannot read its text, or joins images that have texts."""
     *before, last = ops
     if last.text and last.text not in annotations.keep:
         raise UserError(f"{where}: {last.name} reads the text {last.text!r}, which data.keep has to name")

@@ -1,4 +1,4 @@
-"""The keys of `config.data` and their check, which decodes nothing."""
+"""The keys of `config.data` and their checks, which decode no image."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from cvjax.signature import Count, Natural, arguments_of, match
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The keys of `config.data`. One of `name` and `folder` is set."""
+    """The keys of `config.data`. Either `name` or `folder` is set."""
 
     name: str | None = None  # "digits", "photos/128", or any TFDS dataset: "mnist", "coco/2017"
     folder: str | None = None  # images, classes from sub-folders, splits from train/, test/, val/; or IDX files
     data_dir: str | None = None  # TFDS's folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split: str = "train"  # or a slice, for TFDS: "train[:90%]"
     eval_split: str = "test"
-    batch: Count = 64  # examples in a training batch, over all devices and hosts together
+    batch: Count = 64  # size of a training batch, over all devices and hosts
     eval_batch: Count | None = None  # None: as batch
     transforms: tuple = ()  # for training, in order: dict(op="random_crop", size=(64, 64)); see cvjax/data/transforms
     eval_transforms: tuple = ()  # for evaluation and figures
@@ -44,19 +44,13 @@ class Settings:
 
 
 DEFAULTS = dataclasses.asdict(Settings())
-SHARED = (
-    "batch",
-    "eval_batch",
-    "workers",
-    "vocabulary",
-    "also",
-)  # a second source follows the first in these
-HEADERS = 2000  # files of a folder whose first bytes are looked at; the others are found out when they are decoded
-SHAPES = 8  # different shapes of them on which the transforms are tried
+SHARED = ("batch", "eval_batch", "workers", "vocabulary", "also")  # a second source follows the first in these
+HEADERS = 2000  # most files of a folder whose headers are read; the others are checked when they are decoded
+SHAPES = 8  # most shapes on which the transforms are tried
 
 
 def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills in what a config's `data` leaves out, in its second source as well."""
+    """Fills in the defaults of a config's `data` and of its second source."""
     chosen = {**DEFAULTS, **config_data}
     if chosen["also"] and isinstance(chosen["also"], Mapping):
         own = {key: default for key, default in DEFAULTS.items() if key not in SHARED}
@@ -65,22 +59,22 @@ def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def second(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the complete settings of the second source of complete settings."""
+    """Returns the complete settings of the second source."""
     return {**chosen["also"], **{key: chosen[key] for key in SHARED}, "also": {}}
 
 
 def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
-    """Refuses settings that cannot work. No image is decoded.
+    """Refuses settings that cannot work, without decoding an image.
 
     Args:
       config_data: a config's `data`.
-      devices: how many devices share a batch.
+      devices: number of devices that share a batch.
 
     Returns:
       The names of the training split's classes, or ().
 
     Raises:
-      UserError: what is wrong, under which key, and what would be right.
+      UserError: a setting is wrong.
     """
     chosen = complete(config_data)
     paths = {key: str(value) for key, value in chosen.items() if isinstance(value, Path)}
@@ -118,14 +112,7 @@ def _check_per_class(chosen: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def too_few_classes(per_class: int, batch: int, dataset: str, classes: int) -> str:
-    """Says that a batch has more classes than the dataset.
-
-    Args:
-      per_class: as `data.per_class`.
-      batch: as `data.batch`.
-      dataset: its name.
-      classes: how many it has.
-    """
+    """Returns the message for a dataset that has fewer classes than a batch needs."""
     return (
         f"data.per_class={per_class}: a batch of {batch} would have {batch // per_class} classes, but {dataset} has "
         f"{classes}. Set data.batch to {classes * per_class} or less, or data.per_class higher"
@@ -180,7 +167,7 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
         for split in ("train_split", "eval_split")
     }
     for source, key in zip(parts.values(), ("transforms", "eval_transforms"), strict=True):
-        made = {}  # shape after the transforms -> the first file that has it
+        made = {}  # shape after the transforms -> the first file of that shape
         seen = set()
         for index in range(min(len(source), HEADERS)):
             try:
@@ -200,7 +187,7 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
 
 
 def _check_texts(texts: Sequence[str], pipelines: Mapping[str, pipeline.Pipeline]) -> None:
-    """Refuses texts that would come into a batch as they are, and transforms of texts that have another feature."""
+    """Refuses texts that are not tokenised, and transforms of texts that the dataset does not have."""
     for key, built in pipelines.items():
         for name in built.texts:
             if name not in texts:

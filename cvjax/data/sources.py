@@ -1,4 +1,4 @@
-"""What a dataset is to the rest: decoded examples by their index, each of which can say its name."""
+"""The interface of a dataset: decoded examples by index, with names for error messages."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -10,11 +10,11 @@ from cvjax.errors import UserError
 
 
 class CorruptExample(UserError):
-    """An example that cannot be decoded; `fault` says which and why, the message also what may be done about it."""
+    """An example that cannot be decoded; `fault` says which and why, the message also what to do."""
 
     @property
     def fault(self) -> str:
-        """What it was made with."""
+        """Which example cannot be decoded, and why."""
         return self.args[0]
 
     def __str__(self) -> str:
@@ -27,8 +27,8 @@ class Source(Protocol):
     """One split of a dataset. Examples are dicts of NumPy arrays; `image` is uint8 [height, width, channels].
 
     Attributes:
-      name: what the dataset is called in messages.
-      classes: names of the values of `label`, or ().
+      name: the dataset's name in messages.
+      classes: names of the labels, or ().
     """
 
     name: str
@@ -45,19 +45,14 @@ class Source(Protocol):
 
 
 def read_labels(source: Source) -> Int32[np.ndarray, " examples"]:
-    """Returns the labels of all examples; sources that have a method of this name need not decode images for it."""
+    """Returns the labels of all examples, without decoding images if the source has a method of this name."""
     if hasattr(source, "read_labels"):
         return source.read_labels()
     return np.array([source[index]["label"] for index in range(len(source))], np.int32)
 
 
 def read_texts(source: Source, name: str) -> list[tuple[str, ...]]:
-    """Returns the texts of all examples; sources that have a method of this name need not decode images for it.
-
-    Args:
-      source: the examples.
-      name: of the texts.
-    """
+    """Returns the texts called `name` of all examples, without decoding images if the source has such a method."""
     if hasattr(source, "read_texts"):
         return source.read_texts(name)
     return [tuple(np.atleast_1d(source[index][name]).tolist()) for index in range(len(source))]

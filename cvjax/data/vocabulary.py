@@ -1,4 +1,4 @@
-"""Text as numbers: a vocabulary built from the captions of a training split, and captions to tokens and back."""
+"""A vocabulary built from the captions of a training split, and captions to tokens and back."""
 
 import collections
 import dataclasses
@@ -53,11 +53,11 @@ def split_words(text: str) -> list[str]:
 
 
 def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """Builds a vocabulary of the most frequent words; of two that are as frequent, the first in the alphabet.
+    """Builds a vocabulary of the most frequent words of `texts`, ties in alphabetical order.
 
     Args:
       texts: the captions of a training split.
-      size: tokens at most, special ones included.
+      size: most tokens, special ones included.
     """
     counts = collections.Counter(word for text in texts for word in split_words(text))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -68,9 +68,9 @@ def encode(text: str, vocabulary: Vocabulary, length: int) -> Int32[np.ndarray, 
     """Writes text as tokens: start, words, end, and padding.
 
     Args:
-      text: any.
+      text: the text.
       vocabulary: words that it lacks become `UNKNOWN`.
-      length: of the result; of a longer text, the first words are kept.
+      length: number of tokens; longer texts are cut.
     """
     words = [vocabulary.tokens.get(word, UNKNOWN) for word in split_words(text)][: length - 2]
     tokens = np.full(length, PAD, np.int32)
@@ -79,12 +79,7 @@ def encode(text: str, vocabulary: Vocabulary, length: int) -> Int32[np.ndarray, 
 
 
 def decode(tokens: Int[np.ndarray, " length"], vocabulary: Vocabulary) -> str:
-    """Writes tokens as words with spaces between them.
-
-    Args:
-      tokens: those from the first `END` on are passed over, and so are padding and start.
-      vocabulary: that they were encoded with.
-    """
+    """Joins the words of `tokens` up to the first `END` with spaces, without padding and start."""
     words = []
     for token in tokens.tolist():
         if token == END:
@@ -95,10 +90,7 @@ def decode(tokens: Int[np.ndarray, " length"], vocabulary: Vocabulary) -> str:
 
 
 def read(run: str | Path) -> Vocabulary | None:
-    """Reads the vocabulary of a run, None where it has none.
-
-    Args:
-      run: the run's folder.
+    """Reads the vocabulary from a run's folder, None if there is no such file.
 
     Raises:
       UserError: the file is not as `write` writes it.
@@ -116,11 +108,6 @@ def read(run: str | Path) -> Vocabulary | None:
 
 
 def write(run: str | Path, vocabulary: Vocabulary) -> None:
-    """Writes a vocabulary into a run's folder, so that the folder alone can encode and decode.
-
-    Args:
-      run: the run's folder.
-      vocabulary: that the run is trained with.
-    """
+    """Writes a vocabulary into a run's folder."""
     content = json.dumps({"words": vocabulary.words}, ensure_ascii=False, indent=1)
     write_atomically(Path(run) / FILE, content + "\n")

@@ -145,7 +145,11 @@ def test_files_that_cannot_be_decoded_are_named(tmp_path, monkeypatch):
     broken(tmp_path)
     with pytest.raises(UserError, match=r"(bomb|text)\.png cannot be read as an image"):
         data.check({"folder": str(tmp_path), "batch": 2})
-    for name, reason in (("bomb", "more than 5,000 pixels"), ("text", "no image format"), ("truncated", "truncated")):
+    for name, reason in (
+        ("bomb", "more than 5,000 pixels"),
+        ("text", "no known image format"),
+        ("truncated", "truncated"),
+    ):
         with pytest.raises(UserError, match=rf"{name}\.png cannot be read as an image: .*{reason}.*on_corrupt"):
             folder.decode(tmp_path / "train" / f"{name}.png", 3)
     for name in ("bomb", "text"):

@@ -177,5 +177,5 @@ def test_mistakes_with_pairs_are_named(pairs):
     with pytest.raises(UserError, match=r"1\.png needs one counterpart, but .*maps has no train/sub/1\.png"):
         load(photos, target)
     save(photos / "train" / "sub" / "0.png", picture(0, size=(6, 7)))
-    with pytest.raises(UserError, match=r"0\.png is 7 pixels wide, which makes no two halves"):
+    with pytest.raises(UserError, match=r"0\.png is 7 pixels wide, which cannot be halved"):
         load(photos, {"target": "right"})

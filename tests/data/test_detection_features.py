@@ -182,7 +182,7 @@ def test_an_example_with_too_many_boxes_is_named(prepared, in_memory):
         with pytest.raises(UserError, match=r"example 1 of coco/2017 \(train\) has 2 boxes"):
             load(prepared, "coco/2017", max_boxes=1, in_memory=True, transforms=())
     mosaic = (*RESIZE, dict(op="mosaic"))
-    with pytest.raises(UserError, match=r"example 1 .* has 2 boxes, of which transforms may make 8; .* 8 or more"):
+    with pytest.raises(UserError, match=r"example 1 .* has 2 boxes, which transforms may turn into 8; .* 8 or more"):
         next(load(prepared, "coco/2017", max_boxes=7, transforms=mosaic, in_memory=in_memory).train())
     assert next(load(prepared, "coco/2017", max_boxes=8, transforms=mosaic).train())["mask"].shape == (3, 8)
 
@@ -210,13 +210,13 @@ def test_vocs_real_builder_declares_what_is_read():
         ({"max_boxes": 4, "name": "digit_scenes"}, r"digit_scenes has 5 boxes; data.max_boxes=4 has to be 5 or more"),
         (
             {"max_boxes": 19, "name": "digit_scenes", "transforms": [dict(op="mosaic")]},
-            r"5 boxes, of which transforms may make 20; data.max_boxes=19",
+            r"5 boxes, which transforms may turn into 20; data.max_boxes=19",
         ),
         ({"name": "digit_scenes", "transforms": [dict(op="mosaic")]}, r"transforms\[0\].*these have none"),
         ({"max_boxes": 5, "name": "digit_scenes", "transforms": [dict(op="rotate")]}, r"rotate cannot move boxes"),
         (
             {"max_boxes": 5, "name": "digit_scenes", "transforms": [dict(op="random_crop", size=64, padding=4)]},
-            r"transforms\[0\].*border='reflect' shows objects again",
+            r"transforms\[0\].*border='reflect' repeats objects",
         ),
         (
             {"max_boxes": 5, "name": "digit_scenes", "transforms": [dict(op="center_crop", size=9, keep="center")]},

@@ -17,6 +17,6 @@ EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
 
 
 def names() -> list[str]:
-    """Lists what `data.name` may be without a download: each builder, and each of its variants."""
+    """Lists the names for `data.name` that need no download: builders and their variants."""
     variants = [f"{base}/{config}" for base, builder in EMBEDDED.items() for config in builder.builder_configs]
     return [*EMBEDDED, *variants]

@@ -1,4 +1,4 @@
-"""How a scene of digits is composed: background, places, colours, masks, caption."""
+"""Composes scenes of digits: background, places, colours, masks, caption."""
 
 import dataclasses
 import functools
@@ -25,33 +25,32 @@ COLOURS = {  # as captions call them; well apart in hue or in lightness
 }
 PALETTE = np.array(list(COLOURS.values()), np.float32) / 255
 LAB = cv2.cvtColor(PALETTE[None], cv2.COLOR_RGB2LAB)[0]
-SHADE = 0.05  # by which a digit's colour differs from the named one, at most
-CONTRAST = 45  # CIELAB distance that a colour keeps from the pixels that it is put on,
-NEAR = 0.1  # but for so many of them, where there is such a colour
-INK = 0.55  # the grey level of a scan at which its paint is half opaque;
-SOFT = 0.25  # so far from which it is fully so, or not at all, up to
-SHARP = 4.0  # pixels drawn for one of the scan; beyond, strokes would have blurred edges
-OVERLAP = 0.05  # of the smaller box, at most, where digits do not cover one another
-OUTSIDE = 0.5  # of a digit's sides that may lie beyond the border where they do
-DIFFICULT = 0.4  # a digit of which less is visible is difficult
-LEGIBLE = 0.75  # any other digit shows at least so much, for a person to read it
-FAINT = 0.1  # and a difficult one so much, for a person to see that something is there
-HIDING = 0.15  # how often a digit is to hide another, or itself behind the border
-ATTEMPTS = 30  # places tried for that, and then for any other,
-TRIES = 3  # so many for each size and angle
+SHADE = 0.05  # most by which a digit's colour differs from the named one
+CONTRAST = 45  # CIELAB distance between a colour and the pixels below it
+NEAR = 0.1  # share of those pixels that may be closer
+INK = 0.55  # grey level of a scan at which its paint is half opaque
+SOFT = 0.25  # difference from that level at which paint is fully opaque or transparent
+SHARP = 4.0  # enlargement from which edges are sharpened, so that strokes do not blur
+OVERLAP = 0.05  # most overlap, as a share of the smaller box, without occlusion
+OUTSIDE = 0.5  # most of a digit's sides beyond the border, with occlusion
+DIFFICULT = 0.4  # a digit is difficult if a smaller share is visible
+LEGIBLE = 0.75  # least visible share of any other digit, so that a person can read it
+FAINT = 0.1  # least visible share of a difficult digit, so that a person can notice it
+HIDING = 0.15  # how often a digit should hide another, or be cut by the border
+ATTEMPTS = 30  # places tried for hiding, and then for any other place
+TRIES = 3  # places tried for each size and angle
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What is drawn at random about a scene.
+    """Ranges of the random properties of a scene.
 
     Attributes:
       size: height and width of the scene in pixels.
-      most: digits in it; their number is drawn uniformly from 1 to this.
-      smallest: least length of a digit's longer side in pixels, as it is before turning.
-      largest: the greatest; drawn uniformly between the two.
-      degrees: digits are turned by up to so much, to either side.
-      occlusion: whether digits may cover one another and be cut by the border. If not, boxes hardly overlap.
+      most: the number of digits is drawn uniformly from 1 to `most`.
+      smallest, largest: range of the length of a digit's longer side in pixels before it is turned.
+      degrees: most by which a digit is turned to either side.
+      occlusion: whether digits may cover one another and be cut by the border; if not, boxes hardly overlap.
     """
 
     size: int = 64
@@ -67,12 +66,11 @@ class Digit:
     """A digit in a scene.
 
     Attributes:
-      row: of it in `load_digits`.
-      label: which digit it is.
+      row: its row in `load_digits`.
+      label: its value.
       alpha: its opacity.
-      top: row of the scene at which `alpha` begins; may be negative, as
-      left: the column.
-      colour: its name.
+      top, left: row and column of the scene at which `alpha` begins; may be negative.
+      colour: name of its colour.
     """
 
     row: int
@@ -84,12 +82,12 @@ class Digit:
 
     @functools.cached_property
     def opaque(self) -> Bool[np.ndarray, "height width"]:
-        """Which pixels of `alpha` are its own."""
+        """Whether each pixel of `alpha` belongs to the digit."""
         return self.alpha > 0.5
 
     @property
     def box(self) -> Int[np.ndarray, "4"]:
-        """The tight box around them in the scene, or beyond its border."""
+        """The tight box around the digit, perhaps beyond the border of the scene."""
         left, top, width, height = self._extent
         return np.array([left, top, left + width, top + height]) + [self.left, self.top] * 2
 
@@ -98,7 +96,7 @@ class Digit:
         return cv2.boundingRect(self.opaque.astype(np.uint8))
 
     def windows(self, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Returns the part of a scene of a size that it lies on, and the part of `alpha` that lies on the scene."""
+        """Returns the part of a scene of this size that it covers, and the part of `alpha` inside the scene."""
         scene, own = [], []
         for start, length in zip((self.top, self.left), self.alpha.shape, strict=True):
             first, last = max(start, 0), max(0, min(start + length, size))
@@ -121,9 +119,9 @@ class Glyphs:
         """Draws the opacity of a digit.
 
         Args:
-          row: which digit.
-          length: of its longer side in pixels, before it is turned.
-          degrees: by which it is turned, counter-clockwise.
+          row: the digit's row in `load_digits`.
+          length: length of its longer side in pixels, before it is turned.
+          degrees: angle by which it is turned, counter-clockwise.
         """
         left, top, width, height = self.extents[row]
         canvas = int(np.ceil(1.5 * length)) + 2  # the diagonal is shorter
@@ -139,12 +137,12 @@ class Glyphs:
 def background(
     generator: np.random.Generator, photograph: UInt8[np.ndarray, "height width 3"], size: int
 ) -> Float32[np.ndarray, "size size 3"]:
-    """Cuts a random square out of a photograph and shrinks it to a size; mirrored every other time.
+    """Cuts a random square out of a photograph and shrinks it to `size`, mirrored half of the time.
 
     Args:
       generator: random numbers.
       photograph: at least `size` pixels high and wide.
-      size: of what comes out.
+      size: height and width of the result.
     """
     height, width = photograph.shape[:2]
     side = round(np.exp(generator.uniform(np.log(size), np.log(min(height, width)))))
@@ -163,7 +161,7 @@ def compose(
       generator: random numbers.
       canvas: the background, in [0, 1]; painted over.
       glyphs: the digits to choose from.
-      layout: how many, how large, and where they may be.
+      layout: ranges of their number, sizes and places.
 
     Returns:
       `image` and the maps `class_map` and `instances`, all uint8; `objects`, a list of `box` in pixels, `label`,
@@ -205,11 +203,7 @@ def compose(
 
 
 def caption(placed: list[Digit]) -> str:
-    """Names digits and where they are: "a red 3 left of a blue 7", "a red 3, a blue 7 and a pink 1 from left to right".
-
-    Args:
-      placed: at least one digit.
-    """
+    """Names digits and places: "a red 3 left of a blue 7", "a red 3, a blue 7 and a pink 1 from left to right"."""
     middles = [(digit.box[:2] + digit.box[2:]) / 2 for digit in placed]
     across, down = np.ptp(middles, axis=0)
     axis = int(len(placed) == 2 and down > across)
@@ -230,7 +224,7 @@ def _extent(glyph: np.ndarray) -> tuple[float, float, float, float]:
 def _place(
     generator: np.random.Generator, glyphs: Glyphs, placed: list[Digit], instances: np.ndarray, layout: Layout
 ) -> Digit | None:
-    """Finds a digit a place where it may be, or none. Now and then it hides another, or hides behind the border."""
+    """Finds a place for a random digit, or None. Now and then it hides another digit or is cut by the border."""
     row = int(generator.choice(glyphs.rows))
     hiding = layout.occlusion and generator.random() < HIDING
     visible = np.bincount(instances.ravel(), minlength=len(placed) + 1)[1:]
@@ -261,15 +255,15 @@ def _place(
 
 
 def _overlap(first: Digit, second: Digit) -> float:
-    """Area that the boxes of two digits share over that of the smaller one."""
+    """Intersection of two digits' boxes over the area of the smaller one."""
     shared = np.minimum(first.box[2:], second.box[2:]) - np.maximum(first.box[:2], second.box[:2])
     smaller = min(np.prod(digit.box[2:] - digit.box[:2]) for digit in (first, second))
     return np.prod(np.maximum(shared, 0)) / smaller
 
 
 def _colour(generator: np.random.Generator, pixels: np.ndarray, taken: Set[str]) -> str:
-    """Draws a colour, but for those that are taken, among those that contrast with the pixels that it is put on."""
-    step = -(-max(pixels.shape) // 32)  # a thousand pixels tell as much as all
+    """Draws a colour that is not taken and contrasts with the pixels below it."""
+    step = -(-max(pixels.shape) // 32)  # a thousand pixels suffice
     lab = cv2.cvtColor(np.ascontiguousarray(pixels[::step, ::step]), cv2.COLOR_RGB2LAB).reshape(-1, 1, 3)
     near = (np.square(lab - LAB).sum(-1) < CONTRAST**2).mean(0) + [name in taken for name in COLOURS]
     fit = np.flatnonzero(near <= NEAR)

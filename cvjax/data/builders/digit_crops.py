@@ -18,7 +18,7 @@ SEED = 1  # apart from the random streams of `digit_scenes`
 
 @dataclasses.dataclass
 class Crops(tfds.core.BuilderConfig):
-    """A variant: how many crops there are in each split."""
+    """A variant: the number of crops in each split."""
 
     train: int = 12_000
     test: int = 2000

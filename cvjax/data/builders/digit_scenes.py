@@ -1,4 +1,4 @@
-"""`digit_scenes`: real handwritten digits on crops of photographs, with all that detectors and segmenters want."""
+"""`digit_scenes`: real handwritten digits on crops of photographs, annotated for detection and segmentation."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SPLITS = {"train": photos.TRAIN, "test": photos.TEST}
 
 @dataclasses.dataclass
 class Scenes(tfds.core.BuilderConfig):
-    """A variant: how its scenes are laid out, and how many there are in each split."""
+    """A variant: the layout of its scenes, and their number in each split."""
 
     layout: Layout = dataclasses.field(default_factory=Layout)
     train: int = 6000
@@ -44,10 +44,10 @@ class DigitScenes(Embedded):
     """Scenes of one to several digits of `digits`, upscaled smoothly, on crops of the photographs of `photos`.
 
     Training and test share neither digits nor photographs: both follow the splits of those two datasets. Each scene has
-    a random stream of its own. A digit's box is the tight box of the whole digit, what others hide of it included,
-    clipped to the scene; its mask in `instances` holds the visible pixels, and `area` counts them. `is_difficult` marks
-    digits of which less than 40 % is visible; of all others at least 75 % is, for a person to read. Captions
-    leave the difficult ones out. `id` is a digit's row in `sklearn.datasets.load_digits`.
+    its own random stream. A digit's box is the tight box of the whole digit, hidden parts included, clipped to the
+    scene; its mask in `instances` holds the visible pixels, and `area` counts them. `is_difficult` marks digits of
+    which less than 40 % is visible; all others show at least 75 %, enough to read them. Captions leave the difficult
+    ones out. `id` is a digit's row in `sklearn.datasets.load_digits`.
     """
 
     VERSION = tfds.core.Version("1.1.0")
@@ -55,7 +55,7 @@ class DigitScenes(Embedded):
 
     @property
     def most_boxes(self) -> int:
-        """The most digits that a scene has."""
+        """The most digits of any scene."""
         return self.builder_config.layout.most
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -1,4 +1,4 @@
-"""What the builders share: prepared on first use, quietly, without TensorFlow, by several processes at once."""
+"""Base class of the builders: prepared on first use, quietly, without TensorFlow, by several processes at once."""
 
 import contextlib
 import io
@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 
 
 class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A dataset made from what the dependencies ship. Subclasses have the splits `train` and `test`."""
+    """A dataset made from files that the dependencies ship. Subclasses have the splits `train` and `test`."""
 
-    most_boxes = 0  # that an example has
+    most_boxes = 0  # of any example
 
     def __init__(self, **kwargs: Any):
         # ArrayRecord is read, and written, without TensorFlow.
@@ -24,11 +24,11 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @classmethod
     def prepared(cls, config: str | None = None, data_dir: str | os.PathLike | None = None) -> "Embedded":
-        """Returns the builder, its examples written below TFDS's folder; the first call writes them.
+        """Returns the builder; the first call writes the examples below TFDS's folder.
 
         Args:
           config: name of the builder's variant; None: its first.
-          data_dir: TFDS's folder; None: TFDS's own choice.
+          data_dir: as `data.data_dir`.
 
         Raises:
           OSError: the folder cannot be written.
@@ -59,10 +59,6 @@ def silenced() -> Iterator[None]:
 
 
 def png(image: UInt8[np.ndarray, "height width channels"]) -> io.BytesIO:
-    """Encodes an image. TFDS writes encoded bytes as they are, whereas it encodes arrays with TensorFlow.
-
-    Args:
-      image: uint8, one or three channels.
-    """
+    """Encodes an image of one or three channels: TFDS would encode arrays with TensorFlow."""
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))  # seven times faster than PIL
     return io.BytesIO(encoded.tobytes())

@@ -1,8 +1,7 @@
 """Image transforms on the host: plain functions (image, ...) -> image on float32 [height, width, channels] in [0, 1].
 
-Random ones take a `numpy.random.Generator` called `generator` first. Those that move pixels take a `Scene` as well: an
-image with all that belongs to it, which they move along. Every function named in `__all__` can be named as the `op` of
-`data.transforms`.
+Random ones take a `numpy.random.Generator` called `generator` first. Those that move pixels also take a `Scene`, an
+image with its annotations, and move all of it. Every function in `__all__` can be the `op` of `data.transforms`.
 """
 
 from cvjax.data.transforms.colour import (
@@ -57,8 +56,8 @@ __all__ = [
     "rotate",
     "tokenise",
 ]
-TEXT = frozenset({"random_text", "tokenise"})  # of these, those of the texts that belong to an image
-COLOUR = frozenset(  # of these, those that leave every pixel where it is
+TEXT = frozenset({"random_text", "tokenise"})  # the transforms of texts
+COLOUR = frozenset(  # the transforms that move no pixels
     {
         "adjust_brightness",
         "adjust_contrast",

@@ -1,4 +1,4 @@
-"""Transforms that change colours where they are."""
+"""Transforms of colours, on float32 images [height, width, channels]; saturation and hue need three channels."""
 
 from collections.abc import Sequence
 
@@ -18,45 +18,25 @@ VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.
 
 
 def adjust_brightness(image: Image, delta: float) -> Image:
-    """Adds to every channel, clipped to [0, 1].
-
-    Args:
-      image: float32 [height, width, channels].
-      delta: in [-1, 1].
-    """
+    """Adds `delta`, in [-1, 1], to every channel, clipped to [0, 1]."""
     return _clipped(image + np.float32(delta))
 
 
 def adjust_contrast(image: Image, factor: float) -> Image:
-    """Scales each channel's distance from its mean, clipped to [0, 1].
-
-    Args:
-      image: float32 [height, width, channels].
-      factor: 1 leaves the image as it is, 0 makes it flat.
-    """
+    """Scales each channel's distance from its mean by `factor`, clipped to [0, 1]."""
     mean = np.float32(cv2.mean(np.ascontiguousarray(image))[: image.shape[-1]])
     return _clipped(np.float32(factor) * (image - mean) + mean)
 
 
 def adjust_saturation(image: Image, factor: float) -> Image:
-    """Scales the saturation in HSV.
-
-    Args:
-      image: float32 [height, width, 3].
-      factor: 1 leaves the image as it is, 0 makes it grey.
-    """
+    """Scales the saturation in HSV by `factor`; 0 makes the image grey."""
     hsv = cv2.cvtColor(_rgb(image, "adjust_saturation"), cv2.COLOR_RGB2HSV)
     hsv[..., 1] = np.clip(hsv[..., 1] * np.float32(factor), 0, 1)
     return _clipped(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def adjust_hue(image: Image, delta: float) -> Image:
-    """Turns the hue in HSV.
-
-    Args:
-      image: float32 [height, width, 3].
-      delta: in turns of the colour circle; 0.5 gives complementary colours.
-    """
+    """Shifts the hue in HSV by `delta` turns of the colour circle; 0.5 gives complementary colours."""
     hsv = cv2.cvtColor(_rgb(image, "adjust_hue"), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + np.float32(360 * delta)) % 360
     return _clipped(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
@@ -73,14 +53,13 @@ def color_jitter(
     """Changes brightness, contrast, saturation and hue at random, in this order.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels]; three of them where saturation or hue is changed.
+      generator, image: random numbers and the image.
       brightness: b adds uniformly from [-b, b].
       contrast: c scales uniformly from [1 - c, 1 + c].
       saturation: s scales uniformly from [1 - s, 1 + s].
-      hue: h turns uniformly from [-h, h], in turns; at most 0.5.
+      hue: h shifts uniformly from [-h, h], in turns; at most 0.5.
     """
-    draws = generator.uniform(-1, 1, 4)  # always four: what is switched off does not shift the others' numbers
+    draws = generator.uniform(-1, 1, 4)  # always four, so that switching one off does not change the others' numbers
     if brightness:
         image = adjust_brightness(image, brightness * draws[0])
     if contrast:
@@ -95,11 +74,10 @@ def color_jitter(
 def lighting(generator: np.random.Generator, image: Image, std: float = 0.1) -> Image:
     """Shifts all pixels along the principal components of natural colours, clipped to [0, 1].
 
-    Krizhevsky et al., NIPS 2012, section 4.1: adds sum_i a_i l_i p_i, with a_i ~ N(0, std) once an image.
+    Krizhevsky et al., NIPS 2012, section 4.1: adds sum_i a_i l_i p_i, with a_i ~ N(0, std) drawn once per image.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, 3].
+      generator, image: random numbers and an image of three channels.
       std: standard deviation of a_i.
     """
     shift = VECTORS @ (EIGENVALUES * generator.normal(0, std, 3))
@@ -107,23 +85,17 @@ def lighting(generator: np.random.Generator, image: Image, std: float = 0.1) -> 
 
 
 def grayscale(image: Image, channels: int = 1) -> Float32[np.ndarray, "height width new_channels"]:
-    """Makes an image grey, by Rec. 601's luma.
-
-    Args:
-      image: float32 [height, width, 3], or already one channel.
-      channels: how many equal channels to return.
-    """
+    """Converts an image to `channels` equal channels of Rec. 601's luma."""
     grey = image if image.shape[-1] == 1 else (_rgb(image, "grayscale") @ LUMA)[..., None]
     return np.repeat(grey, channels, axis=-1)
 
 
 def normalise(image: Image, mean: float | Sequence[float], std: float | Sequence[float]) -> Image:
-    """Subtracts a mean and divides by a standard deviation. What comes out is not in [0, 1].
+    """Subtracts a mean and divides by a standard deviation; the result is not in [0, 1].
 
     Args:
-      image: float32 [height, width, channels].
-      mean: of all channels, or of each.
-      std: of all channels, or of each.
+      image: the image.
+      mean, std: one number for all channels, or one for each.
     """
     return (image - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
@@ -131,17 +103,17 @@ def normalise(image: Image, mean: float | Sequence[float], std: float | Sequence
 def remove_background(
     image: Image, rect: Sequence[int] | None = None, iterations: int = 5, value: float = 1.0
 ) -> Image:
-    """Paints over what GrabCut takes for background.
+    """Paints over the background that GrabCut finds.
 
     Rother, Kolmogorov, Blake, "GrabCut: Interactive Foreground Extraction using Iterated Graph Cuts", SIGGRAPH 2004,
     as OpenCV implements it.
 
     Args:
-      image: float32 [height, width, 1 or 3].
-      rect: (left, top, right, bottom) in pixels, right and bottom exclusive: all outside is background for certain;
-        None: all but a margin of a twentieth.
-      iterations: of the estimation of the two colour models.
-      value: what the background becomes, in [0, 1].
+      image: one or three channels.
+      rect: (left, top, right, bottom) in pixels, right and bottom exclusive; all outside is background. None: a margin
+        of a twentieth is.
+      iterations: number of estimations of the two colour models.
+      value: value of the background, in [0, 1].
     """
     height, width = image.shape[:2]
     margins = max(1, height // 20), max(1, width // 20)

@@ -1,4 +1,4 @@
-"""Transforms that move pixels; given a `Scene`, all that belongs to its image moves along."""
+"""Transforms that move the pixels of an image, or all of a `Scene`."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -29,7 +29,7 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
     """Resamples an image with PIL's kernels, which are stretched when shrinking (antialiased).
 
     Args:
-      image: float32 [height, width, channels].
+      image: the image.
       size: (height, width), or one number for both.
       method: the kernel; overshoot of "bicubic" and "lanczos" is clipped to [0, 1].
       shorter: scale the shorter side to `size`, one number, and keep the aspect.
@@ -37,7 +37,7 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
     height, width = sides(size)
     if shorter:
         if not isinstance(size, int):
-            raise UserError(f"size={tuple(size)} must be one number where it is the shorter side's")
+            raise UserError(f"size={tuple(size)} must be one number if it is the shorter side's")
         old_height, old_width = image.shape[:2]
         scale = height / min(old_height, old_width)
         height, width = round(old_height * scale), round(old_width * scale)
@@ -60,13 +60,13 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
 
 
 def letterbox(image: Image, size: Size, method: Method = "bilinear", value: float = 0.5) -> Resized:
-    """Resizes an image to fit, its aspect kept, and pads it evenly on the two sides that are left.
+    """Resizes an image to fit, keeping its aspect, and pads both sides evenly.
 
     Args:
-      image: float32 [height, width, channels].
-      size: (height, width) that comes out, or one number for both.
+      image: the image.
+      size: (height, width) of the result, or one number for both.
       method: as for `resize`.
-      value: of the padding, in [0, 1].
+      value: value of the padding, in [0, 1].
     """
     height, width = sides(size)
     rows, columns = image.shape[:2]
@@ -81,11 +81,11 @@ def crop(image: Image, top: int, left: int, size: Size, keep: Keep = "centre") -
     """Cuts out a rectangle.
 
     Args:
-      image: float32 [height, width, channels].
-      top: first row.
-      left: first column.
+      image: the image.
+      top, left: first row and column.
       size: (height, width) of the rectangle, or one number for both.
-      keep: which boxes stay, clipped: those whose "centre" is in the rectangle, or so large a share of whose area is.
+      keep: which boxes stay, clipped: "centre", those with their centre in the rectangle; or the least share of a
+        box's area that has to be in it.
 
     Raises:
       UserError: the rectangle does not lie within the image.
@@ -106,7 +106,7 @@ def center_crop(image: Image, size: Size, keep: Keep = "centre") -> Resized:
     """Cuts out the middle.
 
     Args:
-      image: float32 [height, width, channels].
+      image: the image.
       size: (height, width), or one number for both; not larger than the image.
       keep: as for `crop`.
     """
@@ -118,11 +118,11 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
     """Adds a border.
 
     Args:
-      image: float32 [height, width, channels].
+      image: the image.
       padding: pixels on every side; or (vertical, horizontal); or (top, bottom, left, right).
-      border: what it is filled with, as `numpy.pad` calls it. Around boxes, "constant" or "edge": the others would
-        show objects again, without their boxes.
-      value: the constant, in [0, 1]. Maps get 0, around boxes whatever the border.
+      border: mode of `numpy.pad`. Images with boxes take "constant" or "edge": the others would repeat objects
+        without their boxes.
+      value: the constant, in [0, 1]. Maps get 0; with boxes, for any border.
 
     Raises:
       UserError: a padding of another length, or a border that is not for boxes.
@@ -133,7 +133,7 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
     top, bottom, left, right = np.repeat(given, 4 // len(given)).tolist()
     if isinstance(image, Scene):
         if image.boxed and border not in ("constant", "edge") and any((top, bottom, left, right)):
-            raise UserError(f'border={border!r} shows objects again, without their boxes; take "constant" or "edge"')
+            raise UserError(f'border={border!r} repeats objects without their boxes; use "constant" or "edge"')
         return image.moved(
             lambda pixels: pad(pixels, padding, border, value),
             lambda numbers: np.pad(numbers, ((top, bottom), (left, right)), "constant" if image.boxed else border),
@@ -153,5 +153,5 @@ def sides(size: Size) -> tuple[int, int]:
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
-    """Which of `old` pixels lies nearest to the middle of each of `new`."""
+    """Index of the nearest of `old` pixels to the middle of each of `new`."""
     return ((np.arange(new) + 0.5) * (old / new)).astype(int)

@@ -1,4 +1,4 @@
-"""Transforms that move pixels at random; given a `Scene`, all that belongs to its image moves along."""
+"""Transforms that move the pixels of an image, or all of a `Scene`, at random."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -19,14 +19,12 @@ def random_crop(
     border: Border = "reflect",
     keep: Keep = "centre",
 ) -> Resized:
-    """Cuts out a rectangle anywhere, each place as likely.
+    """Cuts out a rectangle at a uniformly random place.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
+      generator, image: random numbers and the image.
       size: (height, width) of the rectangle, or one number for both.
-      padding: of the image before, as for `pad`.
-      border: of the padding.
+      padding, border: padding of the image beforehand, as for `pad`.
       keep: as for `crop`.
     """
     image = pad(image, padding, border) if np.any(padding) else image
@@ -50,12 +48,11 @@ def random_resized_crop(
     """Cuts out a rectangle of random area and aspect, and resizes it.
 
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6. After ten rectangles that do not fit, the
-    largest middle one whose aspect is allowed.
+    largest central one of an allowed aspect is used.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
-      size: (height, width) that comes out, or one number for both.
+      generator, image: random numbers and the image.
+      size: (height, width) of the result, or one number for both.
       scale: (least, most) share of the image's area, drawn uniformly.
       ratio: (least, most) width over height, drawn uniformly in its logarithm.
       method: as for `resize`.
@@ -80,10 +77,9 @@ def random_shift(
     """Moves an image by whole pixels in both directions.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
-      pixels: at most so many, each number as likely.
-      border: what comes in at the sides, as for `pad`.
+      generator, image: random numbers and the image.
+      pixels: largest shift; all shifts are equally likely.
+      border: fills the sides, as for `pad`.
       keep: as for `crop`.
     """
     return random_crop(generator, image, image.shape[:2], pixels, border, keep)
@@ -92,15 +88,14 @@ def random_shift(
 def random_expand(
     generator: np.random.Generator, image: Image, ratio: Sequence[float] = (1.0, 4.0), value: float = 0.5
 ) -> Resized:
-    """Puts an image anywhere on a larger canvas of the same aspect. The canvases differ in size: `resize` them after.
+    """Puts an image anywhere on a larger canvas of the same aspect. Sizes differ, so `resize` afterwards.
 
     Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, section 3.6.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
+      generator, image: random numbers and the image.
       ratio: (least, most) side of the canvas over the image's, drawn uniformly; at least 1.
-      value: of the canvas, in [0, 1].
+      value: value of the canvas, in [0, 1].
     """
     if min(ratio) < 1:
         raise UserError(f"ratio={tuple(ratio)} must be at least 1: a canvas holds the image")
@@ -117,17 +112,16 @@ def random_scale(
     method: Method = "bilinear",
     keep: Keep = "centre",
 ) -> Image:
-    """Enlarges what is shown, of which a random window stays, or shrinks it to a random place; the shape stays.
+    """Enlarges an image and keeps a random window, or shrinks it to a random place; the shape stays.
 
     Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", CVPR 2021,
     section 3.1 (large scale jittering); the detectors of Darknet jitter the aspect too.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
+      generator, image: random numbers and the image.
       scale: (least, most) factor, drawn uniformly in its logarithm.
-      aspect: (least, most) factor of the width over that of the height, likewise; each is off `scale` by its root.
-      value: of what is around the shrunk image, in [0, 1].
+      aspect: (least, most) ratio of the factors of width and height, drawn uniformly in its logarithm.
+      value: value around a shrunk image, in [0, 1].
       method: as for `resize`.
       keep: as for `crop`.
     """
@@ -149,16 +143,16 @@ def mosaic(
     scale: Sequence[float] = (0.5, 1.0),
     keep: Keep = "centre",
 ) -> Image:
-    """Joins four images with boxes at a random point in the middle half: of each, a random window is shown.
+    """Joins random windows of four images with boxes at a random point in the middle half.
 
     Bochkovskiy et al., "YOLOv4: Optimal Speed and Accuracy of Object Detection", 2020, section 3.3.
 
     Args:
       generator: random numbers.
-      image: a scene, in the shape of which they are joined.
-      another: gives further scenes, on which the transforms before this one were done.
-      p: the probability; else the image stays alone.
-      scale: (least, most) factor by which each is resized before, drawn uniformly in its logarithm; more where it would
+      image: a scene with boxes; the result has its shape.
+      another: returns further scenes, already transformed by what precedes this transform.
+      p: probability of joining.
+      scale: (least, most) factor by which each is resized first, drawn uniformly in its logarithm; larger if it would
         not fill its quarter.
       keep: as for `crop`.
     """
@@ -186,13 +180,12 @@ def mosaic(
 def rotate(
     generator: np.random.Generator, image: Image, degrees: float | Sequence[float] = 10.0, value: float = 0.0
 ) -> Image:
-    """Turns an image about its middle, counter-clockwise, with bilinear interpolation.
+    """Rotates an image counter-clockwise about its centre, with bilinear interpolation.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
+      generator, image: random numbers and the image.
       degrees: (least, most), drawn uniformly; d means (-d, d).
-      value: of what comes in at the corners, in [0, 1]; maps get 0.
+      value: value at the corners, in [0, 1]; maps get 0.
 
     Raises:
       UserError: there are boxes.
@@ -208,7 +201,7 @@ def rotate(
 
     if isinstance(image, Scene):
         if image.boxed:
-            raise UserError("rotate cannot move boxes: that of a turned object does not follow from its own")
+            raise UserError("rotate cannot move boxes: a turned object's box does not follow from its box before")
         return image.moved(
             lambda pixels: turned(pixels, value),
             lambda numbers: turned(numbers.astype(np.float32), 0.0, cv2.INTER_NEAREST).astype(numbers.dtype),
@@ -221,12 +214,11 @@ def rotate(
 def random_quarter_turn(
     generator: np.random.Generator, image: Image, quarters: Sequence[int] = (0, 1, 2, 3)
 ) -> Resized:
-    """Turns an image counter-clockwise by a random number of right angles.
+    """Rotates an image counter-clockwise by a random number of right angles.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
-      quarters: the numbers to choose from, each as likely; odd ones exchange height and width.
+      generator, image: random numbers and the image.
+      quarters: the numbers to choose from; odd ones exchange height and width.
     """
     for _ in range(int(generator.choice(quarters)) % 4):
         width = image.shape[1]
@@ -238,11 +230,10 @@ def random_quarter_turn(
 def flip(
     generator: np.random.Generator, image: Image, p: float = 0.5, axis: Literal["horizontal", "vertical"] = "horizontal"
 ) -> Image:
-    """Mirrors an image with a probability.
+    """Mirrors an image with probability `p`.
 
     Args:
-      generator: random numbers.
-      image: float32 [height, width, channels].
+      generator, image: random numbers and the image.
       p: the probability.
       axis: "horizontal" exchanges left and right.
     """

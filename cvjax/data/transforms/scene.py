@@ -1,4 +1,4 @@
-"""An image with what belongs to it, which transforms move along: further images, boxes, masks, maps and points."""
+"""An image and the annotations that transforms move with it: further images, boxes, masks, maps and points."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ class Points:
 
     Attributes:
       positions: x, y in pixels; (0.5, 0.5) is the middle of the first pixel.
-      visible: whether they are seen in the image.
+      visible: whether each is visible in the image.
       mask: False where a point is padding.
       exchange: pairs of points that a mirror exchanges, such as the left and the right eye.
     """
@@ -32,13 +32,11 @@ class Points:
     def moved(
         self, linear: Float64[np.ndarray, "2 2"], shift: Sequence[float | int], height: int, width: int
     ) -> "Points":
-        """Moves the points; those that come to lie outside of the image are no longer visible.
+        """Moves the points; those outside the image are no longer visible.
 
         Args:
-          linear: as for `Scene.moved`.
-          shift: as for `Scene.moved`.
-          height: of the image that they move to.
-          width: of the image that they move to.
+          linear, shift: as for `Scene.moved`.
+          height, width: size of the image that they move to.
         """
         positions = (self.positions @ linear.T + shift).astype(np.float32)
         visible = self.visible & ((positions >= 0) & (positions <= (width, height))).all(axis=1)
@@ -52,19 +50,19 @@ class Points:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image and what moves with it. Transforms that move pixels take one in place of an image, and return one.
+    """An image and its annotations. Transforms that move pixels take and return one in place of an image.
 
     Attributes:
       image: float32 [height, width, channels].
-      boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None where boxes are not looked at.
-      rows: what else is known of each box; `area`, in square pixels, changes with the scale.
-      maps: integers [height, width]; 0 is background. The numbers of one called `instances` are 1 + the row of the box.
+      boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None: boxes are not read.
+      rows: further values of each box, such as its label; `area`, in square pixels, changes with the scale.
+      maps: integers [height, width], 0 for background. Numbers of the map `instances` are 1 + the row of the box.
       images: further images of the same height and width. Transforms of colours change only those that they name.
       points: landmarks.
       masks: the pixels of each box's object; they may overlap.
-      regions: further boxes by name, such as proposals; they move, and are clipped and dropped, as `boxes` are.
-      texts: captions, one or several of each name.
-      tokens: what `tokenise` made of texts.
+      regions: further boxes by name, such as proposals, moved, clipped and dropped like `boxes`.
+      texts: captions, one or several for each name.
+      tokens: output of `tokenise`.
     """
 
     image: Float32[np.ndarray, "height width channels"]
@@ -80,12 +78,12 @@ class Scene:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The image's."""
+        """Shape of the image."""
         return self.image.shape
 
     @property
     def boxed(self) -> bool:
-        """Whether there may be boxes of any kind."""
+        """Whether boxes of any kind are read."""
         return self.boxes is not None or bool(self.regions)
 
     def moved(
@@ -100,15 +98,14 @@ class Scene:
         Args:
           pixels: moves an image.
           numbers: moves a map or a mask.
-          linear: what a column (x, y) is multiplied by: [[x from x, x from y], [y from x, y from y]].
-          shift: added to (x, y) after that.
+          linear, shift: move a point (x, y) to linear @ (x, y) + shift.
         """
         moved = {
             "image": pixels(self.image),
             "images": {name: pixels(value) for name, value in self.images.items()},
             "maps": {name: numbers(value) for name, value in self.maps.items()},
         }
-        # Double precision, so that what ends at the border still does when it is scaled.
+        # Double precision, so that boxes that end at the border still do when they are scaled.
         linear = np.asarray(linear, np.float64)
         if self.boxes is not None:
             moved["boxes"] = _moved(self.boxes, linear, shift)
@@ -123,13 +120,10 @@ class Scene:
         return dataclasses.replace(self, **moved)
 
     def clipped(self, keep: Keep) -> "Scene":
-        """Clips boxes to the image and drops those of which too little is left.
-
-        A box's `area` shrinks as the box does: what it counts is taken to be spread evenly.
+        """Clips boxes to the image and drops those that lie outside, by `keep`; `area` shrinks in proportion.
 
         Args:
-          keep: "centre" keeps boxes whose centre is within the image; a number, those of whose area at least such a
-            share is. Of a box without area, the centre decides.
+          keep: as for `cvjax.data.transforms.crop`; boxes without area are kept by their centre.
 
         Raises:
           UserError: `keep` is neither.
@@ -148,11 +142,7 @@ class Scene:
         return dataclasses.replace(scene, boxes=boxes, rows=rows).select(kept)
 
     def select(self, chosen: Shaped[np.ndarray, " objects"]) -> "Scene":
-        """Keeps some of the boxes, and their masks and instances.
-
-        Args:
-          chosen: a bool each.
-        """
+        """Keeps the boxes where `chosen` is True, and their masks and instances."""
         if chosen.all():
             return self
         maps = dict(self.maps)
@@ -170,7 +160,7 @@ def _moved(boxes: np.ndarray, linear: np.ndarray, shift: Sequence[float | int]) 
 
 
 def _clipped(boxes: np.ndarray, height: int, width: int, keep: Keep) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns clipped boxes, the share of each that is left, and whether it is kept."""
+    """Returns clipped boxes, the share of each that remains, and whether it is kept."""
     clipped = np.clip(boxes, 0, np.float32([width, height, width, height]))
     before, after = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (boxes, clipped))
     share = np.divide(after, before, out=np.ones_like(after), where=before > 0)
@@ -186,8 +176,7 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
 
     Args:
       placed: top row, left column and scene; all have boxes, and the same rows, maps and further images.
-      height: of the canvas.
-      width: of the canvas.
+      height, width: size of the canvas.
     """
     first = placed[0][2]
     image = np.zeros((height, width, first.shape[2]), np.float32)

@@ -1,4 +1,4 @@
-"""Transforms of the texts that belong to an image."""
+"""Transforms of an image's texts."""
 
 import dataclasses
 from typing import Annotated
@@ -10,16 +10,16 @@ from cvjax.data.vocabulary import PAD, Vocabulary, encode
 from cvjax.errors import UserError
 from cvjax.signature import Range
 
-Length = Annotated[int, Range(3)]  # start, one word and end at least
+Length = Annotated[int, Range(3)]  # start, one word and end
 
 
 def random_text(generator: np.random.Generator, image: Scene, text: str = "caption") -> Scene:
-    """Keeps one of the several texts of an example, each as likely.
+    """Keeps a random text of an example.
 
     Args:
       generator: random numbers.
       image: a scene with texts.
-      text: the name of the texts.
+      text: name of the texts.
     """
     several = _find(image, text)
     chosen = (several[int(generator.integers(len(several)))],) if several else ()
@@ -29,14 +29,14 @@ def random_text(generator: np.random.Generator, image: Scene, text: str = "capti
 def tokenise(
     image: Scene, vocabulary: Vocabulary, length: Length, text: str = "caption", name: str = "tokens"
 ) -> Scene:
-    """Puts tokens in the place of a text, and a mask that is False where they are padding.
+    """Replaces a text by tokens and a mask that is False where they are padding.
 
     Args:
-      image: a scene with texts; of several of one name, the first is taken.
+      image: a scene with texts; the first of several is taken.
       vocabulary: the words that have a token.
-      length: how many tokens there are, start, end and padding included.
-      text: the name of the text.
-      name: the name of the tokens; the mask is called `{name}_mask`.
+      length: number of tokens, start, end and padding included.
+      text: name of the text.
+      name: name of the tokens; the mask is called `{name}_mask`.
     """
     tokens = encode((*_find(image, text), "")[0], vocabulary, length)
     texts = {key: value for key, value in image.texts.items() if key != text}

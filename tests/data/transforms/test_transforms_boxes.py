@@ -253,7 +253,7 @@ def test_maps_turn_with_an_image_and_boxes_cannot():
 @pytest.mark.parametrize("border", ["reflect", "symmetric", "wrap"])
 def test_borders_that_copy_objects_are_not_for_boxes(border):
     scene = drawn(0)
-    with pytest.raises(UserError, match=f'border=\'{border}\' shows objects again.*"constant" or "edge"'):
+    with pytest.raises(UserError, match=f'border=\'{border}\' repeats objects.*"constant" or "edge"'):
         transforms.pad(scene, 4, border)
     agree(transforms.pad(scene, 0, border), WHOLE)
     smeared = transforms.pad(transforms.crop(scene, 9, 9, 30, 0.0), 9, "edge")
