@@ -175,7 +175,7 @@ def test_detection_is_measured(run):
 @pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "generative"], indirect=True)
 def test_generative_is_measured(run):
     _, _, found, folder = run
-    exemplars, training = (found["controls"][name] for name in ("one exemplar a class", "500 training digits"))
+    exemplars, training = (found["controls"][name] for name in ("one exemplar per class", "500 training digits"))
     assert exemplars["inception_score"] > training["inception_score"]  # as the text says
     assert exemplars["recall"] < training["recall"] and exemplars["fid"] > training["fid"]
     components = PCA(2).fit(DIGITS["train"])

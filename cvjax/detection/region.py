@@ -40,16 +40,18 @@ def assign(
 ) -> tuple[Int[Array, "batch objects"], Mask]:
     """Assigns each object to a predictor: the anchor closest in shape, in the cell that contains the object's centre.
 
+    Centres outside the image belong to the nearest cell; empty boxes get no predictor. If several objects share a
+    predictor, the last one keeps it, as in Darknet.
+
     Args:
-      boxes: corners in pixels. Centres outside the image belong to the nearest cell; empty boxes get no predictor.
+      boxes: corners in pixels.
       mask: False in padding.
       anchors: widths and heights in cells.
       grid: rows and columns of cells.
       stride: pixels per cell.
 
     Returns:
-      (flat index of the predictor over rows, columns and anchors; which objects have one). If several objects share a
-      predictor, the last one keeps it, as in Darknet.
+      (flat index of the predictor over rows, columns and anchors; which objects have one).
     """
     centre, size = jnp.split(box_ops.to_centre(boxes) / stride, 2, axis=-1)
     column, row = (jnp.clip(jnp.floor(centre[..., i]), 0, grid[1 - i] - 1).astype(jnp.int32) for i in range(2))
@@ -111,11 +113,8 @@ def losses(
 
     Args:
       outputs: of the network.
-      boxes: corners in pixels.
-      labels: of the objects.
-      mask: False in padding.
-      anchors: widths and heights in cells.
-      stride: pixels per cell.
+      boxes, labels, mask: of the objects.
+      anchors, stride: as in `assign`.
       weights: of the parts.
       prior_weight: pulls predictors without an object towards the centre of their cell and the shape of their anchor.
       class_loss: (logits, labels) -> loss of each object.

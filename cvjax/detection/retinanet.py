@@ -113,11 +113,7 @@ def lay_anchors(
     Args:
       image_size: height and width in pixels.
       stages: stride of each stage of the backbone; each level beyond them has twice the stride of the one before.
-      levels: of the pyramid.
-      sizes: side of each level's square anchor.
-      scales: factors of the sizes.
-      ratios: height / width of the anchors, at equal area.
-      fpn: False: the anchors of all levels are placed on C4.
+      levels, sizes, scales, ratios, fpn: as in `recipe`.
 
     Returns:
       Anchors, xyxy in pixels, by level.
@@ -182,13 +178,11 @@ def detection_losses(
     Args:
       logits: of each anchor's classes.
       deltas: offsets of each anchor's box, as in `cvjax.ops.boxes.encode`.
-      anchors: xyxy in pixels.
-      boxes: of the objects, xyxy in pixels.
+      anchors, boxes: xyxy in pixels.
       labels: classes of the objects.
       present: False in padding.
-      gamma: focusing parameter of the focal loss; 0 is the cross-entropy.
-      alpha: weight of objects in the focal loss, 1 - alpha of background; None: both 1.
-      beta: error at which smooth L1 turns from quadratic to linear; 0 is L1.
+      gamma, alpha: as in `cvjax.losses.focal.sigmoid_focal`.
+      beta: as in `cvjax.losses.focal.smooth_l1`.
       force: as in `match`.
 
     Returns:
@@ -220,9 +214,7 @@ def propose(
     """Decodes the best pairs of an anchor and a class in one level (section 4.1, "Inference").
 
     Args:
-      logits: of each anchor's classes.
-      deltas: offsets of each anchor's box.
-      anchors: xyxy in pixels.
+      logits, deltas, anchors: as in `detection_losses`.
       size: height and width of the images, to which boxes are clipped.
       count: largest number of pairs.
 
@@ -338,10 +330,7 @@ def recipe(
     Args:
       shape: height, width, channels of the images.
       classes: number of classes, or their names.
-      depth: of the ResNet.
-      width: channels of the ResNet's stem.
-      stem: of the ResNet.
-      strides: of the ResNet's stages, one each.
+      depth, width, stem, strides: as in `cvjax.nets.resnet.ResNet`.
       fpn: False: no pyramid; the subnets see only C4, with all anchors placed on it.
       levels: of the pyramid.
       sizes: side of each level's square anchor in pixels, before `scales`.
@@ -351,8 +340,7 @@ def recipe(
       subnet_depth: number of 3x3 convolutions in a subnet before the last.
       subnet_deviation: standard deviation of the subnets' initial kernels; fewer channels need a larger one.
       prior: initial probability of every class at every anchor.
-      gamma: focusing parameter of the focal loss; 0 (with alpha=None) is the cross-entropy.
-      alpha: weight of objects in the focal loss, 1 - alpha of background; None: both 1.
+      gamma, alpha: of the focal loss; gamma=0 (with alpha=None) is the cross-entropy.
       beta: error at which smooth L1 turns from quadratic to linear: Detectron's; 0 is L1, as in torchvision.
       force_match: as `force` in `match`.
       candidates: number of pairs of an anchor and a class that are decoded in each level.

@@ -113,15 +113,7 @@ def read(
 
 
 def place(coordinates: Coordinates, shape: tuple[int, int]) -> Coordinates:
-    """Converts predicted coordinates to boxes.
-
-    Args:
-      coordinates: as `read` returns them.
-      shape: height and width of the image in pixels.
-
-    Returns:
-      Corners in pixels.
-    """
+    """Returns the corners in pixels of predicted coordinates, as `read` returns them, in an image (height, width)."""
     rows, columns = coordinates.shape[1:3]
     size = jnp.array(shape[::-1])
     centres = (coordinates[..., :2] + _corners(rows, columns)[:, :, None]) / jnp.array([columns, rows]) * size
@@ -200,9 +192,7 @@ def losses(
 
     Args:
       outputs: of the network.
-      boxes: corners in pixels.
-      labels: of the objects.
-      mask: False in padding.
+      boxes, labels, mask: of the objects.
       predictors: B, the number of boxes per cell.
       shape: height and width of the image in pixels.
       coordinate_weight: lambda_coord, of the responsible predictors' centres and roots of sizes.

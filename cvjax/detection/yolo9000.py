@@ -175,10 +175,9 @@ def image_losses(
     Args:
       outputs: of the network.
       shown: which classes each image shows.
-      nodes: of the tree, one per class.
+      nodes: of the tree, one for each class.
       tree: the hierarchy.
-      object_weight: of the objectness.
-      class_weight: of the class.
+      object_weight, class_weight: of the objectness and of the class.
       least_objectness: target of smaller objectnesses.
       gate: excludes boxes whose objectness is less than this share of the image's greatest. The paper excludes none; a
         class can then be learnt by a box next to the object, which is never the box that detects it.
@@ -337,23 +336,12 @@ def recipe(
       classes: names of the dataset's classes, each a node of the tree; a number n means "0" to "n - 1".
       tree: file of the hierarchy, as in `read_tree`.
       unboxed: names of the classes whose boxes are withheld.
-      shape: height, width, channels of the images.
-      anchors: as in `yolov2.recipe`, as are the arguments up to `loss`.
-      width: of the network.
-      stages: of the network.
-      head: of the network.
-      passthrough: of the network.
-      sizes: of the training images.
-      prior_images: number of images.
-      loss: weights of the loss.
+      shape, anchors, width, stages, head, passthrough, sizes, prior_images, loss: as in `yolov2.recipe`.
       gate: as in `image_losses`.
       absent_weight: of `absent_loss`; the paper has none.
       tree_threshold: probability down to which `predict` and the drawings descend the tree. They number the nodes that
         are not classes of the dataset after those that are.
-      ema: share of the moving average that each step keeps; 0: no average.
-      detection: how detections are selected.
-      dtype: of the network's computation; parameters, statistics and losses are float32.
-      optimiser: as in `cvjax.optim.build`.
+      ema, detection, dtype, optimiser: as in `yolov2.recipe`.
 
     Returns:
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`, with map_boxed and map_unboxed, the VOC

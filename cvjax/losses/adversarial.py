@@ -1,10 +1,12 @@
-"""Losses of adversarial games, by the name of the game; what is said of a discriminator holds for a critic.
+"""Losses of adversarial games, by the name of the game; what holds for a discriminator holds for a critic.
 
 Cross-entropy: Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661). Least squares: Mao et al., Least
 Squares Generative Adversarial Networks, 2017 (arXiv:1611.04076). Wasserstein: Arjovsky, Chintala & Bottou, Wasserstein
 GAN, 2017 (arXiv:1701.07875), with the penalty of Gulrajani et al., Improved Training of Wasserstein GANs, 2017
-(arXiv:1704.00028). Hinge: Lim & Ye, Geometric GAN, 2017 (arXiv:1705.02894). Logits may have any shape: one an image, or
-one a patch.
+(arXiv:1704.00028). Hinge: Lim & Ye, Geometric GAN, 2017 (arXiv:1705.02894).
+
+`real_logits` and `fake_logits` are the discriminator's, of real and of generated images, in any shape: one per image or
+one per patch. They are averaged in float32 at least.
 """
 
 from collections.abc import Callable
@@ -24,9 +26,8 @@ def cross_entropy_discriminator_loss(
     """Computes the discriminator's cross-entropy, averaged over each batch (Goodfellow et al., equation 1).
 
     Args:
-      real_logits: of real images.
-      fake_logits: of generated ones.
-      real_label: the target of real images, or of each; .9 is the one-sided smoothing of Salimans et al.
+      real_logits, fake_logits: of the two batches.
+      real_label: target of real images, one for all or one each; .9 is the one-sided smoothing of Salimans et al.
         (arXiv:1606.03498).
 
     Returns:
@@ -44,14 +45,9 @@ def _per_image(label: float | Float[Array, "..."], logits: Logits) -> Float[Arra
 
 
 def cross_entropy_generator_loss(fake_logits: Logits, saturating: bool = False) -> Float[Array, ""]:
-    """Computes the generator's loss, averaged: -log D(G(z)), or log(1 - D(G(z))) (Goodfellow et al., section 3).
+    """Returns the mean of -log D(G(z)), or of log(1 - D(G(z))) if saturating, in nats (Goodfellow et al., section 3).
 
-    Args:
-      fake_logits: of generated images.
-      saturating: the second form, that of the minimax game, whose gradient vanishes where the discriminator is sure.
-
-    Returns:
-      The mean, in nats; that of the second form is negative.
+    The saturating form is that of the minimax game; its gradient vanishes where the discriminator is sure.
     """
     return jax.nn.log_sigmoid(-fake_logits).mean() if saturating else -jax.nn.log_sigmoid(fake_logits).mean()
 
@@ -65,9 +61,8 @@ def least_squares_discriminator_loss(
     """Computes the discriminator's squared error, averaged over each batch (Mao et al., equation 2).
 
     Args:
-      real_logits: of real images; there is no sigmoid.
-      fake_logits: of generated ones.
-      real_label: the paper's b, or one an image.
+      real_logits, fake_logits: of the two batches, without a sigmoid.
+      real_label: the paper's b, one for all or one each.
       fake_label: the paper's a; 0 with 1 is equation 9, -1 with 1 equation 8.
 
     Returns:
@@ -80,53 +75,22 @@ def least_squares_discriminator_loss(
 
 
 def least_squares_generator_loss(fake_logits: Logits, target: float = 1.0) -> Float[Array, ""]:
-    """Computes the generator's squared error, averaged (Mao et al., equation 2).
-
-    Args:
-      fake_logits: of generated images.
-      target: the paper's c; 1 is equation 9, 0 equation 8.
-
-    Returns:
-      Half the mean.
-    """
+    """Returns half the mean squared distance of the logits to the paper's c: 1 in equation 9, 0 in 8 (Mao et al.)."""
     return jnp.square(fake_logits - target).mean() / 2
 
 
 def wasserstein_discriminator_loss(real_logits: Logits, fake_logits: Others) -> Float[Array, ""]:
-    """Computes the critic's loss, averaged over each batch (Arjovsky et al., equation 3, its sign turned round).
-
-    Args:
-      real_logits: scores of real images.
-      fake_logits: scores of generated ones.
-
-    Returns:
-      Mean over generated images - mean over real images: minus the distance, up to the critic's slope.
-    """
+    """Returns the mean over generated images - that over real ones: minus equation 3 of Arjovsky et al."""
     return fake_logits.mean() - real_logits.mean()
 
 
 def wasserstein_generator_loss(fake_logits: Logits) -> Float[Array, ""]:
-    """Computes the generator's loss against a critic, or against a hinge: minus the mean score of generated images.
-
-    Args:
-      fake_logits: scores of generated images.
-
-    Returns:
-      The mean.
-    """
+    """Returns minus the mean score of generated images, the generator's loss against a critic or a hinge."""
     return -fake_logits.mean()
 
 
 def hinge_discriminator_loss(real_logits: Logits, fake_logits: Others) -> Float[Array, ""]:
-    """Computes the discriminator's hinge loss, averaged over each batch (Lim & Ye, equation 16).
-
-    Args:
-      real_logits: of real images; beyond 1 they cost nothing.
-      fake_logits: of generated ones; below -1 they cost nothing.
-
-    Returns:
-      Mean over real images + mean over generated images.
-    """
+    """Returns the discriminator's hinge loss, mean over real + mean over generated images (Lim & Ye, equation 16)."""
     return jax.nn.relu(1.0 - real_logits).mean() + jax.nn.relu(1.0 + fake_logits).mean()
 
 
@@ -140,15 +104,15 @@ LABELLED = ("cross_entropy", "least_squares")  # whose discriminator has a label
 
 
 def draw_labels(key: Key[Array, ""], count: int, real_label: float | tuple[float, float]) -> Float[Array, " count"]:
-    """Draws the targets of real images: one number for all, or one an image, uniform in a range.
+    """Draws the targets of real images, uniform in a range.
 
     Args:
       key: of the draw.
-      count: how many images.
-      real_label: the number, or (low, high), such as (.7, 1.2).
+      count: number of images.
+      real_label: one target for all, or (low, high), such as (.7, 1.2).
 
     Returns:
-      One target an image.
+      The target of each image.
     """
     low, high = real_label if isinstance(real_label, tuple) else (real_label, real_label)
     return jax.random.uniform(key, (count,), minval=low, maxval=high) if low != high else jnp.full((count,), low)
@@ -163,10 +127,9 @@ def gradient_penalty(
     """Computes (|gradient of the critic| - 1)^2 between real and generated images (Gulrajani et al., algorithm 1).
 
     Args:
-      key: of the places: one number an image in [0, 1], which says how much of it is the real one.
+      key: draws for each pair the place in between, uniformly.
       critic: images -> scores. A score must depend on its own image alone: no batch normalisation.
-      real: real images, in the range in which the slope is to be 1.
-      fake: generated ones.
+      real, fake: images, in the range in which the slope is to be 1.
 
     Returns:
       (penalty, norm of the gradient over all rows, columns and channels) of each pair; neither is averaged.
@@ -179,13 +142,5 @@ def gradient_penalty(
 
 
 def clip_weights(params: PyTree, limit: float) -> PyTree:
-    """Clips every parameter of a critic to [-limit, limit] (Arjovsky et al., algorithm 1).
-
-    Args:
-      params: the parameters.
-      limit: .01 is the paper's.
-
-    Returns:
-      The clipped parameters.
-    """
+    """Returns every parameter of a critic clipped to [-limit, limit] (Arjovsky et al., algorithm 1; limit is .01)."""
     return jax.tree.map(lambda weights: jnp.clip(weights, -limit, limit), params)

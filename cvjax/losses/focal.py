@@ -21,7 +21,7 @@ def sigmoid_focal(
       alpha: weight of positives; that of negatives is 1 - alpha. None: both are 1.
 
     Returns:
-      One loss a decision, in nats.
+      The loss of each decision, in nats.
     """
     margins = jnp.where(labels, logits, -logits)
     cross_entropies = jax.nn.softplus(-margins)  # -log p_t; and log (1 - p_t) is -(margin - log p_t)
@@ -35,12 +35,11 @@ def smooth_l1(
     """Computes the smooth L1 loss of Girshick, Fast R-CNN, 2015 (arXiv:1504.08083, equation 3).
 
     Args:
-      predictions: predicted numbers.
-      targets: the right ones.
+      predictions, targets: numbers.
       beta: errors below it count by their square, e^2 / (2 beta), those above by |e| - beta / 2; 0 is L1.
 
     Returns:
-      One loss a number.
+      The loss of each number.
     """
     if beta == 0:
         return jnp.abs(predictions - targets)

@@ -18,15 +18,15 @@ LISTED = 100  # classes; figures of each class are left out where there are more
 def outcomes(
     logits: Float[Array, "batch classes"], labels: Integer[Array, " batch"]
 ) -> dict[str, Shaped[Array, " batch"]]:
-    """Reduces logits to what the figures of a classifier are computed from.
+    """Reduces logits to the numbers that the figures of a classifier are computed from.
 
     Args:
       logits: unnormalised log-probabilities.
       labels: true classes.
 
     Returns:
-      `predicted`, the most probable class; `confidence`, its probability; `rank`, how many classes come before the true
-      one, 0 where the prediction is right; `nll`, the negative log-probability of the true class in nats.
+      `predicted`, the most probable class; `confidence`, its probability; `rank`, the number of classes before the true
+      one, 0 if the prediction is right; `nll`, the negative log-probability of the true class in nats.
     """
     classes, true = jnp.arange(logits.shape[-1]), labels[:, None]
     own = jnp.take_along_axis(logits, true, axis=-1)
@@ -49,7 +49,7 @@ def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
 
     Returns:
       top1 and, with more than five classes, top5 accuracy; nll in nats; calibration_error; class_accuracy, the mean of
-      the classes' own accuracies, and up to 100 classes also accuracy/<class>, -1 where it has no examples.
+      the classes' own accuracies, and up to 100 classes also accuracy/<class>, -1 without examples.
     """
     rows = list(rows)
     labels = np.concatenate([batch["label"] for batch, _ in rows])
@@ -70,26 +70,19 @@ def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
 def confusion(
     labels: Integer[np.ndarray, " examples"], predicted: Integer[np.ndarray, " examples"], classes: int
 ) -> Int[np.ndarray, "classes classes"]:
-    """Counts which class is taken for which.
+    """Returns a matrix of counts [true class, class found].
 
     Args:
       labels: true classes.
       predicted: classes found.
-      classes: how many there are.
-
-    Returns:
-      [true class, class found].
+      classes: number of classes.
     """
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def class_accuracies(matrix: Int[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
-    """Returns the share of each class's examples that are found, -1 where it has none.
-
-    Args:
-      matrix: as `confusion` counts it.
-    """
+    """Returns the share of each class's examples that are found, -1 without examples; `matrix` is a `confusion`."""
     counts = matrix.sum(axis=1)
     return np.where(counts > 0, np.diag(matrix) / np.maximum(counts, 1), -1.0)
 
@@ -102,7 +95,7 @@ def calibration_error(
     Args:
       confidence: probability of each predicted class.
       right: whether the prediction is right.
-      bins: how many, from 0 to 1.
+      bins: number of bins from 0 to 1.
 
     Returns:
       |accuracy - mean confidence| of the bins, averaged over the examples.

@@ -1,8 +1,8 @@
 """Average precision and recall of COCO (Lin et al., Microsoft COCO, 2014), equal to pycocotools', image by image.
 
-pycocotools holds a whole set in memory and matches detection by detection in Python. `Tally` judges batch after batch,
-all images of a batch at once, and keeps some thirty bytes of each detection. `convert` and `pycocotools_figures` take
-the official way to the same figures; the tests hold the two together, and papers may rest on the latter.
+pycocotools holds a whole set in memory and matches detection by detection in Python. `Tally` judges all images of a
+batch at once, and keeps some thirty bytes of each detection. `convert` and `pycocotools_figures` take the official way
+to the same figures, for the tests to compare and for papers to cite.
 """
 
 import contextlib
@@ -36,12 +36,11 @@ def match(detections: Detections, objects: Objects, pairs: Pairs) -> tuple[Verdi
     detection it covers, and is never taken up.
 
     Args:
-      detections: of some images.
-      objects: of the same images.
+      detections, objects: of some images.
       pairs: of the two.
 
     Returns:
-      (whether it finds an object, whether it is ignored).
+      (whether each detection finds an object, whether it is ignored).
     """
     found = np.zeros((len(detections.group), len(AREAS), len(IOUS)), bool)
     ignored = np.zeros_like(found)
@@ -86,7 +85,7 @@ def _turns(detection: np.ndarray, group: np.ndarray) -> np.ndarray:
 class Tally:
     """Judges batch after batch, and keeps of each detection its class, score, rank and verdicts.
 
-    Objects marked difficult count like any others: the VOC's flag is not known to COCO.
+    Objects marked difficult count like any others: COCO does not have the VOC's flag.
     """
 
     def __init__(self, classes: int):
@@ -110,7 +109,7 @@ class Tally:
         """Averages over classes, thresholds and recalls.
 
         Returns:
-          (the twelve figures by name, AP of each class, its AP at 0.5); -1 where there are no objects.
+          (the twelve figures by name, AP of each class, its AP at 0.5); -1 without objects.
         """
         precision = np.full((self.classes, len(AREAS), len(IOUS), len(RECALLS)), -1.0)
         recall = np.full((self.classes, len(AREAS), len(IOUS), len(LIMITS)), -1.0)
@@ -163,15 +162,11 @@ def _mean(values: np.ndarray) -> float:
 def convert(
     rows: Iterable[tuple[Arrays, Arrays]], classes: Sequence[str], category_ids: Sequence[int] | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Writes batches and detections as COCO's JSON has them.
+    """Returns (annotations for `pycocotools.coco.COCO.dataset`, detections for its `loadRes`).
 
     Args:
-      rows: (batch, outputs) as `cvjax.metrics.detection.figures` takes them.
-      classes: names.
-      category_ids: their numbers, by default from 1; COCO's own 80 have gaps.
-
-    Returns:
-      (annotations for `pycocotools.coco.COCO.dataset`, detections for its `loadRes`). Images are numbered from 1.
+      rows, classes: as in `cvjax.metrics.detection.measure`. Images are numbered from 1.
+      category_ids: numbers of the classes, by default from 1; COCO's own 80 have gaps.
     """
     category_ids = list(category_ids or range(1, len(classes) + 1))
     images, annotations, results = [], [], []
@@ -206,15 +201,7 @@ def convert(
 
 
 def pycocotools_figures(dataset: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
-    """Measures by pycocotools itself.
-
-    Args:
-      dataset: annotations in COCO's format.
-      results: detections in COCO's format.
-
-    Returns:
-      The twelve figures by name, -1 where there are no objects.
-    """
+    """Returns the twelve figures by pycocotools itself, -1 without objects; `convert` makes the arguments."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth, detected = COCO(), COCO()
         truth.dataset = dataset

@@ -12,17 +12,17 @@ Rows = Iterable[tuple[Arrays, Arrays]]
 
 
 def measure(rows: Rows, classes: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Measures detections batch after batch; a set of any size passes through.
+    """Measures detections batch by batch, so that a set of any size passes through.
 
     Args:
-      rows: (batch, outputs): `boxes`, `labels`, `mask` and, where there are any, `difficult`, `crowd` and `area` of the
-        batch; `boxes`, `scores`, `labels` and `detected` of the outputs. Padding of batches has been removed.
+      rows: (batch, outputs): `boxes`, `labels`, `mask` and optionally `difficult`, `crowd` and `area` of the batch;
+        `boxes`, `scores`, `labels` and `detected` of the outputs. Padding of batches has been removed.
       classes: names.
 
     Returns:
-      (figures of all classes, figures of each class), both -1 where there are no objects to measure by. Of all:
-      map_voc07 and map_voc, the mean over classes with objects; COCO's twelve, ap, ap50, ap75, ap_small, ..., ar_large.
-      Of each: voc07 and voc, by eleven points and by area, at IoU 0.5; ap and ap50; objects, their number for the VOC.
+      (figures of all classes, figures of each class), -1 without objects. Of all: map_voc07 and map_voc, the mean over
+      classes with objects; COCO's twelve, ap, ap50, ap75, ap_small, ..., ar_large. Of each: voc07 and voc, by eleven
+      points and by area, at IoU 0.5; ap and ap50; objects, their number for the VOC.
 
     Raises:
       UserError: a label is not one of the classes.
@@ -46,31 +46,13 @@ def measure(rows: Rows, classes: Sequence[str]) -> tuple[dict[str, float], dict[
 
 
 def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
-    """Measures detections: what a detector's `score` returns.
-
-    Args:
-      rows: as `measure` takes them.
-      classes: names.
-
-    Returns:
-      The figures of all classes; of each, voc07/<class> and ap/<class>. -1 where there are no objects to measure by.
-
-    Raises:
-      UserError: a label is not one of the classes.
-    """
+    """Returns the figures of all classes by `measure`, and voc07/<class> and ap/<class> of each class."""
     totals, per_class = measure(rows, classes)
     return totals | {f"{name}/{label}": per_class[label][name] for name in ("voc07", "ap") for label in classes}
 
 
 def table(per_class: Mapping[str, Mapping[str, float]]) -> str:
-    """Writes the figures of each class as a table in Markdown.
-
-    Args:
-      per_class: as `measure` returns them.
-
-    Returns:
-      A line a class; a dash where it has no objects.
-    """
+    """Returns the figures of each class by `measure` as a table in Markdown, with a dash for those without objects."""
     lines = ["| class | objects | VOC 2007 AP | VOC AP | COCO AP | COCO AP at 0.5 |", "|---" + "|---:" * 5 + "|"]
     for label, found in per_class.items():
         cells = [f"{found[name]:.3f}" if found[name] >= 0 else "–" for name in ("voc07", "voc", "ap", "ap50")]
@@ -81,15 +63,11 @@ def table(per_class: Mapping[str, Mapping[str, float]]) -> str:
 def precision_recall(
     rows: Rows, classes: Sequence[str], iou_threshold: float = 0.5
 ) -> dict[str, tuple[Float[np.ndarray, " detections"], Float[np.ndarray, " detections"]]]:
-    """Follows recall and precision of each class down the scores; `cvjax.metrics.plots` draws them.
+    """Returns class -> (recall, precision) after each detection, by falling score, for every class with an object.
 
     Args:
-      rows: as `measure` takes them.
-      classes: names.
-      iou_threshold: what a match exceeds.
-
-    Returns:
-      class -> (recall, precision) after each detection that counts, for every class with an object.
+      rows, classes: as in `measure`.
+      iou_threshold: a match exceeds it.
 
     Raises:
       UserError: a label is not one of the classes.

@@ -1,9 +1,9 @@
-"""Measures of generated digits by the frozen classifier, and what impostors score by the same code.
+"""Measures of generated digits by the frozen classifier, and the scores of impostors by the same code.
 
 Every image judged, real, generated or a control's, is first rounded to the 17 grey levels of the real ones, so that
-none is told apart by its precision. FID, the Inception Score and class shares are by the classifier of
+its precision does not give it away. FID, the Inception Score and class shares are by the classifier of
 `cvjax.weights.digit_classifier`. FIDs by two classifiers compare only over that of a control, so `fid_over_control`
-divides it by the FID of one Gaussian a class: a model that has the mean and covariance of each class right, no more.
+divides it by the FID of a Gaussian for each class: a model with the mean and covariance of each class, no more.
 """
 
 import functools
@@ -29,26 +29,12 @@ Images = Float[np.ndarray, "images 8 8 1"]
 
 
 def quantise(images: Images) -> Images:
-    """Rounds images to the grey levels of the real digits.
-
-    Args:
-      images: any range; clipped to [0, 1].
-
-    Returns:
-      Multiples of 1 / 16 in [0, 1], float32.
-    """
+    """Returns images clipped to [0, 1] and rounded to the grey levels of the real digits, multiples of 1 / 16."""
     return (np.round(np.clip(images, 0, 1) * LEVELS) / LEVELS).astype(np.float32)
 
 
 def features(images: Images) -> tuple[Float[np.ndarray, "images 64"], Float[np.ndarray, "images 10"]]:
-    """Runs the frozen classifier on quantised images.
-
-    Args:
-      images: in [0, 1].
-
-    Returns:
-      (its 64 features, class probabilities), float64.
-    """
+    """Returns the 64 features and the class probabilities of quantised images by the frozen classifier, float64."""
     chunks = []
     for start in range(0, len(images), CHUNK):
         chunk = quantise(images[start : start + CHUNK])
@@ -68,11 +54,11 @@ def evaluate(samples: Images) -> dict[str, float]:
     """Measures samples against the 500 test digits and the 1,297 training ones.
 
     Args:
-      samples: in [0, 1], in random order; 1,000 of them where figures are to be compared.
+      samples: in [0, 1], in random order; figures compare only with the same number of them, usually 1,000.
 
     Returns:
       fid: Fréchet distance of the features to those of the test digits.
-      fid_over_control: fid over that of as many samples of one Gaussian a class.
+      fid_over_control: fid over that of the same number of samples of a Gaussian for each class.
       kid: the kernel distance of the same features, all at once; unbiased, so around 0 for real digits.
       precision: share of the samples whose features lie among those of the test digits.
       recall: share of the test digits whose features lie among those of the samples.
@@ -99,26 +85,15 @@ def evaluate(samples: Images) -> dict[str, float]:
 
 
 def sure_share(probabilities: Float[np.ndarray, "images 10"]) -> float:
-    """Computes the share of images that the classifier gives one class a probability of .9 or more.
+    """Returns the share of images that the classifier gives one class a probability of .9 or more.
 
-    Args:
-      probabilities: the classifier's, of the images.
-
-    Returns:
-      The share. A model that draws a single clear digit has a perfect one: read it with a Fréchet distance.
+    A model that draws a single clear digit has a perfect one: read it together with a Fréchet distance.
     """
     return float((probabilities.max(axis=1) >= SURE).mean())
 
 
 def nearest(samples: Float[Array, "samples 8 8 1"]) -> Float[Array, "samples 8 8 1"]:
-    """Finds the training digit nearest to each sample by L2 distance over all pixels; it may be traced.
-
-    Args:
-      samples: in [0, 1]; they are quantised for the comparison, as `evaluate` does.
-
-    Returns:
-      The training digits.
-    """
+    """Returns the training digit nearest to each (quantised) sample by L2 distance over all pixels; may be traced."""
     digits = jnp.asarray(_training_digits()[0])
     levels = jnp.round(jnp.clip(samples, 0, 1) * LEVELS) / LEVELS
     distances = jnp.square(levels[:, None] - digits).sum(axis=(2, 3, 4))
@@ -127,14 +102,7 @@ def nearest(samples: Float[Array, "samples 8 8 1"]) -> Float[Array, "samples 8 8
 
 @functools.cache
 def control_fid(count: int = COUNT) -> float:
-    """FID of one Gaussian a class, the unit of `fid_over_control`.
-
-    Args:
-      count: number of samples; FID depends on it.
-
-    Returns:
-      The mean of five draws with fixed seeds.
-    """
+    """Returns the FID of a Gaussian for each class, the unit of `fid_over_control`: the mean of five draws."""
     return float(np.mean([generative.fid(features(draw)[0], _test_features()) for draw in _gaussian_draws(count)]))
 
 
@@ -148,7 +116,7 @@ def controls() -> dict[str, dict[str, float]]:
 
     Returns:
       {control: figures}: all 1,297 and 500 of the training digits, and 1,000 samples of each impostor. The row of the
-      Gaussian a class is the mean over the draws that make `control_fid`.
+      Gaussians is the mean over the draws of `control_fid`.
     """
     images, labels = _training_digits()
     rows = {}
@@ -162,11 +130,7 @@ def controls() -> dict[str, dict[str, float]]:
 
 
 def density_controls() -> dict[str, dict[str, float]]:
-    """Measures simple densities of the digits, for likelihood models to be held against.
-
-    Returns:
-      {density: {"bits_per_dim": bits}}, counted on the training digits, measured on the test digits.
-    """
+    """Returns {density: {"bits_per_dim": bits}} of simple densities of training digits, measured on the test digits."""
     train, test = (
         np.round(data.arrays("digits", split)["image"][..., 0] * LEVELS).astype(np.int32) for split in ("train", "test")
     )

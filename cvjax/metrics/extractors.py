@@ -1,9 +1,9 @@
-"""What turns images into the features that FID, KID, precision and recall compare, and the figures by any of them.
+"""Extractors of the features that FID, KID, precision and recall compare, and the figures by any of them.
 
 An `Extractor` is any function of images [images, height, width, channels] in [0, 1], all of one size, that returns
-(features, class probabilities for the Inception Score or None): float64, one row an image, which does not depend on the
-other images. `make` has three: the frozen classifier of digits, thumbnails, and Inception v3, by which figures are
-published (Heusel et al., "GANs trained by a two time-scale update rule", 2017), with weights from the user's file.
+(features, class probabilities for the Inception Score or None): float64, a row for each image that does not depend on
+the other images. `make` has three: the frozen classifier of digits, thumbnails, and Inception v3, with which figures
+are published (Heusel et al., "GANs trained by a two time-scale update rule", 2017), with weights from the user's file.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ def make(features: str) -> Extractor:
 
     Args:
       features: "digits": the frozen classifier of 8 x 8 digits; "pixels": `thumbnails`, a coarse measure of any images;
-        else the `.pth` or `.safetensors` file of Inception's weights, for figures as they are published.
+        else the `.pth` or `.safetensors` file of Inception's weights, for published figures.
 
     Returns:
       The extractor.
@@ -62,16 +62,13 @@ def _pixels(images: Images) -> Found:
 
 
 def inception(weights: str | Path) -> Extractor:
-    """Makes the extractor of published figures: Inception v3 as the graph of 2015 has it.
+    """Makes the extractor of published figures, Inception v3 as in the graph of 2015.
 
-    Images are first rounded to bytes, as in the files of which figures are published. The probabilities are of the
-    logits without their bias, with which the Inception Score is published.
-
-    Args:
-      weights: file of the network's weights, as `cvjax.weights.inception` reads it.
+    Images are first rounded to bytes, as image files are. The probabilities are of the logits without their bias, as
+    for the published Inception Score.
 
     Returns:
-      The extractor: 2,048 features and 1,008 probabilities.
+      The extractor, of 2,048 features and 1,008 probabilities.
 
     Raises:
       UserError: the file cannot be read, or does not hold these weights.
@@ -93,7 +90,7 @@ def in_chunks(run: Callable[[jax.Array], tuple[jax.Array, ...]], images: Images,
     """Runs a compiled network on any number of images.
 
     Args:
-      run: (images, always `chunk` of them) -> arrays, a row an image.
+      run: (images, always `chunk` of them) -> arrays with a row for each image.
       images: the images.
       chunk: number of images in a call.
 
@@ -109,15 +106,7 @@ def in_chunks(run: Callable[[jax.Array], tuple[jax.Array, ...]], images: Images,
 
 
 def gather(chunks: Iterable[Float[np.ndarray, "_ _ _ _"]], extract: Extractor) -> Found:
-    """Computes the features of images that need not fit into memory together.
-
-    Args:
-      chunks: some images at a time.
-      extract: the extractor.
-
-    Returns:
-      (features, probabilities or None) of all, in order.
-    """
+    """Returns the (features, probabilities or None) of chunks of images that need not fit into memory together."""
     features, probabilities = zip(*map(extract, chunks), strict=True)
     return np.concatenate(features), None if probabilities[0] is None else np.concatenate(probabilities)
 
@@ -127,12 +116,11 @@ def evaluate(
     reference: Float[np.ndarray, "references features"],
     probabilities: Float[np.ndarray, "samples classes"] | None = None,
 ) -> dict[str, float]:
-    """Measures generated images against real ones by the features that an extractor found.
+    """Measures generated images against real ones by the features of an extractor.
 
     Args:
-      samples: features of generated images, more than three.
-      reference: features of real images, likewise.
-      probabilities: of the samples, in random order, where the extractor gives any.
+      samples, reference: features of generated and of real images, more than three of each.
+      probabilities: of the samples, in random order, if the extractor has them.
 
     Returns:
       fid, kid (of all images at once), precision and recall, and with probabilities inception_score. A figure compares

@@ -1,4 +1,4 @@
-"""Generative Adversarial Metric: two trained GANs, each with its discriminator before the other's samples.
+"""Generative Adversarial Metric: two trained GANs, each with its discriminator shown the other's samples.
 
 Im, Kim, Jiang & Memisevic, Generating Images with Recurrent Adversarial Networks, 2016 (arXiv:1602.05110), "battle
 between GANs". It needs no features and no classifier, but says only which of two is better.
@@ -20,7 +20,7 @@ Images = Float[np.ndarray, "images height width channels"]
 
 
 class Errors(NamedTuple):
-    """Shares of images that a discriminator takes for what they are not.
+    """Shares of images that a discriminator gets wrong.
 
     Attributes:
       test: real images it takes for generated ones.
@@ -32,7 +32,7 @@ class Errors(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What comes of a comparison.
+    """The result of a comparison.
 
     Attributes:
       r_test: A's error on the test images over B's; far from 1, one discriminator is simply the better of the two.
@@ -76,11 +76,10 @@ def battle(
     """Shows two trained GANs' discriminators the test images and each other's samples.
 
     Args:
-      a: recipe and trained state; `sample` draws, and `predict` gives a `logit`, above 0 for real images.
-      b: likewise.
+      a, b: recipe and trained state; `sample` draws, and `predict` gives a `logit`, above 0 for real images.
       images: held-out real ones, in [0, 1].
-      count: how many samples each draws.
-      seed: of the samples; the same samples come each time.
+      count: number of samples that each draws.
+      seed: of the samples.
 
     Returns:
       (errors of A's discriminator, errors of B's), for `gam`.
@@ -116,15 +115,12 @@ def _logits(recipe: Recipe, state: State, images: Images) -> Float[np.ndarray, "
 
 
 def report(names: Mapping[str, str], errors: tuple[Errors, Errors], verdict: Verdict) -> str:
-    """Writes a comparison as a small table.
+    """Returns a comparison as a small table in text.
 
     Args:
       names: of the runs, for "a" and "b".
       errors: of A's discriminator and of B's.
       verdict: on them.
-
-    Returns:
-      Lines of text.
     """
     width = max(12, *map(len, names.values()))
     rows = [

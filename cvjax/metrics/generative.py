@@ -1,8 +1,11 @@
 """Measures of generated images, in float64 on the host: moments, kernels, class probabilities, nearest training images.
 
-None of them stands alone. Ten memorised images, one a class, score higher on the Inception Score than all real ones
-do, and a copy of the training set has a perfect Fréchet distance; `cvjax.metrics.digits.controls` shows each measure
-on such impostors. Precision and recall are in `cvjax.metrics.neighbours`.
+None of them stands alone. Ten memorised images, one of each class, score higher on the Inception Score than all real
+ones do, and a copy of the training set has a perfect Fréchet distance; `cvjax.metrics.digits.controls` shows each
+measure on such impostors. Precision and recall are in `cvjax.metrics.neighbours`.
+
+`samples` are generated images or their features, `reference` real ones; images are in [0, 1], `probabilities` p(y|x) of
+samples by a classifier. Figures with a `seed` are the same each time.
 """
 
 from collections.abc import Iterable
@@ -22,19 +25,15 @@ def frechet_distance(
     mean_b: Float[np.ndarray, " features"],
     cov_b: Float[np.ndarray, "features features"],
 ) -> float:
-    """Squared Fréchet (2-Wasserstein) distance of two Gaussians, |m_a - m_b|^2 + tr(A + B - 2 (AB)^(1/2)).
+    """Returns the squared Fréchet distance of two Gaussians, |m_a - m_b|^2 + tr(A + B - 2 (AB)^(1/2)), at least 0.
 
     tr (AB)^(1/2) is the sum of the singular values of A^(1/2) B^(1/2). That stays real and exact to rounding where
-    `scipy.linalg.sqrtm(A @ B)` turns complex or loses half of its digits: covariances near or below full rank.
+    `scipy.linalg.sqrtm(A @ B)` turns complex or loses half of its digits: covariances near or below full rank. The
+    distance is nan where an argument is not finite.
 
     Args:
-      mean_a: mean of the first.
-      cov_a: covariance of the first, symmetric and positive semi-definite.
-      mean_b: mean of the second.
-      cov_b: covariance of the second.
-
-    Returns:
-      The distance, at least 0; nan where an argument is not finite.
+      mean_a, cov_a: of the first Gaussian; the covariance is symmetric and positive semi-definite.
+      mean_b, cov_b: of the second.
 
     Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions" (1982), eq. 4.
     """
@@ -56,13 +55,9 @@ def _square_root(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 def moments(
     chunks: Iterable[Float[np.ndarray, "rows features"]],
 ) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, "features features"]]:
-    """Accumulates the mean and the unbiased covariance of features that need not fit into memory together.
+    """Returns the mean and the unbiased covariance of features that need not fit into memory together.
 
-    Args:
-      chunks: features, some rows at a time; at least two rows in all.
-
-    Returns:
-      (mean, covariance), so that `frechet_distance(*moments(a), *moments(b))` is the `fid` of two streams.
+    `frechet_distance(*moments(a), *moments(b))` is the `fid` of two streams of chunks, which may be empty.
 
     Raises:
       UserError: fewer than two rows.
@@ -84,17 +79,10 @@ def fid(
     features_a: Float[np.ndarray, "samples_a features"],
     features_b: Float[np.ndarray, "samples_b features"],
 ) -> float:
-    """Fréchet distance of two sets of features, each summarised by its mean and unbiased covariance.
+    """Returns the Fréchet distance of two sets of features, each summarised by its mean and unbiased covariance.
 
     It is biased upwards by O(1 / samples): compare only figures taken with the same numbers of samples, or
     `fid_infinity`.
-
-    Args:
-      features_a: features of one set of images, at least two.
-      features_b: features of the other.
-
-    Returns:
-      The distance, in squared units of the features.
 
     Source: Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
     """
@@ -108,20 +96,16 @@ def fid_interval(
     resamples: int = 200,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval of `fid` over draws of as many samples, by the bootstrap; the reference stays as it is.
+    """Returns the confidence interval of `fid` under other draws of the samples, by the bootstrap.
 
     A resample repeats images and leaves others out, so that its FID is biased once more; the interval has the
     resamples' deviations from their mean about the FID of all samples.
 
     Args:
-      samples: features of generated images.
-      reference: features of real ones.
-      level: how often intervals of this kind hold the mean FID of so many samples.
-      resamples: how many sets are drawn from the samples, with replacement.
-      seed: of the draws; the same interval comes each time.
-
-    Returns:
-      (low, high), low at least 0.
+      samples, reference: features.
+      level: share of such intervals that contain the mean FID of sets of this size.
+      resamples: number of sets drawn from the samples, with replacement.
+      seed: of the draws.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap" (1993), chapters 12 and 13.
     """
@@ -139,20 +123,16 @@ def fid_infinity(
     smallest: float = 0.1,
     seed: int = 0,
 ) -> float:
-    """FID of infinitely many samples, extrapolated: the intercept of a line through FID against 1 / samples.
+    """Returns the FID extrapolated to infinitely many samples: the intercept of a line through FID against 1 / samples.
 
-    Only the bias by the samples goes; that by the number of references stays.
+    It removes only the bias by the samples, not that by the number of references. Around 0 it may be negative.
 
     Args:
-      samples: features of generated images.
-      reference: features of real ones.
+      samples, reference: features.
       points: numbers of samples, evenly spaced, at each of which FID is measured on a random subset.
       smallest: the least of them, as a share of the samples. With fewer than about twice as many samples as features
         FID is no longer a line.
-      seed: of the subsets; the same figure comes each time.
-
-    Returns:
-      The intercept; around 0 it may be negative.
+      seed: of the subsets.
 
     Source: Chong and Forsyth, "Effectively unbiased FID and Inception Score and where to find them" (2020), section 4.
     """
@@ -166,14 +146,9 @@ def fid_infinity(
 def kernel_distance(
     samples: Float[np.ndarray, "samples features"], reference: Float[np.ndarray, "references features"]
 ) -> float:
-    """Unbiased squared maximum mean discrepancy by the kernel (x.y / features + 1)^3: KID over all images at once.
+    """Returns the unbiased squared maximum mean discrepancy by the kernel (x.y / features + 1)^3: KID of all images.
 
-    Args:
-      samples: features of generated images, at least two.
-      reference: features of real ones.
-
-    Returns:
-      The estimate; for equal distributions it is 0 on average, and so it may be negative.
+    For equal distributions it is 0 on average, and so it may be negative.
 
     Source: Gretton et al., "A kernel two-sample test" (2012), lemma 6.
     """
@@ -198,14 +173,13 @@ def kid(
     size: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Kernel Inception Distance: `kernel_distance` over random subsets, which unlike FID has no bias.
+    """Computes the Kernel Inception Distance: `kernel_distance` over random subsets, which unlike FID has no bias.
 
     Args:
-      samples: features of generated images.
-      reference: features of real ones.
-      subsets: how many pairs of subsets are drawn.
+      samples, reference: features.
+      subsets: number of pairs of subsets.
       size: images in each subset, drawn without replacement.
-      seed: of the draws; the same figures come each time.
+      seed: of the draws.
 
     Returns:
       (mean, standard deviation) over the subsets.
@@ -216,9 +190,7 @@ def kid(
     Source: Binkowski et al., "Demystifying MMD GANs" (2018), section 4.
     """
     if size > min(len(samples), len(reference)):
-        raise UserError(
-            f"KID by subsets of {size} takes as many images of each kind: {len(samples)}, {len(reference)}."
-        )
+        raise UserError(f"KID by subsets of {size} needs {size} images of each kind: {len(samples)}, {len(reference)}.")
     rng = np.random.default_rng(seed)
     distances = [
         kernel_distance(
@@ -256,8 +228,7 @@ def nearest_neighbours(
     """Finds for each sample the nearest reference image by L2 distance over all pixels.
 
     Args:
-      samples: images in [0, 1].
-      reference: images in [0, 1], usually the training set.
+      samples, reference: images.
       scale: the distance is measured between images in [0, scale].
 
     Returns:
@@ -274,16 +245,7 @@ def nearest_distance(
     reference: Float[np.ndarray, "references height width channels"],
     scale: float = 16.0,
 ) -> float:
-    """Mean L2 distance of the samples to their nearest reference image; small means memorised.
-
-    Args:
-      samples: images in [0, 1].
-      reference: images in [0, 1], usually the training set.
-      scale: the distance is measured between images in [0, scale].
-
-    Returns:
-      The mean over the samples of `nearest_neighbours`' distances.
-    """
+    """Returns the mean distance of `nearest_neighbours`; a small one means that samples are memorised."""
     return float(nearest_neighbours(samples, reference, scale)[0].mean())
 
 
@@ -292,30 +254,19 @@ def memorisation(
     training: Float[np.ndarray, "examples height width channels"],
     held_out: Float[np.ndarray, "references height width channels"],
 ) -> float:
-    """How far samples are from the training images, in units of how far real images are that nobody trained on.
+    """Returns how far samples are from the training images, relative to how far held-out real images are from them.
 
-    It is a mean: half copies and half noise may reach 1, but then not the `precision_recall` of real images.
+    0 for copies, 1 for images as new as unseen real ones, more for unlikely ones. It is a mean: half copies and half
+    noise may reach 1, but then not the `precision_recall` of real images.
 
     Args:
-      samples: images in [0, 1].
-      training: what the model was trained on.
-      held_out: real images of the same kind.
-
-    Returns:
-      The ratio of `nearest_distance`: 0 for copies, 1 for images as new as unseen real ones, more for unlikely ones.
+      samples, training, held_out: images.
     """
     return nearest_distance(samples, training) / nearest_distance(held_out, training)
 
 
 def class_shares(probabilities: Float[np.ndarray, "samples classes"]) -> Float[np.ndarray, " classes"]:
-    """Share of the samples that the classifier takes for each class; a share near 0 is a dropped mode.
-
-    Args:
-      probabilities: p(y|x) by a classifier, one column a class.
-
-    Returns:
-      The share of each class, by arg max; they sum to 1.
-    """
+    """Returns the share of the samples that the classifier takes for each class; a share near 0 is a dropped mode."""
     classes = probabilities.shape[1]
     return np.bincount(np.argmax(probabilities, axis=1), minlength=classes) / len(probabilities)
 
@@ -323,15 +274,15 @@ def class_shares(probabilities: Float[np.ndarray, "samples classes"]) -> Float[n
 def class_figures(
     probabilities: Float[np.ndarray, "samples classes"], labels: Int[np.ndarray, " samples"] | None = None
 ) -> dict[str, float]:
-    """Measures which classes samples are of, as a classifier sees them.
+    """Measures which classes the samples show, according to a classifier.
 
     Args:
-      probabilities: the classifier's, of the samples.
-      labels: classes that the samples were made of, if of any.
+      probabilities: of the samples.
+      labels: classes that the samples were made of, if any.
 
     Returns:
-      classes_seen: how many classes have at least 1 % of the samples; with labels, class_accuracy: the share of samples
-      that the classifier takes for their class.
+      classes_seen: number of classes with at least 1 % of the samples; with labels, class_accuracy: the share of
+      samples that the classifier takes for their class.
     """
     figures = {"classes_seen": float((class_shares(probabilities) >= SEEN).sum())}
     if labels is not None:
@@ -342,14 +293,9 @@ def class_figures(
 def thumbnails(
     images: Float[np.ndarray, "samples height width channels"], size: int = 8
 ) -> Float[np.ndarray, "samples features"]:
-    """Averages images down to `size` x `size` pixels: features for a coarse `fid` that needs no trained network.
+    """Returns images averaged down to `size` x `size` pixels: features for a coarse `fid` without a trained network.
 
-    Args:
-      images: in [0, 1], of any height and width; a pixel that two thumbnail pixels share counts for each by its part.
-      size: of the thumbnails.
-
-    Returns:
-      size * size * channels features an image.
+    A pixel shared by two pixels of the thumbnail counts in each by its part.
     """
     _, height, width, _ = images.shape
     small = np.einsum("ih,nhwc,jw->nijc", _areas(height, size), np.asarray(images, np.float64), _areas(width, size))

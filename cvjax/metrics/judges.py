@@ -44,7 +44,7 @@ def make(name: str) -> Judge:
 
     Args:
       name: "digits": the frozen classifier of 8 x 8 digits; "pixels": thumbnails, a coarse measure of any images, not
-        comparable with published figures; else a file of Inception's weights, with which FID is published.
+        comparable with published figures; else a file of Inception's weights, for published figures.
 
     Returns:
       The judge. All give fid, kid, precision and recall; see `measure_digits`, `measure_pixels` and `from_extractor`.
@@ -60,14 +60,9 @@ def make(name: str) -> Judge:
 
 
 def from_extractor(extract: extractors.Extractor, channels: int = 0) -> Judge:
-    """Makes a judge of any features.
+    """Returns a judge by an extractor's features, of images with `channels` (0: any).
 
-    Args:
-      extract: images -> (features, class probabilities or None).
-      channels: of the images that it takes; 0: any.
-
-    Returns:
-      The judge. Its figures are fid, kid, precision and recall and, with probabilities, inception_score.
+    Its figures are fid, kid, precision and recall and, with probabilities, inception_score.
     """
 
     def measure(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
@@ -86,8 +81,7 @@ def from_network(network: Network, variables: Variables) -> Judge:
       variables: of the network.
 
     Returns:
-      The judge. Its figures are those of `from_extractor`, classes_seen (how many classes have 1 % of the samples or
-      more) and, of samples made of a class, class_accuracy.
+      The judge. Its figures are those of `from_extractor` and of `generative.class_figures`.
     """
 
     @jax.jit
@@ -149,14 +143,7 @@ def measure_pixels(samples: Samples, real: Images, labels: Labels | None) -> dic
 
 
 def draw_nearest_digits(samples: Samples) -> dict[str, Float[np.ndarray, "pictures height width channels"]]:
-    """Puts the nearest training digit to the right of each sample.
-
-    Args:
-      samples: 8 x 8 grey images.
-
-    Returns:
-      {"nearest": samples and digits by turns}.
-    """
+    """Returns {"nearest": each 8 x 8 grey sample, followed by the training digit nearest to it}."""
     pairs = np.stack([samples, np.asarray(digits.nearest(jnp.asarray(samples)))], axis=1)
     return {"nearest": pairs.reshape(-1, *samples.shape[1:])}
 

@@ -27,15 +27,14 @@ def breakdown(
 ) -> dict[str, dict[str, int]]:
     """Counts mistakes by kind.
 
-    What a detection is: `correct`, or false and, the first of these that holds: `background`, it overlaps nothing;
+    A detection is `correct`, or false and, the first of these that holds: `background`, it overlaps nothing;
     `localisation`, its place on an object of its class is not exact enough; `class`, it is on an object of another one;
     `duplicate`, the object had been found; `both`, neither class nor place is right. `missed` is an object that no
-    detection found, nor took for another class, nor placed badly. Detections of difficult objects and crowds are left
-    out, as are these objects.
+    detection found, took for another class or placed badly. Difficult objects and crowds are left out, with what
+    detects them.
 
     Args:
-      rows: as `cvjax.metrics.detection.figures` takes them.
-      classes: names.
+      rows, classes: as in `cvjax.metrics.detection.measure`.
       iou_threshold: more than this is on an object.
       background_iou: this or less is on nothing.
       score_threshold: detections below are left out.
@@ -79,12 +78,11 @@ def confusion(
     """Counts which class is detected as which.
 
     By falling score each detection takes, of the objects of any class left in its image that it overlaps by more than
-    the threshold, the one that it overlaps most. Difficult objects and crowds are left out, with what takes them.
+    the threshold, the one that it overlaps most. Difficult objects and crowds are left out, with what detects them.
 
     Args:
-      rows: as `cvjax.metrics.detection.figures` takes them.
-      classes: names.
-      iou_threshold: what a match exceeds.
+      rows, classes: as in `cvjax.metrics.detection.measure`.
+      iou_threshold: a match exceeds it.
       score_threshold: detections below are left out.
 
     Returns:

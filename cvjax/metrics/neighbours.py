@@ -15,7 +15,7 @@ def distance_tables(
 ) -> Iterator[Float[np.ndarray, "rows centres"]]:
     """Computes all L2 distances in float64, some rows at a time, as |p|^2 + |c|^2 - 2 p.c.
 
-    What the difference of equal rows leaves by rounding is 0 here, so that copies are told.
+    Equal rows are at distance exactly 0, so that copies can be recognised.
 
     Args:
       points: one a row of the tables, in order.
@@ -38,15 +38,14 @@ def distance_tables(
 def precision_recall(
     samples: Float[np.ndarray, "samples features"], reference: Float[np.ndarray, "references features"], k: int = 3
 ) -> tuple[float, float]:
-    """Improved precision (are samples like real images?) and recall (are all real images like some sample?).
+    """Computes improved precision (are samples like real images?) and recall (are all real images like some sample?).
 
-    The real images' manifold is a ball about each, as wide as its k-th nearest neighbour is far; precision is the
-    share of the samples that lie in it. Recall turns the two sets round. Both depend on how many images there are of
+    The real images' manifold is the union of a ball around each, with its k-th nearest neighbour on the surface;
+    precision is the share of the samples inside. Recall exchanges the two sets. Both depend on the number of images of
     each kind: compare only figures taken with the same numbers.
 
     Args:
-      samples: features of generated images, more than k.
-      reference: features of real ones, more than k.
+      samples, reference: features of generated and of real images, more than k of each.
       k: which neighbour.
 
     Returns:

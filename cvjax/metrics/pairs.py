@@ -1,4 +1,4 @@
-"""Which detections could be which objects: the pairs of one class in one image, which all measures start from."""
+"""Which detections could be which objects: pairs of one class in one image, from which all measures start."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def list_detections(outputs: Arrays, classes: int) -> Detections:
 
     Args:
       outputs: boxes [batch, k, 4] in pixels, scores [batch, k], labels [batch, k], detected [batch, k].
-      classes: how many there are.
+      classes: number of classes.
 
     Returns:
       All that are `detected`. Of equal scores the one of lower index comes first.
@@ -88,9 +88,9 @@ def list_objects(batch: Arrays, classes: int) -> Objects:
     """Takes the objects out of padded arrays.
 
     Args:
-      batch: boxes [batch, n, 4] in pixels, labels [batch, n], mask [batch, n]; where it has them, difficult, crowd
-        and area [batch, n], else no object is, and the area is that of the box.
-      classes: how many there are.
+      batch: boxes [batch, n, 4] in pixels, labels [batch, n], mask [batch, n]; optionally difficult, crowd and area
+        [batch, n], by default False, False and the area of the box.
+      classes: number of classes.
 
     Returns:
       All that `mask` leaves in.
@@ -115,15 +115,7 @@ def areas(boxes: Boxes) -> Float[np.ndarray, " rows"]:
 
 
 def overlaps(a: Boxes, b: Boxes) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Measures how boxes overlap, row by row.
-
-    Args:
-      a: boxes.
-      b: as many.
-
-    Returns:
-      (intersection over union, intersection over the area of a), 0 where there is no intersection.
-    """
+    """Returns (intersection over union, intersection over the area of a) of boxes row by row; 0 without overlap."""
     size = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0)
     shared, own = size[:, 0] * size[:, 1], areas(a)
     union = own + areas(b) - shared
@@ -132,15 +124,7 @@ def overlaps(a: Boxes, b: Boxes) -> tuple[Float[np.ndarray, " rows"], Float[np.n
 
 
 def pair(detections: Detections, objects: Objects) -> Pairs:
-    """Pairs every detection with every object of its class in its image.
-
-    Args:
-      detections: of some images.
-      objects: of the same images.
-
-    Returns:
-      The pairs, with their overlaps.
-    """
+    """Returns every detection with every object of its class in its image, and their overlaps."""
     first = np.searchsorted(objects.group, detections.group)
     count = np.searchsorted(objects.group, detections.group, side="right") - first
     left = np.repeat(np.arange(len(count)), count)
@@ -156,10 +140,10 @@ def best(
     Args:
       pairs: detection by detection.
       chosen: which of the pairs to look at.
-      count: of the detections.
+      count: number of detections.
 
     Returns:
-      (its intersection over union, its index), 0 and -1 where no chosen pair overlaps.
+      (its intersection over union, its index), 0 and -1 if no chosen pair overlaps.
     """
     detection, overlap = pairs.detection[chosen], pairs.iou[chosen]
     greatest = np.zeros(count)

@@ -1,4 +1,4 @@
-"""Curves, matrices and maps drawn as images, on the host."""
+"""Curves, matrices and maps drawn as float32 images in [0, 1], on the host."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,15 +12,7 @@ Image = Float[np.ndarray, "height width 3"]
 
 
 def draw_precision_recall(curves: Mapping[str, Curve], title: str = "") -> Image:
-    """Draws precision over recall, a line a class.
-
-    Args:
-      curves: class -> (recall, precision), as `cvjax.metrics.detection.precision_recall` returns them.
-      title: written above.
-
-    Returns:
-      The figure, float32 in [0, 1].
-    """
+    """Returns a plot of precision over recall, a line for each class of `cvjax.metrics.detection.precision_recall`."""
     figure, axes = _figure(title, "recall", "precision")
     for name, (recall, precision) in curves.items():
         recall, precision = (np.append(values[:1] * first, values) for values, first in ((recall, 0), (precision, 1)))
@@ -41,12 +33,10 @@ def draw_confusion(
       matrix: counts [true class, class found], as `confusion` of `cvjax.metrics.mistakes` and of
         `cvjax.metrics.classification` return them.
       names: of its rows; one row more than names is for nothing. More than 60 are not written.
-      title: written above.
-      x: what the columns are.
-      y: what the rows are.
+      title, x, y: of the plot and its axes.
 
     Returns:
-      The figure, float32 in [0, 1].
+      The figure.
     """
     names = [*names, "nothing"][: len(matrix)]
     figure, axes = _figure(title, x, y)
@@ -72,12 +62,12 @@ def draw_gallery(
 
     Args:
       images: in [0, 1], one or three channels.
-      captions: one an image; "" for none.
+      captions: of the images; "" for none.
       columns: images in a row.
       marked: which captions are red; None: none.
 
     Returns:
-      The figure, float32 in [0, 1].
+      The figure.
     """
     count, height, width = images.shape[:3]
     rows = -(-count // columns)
@@ -94,16 +84,7 @@ def draw_gallery(
 
 
 def draw_map(points: Float[np.ndarray, "points 2"], labels: Int[np.ndarray, " points"], title: str = "") -> Image:
-    """Draws points of a plane, coloured by class.
-
-    Args:
-      points: coordinates, x first.
-      labels: the class of each; ten colours are told apart, then they repeat.
-      title: written above.
-
-    Returns:
-      The figure, float32 in [0, 1].
-    """
+    """Returns a plot of points (x, y), coloured by class; the ten colours repeat after ten classes."""
     figure, axes = _figure(title, "first", "second")
     for label in np.unique(labels):
         chosen = points[labels == label]
@@ -115,17 +96,7 @@ def draw_map(points: Float[np.ndarray, "points 2"], labels: Int[np.ndarray, " po
 
 
 def draw_curves(curves: Mapping[str, Curve], title: str, x: str, y: str) -> Image:
-    """Draws lines with a mark at each point.
-
-    Args:
-      curves: name -> (x, y) of its points.
-      title: written above.
-      x: name of the horizontal axis, which is logarithmic.
-      y: name of the vertical axis.
-
-    Returns:
-      The figure, float32 in [0, 1].
-    """
+    """Returns a plot of lines, name -> (x, y), with a mark at each point and a logarithmic horizontal axis."""
     figure, axes = _figure(title, x, y)
     for name, points in curves.items():
         axes.plot(*points, label=name, marker=".", linewidth=1.5)

@@ -1,9 +1,8 @@
 """Average precision of PASCAL VOC: Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, section 4.2.
 
-As in Girshick's Python port of the development kit, by which papers measure, a match *exceeds* the threshold, and the
-recalls of 2007 are sums of tenths. The kit has both edges of a box inclusive and so adds 1 to widths and heights. Its
-x1, x2 are our x1 + 1 and x2; its width x2 - x1 + 1 is our x2 - x1. With our far edges exclusive its convention is kept
-by adding nothing.
+As in Girshick's Python port of the development kit, with which papers measure, a match *exceeds* the threshold, and the
+recalls of 2007 are sums of tenths. The kit's boxes have both edges inclusive, so it adds 1 to widths and heights; ours
+have far edges exclusive, and nothing is added.
 """
 
 from typing import Literal
@@ -25,14 +24,13 @@ def match(
 
     Each is for the object of its class that it overlaps most (the first of equal ones), found already or not. If they
     overlap by more than the threshold, the first detection of an object finds it, the others are false, and those of a
-    difficult object (or crowd) are neither. The kit goes through the detections of all images by falling score. As
-    those of one image do not touch the objects of another, each image by itself gives the same.
+    difficult object (or crowd) are neither. The kit goes through the detections of all images by falling score; as
+    those of one image do not touch the objects of another, judging each image by itself gives the same.
 
     Args:
-      detections: of some images.
-      objects: of the same images.
+      detections, objects: of some images.
       pairs: of the two.
-      iou_threshold: what a match exceeds.
+      iou_threshold: a match exceeds it.
 
     Returns:
       (FOUND, FALSE or NEITHER for each detection, the object that it is for or -1).
@@ -50,15 +48,12 @@ def match(
 def curve(
     scores: Float[np.ndarray, " detections"], found: Bool[np.ndarray, " detections"], count: int
 ) -> tuple[Float[np.ndarray, " detections"], Float[np.ndarray, " detections"]]:
-    """Follows recall and precision down the scores.
+    """Returns (recall, precision) after each detection, by falling score.
 
     Args:
-      scores: of a class's detections that count, in the order in which equal ones are to be taken.
+      scores: of a class's detections that count; equal ones are taken in the given order.
       found: whether each finds an object; the others are false.
-      count: of objects, difficult ones left out; at least 1.
-
-    Returns:
-      (recall, precision) after each detection, by falling score.
+      count: number of objects without difficult ones; at least 1.
     """
     hits = np.cumsum(found[np.argsort(-scores, kind="stable")])
     return hits / count, hits / np.arange(1, len(hits) + 1)
@@ -74,11 +69,11 @@ def average_precision(
     Args:
       recall: rising.
       precision: at these recalls.
-      method: "2007" takes the mean of the best precisions at 11 recalls and above; "area", as the kits since 2010, the
+      method: "2007": the mean of the best precisions at 11 recalls and above; "area", as in the kits since 2010: the
         area under the curve, made to fall.
 
     Returns:
-      In [0, 1]; 0 where nothing was detected.
+      In [0, 1]; 0 without detections.
     """
     falling = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     if method == "2007":

@@ -10,10 +10,10 @@ from cvjax.nets.normalisation import spectral
 
 
 class SelfAttention(nn.Module):
-    """Adds to every place a mean over all places, weighted by how much they have to do with it.
+    """Adds to every place a weighted mean over all places.
 
     Parameters: 1 x 1 convolutions `f`, `g`, `h` to `channels / reduction` and `v` back, without bias, and `gamma`, the
-    weight of what is added, at first 0.
+    weight of the mean, initially 0.
 
     Attributes:
       reduction: how many times fewer channels than the input `f`, `g` and `h` have.

@@ -83,13 +83,7 @@ class Classifier(nn.Module):
 
 
 def check_stages(stages: Sequence[int]) -> int:
-    """Checks the stages of a `Darknet`, and computes their stride.
-
-    Args:
-      stages: number of convolutions in each.
-
-    Returns:
-      Stride of the last stage's features in pixels.
+    """Returns the stride in pixels of the last of a `Darknet`'s stages.
 
     Raises:
       UserError: no stages, or one that does not end with a 3x3 convolution.

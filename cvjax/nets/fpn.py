@@ -30,13 +30,7 @@ class FPN(nn.Module):
 
     @nn.compact
     def __call__(self, stages: Mapping[str, Float[Array, "batch _ _ _"]]) -> dict[str, Float[Array, "batch _ _ _"]]:
-        """Computes the pyramid.
-
-        Args:
-          stages: `c2`, `c3`, ... of a backbone.
-
-        Returns:
-          `p3`, `p4`, ...: one entry per level.
+        """Computes `p3`, `p4`, ... (the levels) from the stages `c2`, `c3`, ... of a backbone.
 
         Raises:
           UserError: levels with a gap, or finer than the backbone's stages.

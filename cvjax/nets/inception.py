@@ -71,14 +71,7 @@ BLOCKS: Mapping[str, Branches] = {
 
 
 class ConvNorm(nn.Module):
-    """A convolution, its normalisation by fixed statistics, and a ReLU.
-
-    Attributes:
-      features: output channels.
-      kernel: of the convolution.
-      stride: of the convolution.
-      padding: of the convolution.
-    """
+    """A convolution, its normalisation by fixed statistics, and a ReLU; the attributes are those of `Conv`."""
 
     features: int
     kernel: Kernel
@@ -95,11 +88,11 @@ class ConvNorm(nn.Module):
 
 
 class Mixed(nn.Module):
-    """An Inception block: branches of convolutions beside one another and beside a pooled image of the input.
+    """An Inception block: branches of convolutions, concatenated.
 
     Attributes:
       branches: the layers of each. Without a `branch_pool` the block halves the size: the last layers have stride 2,
-        and the maximum that stands beside them too.
+        and a 3x3 maximum of stride 2 is one more branch.
       pool: of the `branch_pool`: mean of each 3x3 window, of its pixels inside the image only, or its maximum.
     """
 
@@ -108,7 +101,7 @@ class Mixed(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> Float[Array, "batch rows columns features"]:
-        """Returns the branches' features, one behind the other."""
+        """Returns the features of all branches, concatenated."""
         halve = "branch_pool" not in self.branches
         outputs = []
         for branch, layers in self.branches.items():
@@ -187,8 +180,8 @@ def resize_as_tensorflow_1(
 ) -> Float[Array, "batch size size channels"]:
     """Resizes bilinearly as TensorFlow 1 did: pixel i of the output lies at i * input / output, without antialiasing.
 
-    Corners are not aligned, and neither are centres: the image moves by up to half a pixel towards its end. FID's
-    network was always given such images, and figures change by several per cent with others.
+    Neither corners nor centres are aligned: the image moves by up to half a pixel towards its end. FID's network was
+    always given such images; with others, figures change by several per cent.
 
     Args:
       images: of any size.

@@ -20,18 +20,13 @@ class Conv(nn.Module):
 
     Attributes:
       features: number of output channels.
-      kernel: size of the kernel, one for both axes or (vertical, horizontal).
-      stride: step of the window, likewise.
-      padding: zeros around the image: a number, `(vertical, horizontal)`, each a number or `(before, after)`, or "SAME"
-        or "VALID" as JAX understands them.
-      dilation: step between the kernel's taps.
-      groups: blocks of channels that do not see one another; the number of channels makes it depthwise.
+      kernel, stride, padding, dilation, groups, precision: as in `cvjax.ops.convolution.conv`; the kernel's size is one
+        number for both axes or (vertical, horizontal).
       use_bias: whether to add a bias.
       kernel_init: draws the kernel; by default normal of variance 1 / (kh * kw * channels / groups), truncated.
       bias_init: draws the bias.
       dtype: of the computation, by default that of the input and the parameters together.
       param_dtype: of the parameters.
-      precision: as in `jax.lax.conv_general_dilated`.
     """
 
     features: int
@@ -64,7 +59,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution of torch's `ConvTranspose2d`, which turns sizes round that `Conv` would make.
+    """Transposed convolution, torch's `ConvTranspose2d`: undoes the change of size of a `Conv` with the same arguments.
 
     The output has height (rows - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1.
     `ConvTranspose(64, 4, stride=2, padding=1)` and `ConvTranspose(64, 3, stride=2, padding=1, output_padding=1)` double
@@ -74,20 +69,9 @@ class ConvTranspose(nn.Module):
     `bias` [features].
 
     Attributes:
-      features: number of output channels.
-      kernel: size of the kernel, one for both axes or (vertical, horizontal).
-      stride: step between the stamps of the kernel, likewise.
-      padding: pixels cut off the output on every side: a number, or `(vertical, horizontal)`, each a number or
-        `(before, after)`.
-      output_padding: rows and columns added at the end.
-      dilation: step between the kernel's taps.
-      groups: blocks of channels that do not see one another.
-      use_bias: whether to add a bias.
-      kernel_init: draws the kernel; by default normal of variance 1 / (kh * kw * channels / groups), truncated.
-      bias_init: draws the bias.
-      dtype: of the computation, by default that of the input and the parameters together.
-      param_dtype: of the parameters.
-      precision: as in `jax.lax.conv_general_dilated`.
+      kernel, stride, padding, output_padding, dilation, groups, precision: as in
+        `cvjax.ops.convolution.conv_transpose`.
+      features, use_bias, kernel_init, bias_init, dtype, param_dtype: as in `Conv`.
     """
 
     features: int

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 def spectral(layer: nn.Module, train: bool) -> Callable:
     """Divides a layer's kernel, or embedding, by an estimate of its largest singular value.
 
-    The kernel is a matrix of all its inputs by its features. The estimate is kept among the "batch_stats" and made
-    better by one power iteration at every call; what it has become is kept where training.
+    The kernel is taken as a matrix of all its inputs by its features. Every call improves the estimate by one power
+    iteration; it is kept in the "batch_stats".
 
     Args:
       layer: `Conv`, `nn.Dense` or `nn.Embed`, made in the method that calls this.
@@ -29,12 +29,12 @@ def spectral(layer: nn.Module, train: bool) -> Callable:
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch normalisation whose scale and shift are those of each example's class.
+    """Batch normalisation with a scale and a shift for each class.
 
-    Parameters: `scale/embedding` [classes, channels], at first 1, and `shift/embedding`, at first 0.
+    Parameters: `scale/embedding` [classes, channels], initially 1, and `shift/embedding`, initially 0.
 
     Attributes:
-      classes: number of classes; None: one scale and shift for all, plain batch normalisation.
+      classes: number of classes; None: plain batch normalisation.
       momentum: share of the running statistics that each step keeps.
       epsilon: added to the variance.
     """
@@ -47,7 +47,7 @@ class ConditionalBatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], labels: Int[Array, " batch"] | None, train: bool
     ) -> Float[Array, "batch height width channels"]:
-        """Normalises by the batch's statistics where training, else by the running ones."""
+        """Normalises by the batch's statistics in training, else by the running ones."""
         plain = self.classes is None
         options = dict(momentum=self.momentum, epsilon=self.epsilon, use_scale=plain, use_bias=plain)
         x = nn.BatchNorm(not train, **options)(x)

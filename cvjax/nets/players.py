@@ -19,15 +19,7 @@ class Player(NamedTuple):
 
 
 def get_player(state: State, name: str) -> Player:
-    """Reads a network out of a state.
-
-    Args:
-      state: the state.
-      name: of the network, and of its optimiser.
-
-    Returns:
-      Its parameters, optimiser state and batch statistics.
-    """
+    """Returns a network's parameters, optimiser state and batch statistics; `name` is also that of its optimiser."""
     return Player(state.params[name], state.opt[name], state.stats.get(name, {}))
 
 
@@ -56,10 +48,9 @@ def train_apply(
     """Applies a network in training mode.
 
     Args:
-      key: random key for dropout.
+      key: for dropout.
       net: the network; takes `train`.
-      params: its parameters.
-      stats: its batch statistics, {} without any.
+      params, stats: its parameters and batch statistics, {} without any.
       *inputs: of the network.
 
     Returns:

@@ -50,13 +50,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 convolutions, and a shortcut.
+    """A 3x3 convolution between two 1x1 convolutions, and a shortcut. The attributes are those of `BasicBlock`.
 
-    Attributes:
-      features: channels of the 3x3 convolution; the output has four times as many.
-      stride: of the 3x3 convolution and the shortcut.
-      norm: makes a normalisation.
-      dtype: of the computation.
+    The stride is that of the 3x3 convolution; the output has four times its channels.
     """
 
     features: int
@@ -94,14 +90,7 @@ STEMS = {"imagenet": 4, "small": 1}  # strides
 
 
 def stage_strides(stem: str, strides: Sequence[int]) -> dict[str, int]:
-    """Computes the total stride of each stage.
-
-    Args:
-      stem: as in `ResNet`.
-      strides: of each stage.
-
-    Returns:
-      Strides in pixels of the image, by stage: `c2`, `c3`, ...
+    """Returns the total stride in pixels of each stage, `c2`, `c3`, ..., of a ResNet with this stem and these strides.
 
     Raises:
       UserError: an unknown stem, or not one to four strides.
@@ -118,7 +107,7 @@ class ResNet(nn.Module):
     """ResNet-18, -34, -50 or -101 without its classifier: the features of every stage.
 
     Classifiers and detectors use it as a network of its own, so that one can start from the other's: the variables
-    depend on these attributes only, not on the images or on the network that takes the features.
+    depend only on these attributes, not on the images or the network behind it.
 
     Attributes:
       depth: 18, 34, 50 or 101.
@@ -139,14 +128,9 @@ class ResNet(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> dict[str, Float[Array, "batch _ _ _"]]:
-        """Computes the features of images.
+        """Computes the output of each stage, `c2`, `c3`, ..., from images in [0, 1] of three channels or one.
 
-        Args:
-          images: in [0, 1], of three channels, or of one that is repeated.
-          train: normalise by the batch's statistics, and update the running ones.
-
-        Returns:
-          `c2`, `c3`, ...: the output of each stage, by its name in papers on detection.
+        Training normalises by the batch's statistics and updates the running ones.
 
         Raises:
           UserError: an unknown depth or stem, or not one to four strides.

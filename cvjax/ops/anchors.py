@@ -23,8 +23,8 @@ def grid(shape: tuple[int, int], stride: float | int, sizes: Sizes) -> Anchors:
       sizes: width and height of each kind of anchor, in pixels.
 
     Returns:
-      Corners of rows * columns * k anchors, row by row, the kinds of a cell side by side: as the reshaped output
-      [rows, columns, k * 4] of a head. The cell (0, 0) is centred at (stride / 2, stride / 2).
+      Corners of rows * columns * k anchors in the order of a head's output [rows, columns, k * 4]. The cell (0, 0) is
+      centred at (stride / 2, stride / 2).
     """
     y, x = ((jnp.arange(length, dtype=sizes.dtype) + 0.5) * stride for length in shape)
     centres = jnp.stack(jnp.meshgrid(x, y), -1)[:, :, None]
@@ -53,14 +53,13 @@ def pyramid(
     scales: Sequence[float | int],
     ratios: Sequence[float | int],
 ) -> list[Anchors]:
-    """Lays anchors on a feature pyramid, a size a level: Lin et al., Focal Loss for Dense Object Detection, 2017, 4.
+    """Lays anchors on a feature pyramid, one size per level: Lin et al., Focal Loss for Dense Object Detection, 2017.
 
     Args:
       image_shape: height and width of the image, in pixels.
       strides: of the levels.
       sizes: of each level's square anchor of scale 1, in pixels.
-      scales: as in `cell_anchors`, on every level.
-      ratios: as in `cell_anchors`, on every level.
+      scales, ratios: as in `cell_anchors`, on every level.
 
     Returns:
       Each level's anchors as `grid` orders them, on ceil(height / stride) rows and ceil(width / stride) columns.
@@ -71,15 +70,7 @@ def pyramid(
 
 
 def shape_iou(a: Float[Array, "n 2"], b: Float[Array, "m 2"]) -> Float[Array, "n m"]:
-    """Measures the intersection over union of boxes that share a centre.
-
-    Args:
-      a: widths and heights.
-      b: others.
-
-    Returns:
-      In [0, 1]; 0 where both are empty.
-    """
+    """Returns the intersection over union of boxes with a common centre, by width and height; 0 if both are empty."""
     overlap = jnp.minimum(a[:, None], b).prod(-1)
     union = a.prod(-1)[:, None] + b.prod(-1) - overlap
     return overlap / jnp.where(union > 0, union, 1)

@@ -1,6 +1,7 @@
 """Boxes `x1, y1, x2, y2` in pixels, far edges exclusive: what is inside has x1 <= x < x2 and y1 <= y < y2.
 
-A box whose far edge lies before its near one is empty, as one of no width is: its area is 0 and it overlaps nothing.
+A box whose far edge lies before its near one is empty, like one without width: its area is 0 and it overlaps nothing.
+Areas and overlaps are computed and returned in float32 at least: 256 * 256 is infinite in float16.
 """
 
 import math
@@ -16,74 +17,43 @@ Length = Real[ArrayLike, ""]
 
 
 def area(boxes: Boxes) -> Float[Array, "*batch"]:
-    """Measures boxes.
-
-    Args:
-      boxes: corners.
-
-    Returns:
-      Areas in square pixels; 0 for empty boxes.
-    """
+    """Returns areas in square pixels; 0 for empty boxes."""
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     return _product(jnp.maximum(x2 - x1, 0), jnp.maximum(y2 - y1, 0))
 
 
 def iou(a: Float[Array, "*batch n 4"], b: Float[Array, "*batch m 4"]) -> Float[Array, "*batch n m"]:
-    """Measures the intersection over union of every pair.
-
-    Args:
-      a: boxes.
-      b: others.
-
-    Returns:
-      In [0, 1]; 0 where the union is empty. A box and itself give exactly 1.
-    """
+    """Returns the intersection over union of every pair; 0 where the union is empty, exactly 1 for a box and itself."""
     overlap, union, _ = _pairs(a, b)
     return _ratio(overlap, union)
 
 
 def generalised_iou(a: Float[Array, "*batch n 4"], b: Float[Array, "*batch m 4"]) -> Float[Array, "*batch n m"]:
-    """Measures the generalised intersection over union of every pair: Rezatofighi et al. 2019, algorithm 1.
+    """Returns the generalised intersection over union of every pair, in [-1, 1]: Rezatofighi et al. 2019, algorithm 1.
 
-    Args:
-      a: boxes.
-      b: others.
-
-    Returns:
-      In [-1, 1]: IoU less the share of the smallest enclosing box that neither covers.
+    It is the IoU less the share of the smallest enclosing box that neither covers.
     """
     overlap, union, hull = _pairs(a, b)
     return _ratio(overlap, union) - _ratio(hull - union, hull)
 
 
 def clip(boxes: Boxes, height: Length, width: Length) -> Boxes:
-    """Cuts boxes off at the border of an image.
-
-    Args:
-      boxes: corners.
-      height: of the image, in pixels.
-      width: of the image, in pixels.
-
-    Returns:
-      What of them lies in the image. A box outside becomes an empty one on the border.
-    """
+    """Returns boxes cut off at the border of an image; those outside become empty ones on the border."""
     return jnp.clip(boxes, 0, jnp.array([width, height, width, height], boxes.dtype))
 
 
 def visible(
     boxes: Boxes, mask: Bool[Array, "*batch"], height: Length, width: Length
 ) -> tuple[Boxes, Bool[Array, "*batch"]]:
-    """Cuts objects off at the border of an image, and leaves out those of which nothing is to be seen.
+    """Cuts objects off at the border of an image, and drops those that lie outside.
 
     Args:
-      boxes: corners of objects and of padding, which may be any numbers, NaN as well.
+      boxes: corners of objects and of padding; padding may be any numbers, even NaN.
       mask: which of them are objects.
-      height: of the image, in pixels.
-      width: of the image, in pixels.
+      height, width: of the image, in pixels.
 
     Returns:
-      (boxes, 0 where there is none; which of them are objects still: not those without width or height, nor those
-      that lie outside).
+      (boxes, 0 in padding; which of them are still objects: those with a width and a height inside the image).
     """
     boxes = clip(boxes, height, width)
     seen = mask & (boxes[..., 2:] > boxes[..., :2]).all(-1)
@@ -91,26 +61,12 @@ def visible(
 
 
 def to_centre(boxes: Boxes) -> Boxes:
-    """Converts corners to centres and sizes.
-
-    Args:
-      boxes: x1, y1, x2, y2.
-
-    Returns:
-      Centre x, centre y, width, height.
-    """
+    """Returns centre x, centre y, width, height of boxes."""
     return jnp.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
 
 
 def from_centre(boxes: Boxes) -> Boxes:
-    """Converts centres and sizes to corners.
-
-    Args:
-      boxes: centre x, centre y, width, height.
-
-    Returns:
-      x1, y1, x2, y2.
-    """
+    """Returns the corners of boxes given by centre x, centre y, width, height."""
     half = boxes[..., 2:] / 2
     return jnp.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], -1)
 
@@ -119,8 +75,8 @@ def encode(boxes: Boxes, anchors: Boxes, weights: Sequence[float | int] = (1.0, 
     """Expresses boxes relative to anchors: Girshick et al., R-CNN, 2014, equations 6 to 9.
 
     Args:
-      boxes: what to express. A width or height under 0.001 px is taken for that.
-      anchors: relative to what, one a box; wider and higher than 0.
+      boxes: what to express. A width or height under 0.001 px counts as 0.001.
+      anchors: relative to what, one for each box; wider and higher than 0.
       weights: factors of x, y, width, height; (10, 10, 5, 5) gives the heads of Fast R-CNN targets of unit variance.
 
     Returns:
@@ -142,9 +98,8 @@ def decode(
 
     Args:
       deltas: as `encode` returns them.
-      anchors: what they are relative to.
-      weights: as in `encode`.
-      max_log_scale: where the logarithms of the scales are cut off, so that no early prediction overflows.
+      anchors, weights: as in `encode`.
+      max_log_scale: bound of the logarithms of the scales, so that no early prediction overflows.
 
     Returns:
       Corners, not clipped to any image.
@@ -156,15 +111,7 @@ def decode(
 
 
 def flip(boxes: Boxes, width: Length) -> Boxes:
-    """Mirrors boxes left to right with their image.
-
-    Args:
-      boxes: corners.
-      width: of the image, in pixels.
-
-    Returns:
-      The boxes of the same things in the mirrored image.
-    """
+    """Returns boxes mirrored left to right with an image of this width."""
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     return jnp.stack([width - x2, y1, width - x1, y2], -1)
 
@@ -188,5 +135,5 @@ def _product(width: Array, height: Array) -> Array:
 
 
 def _ratio(part: Array, whole: Array) -> Array:
-    """part / whole, and 0 where there is no whole; its gradient is finite there too."""
+    """part / whole, or 0 if the whole is 0; its gradient is finite there too."""
     return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)

@@ -43,7 +43,7 @@ def conv(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Float[Array, "*batch rows columns features"]:
-    """Convolves images (as networks do: without turning the kernel round), like torch's `conv2d`.
+    """Convolves images (as networks do: without flipping the kernel), like torch's `conv2d`.
 
     Args:
       x: images, with any number of leading axes.
@@ -58,7 +58,7 @@ def conv(
       preferred_element_type: dtype of the output and of the sums, by default that of x and w together.
 
     Returns:
-      rows = floor((height + before + after - dilation * (kh - 1) - 1) / stride) + 1, and columns likewise.
+      rows = floor((height + before + after - dilation * (kh - 1) - 1) / stride) + 1, and the same for columns.
 
     Raises:
       UserError: the sizes do not fit together.
@@ -90,27 +90,24 @@ def conv_transpose(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Float[Array, "*batch height width features"]:
-    """The transposed convolution of torch's `conv_transpose2d`: each pixel of y stamps the kernel on the output.
+    """Transposes `conv`, like torch's `conv_transpose2d`: each pixel of y stamps the kernel on the output.
 
-    It is the adjoint of `conv` with the same stride, padding, dilation and groups. `stride=2` doubles a size exactly
-    with a 4x4 kernel and `padding=1`, or a 3x3 kernel and `padding=1, output_padding=1`.
+    It is the adjoint of `conv` with the same arguments. `stride=2` doubles a size exactly with a 4x4 kernel and
+    `padding=1`, or a 3x3 kernel and `padding=1, output_padding=1`.
 
     Args:
       y: images, with any number of leading axes.
       w: kernel [kh, kw, channels / groups, features], as in `conv`; torch's is `weight.permute(2, 3, 0, 1)` where
         groups = 1. (Groups: torch's [channels, features / groups, kh, kw] holds the groups along its first axis, this
         one along its last.)
-      stride: step between the stamps, one for both axes or (vertical, horizontal).
+      stride: step between the stamps, as in `conv`.
       padding: rows and columns cut off the output: `p` on every side, or `(vertical, horizontal)`, each a number or
         `(before, after)`.
       output_padding: rows and columns added at the end, one for both axes or (vertical, horizontal).
-      dilation: step between the kernel's taps, one for both axes or (vertical, horizontal).
-      groups: number of blocks of channels that do not see one another.
-      precision: as in `jax.lax.conv_general_dilated`.
-      preferred_element_type: dtype of the output and of the sums, by default that of y and w together.
+      dilation, groups, precision, preferred_element_type: as in `conv`.
 
     Returns:
-      height = (rows - 1) * stride - before - after + dilation * (kh - 1) + output_padding + 1, and width likewise.
+      height = (rows - 1) * stride - before - after + dilation * (kh - 1) + output_padding + 1, and the same for width.
 
     Raises:
       UserError: the sizes do not fit together.

@@ -72,7 +72,7 @@ def conv(
     dtype: DTypeLike,
     precision: lax.PrecisionLike,
 ) -> Float[Array, "batch rows columns features"]:
-    """The convolution of images by a kernel.
+    """Convolves images by a kernel.
 
     Args:
       x: images.
@@ -103,14 +103,11 @@ def conv_transpose(
     dtype: DTypeLike,
     precision: lax.PrecisionLike,
 ) -> Float[Array, "batch height width channels"]:
-    """The adjoint of x -> conv(x, w), at y: a convolution of y with holes by the kernel turned round.
+    """Computes the adjoint of x -> conv(x, w) at y: a convolution of y with holes by the flipped kernel.
 
     Args:
       y: outputs of the convolution.
-      w: kernel.
-      geometry: how the convolution's images and kernels meet.
-      dtype: of the result.
-      precision: as in `jax.lax.conv_general_dilated`.
+      w, geometry, dtype, precision: as in `conv`.
 
     Returns:
       x, in [batch, *geometry.image, channels].
@@ -135,14 +132,12 @@ def weight_gradient(
     dtype: DTypeLike,
     precision: lax.PrecisionLike,
 ) -> Float[Array, "kh kw in features"]:
-    """The adjoint of w -> conv(x, w), at y: a convolution of x by y, whose sum over channels is that over the batch.
+    """Computes the adjoint of w -> conv(x, w) at y: a convolution of x by y, summed over the batch, not the channels.
 
     Args:
       x: images.
       y: outputs of the convolution.
-      geometry: how the convolution's images and kernels meet.
-      dtype: of the result.
-      precision: as in `jax.lax.conv_general_dilated`.
+      geometry, dtype, precision: as in `conv`.
 
     Returns:
       w, in [*geometry.kernel, channels / groups, features].
@@ -159,15 +154,7 @@ def weight_gradient(
 
 
 def swap_channels(w: Float[Array, "kh kw in features"], groups: int) -> Float[Array, "kh kw out channels"]:
-    """Exchanges the channels that a kernel reads with those that it writes, within each group.
-
-    Args:
-      w: kernel [kh, kw, in, groups * out].
-      groups: number of groups.
-
-    Returns:
-      Kernel [kh, kw, out, groups * in].
-    """
+    """Returns a kernel [kh, kw, in, groups * out] as [kh, kw, out, groups * in]: in and out exchanged in each group."""
     kh, kw, inputs, features = w.shape
     grouped = w.reshape(kh, kw, inputs, groups, features // groups)
     return grouped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, features // groups, groups * inputs)

@@ -19,9 +19,8 @@ def corrupt(
       key: of the noise.
       images: in [0, 1].
       corruption: "gaussian" adds noise, so that values leave [0, 1]; "masking" blackens elements; "salt_and_pepper"
-        makes each of them black or white by a fair coin; "none".
-      level: standard deviation of the Gaussian; else the share of the elements of each image that is replaced: exactly
-        that share, rounded to whole elements.
+        makes each element black or white with equal probability.
+      level: standard deviation of the Gaussian, else the exact share of each image's elements that is replaced.
 
     Returns:
       Corrupted images.

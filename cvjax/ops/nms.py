@@ -22,8 +22,7 @@ Chosen = tuple[Int[Array, " chosen"], Bool[Array, " chosen"]]
 def nms(boxes: Boxes, scores: Scores, *, iou_threshold: Threshold, max_outputs: int) -> Chosen:
     """Chooses boxes greedily: the best one left, which suppresses all that overlap it too much, and so on.
 
-    The result is exactly that of the greedy algorithm. Of equal scores the lower index wins. Empty boxes overlap
-    nothing.
+    The result is exactly that of the greedy algorithm. Of equal scores the lower index wins.
 
     Args:
       boxes: corners.
@@ -52,18 +51,13 @@ def batched_nms(
     """Chooses boxes as `nms` does, but only boxes of the same class suppress each other.
 
     Args:
-      boxes: corners.
-      scores: of the boxes.
-      labels: their classes.
+      boxes, scores, labels: of the candidates.
       iou_threshold: as in `nms`.
       max_outputs: length of the result, for all classes together.
       mask: False in padding.
 
     Returns:
       As `nms`.
-
-    Raises:
-      UserError: the threshold is not in [0, 1].
     """
     scores = scores if mask is None else jnp.where(mask, scores, -jnp.inf)
     return _greedy(boxes, scores, labels, iou_threshold, max_outputs)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 def max_pool(
     x: Float[Array, "*batch height width channels"], window: int = 2, stride: int = 2, padding: int = 0
 ) -> Float[Array, "*batch rows columns channels"]:
-    """Takes the largest of each window, as torch's `MaxPool2d` does: what does not fill a window is left out.
+    """Takes the largest of each window as torch's `MaxPool2d` does, which drops what does not fill a window at the end.
 
     Args:
       x: features.

@@ -17,11 +17,11 @@ def selective_search(
     Args:
       image: grey or RGB in [0, 1].
       quality: search with more starting points and measures of likeness: twice the proposals in three times the time.
-      smallest: pixels that width and height have at least.
-      most: proposals that are kept.
+      smallest: least width and height in pixels.
+      most: largest number of proposals.
 
     Returns:
-      Boxes, `x1, y1, x2, y2` in pixels, far edges exclusive, no two of them the same.
+      Boxes, `x1, y1, x2, y2` in pixels, all different.
 
     Raises:
       UserError: the image has neither one channel nor three.

@@ -97,13 +97,9 @@ def recipe(
     Args:
       shape: height, width, channels of the images.
       classes: number of classes.
-      width: channels of the first stage.
-      features: size of the hidden dense layer.
-      dropout: share of the features dropped in training.
+      width, features, dropout: as in `DigitClassifier`.
       label_smoothing: share of each target spread evenly over all classes.
-      shift: largest random shift, in pixels.
-      angle: largest random rotation, in radians.
-      zoom: largest random relative change of size.
+      shift, angle, zoom: largest random distortions, as in `jitter`.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:

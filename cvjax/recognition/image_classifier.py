@@ -43,12 +43,8 @@ class ResNetClassifier(nn.Module):
 
     Attributes:
       classes: number of logits.
-      depth: as in `ResNet`.
-      width: as in `ResNet`.
-      stem: as in `ResNet`.
-      strides: as in `ResNet`.
+      depth, width, stem, strides, dtype: as in `ResNet`; what follows it is float32.
       dropout: share of the mean features dropped while training.
-      dtype: of the ResNet's computation; what follows it is float32.
     """
 
     classes: int
@@ -180,11 +176,8 @@ def recipe(
 
     Args:
       shape: height, width, channels of the images.
-      classes: how many, or their names, which the figures then bear.
-      depth: of the ResNet.
-      width: channels of the ResNet's stem.
-      stem: of the ResNet: "small" keeps the size of small images.
-      strides: of the ResNet's stages; as many are made.
+      classes: number of classes, or their names.
+      depth, width, stem, strides: as in `cvjax.nets.resnet.ResNet`; "small" keeps the size of small images.
       dropout: share of the mean features dropped while training.
       label_smoothing: share of each target spread over all classes.
       ema: share of the averaged network, the one that classifies, that each step keeps, as in `core.moving_average`;

@@ -24,16 +24,12 @@ NET = DigitClassifier()
 
 @functools.cache
 def load() -> PyTree:
-    """Loads the frozen parameters of `NET`, for `NET.apply({"params": load()}, images)`.
-
-    Returns:
-      The tree of parameters, float32 NumPy arrays.
-    """
+    """Returns the frozen parameters, float32 NumPy arrays, for `NET.apply({"params": load()}, images)`."""
     with np.load(FILE) as arrays:
         return flax.traverse_util.unflatten_dict({k: arrays[k] for k in arrays.files if k != "metadata"}, sep="/")
 
 
 def metadata() -> dict[str, Any]:
-    """Tells where the weights come from: data, command, config, seed, versions, and accuracy on the test split."""
+    """Returns where the weights come from: data, command, config, seed, versions, and accuracy on the test split."""
     with np.load(FILE) as arrays:
         return json.loads(str(arrays["metadata"]))

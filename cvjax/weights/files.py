@@ -49,7 +49,7 @@ def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
       `.pth` are read-only, and share memory where the tensors did.
 
     Raises:
-      UserError: no such file, none of these formats, a damaged file, or a `.pth` that wants to call anything else.
+      UserError: no such file, neither of these formats, a damaged file, or a `.pth` that calls anything else.
     """
     path = Path(path).expanduser()
     try:

@@ -44,16 +44,9 @@ def load(path: str | Path, variant: str = "fid") -> Variables:
 
 
 def convert(tensors: Mapping[str, Shaped[np.ndarray, "..."]], variant: str = "fid") -> Variables:
-    """Lays a state dict of torch out as the variables of `InceptionV3`.
+    """Returns a state dict of torch as the float32 variables of `InceptionV3`.
 
-    Each tensor is used once. Counters of batches are of no use here, and neither are torchvision's auxiliary logits.
-
-    Args:
-      tensors: by torch's names.
-      variant: as in `InceptionV3`.
-
-    Returns:
-      {"params": ..., "batch_stats": ...}, float32.
+    Each tensor is used once. Counters of batches and torchvision's auxiliary logits are ignored.
 
     Raises:
       UserError: an unknown variant, or tensors that are missing, of other shapes or not of this network.

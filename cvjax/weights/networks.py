@@ -23,7 +23,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def load(path: str | Path, module: nn.Module, like: PyTree) -> Mapping[str, Any]:
-    """Reads the weights of a network.
+    """Reads the variables of a network.
 
     Args:
       path: a file that `save` wrote, or published weights where they are known (Inception v3).
@@ -50,14 +50,10 @@ def load(path: str | Path, module: nn.Module, like: PyTree) -> Mapping[str, Any]
 
 
 def save(path: str | Path, variables: PyTree) -> None:
-    """Writes a network's weights as safetensors.
-
-    Args:
-      path: the file.
-      variables: of the network.
+    """Writes a network's variables as safetensors.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory.

@@ -15,7 +15,7 @@ PUBLISHED = {
     "500 training digits": (0.41, 0),
     "one Gaussian": (10.8, 26),
     "class means": (4.0, 16),
-    "one exemplar a class": (7.0, 0),
+    "one exemplar per class": (7.0, 0),
     "independent pixels": (25, 34),
     "uniform noise": (40, 57),
     "half of the classes": (17, 0),
@@ -50,7 +50,7 @@ def test_fid_orders_the_controls(controls):
 
 
 def test_inception_score_alone_passes_a_collapsed_model(controls):
-    real, exemplars, means = (controls[n] for n in ("1297 training digits", "one exemplar a class", "class means"))
+    real, exemplars, means = (controls[n] for n in ("1297 training digits", "one exemplar per class", "class means"))
     assert exemplars["inception_score"] > real["inception_score"]
     assert means["inception_score"] > controls["500 training digits"]["inception_score"]
     for collapsed in (exemplars, means):
@@ -65,7 +65,7 @@ def test_precision_passes_what_recall_catches(controls):
             "1297 training digits",
             "half of the classes",
             "class means",
-            "one exemplar a class",
+            "one exemplar per class",
             "uniform noise",
         )
     )
@@ -85,7 +85,7 @@ def test_kernel_distance_orders_the_controls_and_is_0_on_average_for_real_digits
 
 
 def test_memorisation_tells_copies_from_what_is_new(controls):
-    copies = ["1297 training digits", "500 training digits", "one exemplar a class", "half of the classes"]
+    copies = ["1297 training digits", "500 training digits", "one exemplar per class", "half of the classes"]
     assert [controls[name]["memorisation"] for name in copies] == [0, 0, 0, 0]
     order = ["class means", "Gaussian per class", "one Gaussian", "independent pixels", "uniform noise"]
     ratios = [controls[name]["memorisation"] for name in order]
@@ -94,7 +94,7 @@ def test_memorisation_tells_copies_from_what_is_new(controls):
 
 
 def test_what_each_other_measure_catches(controls):
-    assert controls["one exemplar a class"]["nearest_distance"] == 0
+    assert controls["one exemplar per class"]["nearest_distance"] == 0
     assert controls["half of the classes"]["smallest_class"] == 0
     assert controls["Gaussian per class"]["smallest_class"] >= 0.05
     assert controls["Gaussian per class"]["fid_over_control"] == pytest.approx(1.0, rel=1e-12)

@@ -62,7 +62,7 @@ def figures(batch: Rows, rows: Rows, linear: bool) -> dict[str, float]:
     Args:
       batch: `image`, and `label` where the images have classes.
       rows: `code`, `squared_error`, `reconstruction` (not clipped), `levels` and `decoded`; `jacobian_norm`, and
-        `noisy` and `denoised`, where there are any.
+        `noisy` and `denoised` are optional.
       linear: whether encoder and decoder are linear.
 
     Returns:

@@ -65,7 +65,7 @@ class Moments:
         return (codes - self.mean) / self.deviation()
 
     def restore(self, codes: Float[Array, "*batch codes"]) -> Float[Array, "*batch codes"]:
-        """Returns what `standardise` made standardised codes of."""
+        """Returns the codes that `standardise` made these of."""
         return self.mean + self.deviation() * codes
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count codes"]:

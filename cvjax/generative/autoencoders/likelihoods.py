@@ -27,7 +27,7 @@ def log_likelihood(likelihood: Likelihood, outputs: Outputs, images: Images, lev
       levels: number of grey levels.
 
     Returns:
-      One log-likelihood an image.
+      The log-likelihood of each image.
     """
     if likelihood == "bernoulli":
         logits = outputs[..., 0]

@@ -29,15 +29,9 @@ def sigmoid_jacobian_norm(codes: Codes, kernel: Float[Array, "inputs codes"]) ->
 
 
 def kl_sparsity(codes: Codes, target: float) -> Float[Array, " codes"]:
-    """Computes KL(target || mean activation) of each unit, as Bernoulli distributions (Ng, section 3).
+    """Returns KL(target || mean activation) of each unit in nats, as Bernoulli distributions (Ng, section 3).
 
-    Args:
-      codes: in [0, 1]; the mean over the batch is clipped to [1e-6, 1 - 1e-6], so that the divergence is finite.
-      target: of the mean activation.
-
-    Returns:
-      One divergence a unit, in nats.
-
+    The mean over the batch of the codes, which are in [0, 1], is clipped to [1e-6, 1 - 1e-6]: the divergence is finite.
     """
     mean = jnp.clip(codes.mean(axis=0), 1e-6, 1 - 1e-6)
     return jax.scipy.special.rel_entr(target, mean) + jax.scipy.special.rel_entr(1 - target, 1 - mean)

@@ -187,7 +187,7 @@ class VAE:
         return start(networks, {"vae": self.tx.init({name: held["params"] for name, held in networks.items()})})
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        """Takes a step down the negative bound, from one latent an image, with the divergence weighed by beta."""
+        """Takes a step down the negative bound, from one latent per image, with the divergence weighted by beta."""
         observe_key, noise_key, encoder_key, decoder_key = jax.random.split(key, 4)
         images = self.observe(observe_key, batch["image"])
 
@@ -292,7 +292,7 @@ def recipe(
       dropout: share of the dense hidden units dropped while training.
       likelihood: of the pixels, as in `log_likelihood`.
       levels: number of grey levels.
-      binarise: draw each pixel from a Bernoulli of its grey value, anew at every step.
+      binarise: draw each pixel from a Bernoulli of its grey value at every step.
       beta: weight of the divergence; the loss is a bound for 1 only.
       importance_samples: number of samples of the tighter bound.
       optimiser: as `cvjax.optim.build` takes it.

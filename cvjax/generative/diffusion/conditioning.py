@@ -1,4 +1,4 @@
-"""What a denoiser knows beside its noisy input: the step, and perhaps a class.
+"""Inputs of a denoiser beside the noisy signal: the step, and perhaps a class.
 
 Embedding: Ho, Jain & Abbeel, 2020 (arXiv:2006.11239), after Vaswani et al., 2017. Classes: Ho & Salimans,
 Classifier-Free Diffusion Guidance, 2022 (arXiv:2207.12598).
@@ -14,15 +14,7 @@ Labels = Int[Array, " batch"]
 
 
 def timestep_embedding(steps: Int[Array, " batch"], width: int) -> Float[Array, "batch width"]:
-    """Embeds steps as sines, then cosines, of wavelengths from 2 pi to 20,000 pi.
-
-    Args:
-      steps: of the diffusion.
-      width: of the embedding, even, at least 4.
-
-    Returns:
-      The embeddings.
-    """
+    """Returns steps as sines, then cosines, of wavelengths from 2 pi to 20,000 pi; the width is even, at least 4."""
     half = width // 2
     frequencies = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half))
     angles = steps[:, None] * frequencies
@@ -30,7 +22,7 @@ def timestep_embedding(steps: Int[Array, " batch"], width: int) -> Float[Array, 
 
 
 def drop_labels(key: Key[Array, ""], labels: Labels, share: float, null: int) -> Labels:
-    """Replaces labels at random by the null label, so that the denoiser learns to do without (algorithm 1).
+    """Replaces labels at random by the null label, to train the denoiser without a class too (algorithm 1).
 
     Args:
       key: of the choice.
@@ -45,11 +37,10 @@ def drop_labels(key: Key[Array, ""], labels: Labels, share: float, null: int) ->
 
 
 def guide(conditional: Float[Array, "..."], unconditional: Float[Array, "..."], weight: float) -> Float[Array, "..."]:
-    """Moves a prediction further away from what it would be without the class (equation 6).
+    """Moves a prediction further away from the one without the class (equation 6).
 
     Args:
-      conditional: the prediction with the class.
-      unconditional: the prediction with the null label.
+      conditional, unconditional: the predictions with the class and with the null label.
       weight: w of the paper; 0 is the conditional prediction. Other libraries' guidance scale is 1 + w.
 
     Returns:

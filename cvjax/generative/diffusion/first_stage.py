@@ -1,4 +1,4 @@
-"""The first stage of a latent diffusion: an encoder and a decoder that another run trained, and that stay as they are.
+"""The first stage of a latent diffusion: a frozen encoder and decoder from another run.
 
 Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752), section 3.1.
 """
@@ -85,15 +85,7 @@ class FirstStage:
 def draw_codes(
     key: Key[Array, ""], outputs: Float[Array, "batch ..."] | tuple[Float[Array, "batch ..."], Any]
 ) -> Float[Array, "batch ..."]:
-    """Takes codes from what an encoder gives.
-
-    Args:
-      key: of the draw from posteriors.
-      outputs: codes; (codes, activations); or the (mean, log-variance) of posteriors.
-
-    Returns:
-      The codes.
-    """
+    """Returns the codes in an encoder's outputs: codes, (codes, activations) or (mean, log-variance) to draw from."""
     if not isinstance(outputs, tuple):
         return outputs
     first, second = outputs
@@ -103,15 +95,7 @@ def draw_codes(
 
 
 def as_images(output: Output, outputs: Float[Array, "batch height width channels ..."]) -> Images:
-    """Makes images in [0, 1] of what a decoder gives.
-
-    Args:
-      output: as in `FirstStage`.
-      outputs: of the decoder.
-
-    Returns:
-      The images; of a likelihood, the expected ones.
-    """
+    """Returns a decoder's outputs as images in [0, 1]; of a likelihood, the expected images."""
     if output == "image":
         return jnp.clip(outputs, 0.0, 1.0)
     return expected_image(output, outputs if outputs.ndim == 5 else outputs[..., None])

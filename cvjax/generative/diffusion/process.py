@@ -1,9 +1,10 @@
-"""The forward process: signals under noise, and what a network may predict of them.
+"""The forward process: signals under noise, and the targets that a network may predict.
 
 Noise: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239). Velocity: Salimans & Ho,
 Progressive Distillation for Fast Sampling of Diffusion Models, 2022 (arXiv:2202.00512).
 
-Throughout, `alpha_bar` is the share of the signal's variance that is left, and broadcasts against the signals.
+Throughout, `clean` is x_0, `noise` standard normal, `noisy` x_t, and `alpha_bar` the share of the signal's variance
+that is left at step t, which broadcasts against the signals.
 """
 
 import dataclasses
@@ -42,48 +43,19 @@ class Process:
 
 
 def diffuse(clean: Signals, noise: Signals, alpha_bar: AlphaBar) -> Signals:
-    """Draws from q(x_t | x_0), all steps up to t at once (Ho et al., equation 4).
-
-    Args:
-      clean: x_0.
-      noise: standard normal.
-      alpha_bar: at step t.
-
-    Returns:
-      The noisy signals x_t.
-    """
+    """Returns draws from q(x_t | x_0), all steps up to t at once (Ho et al., equation 4)."""
     return jnp.sqrt(alpha_bar) * clean + jnp.sqrt(1 - alpha_bar) * noise
 
 
 def target(prediction: Prediction, clean: Signals, noise: Signals, alpha_bar: AlphaBar) -> Signals:
-    """Computes what the network should predict.
-
-    Args:
-      prediction: "noise", or "velocity": the derivative of x_t with respect to its angle, arctan(noise / signal).
-      clean: x_0.
-      noise: in x_t.
-      alpha_bar: at step t.
-
-    Returns:
-      The target of the squared error.
-    """
+    """Returns the target of the network: the noise, or the derivative of x_t by its angle, arctan(noise / signal)."""
     if prediction == "noise":
         return noise
     return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * clean
 
 
 def separate(prediction: Prediction, output: Signals, noisy: Signals, alpha_bar: AlphaBar) -> tuple[Signals, Signals]:
-    """Separates noisy signals by what the network predicts of them.
-
-    Args:
-      prediction: what the output is.
-      output: of the network.
-      noisy: x_t.
-      alpha_bar: at step t.
-
-    Returns:
-      (x_0, noise), of which `diffuse` makes the noisy signals again.
-    """
+    """Returns (x_0, noise) of noisy signals, given the network's output, which is the `prediction` of them."""
     signal, sigma = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
     if prediction == "noise":
         return (noisy - sigma * output) / signal, output

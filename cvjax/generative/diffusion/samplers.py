@@ -42,18 +42,13 @@ def ddim_step(
     previous: Float[Array, ""],
     eta: float,
 ) -> Signals:
-    """Goes from one step to an earlier one (Song et al., equations 12 and 16).
+    """Returns the signals at an earlier step (Song et al., equations 12 and 16).
 
     Args:
       key: of the fresh noise.
-      clean: predicted x_0.
-      noise: predicted noise.
-      alpha_bar: at the present step.
-      previous: alpha_bar at the earlier step; 1 before the first.
+      clean, noise: predicted x_0 and noise.
+      alpha_bar, previous: the share of the signal's variance at the present and the earlier step; 1 before the first.
       eta: as in `Sampling`.
-
-    Returns:
-      The signals at the earlier step.
     """
     variance = eta**2 * (1 - previous) / (1 - alpha_bar) * (1 - alpha_bar / previous)
     towards = jnp.sqrt(jnp.maximum(1 - previous - variance, 0.0))
@@ -73,10 +68,10 @@ def sample(
 
     Args:
       key: of the fresh noise.
-      start: signals as noisy as the first of the visited steps has them.
+      start: signals as noisy as at the first of the visited steps.
       denoise: (x_t, t) -> predicted (x_0, noise).
       alpha_bars: of all steps of the diffusion.
-      visited: indices of the steps to visit, falling; after the last one nothing is left to remove.
+      visited: indices of the steps to visit, falling.
       eta: as in `Sampling`.
 
     Returns:

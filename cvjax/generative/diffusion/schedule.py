@@ -20,15 +20,10 @@ MAX_BETA = 0.999  # Nichol & Dhariwal, section 3.2: no step removes the signal a
 
 
 def betas(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
-    """Computes the variance of the noise that each step adds.
+    """Returns the variance of the noise that each step adds, rising.
 
-    Args:
-      schedule: "linear": from 1e-4 to 0.02 in 1,000 steps, and 1000 / steps times as much in fewer or more, so that the
-        last step leaves the same; "cosine": equation 17 of Nichol & Dhariwal.
-      steps: number of diffusion steps.
-
-    Returns:
-      The variances, rising.
+    The linear schedule goes from 1e-4 to 0.02 in 1,000 steps; with fewer or more steps it is scaled by 1000 / steps, so
+    that the last step leaves the same share. The cosine is equation 17 of Nichol & Dhariwal.
     """
     if schedule == "linear":
         values = np.linspace(1e-4, 0.02, steps) * (1000 / steps)
@@ -39,27 +34,12 @@ def betas(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
 
 
 def alpha_bars(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
-    """Computes the share of the signal's variance that is left after each step.
-
-    Args:
-      schedule: as in `betas`.
-      steps: number of diffusion steps.
-
-    Returns:
-      The cumulative products of 1 - beta, falling.
-    """
+    """Returns the share of the signal's variance that is left after each step: the cumulative products of 1 - beta."""
     return np.cumprod(1 - betas(schedule, steps))
 
 
 def sampling_steps(steps: int, count: int) -> Int[np.ndarray, " count"]:
-    """Chooses the steps that a short sampler visits: evenly spaced, the first one always among them.
-
-    Args:
-      steps: number of diffusion steps.
-      count: how many to visit.
-
-    Returns:
-      Their indices, falling, as a sampler goes. The last one is 0.
+    """Returns the steps that a short sampler visits: evenly spaced, falling, the last one 0.
 
     Raises:
       UserError: more steps than there are.

@@ -100,15 +100,9 @@ def lay_out(images: Images) -> Float[np.ndarray, "rows columns channels"]:
 
 
 def gain(points: Sequence[Point], rivals: Sequence[Point]) -> float:
-    """Computes the mean gain in PSNR of one curve over another at the same bytes.
+    """Returns the mean gain in PSNR of one curve over another, its rival, at the same bytes, in dB.
 
-    Args:
-      points: of the curve.
-      rivals: of the curve to compare with.
-
-    Returns:
-      PSNR of the best point at the bytes of a rival's or fewer (of the smallest, where all are larger) minus that of
-      the rival, averaged over the rivals, in dB.
+    Each rival's point is compared with the best point of its bytes or fewer (the smallest, if all are larger).
     """
     cheapest = min(points, key=lambda point: point.size)
     best = [max([p for p in points if p.size <= rival.size] or [cheapest], key=lambda p: p.psnr) for rival in rivals]

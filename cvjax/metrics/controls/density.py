@@ -42,17 +42,12 @@ def neighbour_bits(
     levels: int,
     shades: int = 2,
 ) -> float:
-    """Evaluates p(level | position, shade of the left neighbour, shade of the upper one), pixels in raster order.
+    """Returns bits per dimension of `test` under p(level | position, shade of the left and of the upper neighbour).
 
     Args:
-      train: training images.
-      test: held-out images.
+      train, test: training and held-out images.
       levels: number of grey levels.
       shades: number of equal parts that the grey levels of neighbours are split into; outside the image, 0.
-
-    Returns:
-      Bits per dimension of `test`.
-
     """
 
     def context(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Impostors: samples by models too simple or too broken to count, which show what a measure of generation sees."""
+"""Impostors: samples by models too simple or too broken to count, to show what a measure of generation sees."""
 
 from collections.abc import Callable
 
@@ -19,13 +19,13 @@ def draw(
 
     Args:
       name: one of `NAMES`.
-      seed: of the draw; the same samples come each time.
+      seed: of the draw.
       images: training images in [0, 1].
       labels: their classes, 0 .. classes - 1.
-      count: number of samples. There are no more real ones than training images.
+      count: number of samples; of real images, at most all training images.
 
     Returns:
-      float32 images. Gaussian samples leave [0, 1]; whoever measures them clips.
+      float32 images. Gaussian samples leave [0, 1] and have to be clipped.
 
     Raises:
       UserError: an unknown name.
@@ -91,7 +91,7 @@ _IMPOSTORS: dict[str, Callable] = {
     "Gaussian per class": _gaussian_per_class,
     "one Gaussian": _one_gaussian,
     "class means": _class_means,
-    "one exemplar a class": _exemplars,
+    "one exemplar per class": _exemplars,
     "independent pixels": _independent_pixels,
     "uniform noise": _uniform_noise,
     "half of the classes": _half_of_the_classes,
