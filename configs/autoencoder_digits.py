@@ -9,7 +9,7 @@ Result: squared error on the 500 held-out digits 0.476 times that of 8 principal
   The variants: `linear`, 1.000 times the error of 10 components and the same subspace within 0.012 radians (seed 11);
   `two`, 0.669 times the error of 2, precision at 10 of 0.71 against 0.53 (means of the five seeds); `convolutional`,
   0.444 times that of 8, 2.5 dB over JPEG (seed 11).
-Time: 20 seconds of one CPU core.
+Time: 20 seconds on one CPU core.
 """
 
 from cvjax.config import experiment, variant

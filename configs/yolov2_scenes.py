@@ -5,7 +5,7 @@ Command: python train.py --config=configs/yolov2_scenes.py --workdir=runs/yolov2
 Result: VOC07 mAP 0.951 on the 1,000 held-out scenes, 0.989 by area, COCO AP 0.682 (seed 2027; 102 and 104: 0.939 and
   0.947, AP 0.689 and 0.682). Hand-picked anchors: 0.941 and AP 0.682 (seed 110), no difference on upright digits of
   similar sizes; no passthrough: 0.933 and AP 0.654 (seed 111).
-Time: 131 ms a step on two idle CPU cores, 11 minutes in all but compilation and evaluation.
+Time: 131 ms per step on two idle CPU cores, 11 minutes without compilation and evaluation.
 """
 
 from cvjax.config import experiment, variant
