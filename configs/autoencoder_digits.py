@@ -55,6 +55,11 @@ def get_config(name: str = ""):
         "smoke": {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "log_every": 1, "judge_samples": 32},
         "linear": linear,
         "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<=", 0.71), "precision_at_10": (">=", 0.65)}},
-        "convolutional": {"recipe.hidden": (32, 64), "recipe.latent": 2, "recipe.convolutional": True},
+        "convolutional": {
+            "recipe.hidden": (32, 64),
+            "recipe.latent": 2,
+            "recipe.convolutional": True,
+            "expect": {"error_over_pca": ("<=", 0.51), "jpeg_gain": (">=", 1.9)},
+        },
     }
     return variant(config, name, **variants)
