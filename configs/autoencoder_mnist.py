@@ -2,7 +2,7 @@
 
 Paper: Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006.
 Command: python train.py --config=configs/autoencoder_mnist.py --workdir=runs/autoencoder_mnist
-Result: not measured by the authors of this file, who had no MNIST at hand; its smoke steps are tested on mock data.
+Result: not measured; its smoke steps are tested on mock data.
 Time: 60 epochs of 625 steps, each with about 40 times the arithmetic of a step of autoencoder_digits.
 """
 

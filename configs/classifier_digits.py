@@ -1,7 +1,7 @@
-"""A small convolutional classifier of real handwritten digits, the judge of generated ones.
+"""A small convolutional classifier of real handwritten digits, which judges generated ones.
 
 The run with seed 0 is the frozen one: `python -m cvjax.programs.freeze_judge --run=runs/classifier_digits` wrote
-its weights after the last step to `cvjax/weights/digit_classifier.npz`. No checkpoint was chosen by the test split.
+its last weights to `cvjax/weights/digit_classifier.npz`. No checkpoint was selected on the test split.
 
 Paper: LeCun, Bottou, Bengio & Haffner, Gradient-Based Learning Applied to Document Recognition, 1998 (LeNet).
 Command: python train.py --config=configs/classifier_digits.py --workdir=runs/classifier_digits
@@ -18,7 +18,7 @@ def get_config(name: str = ""):
         "recognition.classifier",
         recipe=dict(
             dropout=0.3,
-            label_smoothing=0.05,  # keeps the features from saturating: what looks worse stays farther away
+            label_smoothing=0.05,  # keeps the features from saturating, so that worse samples have a larger FID
             shift=1.0,
             angle=0.2,
             zoom=0.1,
@@ -27,7 +27,7 @@ def get_config(name: str = ""):
                 learning_rate=2e-3,
                 weight_decay=1e-4,
                 warmup=100,
-                schedule=dict(name="cosine_decay_schedule", decay_steps=1900),  # to 0: the last weights are the result
+                schedule=dict(name="cosine_decay_schedule", decay_steps=1900),  # to 0: no checkpoint is selected
             ),
         ),
         data=dict(name="digits", batch=128),

@@ -3,9 +3,9 @@
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/conditional_pixelcnn_digits.py --workdir=runs/conditional_pixelcnn_digits
 Result: 1.687 bits/dim on the held-out digits (seed 11; 22 and 33: 1.687, 1.695); its own samples within 0.06 of that.
-  The classifier takes 0.96 of the samples for their class (0.94, 0.94); their FID is 0.39 times that of one Gaussian a
+  The classifier assigns 96 % of the samples to their class (94, 94); their FID is 0.39 times that of a Gaussian per
   class (0.42, 0.40).
-Time: 2 minutes of one CPU core.
+Time: 2 minutes on one CPU core.
 """
 
 from cvjax.config import experiment, variant

@@ -1,10 +1,10 @@
-"""Contractive autoencoder on real handwritten digits; the variant `plain` has no penalty, to compare with.
+"""Contractive autoencoder on real handwritten digits; the variant `plain` has no penalty.
 
 Paper: Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011.
 Command: python train.py --config=configs/contractive_digits.py --workdir=runs/contractive_digits
 Result: squared norm of the Jacobian 15.3 on the held-out digits at a squared error of 0.0069; `plain`, 46.6 at 0.0027
   (seed 11; 22 and 33: 15.3 and 15.2 at 0.0070 and 0.0069).
-Time: 20 seconds of one CPU core.
+Time: 20 seconds on one CPU core.
 """
 
 from cvjax.config import experiment, variant

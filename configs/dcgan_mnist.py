@@ -3,7 +3,7 @@
 Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
 Networks, 2016 (arXiv:1511.06434).
 Command: python train.py --config=configs/dcgan_mnist.py --workdir=runs/dcgan_mnist
-Result: not measured by the authors of this file, who had no MNIST at hand; its two smoke steps are tested on mock data.
+Result: not measured; its smoke steps are tested on mock data.
 Time: 25 epochs of 469 steps; minutes on a GPU, hours on two CPU cores.
 """
 

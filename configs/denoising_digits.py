@@ -7,7 +7,7 @@ Result: PSNR on the 500 held-out digits from 14.2 to 18.9 dB, 3.66 dB over non-l
   among them 0.89 by codes and 0.88 by pixels (means of seeds 11, 22, 33, 44 and 55). `salt_and_pepper`: from 9.7 to
   16.2 dB, 5.2 over non-local means and over the median filter; `masking`: from 12.2 to 18.1 dB, 5.9 over non-local
   means (both seed 11).
-Time: 20 seconds of one CPU core.
+Time: 20 seconds on one CPU core.
 """
 
 from cvjax.config import experiment, variant

@@ -21,7 +21,7 @@ def get_config(name: str = ""):
         data=dict(name="digits", batch=8, eval_batch=512),
         steps=0,
         expect={
-            # A weaker attack leaves more of them right, and noise of the same size nearly all.
+            # A weaker attack leaves a higher accuracy, and noise of the same size barely lowers it.
             "robust_accuracy_0_1": ("<=", 0.8),
             "robust_accuracy_0_2": ("<=", 0.22),
             "random_sign_accuracy_0_2": (">=", 0.88),

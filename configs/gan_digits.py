@@ -1,20 +1,19 @@
-"""The first GAN on real handwritten digits; its mode collapse, and a cure.
+"""The first GAN on real handwritten digits; its mode collapse and a cure.
 
 Paper: Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661).
 Command: python train.py --config=configs/gan_digits.py --workdir=runs/gan_digits
-Result: all ten classes, the smallest 5 to 7 % of the samples, FID 2.06, 2.21 and 2.64 times that of one Gaussian a
-  class and recall 0.77 to 0.82 (seeds 221, 222 and 223). `collapsed`: one image for all latents, which changes as the
-  training goes on; FID 43 times the control's, and recall 0, where the discriminator's loss is that of guessing
-  (seed 221).
-Time: 2 minutes of one CPU core; `collapsed`, with ten steps of the generator to one, 8.
+Result: all ten classes, the smallest 5 to 7 % of the samples, FID 2.06, 2.21 and 2.64 times that of a Gaussian per
+  class and recall 0.77 to 0.82 (seeds 221, 222 and 223). `collapsed`: one image for all latents, which changes during
+  training; FID 43 times the control's and recall 0, although the discriminator's loss is that of guessing (seed 221).
+Time: 2 minutes on one CPU core; 8 for `collapsed`, with ten steps of the generator per step.
 """
 
 from cvjax.config import experiment, variant
 
 
 def get_config(name: str = ""):
-    """Returns the experiment; "collapsed" differs from "cured", which is the experiment, in one strategy alone."""
-    # Adam in place of the paper's SGD with momentum, and fewer units for 64 pixels.
+    """Returns the experiment; "collapsed" changes one strategy, "cured" none."""
+    # Adam replaces the paper's SGD with momentum, and 64 pixels need fewer units.
     adam = dict(name="adam", learning_rate=2e-4, b1=0.5)
     config = experiment(
         "generative.gans.gan",
@@ -39,7 +38,7 @@ def get_config(name: str = ""):
         expect={"fid_over_control": ("<=", 2.7), "smallest_class": (">=", 0.05), "classes_seen": (">=", 10)},
     )
     smoke = {"steps": 4, "recipe.hidden": (24, 24), "data.batch": 16, "log_every": 1, "judge_samples": 32}
-    # "G must not be trained too much without updating D" (section 6): ten steps of the generator to one.
+    # "G must not be trained too much without updating D" (section 6): here ten steps of G per step of D.
     collapsed = {
         "recipe.training.generator_steps": 10,
         "expect.fid_over_control": (">=", 5.0),

@@ -3,7 +3,7 @@
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/gated_pixelcnn_digits.py --workdir=runs/gated_pixelcnn_digits
 Result: 1.779 bits/dim on the held-out digits (seed 11; 22 and 33: 1.775, 1.782); its own samples within 0.04 of that.
-Time: 1.5 minutes of one CPU core.
+Time: 1.5 minutes on one CPU core.
 """
 
 from cvjax.config import experiment, variant

@@ -1,9 +1,9 @@
-"""Latent diffusion of real handwritten digits: the codes of a trained autoencoder, drawn by a diffusion.
+"""Latent diffusion of real handwritten digits: a diffusion model of the codes of a trained autoencoder.
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/latent_diffusion_digits.py --workdir=runs/latent_diffusion_digits
-Result: FID .48 of that of a Gaussian per class, denoising error .84 of the best linear denoiser's (seed 2027).
-Time: 2 minutes on two CPU cores, after the 20 seconds of autoencoder_digits.
+Result: FID 0.48 times that of a Gaussian per class, denoising error 0.84 times the best linear denoiser's (seed 2027).
+Time: 2 minutes on two CPU cores, plus 20 seconds for autoencoder_digits.
 """
 
 from cvjax.config import experiment, variant

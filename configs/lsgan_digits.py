@@ -2,8 +2,8 @@
 
 Paper: Mao et al., Least Squares Generative Adversarial Networks, 2017 (arXiv:1611.04076).
 Command: python train.py --config=configs/lsgan_digits.py --workdir=runs/lsgan_digits
-Result: FID 0.624 and 0.622 times that of one Gaussian a class, recall 0.89 and 0.85 (seeds 211 and 212).
-Time: 6 minutes of one CPU core beside other work; 12,000 steps, as DCGAN, which takes 2 to 3 on two cores.
+Result: FID 0.624 and 0.622 times that of a Gaussian per class, recall 0.89 and 0.85 (seeds 211 and 212).
+Time: 6 minutes on one busy CPU core; DCGAN takes 2 to 3 on two cores for the same 12,000 steps.
 """
 
 from cvjax.config import experiment, variant

@@ -3,9 +3,9 @@
 Paper: van den Oord, Kalchbrenner & Kavukcuoglu, Pixel Recurrent Neural Networks, 2016 (arXiv:1601.06759).
 Command: python train.py --config=configs/pixelcnn_digits.py --workdir=runs/pixelcnn_digits
 Result: 1.816 bits/dim on the held-out digits (seed 11; 22 and 33: 1.812, 1.813), where the best table of two
-  neighbours has 2.21; its own samples within 0.07 of that. Their FID is twice that of one Gaussian a class: the pixels
-  are likely, the digits less so.
-Time: 2 minutes of one CPU core.
+  neighbours has 2.21; its own samples within 0.07 of that. Their FID is twice that of a Gaussian per class: the
+  pixels are likely, the digits less so.
+Time: 2 minutes on one CPU core.
 """
 
 from cvjax.config import experiment, variant

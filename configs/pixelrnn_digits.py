@@ -2,10 +2,10 @@
 
 Paper: van den Oord, Kalchbrenner & Kavukcuoglu, Pixel Recurrent Neural Networks, 2016 (arXiv:1601.06759).
 Command: python train.py --config=configs/pixelrnn_digits.py --workdir=runs/pixelrnn_digits
-Result: 1.769 bits/dim on the held-out digits (seeds 211 and 212, both), where PixelCNN has 1.81 and the best table
-  of two neighbours 2.21; its own samples within 0.03 of that. Their FID is 1.7 to 1.8 times that of one Gaussian a
+Result: 1.769 bits/dim on the held-out digits (seeds 211 and 212), where PixelCNN has 1.81 and the best table
+  of two neighbours 2.21; its own samples within 0.03 of that. Their FID is 1.7 to 1.8 times that of a Gaussian per
   class.
-Time: 6 to 8 minutes of one CPU core: rows are computed one after the other.
+Time: 6 to 8 minutes on one CPU core: rows are computed one after the other.
 """
 
 from cvjax.config import experiment, variant

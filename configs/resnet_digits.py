@@ -1,11 +1,11 @@
-"""A narrow ResNet-18 that reads single digits on crops of photographs, and the start of RetinaNet's backbone.
+"""A narrow ResNet-18 for single digits on crops of photographs; RetinaNet can start from it.
 
-`--config=configs/retinanet_scenes.py:pretrained` borrows it, as the paper's detectors start from a classifier.
+`--config=configs/retinanet_scenes.py:pretrained` borrows its backbone.
 
 Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
 Command: python train.py --config=configs/resnet_digits.py --workdir=runs/resnet_digits
-Result: not measured to the end; after 1,100 of its 1,200 steps it is right on 97 % of its training batches (seed 7).
-Time: 0.35 CPU seconds a step: 4 minutes on two idle CPU cores.
+Result: not measured to the end; accuracy 0.97 on training batches after 1,100 of 1,200 steps (seed 7).
+Time: 0.35 CPU seconds per step; 4 minutes on two idle CPU cores.
 """
 
 from cvjax.config import experiment, variant
@@ -41,7 +41,7 @@ def get_config(name: str = ""):
             name="digit_crops",
             batch=64,
             eval_batch=400,
-            # No flip: few digits are still one in the mirror.
+            # No flip: most mirrored digits are not digits.
             transforms=(dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),),
         ),
         steps=STEPS,

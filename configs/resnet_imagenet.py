@@ -1,11 +1,11 @@
-"""ResNet-50 on ImageNet: 90 epochs with smoothed labels and a cosine schedule, as in today's reference recipes.
+"""ResNet-50 on ImageNet: 90 epochs with label smoothing and a cosine schedule.
 
-The backbone is the start of RetinaNet in its paper: `--config.borrow.resnet=runs/resnet_imagenet/classifier/resnet`.
+RetinaNet starts from this backbone with `--config.borrow.resnet=runs/resnet_imagenet/classifier/resnet`.
 
-Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385); the warm-up and the
-  learning rate of a batch of 256 are those of Goyal et al., 2017 (arXiv:1706.02677).
+Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385); the warm-up and
+  learning rate for batches of 256 are those of Goyal et al., 2017 (arXiv:1706.02677).
 Command: python train.py --config=configs/resnet_imagenet.py --workdir=runs/resnet_imagenet
-Result: not measured by the authors of this file, who had no ImageNet at hand; its smoke steps are tested on digits.
+Result: not measured; its smoke steps are tested on digits.
   Goyal et al. reach a top-1 accuracy of 0.764, and torchvision's published weights 0.761.
 Time: 90 epochs of 5,004 steps; days on a GPU.
 """
@@ -16,7 +16,7 @@ EPOCH = 1_281_167 // 256
 
 
 def _transforms(size: int, train: bool) -> tuple:
-    """Cuts out a random part for training; the middle of the whole image for evaluation."""
+    """Crops at random for training and at the centre for evaluation."""
     if train:
         jitter = dict(op="color_jitter", brightness=0.4, contrast=0.4, saturation=0.4)
         return (dict(op="random_resized_crop", size=size), dict(op="flip"), jitter)
@@ -59,7 +59,7 @@ def get_config(name: str = ""):
         checkpoint_best="top1",
         expect={"top1": (">=", 0.755)},
     )
-    # TFDS's code for ImageNet wants TensorFlow.
+    # Digits replace ImageNet, for which TFDS needs TensorFlow.
     smoke = {"data.name": "digit_crops/smoke", "data.eval_split": "test", "recipe.classes": 10}
     smoke |= {"steps": 4, "log_every": 1, "data.batch": 8, "data.eval_batch": 8, "data.workers": 0}
     smoke |= {"recipe.shape": (28, 28, 3), "recipe.depth": 18, "recipe.width": 2}

@@ -1,12 +1,12 @@
 """RetinaNet on COCO 2017: ResNet-50 and a feature pyramid, as in the paper but from scratch.
 
-The paper resizes an image's shorter side to 800 pixels. Shapes are static here: images are padded to 1024 x 1024, which
-is as many pixels. From scratch, training takes several times as long (He et al., arXiv:1811.08883);
+The paper resizes an image's shorter side to 800 pixels. Shapes are static here: images are padded to 1024 x 1024,
+about the same number of pixels. From scratch, training takes several times as long (He et al., arXiv:1811.08883);
 `--config.borrow.resnet=RUN/classifier/resnet` starts from a classifier's backbone.
 
 Paper: Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 Command: python train.py --config=configs/retinanet_coco.py --workdir=runs/retinanet_coco
-Result: not measured; its smoke steps are tested on digits. The paper's is an AP of 35.7 at 800 pixels, from ImageNet.
+Result: not measured; its smoke steps are tested on digits. The paper: AP 35.7 at 800 pixels, pretrained on ImageNet.
 Time: 73 epochs of 7,329 steps; days on a GPU.
 """
 

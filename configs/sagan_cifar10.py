@@ -1,8 +1,8 @@
-"""SAGAN on CIFAR-10, of the class that is asked for.
+"""Class-conditional SAGAN on CIFAR-10.
 
 Paper: Zhang, Goodfellow, Metaxas & Odena, Self-Attention Generative Adversarial Networks, 2019 (arXiv:1805.08318).
 Command: python train.py --config=configs/sagan_cifar10.py --workdir=runs/sagan_cifar10
-Result: not measured by the authors of this file, who had no CIFAR-10 at hand; its smoke steps are tested on mock data.
+Result: not measured; its smoke steps are tested on mock data.
 Time: 100,000 steps; hours on a GPU.
 """
 

@@ -4,15 +4,15 @@ Paper: Rowley, Baluja & Kanade, Neural Network-Based Face Detection, 1998; run a
 OverFeat, 2014 (arXiv:1312.6229).
 Command: python train.py --config=configs/sliding_window_scenes.py --workdir=runs/sliding_window_scenes
 Result: VOC07 mAP 0.787 on the 1,000 held-out scenes, 0.817 by area, COCO AP 0.305 (seed 2026; 112 and 114: 0.785 and
-  0.778, AP 0.304 and 0.296). In a longer run, suppression within classes only was 0.01 better, with ten times as many
-  false detections of a score above .3.
+  0.778, AP 0.304 and 0.296). In a longer run, suppression within each class was 0.01 better, but with ten times as
+  many false detections scored above 0.3.
 Time: 9 minutes on two CPU cores, compilation and evaluation included.
 """
 
 from cvjax.config import experiment, variant
 
 STEPS = 2000
-HEIGHTS, ASPECTS = (12.5, 15.5, 19.0, 23.0, 28.0), (0.5, 0.7)  # of nearly all digits
+HEIGHTS, ASPECTS = (12.5, 15.5, 19.0, 23.0, 28.0), (0.5, 0.7)  # cover nearly all digits
 
 
 def get_config(name: str = ""):

@@ -4,7 +4,7 @@ Paper: Ng, Sparse Autoencoder, CS294A lecture notes, 2011.
 Command: python train.py --config=configs/sparse_digits.py --workdir=runs/sparse_digits
 Result: mean activation 0.065, sparseness 0.30 and squared error 0.0077 on the held-out digits (seed 11; 22 and 33:
   0.064, 0.28 and 0.0070 or less); `l1`, sparseness 0.78 and 0.0063 (seed 11).
-Time: 20 seconds of one CPU core.
+Time: 20 seconds on one CPU core.
 """
 
 from cvjax.config import experiment, variant

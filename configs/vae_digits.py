@@ -3,8 +3,8 @@
 Paper: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114).
 Command: python train.py --config=configs/vae_digits.py --workdir=runs/vae_digits
 Result: 2.12 bits/dim on the held-out digits, 2.07 by the importance-weighted bound; all 8 latents active.
-  A share of 0.25 of its samples are clear digits (seed 11); of those of autoencoder_digits, from a Gaussian fitted to
-  its codes, 0.26 to 0.31: here the prior gives a likelihood, but no clearer samples.
+  25 % of its samples are clear digits (seed 11), against 26 to 31 % of those that autoencoder_digits decodes from a
+  Gaussian fitted to its codes: the prior gives a likelihood here, but no clearer samples.
 Time: 15 seconds on two CPU cores.
 """
 

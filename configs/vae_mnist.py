@@ -1,9 +1,9 @@
-"""Variational autoencoder on MNIST, binarised anew at every step.
+"""Variational autoencoder on MNIST, with new binary pixels at every step.
 
 Paper: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114), with the sizes of Burda et al., 2016.
 Command: python train.py --config=configs/vae_mnist.py --workdir=runs/vae_mnist
-Result: not measured by the authors of this file, who had no MNIST at hand; its two smoke steps are tested on mock data.
-Time: about 60 epochs of 625 steps; a step takes about 5 times as long as that of vae_digits.
+Result: not measured; its smoke steps are tested on mock data.
+Time: about 60 epochs of 625 steps; a step takes about 5 times as long as one of vae_digits.
 """
 
 from cvjax.config import experiment, variant

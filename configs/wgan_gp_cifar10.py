@@ -2,8 +2,8 @@
 
 Paper: Gulrajani et al., Improved Training of Wasserstein GANs, 2017 (arXiv:1704.00028).
 Command: python train.py --config=configs/wgan_gp_cifar10.py --workdir=runs/wgan_gp_cifar10
-Result: not measured by the authors of this file, who had no CIFAR-10 at hand; its smoke steps are tested on mock data.
-Time: 100,000 steps of the generator, 500,000 of the critic, as in the paper; hours on a GPU.
+Result: not measured; its smoke steps are tested on mock data.
+Time: 100,000 steps of the generator and 500,000 of the critic, as in the paper; hours on a GPU.
 """
 
 from cvjax.config import experiment, variant
@@ -11,7 +11,7 @@ from cvjax.config import experiment, variant
 
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
-    # The rates of the paper's CIFAR-10: 2e-4, which falls to 0.
+    # The paper's learning rate on CIFAR-10: 2e-4, decayed to 0.
     adam = dict(name="adam", learning_rate=2e-4, b1=0.0, b2=0.9)
     schedule = dict(name="linear_schedule", end_value=0.0)
     config = experiment(

@@ -1,10 +1,10 @@
-"""WGAN-GP on real handwritten digits: a critic whose slope is kept at 1 by a penalty.
+"""WGAN-GP on real handwritten digits: a critic with a gradient penalty.
 
 Paper: Gulrajani et al., Improved Training of Wasserstein GANs, 2017 (arXiv:1704.00028).
 Command: python train.py --config=configs/wgan_gp_digits.py --workdir=runs/wgan_gp_digits
-Result: FID 0.787, 0.954 and 0.954 times that of one Gaussian a class, recall 0.86 to 0.87; the critic's gradient has a
-  mean norm of 1.02 (seeds 212, 213 and 214).
-Time: 6 minutes of one CPU core: 6,000 steps, each 5 of the critic and one of the generator.
+Result: FID 0.787, 0.954 and 0.954 times that of a Gaussian per class, recall 0.86 to 0.87; mean norm of the critic's
+  gradient 1.02 (seeds 212, 213 and 214).
+Time: 6 minutes on one CPU core for 6,000 steps, each with 5 steps of the critic.
 """
 
 from cvjax.config import experiment, variant
@@ -15,7 +15,7 @@ def get_config(name: str = ""):
     steps, critic_steps = 6000, 5
 
     def adam(updates: int):
-        # Four times the paper's rate, for a run of minutes; it falls to 0, as for the paper's ResNets on CIFAR-10.
+        # Four times the paper's learning rate, for a run of minutes; decayed to 0, as for its ResNets on CIFAR-10.
         decay = dict(name="linear_schedule", end_value=0.0, transition_steps=updates)
         return dict(name="adam", learning_rate=4e-4, b1=0.0, b2=0.9, schedule=decay)
 

@@ -1,13 +1,13 @@
 """YOLO9000 on scenes of real digits, where the digits 2, 5 and 8 have no boxes in training.
 
-Of 12,000 training scenes, 7,321 show a 2, 5 or 8. Training uses no boxes of these scenes, only which digits they show.
+Of 12,000 training scenes, 7,321 show a 2, 5 or 8. Training only uses the classes in these scenes, not their boxes.
 Hierarchy: even and odd, round and straight, digits (cvjax/detection/digits.tree).
 
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242).
 Command: python train.py --config=configs/yolo9000_scenes.py --workdir=runs/yolo9000_scenes
 Result: VOC07 mAP 0.916 of the classes with boxes and 0.731 of those without on the 1,000 held-out scenes, COCO AP 0.502
-  (seed 61803; 106: 0.926, 0.860 and 0.546; 107: 0.926, 0.856 and 0.534). With half as many scenes: 0.899 and 0.668.
-Time: 240 ms a step on one CPU core, 20 minutes; two cores that ran the test-suite as well took 22.
+  (seed 61803; 106: 0.926, 0.860 and 0.546; 107: 0.926, 0.856 and 0.534). With half the scenes: 0.899 and 0.668.
+Time: 240 ms per step, 20 minutes, on one CPU core.
 """
 
 from cvjax.config import experiment, variant
@@ -31,7 +31,7 @@ def get_config(name: str = ""):
             head=3,
             passthrough=True,
             gate=0.3,
-            absent_weight=0.5,  # a scene often shows two of the three
+            absent_weight=0.5,  # a scene often shows two of the three classes
             ema=0.998,
             detection=dict(score_threshold=0.0005, iou_threshold=0.5),
             optimiser=dict(

@@ -20,8 +20,8 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(64, 64, 3),
             classes=10,
-            # An 8 x 8 grid: few cells have two digits. Batch normalisation replaces the start from ImageNet. The dense
-            # layers are shared: in the paper's each cell learns from its own digits only, a 64th of them.
+            # An 8 x 8 grid: few cells have two digits. Batch normalisation replaces pretraining on ImageNet. The dense
+            # layers are shared among cells: each of the paper's would only learn from a 64th of the digits.
             layers=(
                 *((24, 3, 1), POOL, (48, 3, 1), POOL, (96, 3, 1), (48, 1, 1), (96, 3, 1), POOL),
                 *((192, 3, 1), (96, 1, 1), (192, 3, 1), (96, 1, 1), (192, 3, 1)),

@@ -1,12 +1,12 @@
 """YOLO on PASCAL VOC 2007: the paper's network and schedule, from scratch.
 
 The paper starts from an ImageNet classifier and trains on VOC 2007 and 2012. Here VOC 2007 is used alone, and batch
-normalisation replaces the start; `--config.recipe.batch_norm=False` gives the paper's network. Fast YOLO is
+normalisation replaces pretraining; `--config.recipe.batch_norm=False` gives the paper's network. Fast YOLO is
 `--config=configs/yolo_voc.py:fast`.
 
 Paper: Redmon, Divvala, Girshick & Farhadi, You Only Look Once, 2016 (arXiv:1506.02640), section 2.
 Command: python train.py --config=configs/yolo_voc.py --workdir=runs/yolo_voc
-Result: not measured; its smoke steps are tested on mock data. The paper's is 63.4, and 52.7 of Fast YOLO.
+Result: not measured; its smoke steps are tested on mock data. The paper has 63.4, and 52.7 for Fast YOLO.
 Time: not measured; 135 epochs of 78 steps, hours on a GPU.
 """
 

@@ -93,6 +93,8 @@ def _help(program: str, config: ConfigDict | None) -> str:
     def keys(node: ConfigDict, path: str) -> list[str]:
         lines = []
         for name, value in node.items():
+            if name == "expect_for":  # not for users
+                continue
             inside = isinstance(value, ConfigDict)
             lines += keys(value, f"{path}.{name}") if inside else [f"  {path}.{name}={value!r}"]
         return lines

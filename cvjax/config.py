@@ -18,11 +18,12 @@ import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe
 from cvjax.errors import UserError, suggest
-from cvjax.rundir import check_bars
+from cvjax.rundir import bar_settings, check_bars
 from cvjax.signature import Count, Natural, arguments_of, match
 
 # Keys that may differ on resuming, because they do not change the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
+UNCOMPARED = (*FREE_ON_RESUME, "expect_for")
 # Types of the keys of config.data that are None by default.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
 OPTIONAL |= dict(per_class=int, derive_dir=str)
@@ -52,6 +53,7 @@ class Experiment:
     mesh: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(data=-1, fsdp=1))  # -1: all others
     profile: tuple[int, ...] = ()  # (first, last) step of a JAX profile written below the run's folder
     expect: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {figure: (relation, bar)}
+    expect_for: Mapping[str, str] = dataclasses.field(default_factory=dict)  # settings of the bars; set by `experiment`
 
 
 DEFAULTS = dataclasses.asdict(Experiment())
@@ -79,18 +81,20 @@ def experiment(system: str, **values: Any) -> ConfigDict:
             default = {name: parameter.default for name, parameter in recipe_parameters(system).items()}
             default = {name: value for name, value in default.items() if name not in network_arguments(system)}
             _check_names(values.get(key, {}), default, "config.recipe")
-        overlay = isinstance(default, Mapping) and key not in ("expect", "borrow")
+        overlay = isinstance(default, Mapping) and key not in ("expect", "expect_for", "borrow")
         merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
         if key == "data":
             merged[key] = data.complete(merged[key])
         if key == "recipe":
             merged[key] |= _groups(default, values.get(key, {}))
     merged["recipe"] = {k: v for k, v in merged["recipe"].items() if v is not inspect.Parameter.empty}
-    return ConfigDict(_placeholders(merged, recipe_parameters(system))).lock()
+    config = ConfigDict(_placeholders(merged, recipe_parameters(system)))
+    config.expect_for = bar_settings(as_dict(config))
+    return config.lock()
 
 
 def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> ConfigDict:
-    """Applies the variant of a config that `--config=FILE:NAME` selects.
+    """Applies the variant of a config that `--config=FILE:NAME` selects; bars hold for it only if it sets its own.
 
     Args:
       config: the full experiment.
@@ -99,7 +103,10 @@ def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> Con
     """
     if name and name not in variants:
         raise UserError(f"the config has no variant {name!r}. {suggest(name, variants)}")
-    config.update_from_flattened_dict(variants.get(name, {}))
+    changes = variants.get(name, {})
+    config.update_from_flattened_dict(changes)
+    if any(key.split(".")[0] == "expect" for key in changes):
+        config.expect_for = bar_settings(as_dict(config))
     return config
 
 
@@ -191,7 +198,7 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
     return [
         f"{key}: {flat_old.get(key, 'absent')!r} in the run, {flat_new.get(key, 'absent')!r} asked for"
         for key in sorted(flat_old.keys() | flat_new.keys())
-        if flat_old.get(key, "absent") != flat_new.get(key, "absent") and key.split(".")[0] not in FREE_ON_RESUME
+        if flat_old.get(key, "absent") != flat_new.get(key, "absent") and key.split(".")[0] not in UNCOMPARED
     ]
 
 

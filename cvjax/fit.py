@@ -26,7 +26,7 @@ from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.errors import Stopped, UserError
 from cvjax.record import Record
-from cvjax.rundir import read_metrics
+from cvjax.rundir import changed_settings, read_metrics
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -92,7 +92,8 @@ class Run:
         self.examples, self.signals = examples, signals
         self.iterator = examples.train()
         self.batch = next(self.iterator)
-        facts = runs.facts(config, mesh, self.batch) | {"networks": networks}
+        self.changed = changed_settings(experiments.as_dict(config))
+        facts = runs.facts(config, mesh, self.batch) | {"networks": networks, "changed_settings": self.changed}
         wanted = describe_state(recipe, mesh, facts["batch"])
         fresh = not checkpoint.exists(workdir / "checkpoints")
         self.borrowed = borrow.read(experiments.as_dict(config), recipe, wanted) if fresh else {}
@@ -104,7 +105,8 @@ class Run:
             raise UserError(
                 f"{workdir} is at step {self.checkpoints.latest} already, past config.steps={config.steps}."
             )
-        self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
+        held = {} if self.changed else expect
+        self.record = Record(workdir, steps=config.steps, expect=held, active=jax.process_index() == 0)
         self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         if examples.vocabulary and jax.process_index() == 0:
@@ -260,6 +262,8 @@ class Run:
     def _finish(self, figures: Mapping[str, float]) -> None:
         self.checkpoints.wait()
         self.record.verdict(figures)
+        if self.changed:
+            self.record.say(f"no verdict: the bars of `expect` are for other settings ({', '.join(self.changed)})")
         self.record.say(f"done: {self.workdir}, pictures and curves in {self.workdir / 'report.html'}")
 
 

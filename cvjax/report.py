@@ -21,7 +21,7 @@ _POINTS = 600  # maximum points per curve; more than a screen resolves
 _FRAMES = 12  # maximum frames per figure
 _IMAGE_BYTES = 1_200_000  # for all figures together, before base64 adds a third
 _RELATIONS = {"<=": "≤", ">=": "≥", "==": "="}
-_SHOWN_ELSEWHERE = ("config", "parameters", "command", "started", "seed", "devices", "commit")
+_SHOWN_ELSEWHERE = ("config", "parameters", "command", "started", "seed", "devices", "commit", "changed_settings")
 _TITLES = {"steps_per_second": "Steps per second", "data_wait": "Share of time waiting for data"}
 
 
@@ -38,16 +38,18 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
     workdir = Path(workdir).absolute()
     run, rows = read_config(workdir), read_metrics(workdir)
     rows = [row for row in rows if row["split"] != "verdict"] + [row for row in rows if row["split"] == "verdict"][-1:]
-    expect = run["config"].get("expect") or {}
+    changed = run.get("changed_settings") or ()
+    expect = {} if changed else run["config"].get("expect") or {}
+    settings = {key: value for key, value in run["config"].items() if key not in ("expect", "expect_for")}
     charts = _charts([row for row in rows if row["split"] not in ("verdict", "speed")], expect)
     speed = _charts([row for row in rows if row["split"] == "speed"], {}, only=tuple(_TITLES))
     last = max((row["step"] for row in rows), default=0)
     sections = (
-        _verdict(rows, expect),
+        _verdict(rows, expect, changed),
         _section("Figures", _gallery(workdir / "figures")),
         _section("Curves", _panels(charts, 0, "curves")),
         _section("Speed", _speed(rows, _panels(speed, len(charts), "curves speed"))),
-        _section("Configuration", _pairs(_flatten({k: v for k, v in run["config"].items() if k != "expect"}))),
+        _section("Configuration", _pairs(_flatten(settings))),
         _section("Parameters", _parameters(run.get("parameters", ()))),
         _section("Go on, or repeat", _commands(run)),
         _section("Made with", _pairs(_flatten({k: v for k, v in run.items() if k not in _SHOWN_ELSEWHERE}))),
@@ -94,15 +96,17 @@ def _date(time: datetime.datetime) -> str:
     return f"{time.day} {time:%b %Y, %H:%M}"
 
 
-def _verdict(rows: Sequence[Mapping], expect: Mapping) -> str:
-    """The final figures beside their bars; until there is a verdict, the latest ones."""
+def _verdict(rows: Sequence[Mapping], expect: Mapping, changed: Sequence[str]) -> str:
+    """Shows the latest figures, beside their bars unless settings of the bars were changed."""
     values = {}
     for row in rows:
         if row["split"] in ("eval", "verdict"):
             values |= {name: value for name, value in row.items() if name not in ("step", "split")}
     others = _pairs((name, format_number(value, 4)) for name, value in values.items() if name not in expect)
     if not expect:
-        return _section("Results", others)
+        names = escape(", ".join(changed))
+        note = f'<p class="soft">No verdict: the bars of this config are for other settings ({names}).</p>'
+        return _section("Results", (note if changed else "") + others)
     verdict = check_bars(expect, values)
     final = bool(rows) and rows[-1]["split"] == "verdict"
     met = sum(good for *_, good in verdict)

@@ -1,60 +1,83 @@
-"""Trains experiments from scratch and records their figures in RESULTS.md.
+"""Trains configs from scratch and records their figures in RESULTS.jsonl and on the page RESULTS.md.
 
-python -m cvjax.results [CONFIG ...] --seed=N
+python -m cvjax.results [CONFIG ...] --seed=7 --seed=8 --seed=9
 """
 
+import datetime
+import json
+import math
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from cvjax import command, config, display, judging, rundir, runs
+from cvjax import command, config, judging, rundir, runs
 from cvjax.data import builders
 from cvjax.errors import UserError
 from cvjax.fit import fit
-
-HEADER = """# Results
-
-Written by `python -m cvjax.results [CONFIG ...] --seed=N`, which trains each experiment from scratch and holds what it
-reached against the bar that its config declares. No row is typed.
-"""
-COLUMNS = ("config", "seed", "system", "data", "parameters", "steps", "minutes", "device", "figure and bar", "met")
+from cvjax.programs import provenance, results_page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if a figure misses its bar."""
     parser = command.Parser(prog="python -m cvjax.results", description=__doc__)
     parser.add_argument("configs", nargs="*", help="config files; by default all whose data ships with cvjax")
-    parser.add_argument("--seed", type=int, default=0, help="replaces the configs' seed")
+    parser.add_argument("--seed", type=int, action="append", help="replaces the configs' seed; may be repeated")
     parser.add_argument(
         "--workdir", type=Path, default=Path("runs/results"), help="folder for runs; existing runs are replaced"
     )
-    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"))
+    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), help="the page; the runs go to its .jsonl")
+    parser.add_argument("--page-only", action="store_true", help="write the page again without training")
     arguments = parser.parse_args(argv)
-    if arguments.seed < 0:
-        raise UserError(f"--seed={arguments.seed}: must not be negative.")
-    experiments = {path: config.load(path) for path in arguments.configs or embedded_configs()}
-    for experiment in experiments.values():  # reports mistakes in any config before training
-        experiment.seed = arguments.seed
-        config.check(experiment)
+    store, seeds = arguments.output.with_suffix(".jsonl"), arguments.seed or [0]
+    if min(seeds) < 0:
+        raise UserError(f"--seed={min(seeds)}: must not be negative.")
+    if arguments.page_only:
+        results_page.write(arguments.output, read_rows(store))
+        return 0
+    paths = arguments.configs or embedded_configs()
+    for path in paths:  # reports mistakes in any config before training
+        config.check(config.load(path))
     met = True
-    for path, experiment in experiments.items():
-        name = command.name_of(path)
-        workdir = arguments.workdir / f"{name}-seed{arguments.seed}"
-        train_sources(experiment, arguments.workdir)
-        shutil.rmtree(workdir, ignore_errors=True)
-        begun = time.monotonic()
-        figures = fit(experiment, workdir)
-        row = make_row(name, experiment, figures, workdir, (time.monotonic() - begun) / 60)
-        controls = runs.load(workdir)[1].controls or dict
-        judged = judging.make_judge(experiment.judge).controls if experiment.judge else dict
-        write_results(arguments.output, row, controls() | judged(), figures)
-        met &= row["met"] == "yes"
+    for path in paths:
+        for seed in seeds:
+            met &= measure(path, seed, arguments.workdir, store)
+            results_page.write(arguments.output, read_rows(store))
+        print(*results_page.suggest_bars(path, read_rows(store)), sep="\n")
     return 0 if met else 1
+
+
+def measure(path: str, seed: int, folder: Path, store: Path) -> bool:
+    """Trains a config from scratch and adds its row to the store.
+
+    Args:
+      path: the config file, with its variant.
+      seed: replaces the config's seed.
+      folder: folder for runs.
+      store: the store of rows.
+
+    Returns:
+      Whether every bar that holds for the config is met.
+    """
+    experiment = config.load(path)
+    experiment.seed = seed
+    train_sources(experiment, folder)
+    workdir = folder / f"{command.name_of(path)}-seed{seed}"
+    shutil.rmtree(workdir, ignore_errors=True)
+    commit, begun = provenance.present_commit(), time.monotonic()
+    figures = fit(experiment, workdir)
+    row = make_row(path, experiment, figures, workdir, (time.monotonic() - begun) / 60) | {"commit": commit}
+    controls = (runs.load(workdir)[1].controls or dict)()
+    if experiment.judge:
+        controls |= judging.make_judge(experiment.judge).controls()
+    add_row(store, row | {"controls": controls})
+    values = config.as_dict(experiment)
+    bars = {} if rundir.changed_settings(values) else values["expect"]
+    return all(good for *_, good in rundir.check_bars(bars, figures))
 
 
 def train_sources(experiment: ConfigDict, folder: Path) -> None:
@@ -84,114 +107,55 @@ def embedded_configs() -> list[str]:
 
 
 def make_row(
-    name: str, experiment: ConfigDict, figures: Mapping[str, float], workdir: Path, minutes: float
-) -> dict[str, str]:
-    """Makes the table row of a finished run.
+    path: str, experiment: ConfigDict, figures: Mapping[str, float], workdir: Path, minutes: float
+) -> dict[str, Any]:
+    """Makes the row of a finished run.
 
     Args:
-      name: the config's name.
+      path: the config file, with its variant.
       experiment: the config.
       figures: figures of the final evaluation.
       workdir: the run's folder.
       minutes: the run's duration, including compilation and evaluation.
 
     Returns:
-      The cells by column.
+      The row; figures that are not finite are left out.
     """
-    facts = rundir.read_config(workdir)
-    verdict = rundir.check_bars(config.as_dict(experiment)["expect"], figures)
-    cells = [
-        f"{figure} {display.format_number(value)} {relation} {bar:g}" for figure, value, relation, bar, _ in verdict
-    ]
-    devices = facts["devices"]
+    facts, devices = rundir.read_config(workdir), rundir.read_config(workdir)["devices"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "config": name,
-        "seed": str(experiment.seed),
+        "config": path,
+        "seed": experiment.seed,
         "system": experiment.system,
         "data": experiment.data.name or experiment.data.folder,
-        "parameters": f"{sum(count for _, _, count in facts['parameters']):,}",
-        "steps": f"{experiment.steps:,}",
-        "minutes": f"{minutes:.1f}",
+        "parameters": sum(count for _, _, count in facts["parameters"]),
+        "steps": experiment.steps,
+        "minutes": round(minutes, 1),
         "device": f"{len(devices)} x {devices[0]}" + (f", {cores} core{'s' * (cores > 1)}" if "cpu" in devices else ""),
-        "figure and bar": "<br>".join(cells),
-        "met": "yes" if verdict and all(met for *_, met in verdict) else "NO",
+        "date": datetime.date.today().isoformat(),
+        "settings": rundir.bar_settings(config.as_dict(experiment)),
+        "figures": {name: float(value) for name, value in figures.items() if math.isfinite(value)},
     }
 
 
-def write_results(
-    path: Path, row: Mapping[str, str], controls: Mapping[str, Mapping[str, float]], figures: Mapping[str, float]
-) -> None:
-    """Replaces one row of RESULTS.md, and the table of the system's controls.
+def read_rows(store: Path) -> list[dict[str, Any]]:
+    """Reads the rows of a store, one JSON object per line; none if there is no file."""
+    return [json.loads(line) for line in store.read_text(encoding="utf-8").splitlines()] if store.exists() else []
+
+
+def add_row(store: Path, row: Mapping[str, Any]) -> None:
+    """Adds a row in place of that of the same config and seed; only a config's newest row keeps its controls.
 
     Args:
-      path: the file; created if necessary.
-      row: the row; it replaces that of the same config and seed.
-      controls: {baseline: {figure: value}}, may be empty.
-      figures: the system's own figures, for the controls' table.
+      store: the store; created if necessary.
+      row: the row, from `make_row`.
     """
-    text = path.read_text() if path.exists() else HEADER
-    rows = {(old["config"], old["seed"]): old for old in _read_table(text)}
+    rows = {(old["config"], old["seed"]): old for old in read_rows(store)}
+    for old in rows.values():
+        if old["config"] == row["config"]:
+            old.pop("controls", None)
     rows[row["config"], row["seed"]] = dict(row)
-    ordered = [rows[key] for key in sorted(rows, key=lambda key: (key[0], int(key[1])))]
-    text = _replace(text, "results", _table(COLUMNS, [[entry[c] for c in COLUMNS] for entry in ordered]))
-    if controls:
-        names = sorted({name for scores in controls.values() for name in scores} & figures.keys())
-        lines = {f"**{row['config']}** (seed {row['seed']})": figures, **controls}
-        body = [
-            [title, *(display.format_number(scores[n]) if n in scores else "" for n in names)]
-            for title, scores in lines.items()
-        ]
-        text = _replace_controls(text, row["config"], _table(["", *names], body).splitlines())
-    rundir.write_atomically(path, text)
-
-
-def _replace_controls(text: str, name: str, table: Sequence[str]) -> str:
-    """Updates a system's line in the table of its controls, which systems with the same controls share."""
-    head, rule, own, *competitors = table
-    shared = []
-
-    def renew(match: re.Match) -> str:
-        old_head, old_rule, *lines = [line for line in match[1].splitlines() if line.startswith("|")]
-        systems = {line.split("**")[1]: line for line in lines if line.startswith("| **")}
-        others = [line for line in lines if not line.startswith("| **")]
-        systems.pop(name, None)
-        if (old_head, others) == (head, competitors):
-            shared.append(name)
-            systems[name] = own
-        return _controls([old_head, old_rule], systems, others) if systems else ""
-
-    text = re.sub(r"<!-- controls -->\n(.*?)<!-- /controls -->\n*", renew, text, flags=re.DOTALL)
-    if not shared:
-        text = f"{text.rstrip()}\n\n{_controls([head, rule], {name: own}, competitors)}"
-    return f"{text.rstrip()}\n"
-
-
-def _controls(head: Sequence[str], systems: Mapping[str, str], competitors: Sequence[str]) -> str:
-    names = sorted(systems)
-    title = [f"## Controls of {', '.join(names)}", "", "What simple or broken competitors score by the same code.", ""]
-    lines = ["<!-- controls -->", *title, *head, *(systems[name] for name in names), *competitors, "<!-- /controls -->"]
-    return "\n".join([*lines, "", ""])
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _read_table(text: str) -> list[dict[str, str]]:
-    section = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", text, flags=re.DOTALL)
-    lines = section.group(1).splitlines()[2:] if section else []
-    return [dict(zip(COLUMNS, [cell.strip() for cell in line.strip("|").split("|")], strict=True)) for line in lines]
-
-
-def _replace(text: str, name: str, body: str) -> str:
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    block = f"{begin}\n{body}\n{end}"
-    if begin not in text:
-        return f"{text.rstrip()}\n\n{block}\n"
-    head, rest = text.split(begin, 1)
-    return head + block + rest.split(end, 1)[1]
+    rundir.write_atomically(store, "".join(f"{json.dumps(rows[key], ensure_ascii=False)}\n" for key in sorted(rows)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How every GAN of this family is trained: a generator against a discriminator, with the strategies of `Training`.
+"""Training of a generator against a discriminator, which all GANs here share.
 
-Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661), algorithm 1: some steps of the discriminator,
-then of the generator: `Game.train_step`. A system's file has its networks and hands them to `assemble`.
+Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661), algorithm 1, with the strategies of
+`cvjax.losses.strategies.Training`. A system's file defines its networks and calls `make_recipe`.
 """
 
 import dataclasses
@@ -31,11 +31,8 @@ Labels = Int[Array, " batch"] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
-    """A generator against a discriminator: how they start, take turns, are judged and shown.
-
-    Attributes are the arguments of `assemble`, which says what they are, with the optimisers built.
-    """
+class GAN:
+    """The functions of a GAN's recipe; the attributes are the arguments of `make_recipe`, with the optimisers built."""
 
     sampler: Sampler
     discriminator: nn.Module
@@ -49,33 +46,33 @@ class Game:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Both networks, by their names in the state."""
+        """Both networks."""
         return {"generator": self.sampler.generator, "discriminator": self.discriminator}
 
     @property
     def predict_inputs(self) -> tuple[str, ...]:
-        """What `predict` reads beside the image."""
+        """Inputs of `predict` beside the image."""
         return ("label",) if self.conditional else ()
 
     @property
     def sample_inputs(self) -> tuple[str, ...]:
-        """What `sample` reads beside the count."""
+        """Inputs of `sample` beside the count."""
         return self.predict_inputs
 
     @property
     def conditional(self) -> bool:
-        """Whether images are made, and judged, as those of a class."""
+        """Whether both networks are given a class label."""
         return self.sampler.classes is not None
 
     def check(self, batch: Batch) -> None:
-        """Refuses a batch that the networks cannot take or the steps cannot share."""
+        """Raises a UserError if a batch does not suit the networks or the number of steps."""
         check_images(batch, self.sampler.shape)
         self.training.check_batch(len(batch["image"]))
         if self.conditional and "label" not in batch:
-            raise UserError("config.recipe.classes: the dataset has no labels; set it to None, or take one that has.")
+            raise UserError("config.recipe.classes: the dataset has no labels; set it to None, or use a labelled one.")
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
-        """Initialises both networks, their optimisers, and the generator's average."""
+        """Initialises both networks, their optimisers and the generator's moving average."""
         self.check(batch)
         keys, labels = jax.random.split(key), jnp.zeros(1, jnp.int32) if self.conditional else None
         g = self.sampler.generator.init(keys[0], jnp.zeros((1, self.sampler.latent)), labels)
@@ -87,81 +84,84 @@ class Game:
         return core.start({"generator": g, "discriminator": d}, opt, averaged=("generator",))
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        """Takes the discriminator's steps, then the generator's against what became of it, then the average's."""
+        """Updates the discriminator, then the generator against the new discriminator, then the moving average."""
         noise = self.training.noise_level(state.step)
-        to_discriminator, to_generator = self.deal(key, batch)
+        discriminator_inputs, generator_inputs = self.split_batch(key, batch)
         generator, discriminator = (get_player(state, name) for name in ("generator", "discriminator"))
 
         step = functools.partial(self.discriminator_step, generator=generator, noise=noise)
-        discriminator, metrics = jax.lax.scan(step, discriminator, to_discriminator)
+        discriminator, metrics = jax.lax.scan(step, discriminator, discriminator_inputs)
 
         step = functools.partial(self.generator_step, discriminator=discriminator, noise=noise)
-        generator, losses = jax.lax.scan(step, generator, to_generator)
+        generator, losses = jax.lax.scan(step, generator, generator_inputs)
 
         state = advance(state, {"generator": generator, "discriminator": discriminator}, self.training.ema)
         metrics = {"loss/generator": losses[-1]} | {name: values[-1] for name, values in metrics.items()}
         return state, metrics | ({"noise/standard_deviation": noise} if self.training.instance_noise else {})
 
-    def deal(self, key: Key[Array, ""], batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Deals out the batch, latents and keys: a row to each of the discriminator's steps, and of the generator's.
+    def split_batch(self, key: Key[Array, ""], batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Splits a batch among the steps of both networks, each with latents and a key.
 
         Returns:
-          (the former's, {"image", "z", "label", "key"}; the latter's, without images).
+          (inputs of the discriminator's steps, inputs of the generator's steps): `image` (only the former), `z`,
+          `label` and `key`, with a leading axis over the steps.
         """
         latent_key, label_key, d_key, g_key = jax.random.split(key, 4)
         sampler, d_count, g_count = self.sampler, self.training.discriminator_steps, self.training.generator_steps
         images = batch["image"].reshape(d_count, -1, *sampler.shape)
-        z = sampler.draw(latent_key, len(batch["image"])).reshape(d_count, -1, sampler.latent)
+        z = sampler.draw_latents(latent_key, len(batch["image"])).reshape(d_count, -1, sampler.latent)
         labels = batch["label"].reshape(d_count, -1) if self.conditional else None
-        to_discriminator = {"image": images, "z": z, "label": labels, "key": jax.random.split(d_key, d_count)}
-        if not d_count == g_count == 1:  # else both networks see the same, and the forward pass is shared
-            share = len(batch["image"]) // d_count
-            z = sampler.draw(jax.random.fold_in(latent_key, 1), g_count * share).reshape(g_count, share, -1)
-            labels = jax.random.choice(label_key, batch["label"], (g_count, share)) if self.conditional else None
-        return to_discriminator, {"z": z, "label": labels, "key": jax.random.split(g_key, g_count)}
+        discriminator_inputs = {"image": images, "z": z, "label": labels, "key": jax.random.split(d_key, d_count)}
+        if not d_count == g_count == 1:  # with one step each, both use the same latents and share the forward pass
+            size = len(batch["image"]) // d_count
+            z = sampler.draw_latents(jax.random.fold_in(latent_key, 1), g_count * size).reshape(g_count, size, -1)
+            labels = jax.random.choice(label_key, batch["label"], (g_count, size)) if self.conditional else None
+        return discriminator_inputs, {"z": z, "label": labels, "key": jax.random.split(g_key, g_count)}
 
     def discriminator_step(
-        self, discriminator: Player, given: Mapping[str, Any], generator: Player, noise: Float[Array, ""]
+        self, discriminator: Player, inputs: Mapping[str, Any], generator: Player, noise: Float[Array, ""]
     ) -> tuple[Player, Metrics]:
-        """Takes one step of the discriminator against a generator that stays.
+        """Takes one step of the discriminator against a fixed generator.
 
         Args:
-          discriminator: before the step.
-          given: its row of what `deal` gives.
-          generator: whose images it sees.
-          noise: standard deviation of the noise on all images.
+          discriminator, generator: before the step.
+          inputs: one step's inputs from `split_batch`.
+          noise: standard deviation of the instance noise.
 
         Returns:
-          (the discriminator afterwards, its loss and more from before).
+          (updated discriminator, metrics from before the update).
         """
-        z, labels, keys = given["z"], given["label"], jax.random.split(given["key"], 6)
+        z, labels, keys = inputs["z"], inputs["label"], jax.random.split(inputs["key"], 6)
         fake, _ = train_apply(keys[0], self.sampler.generator, generator.params, generator.stats, z, labels)
-        real = self.training.add_noise(keys[1], given["image"], noise)
+        real = self.training.add_noise(keys[1], inputs["image"], noise)
         fake = self.training.add_noise(keys[2], fake, noise)
         discriminator_loss, _ = adversarial.LOSSES[self.loss]
         options = self.training.discriminator_options(keys[4], self.loss, len(real))
 
         def loss_fn(params):
-            real_logits, fake_logits, stats = self.compare(keys[3], params, discriminator.stats, real, fake, labels)
-            value = discriminator_loss(real_logits, fake_logits, **options)
-            metrics = self.verdicts(real_logits, fake_logits)
+            real_logits, fake_logits, stats = self.discriminator_logits(
+                keys[3], params, discriminator.stats, real, fake, labels
+            )
+            loss = discriminator_loss(real_logits, fake_logits, **options)
+            metrics = self.logit_metrics(real_logits, fake_logits)
             if self.penalty:
-                penalties, norms = self.slopes(keys[5], params, stats, real, fake, labels)
-                value += self.penalty * penalties.mean()
+                penalties, norms = self.gradient_penalty(keys[5], params, stats, real, fake, labels)
+                loss += self.penalty * penalties.mean()
                 metrics |= {"gradient/norm": norms.mean(), "gradient/penalty": penalties.mean()}
-            return value, (stats, metrics)
+            return loss, (stats, metrics)
 
-        changed = descend(self.discriminator_tx, loss_fn, discriminator.params, discriminator.opt)
-        params, opt, loss, (stats, metrics) = changed
+        params, opt, loss, (stats, metrics) = descend(
+            self.discriminator_tx, loss_fn, discriminator.params, discriminator.opt
+        )
         if self.clip is not None:
             params = adversarial.clip_weights(params, self.clip)
         return Player(params, opt, stats), {"loss/discriminator": loss, **metrics}
 
     def generator_step(
-        self, generator: Player, given: Mapping[str, Any], discriminator: Player, noise: Float[Array, ""]
+        self, generator: Player, inputs: Mapping[str, Any], discriminator: Player, noise: Float[Array, ""]
     ) -> tuple[Player, Float[Array, ""]]:
-        """Takes one step of the generator against a discriminator that stays; returns it and its loss from before."""
-        z, labels, keys = given["z"], given["label"], jax.random.split(given["key"], 3)
+        """Takes one step of the generator against a fixed discriminator; returns it and the loss before the update."""
+        z, labels, keys = inputs["z"], inputs["label"], jax.random.split(inputs["key"], 3)
         d_params, _, d_stats = discriminator
         _, generator_loss = adversarial.LOSSES[self.loss]
 
@@ -174,28 +174,28 @@ class Game:
         params, opt, loss, stats = descend(self.generator_tx, loss_fn, generator.params, generator.opt)
         return Player(params, opt, stats), loss
 
-    def compare(
+    def discriminator_logits(
         self, key: Key[Array, ""], params: PyTree, stats: PyTree, real: Images, fake: Images, labels: Labels
     ) -> tuple[Logits, Logits, PyTree]:
-        """Returns the discriminator's logits of real and of generated images, and its statistics afterwards."""
+        """Returns the logits of real images, those of generated images, and the new batch statistics."""
         if self.joint:
             labels = None if labels is None else jnp.concatenate([labels, labels])
-            both, stats = train_apply(key, self.discriminator, params, stats, jnp.concatenate([real, fake]), labels)
-            return both[: len(real)], both[len(real) :], stats
+            logits, stats = train_apply(key, self.discriminator, params, stats, jnp.concatenate([real, fake]), labels)
+            return logits[: len(real)], logits[len(real) :], stats
         keys = jax.random.split(key)
         real_logits, stats = train_apply(keys[0], self.discriminator, params, stats, real, labels)
-        fake_logits, stats = train_apply(keys[1], self.discriminator, params, stats, fake, labels)  # a batch of its own
+        fake_logits, stats = train_apply(keys[1], self.discriminator, params, stats, fake, labels)
         return real_logits, fake_logits, stats
 
-    def verdicts(self, real_logits: Logits, fake_logits: Logits) -> Metrics:
-        """Returns what is shown of the logits: mean probabilities where they are such, else mean scores."""
-        name, seen = ("probability", jax.nn.sigmoid) if self.loss == "cross_entropy" else ("score", lambda x: x)
-        return {f"{name}/real": seen(real_logits).mean(), f"{name}/fake": seen(fake_logits).mean()}
+    def logit_metrics(self, real_logits: Logits, fake_logits: Logits) -> Metrics:
+        """Returns the mean probability of real and of generated images for cross-entropy, else their mean logit."""
+        name, scale = ("probability", jax.nn.sigmoid) if self.loss == "cross_entropy" else ("score", lambda x: x)
+        return {f"{name}/real": scale(real_logits).mean(), f"{name}/fake": scale(fake_logits).mean()}
 
-    def slopes(
+    def gradient_penalty(
         self, key: Key[Array, ""], params: PyTree, stats: PyTree, real: Images, fake: Images, labels: Labels
     ) -> tuple[Logits, Logits]:
-        """Returns penalty and norm of the gradient between the images of each pair, as images in [-1, 1]."""
+        """Returns `adversarial.gradient_penalty` of images rescaled to [-1, 1]: (penalties, gradient norms)."""
         dropout_key = jax.random.fold_in(key, 1)
 
         def critic(images):
@@ -204,51 +204,51 @@ class Game:
         return adversarial.gradient_penalty(key, critic, 2 * real - 1, 2 * fake - 1)
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, " rows"]]:
-        """With a gradient penalty, measures the critic's gradient between each image and a sample."""
+        """Returns the critic's gradient norm between each image and a sample, if there is a gradient penalty."""
         if not self.penalty:
             return {}
-        z, labels = self.sampler.draw(key, len(batch["image"])), batch["label"] if self.conditional else None
+        z, labels = self.sampler.draw_latents(key, len(batch["image"])), batch["label"] if self.conditional else None
         fake = self.sampler.generate(variables(state, "generator", averaged=False), z, labels)
         params, _, stats = get_player(state, "discriminator")
-        _, norms = self.slopes(jax.random.fold_in(key, 1), params, stats, batch["image"], fake, labels)
+        _, norms = self.gradient_penalty(jax.random.fold_in(key, 1), params, stats, batch["image"], fake, labels)
         return {"gradient_norm": norms}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """With a gradient penalty, averages the gradient's norm; how far that is from 1 is its error."""
+        """Returns the mean gradient norm and its distance from 1, if there is a gradient penalty."""
         if not self.penalty:
             return {}
         norm = float(np.concatenate([outputs["gradient_norm"] for _, outputs in rows]).mean(dtype=np.float64))
         return {"gradient_norm": norm, "gradient_error": abs(norm - 1)}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Shows the sampler's figures beside real images."""
+        """Returns the sampler's figures and real images."""
         return {**self.sampler.figures(key, state), "real": batch["image"][:64]}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Logits]:
-        """Judges images: `logit`, above 0 where they look real, or a critic's `score`."""
+        """Returns the discriminator's `logit`, positive for images that look real, or a critic's `score`."""
         labels = None
         if self.conditional:
             if "label" not in inputs:
-                raise UserError("a conditional GAN's discriminator judges an image of a class: give its `label` too.")
+                raise UserError("the discriminator of a conditional GAN needs the class of each image: pass `label`.")
             labels = self.sampler.class_labels(inputs["label"], len(inputs["image"]))
-        seen = self.discriminate(state, inputs["image"], labels)
+        logits = self.discriminate(state, inputs["image"], labels)
         if self.loss == "wasserstein":  # a critic's scores have no zero
-            return {"score": seen}
-        return {"logit": seen - 0.5 if self.loss == "least_squares" else seen}
+            return {"score": logits}
+        return {"logit": logits - 0.5 if self.loss == "least_squares" else logits}
 
     @functools.partial(jax.jit, static_argnums=0)
     def discriminate(self, state: State, images: Images, labels: Labels) -> Logits:
-        """Applies the discriminator as after training, compiled."""
+        """Applies the discriminator in evaluation mode."""
         return self.discriminator.apply(variables(state, "discriminator"), images, labels)
 
     def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
-        """Draws `count` images by the averaged generator, of the classes `label`, or of all in turn."""
-        count = inputs["count"]
-        labels = self.sampler.class_labels(inputs.get("label"), count)
-        return {"image": self.sampler.make(state, self.sampler.draw(key, count), labels)}
+        """Samples `count` images from the averaged generator, of the classes `label` or of all classes in turn."""
+        labels = self.sampler.class_labels(inputs.get("label"), inputs["count"])
+        z = self.sampler.draw_latents(key, inputs["count"])
+        return {"image": self.sampler.generate_averaged(state, z, labels)}
 
 
-def assemble(
+def make_recipe(
     sampler: Sampler,
     discriminator: nn.Module,
     loss: Loss,
@@ -263,25 +263,23 @@ def assemble(
     """Makes the recipe of a GAN from its networks.
 
     Args:
-      sampler: the generator, its latents and classes.
-      discriminator: (images in [0, 1], labels or None, train) -> one logit an image.
-      loss: of both, by its name in `cvjax.losses.adversarial.LOSSES`.
-      training: the strategies.
-      generator_optimiser: as `cvjax.optim.build` takes it.
-      discriminator_optimiser: likewise.
-      joint: the discriminator sees real and generated images in one batch: faster, and right only where it has no batch
-        normalisation. Spectral normalisation then iterates once a step.
+      sampler: the generator with its prior and classes.
+      discriminator: (images in [0, 1], labels or None, train) -> one logit per image.
+      loss: name of the losses in `cvjax.losses.adversarial.LOSSES`.
+      training: training strategies.
+      generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
+      joint: apply the discriminator to real and generated images in one batch, which is faster. Wrong with batch
+        normalisation; with spectral normalisation there is one power iteration per step.
       penalty: weight of the gradient penalty, on images in [-1, 1]; 0 for none.
-      clip: largest magnitude of a weight of the discriminator.
+      clip: largest magnitude of the discriminator's weights.
 
     Returns:
-      The recipe. With a penalty its figures are gradient_norm, the mean norm of the critic's gradient between held-out
-      images and samples, and gradient_error, how far that is from 1; otherwise there are none.
+      The recipe. With a penalty its figures are `gradient_norm`, the mean norm of the critic's gradient between
+      held-out images and samples, and `gradient_error`, its distance from 1; otherwise there are none.
 
     Raises:
-      UserError: a strategy that the loss cannot use.
+      UserError: the loss does not support a strategy.
     """
     training.check(loss)
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
-    game = Game(sampler, discriminator, loss, training, *optimisers, joint, penalty, clip)
-    return Recipe.of(game)
+    return Recipe.of(GAN(sampler, discriminator, loss, training, *optimisers, joint, penalty, clip))

@@ -2,8 +2,7 @@
 
 Conditional: Mirza & Osindero, Conditional Generative Adversarial Nets, 2014 (arXiv:1411.1784). DCGAN: Radford, Metz &
 Chintala, Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks, 2016
-(arXiv:1511.06434). Least squares: Mao et al., 2017 (arXiv:1611.04076). How they are trained is in
-`cvjax.generative.gans.game`; samples are drawn from an exponential moving average of the generator.
+(arXiv:1511.06434). Least squares: Mao et al., 2017 (arXiv:1611.04076).
 """
 
 import math
@@ -17,7 +16,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, Key
 
 from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
-from cvjax.generative.gans.game import assemble
+from cvjax.generative.gans.game import make_recipe
 from cvjax.generative.gans.sampling import Prior, Sampler
 from cvjax.losses.strategies import Training
 from cvjax.nets.layers import Conv, ConvTranspose
@@ -33,41 +32,24 @@ WEIGHTS = nn.initializers.normal(0.02)  # "all weights were initialized from a z
 
 
 def scale_around_one(key: Key[Array, ""], shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Float[Array, "..."]:
-    """Draws the scale of batch normalisation from N(1, 0.02), as the authors' code does.
-
-    Args:
-      key: of the draw.
-      shape: of the scale.
-      dtype: of the scale.
-
-    Returns:
-      The initial scale.
-    """
+    """Returns an initial scale of batch normalisation drawn from N(1, 0.02), as in the authors' code."""
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 def batch_norm(train: bool, name: str | None = None) -> nn.BatchNorm:
-    """Makes a batch normalisation with the momentum (0.9 kept) and epsilon of the reference implementations.
-
-    Args:
-      train: normalise by the batch's statistics, and update the running ones.
-      name: of the module.
-
-    Returns:
-      The module.
-    """
+    """Returns a batch normalisation with the momentum and epsilon of the reference implementations."""
     return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, scale_init=scale_around_one, name=name)
 
 
 class Generator(nn.Module):
-    """DCGAN's generator: a projection to 4 x 4, then transposed convolutions that double the size.
+    """DCGAN's generator: a dense projection, then transposed convolutions that double the resolution.
 
     Attributes:
-      shape: height, width, channels of the image; height and width are the same, `base` times a power of two.
-      width: channels before the last layer; each earlier layer has twice as many (128 at 64 px is the paper's).
-      kernel: of the transposed convolutions.
-      base: height and width of the projection; 4 is the paper's, smaller gives small images more layers.
-      classes: how many labels there are, one-hot beside the latent; None: it is not conditional.
+      shape: height, width, channels of the image; height = width = `base` times a power of two.
+      width: channels before the last layer, doubled in each earlier layer; 128 in the paper, for 64 x 64 pixels.
+      kernel: size of the transposed convolutions.
+      base: height and width of the projection; 4 in the paper.
+      classes: number of classes, one-hot beside the latent; None for an unconditional network.
     """
 
     shape: tuple[int, int, int]
@@ -78,7 +60,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Latents, labels: Labels | None = None, train: bool = False) -> Images:
-        """Returns images in [0, 1]; the paper's tanh gives 2 * image - 1."""
+        """Returns images in [0, 1], the paper's tanh output rescaled."""
         doublings = count_doublings(self.shape, self.base)
         if self.classes is not None:
             latent = jnp.concatenate([latent, jax.nn.one_hot(labels, self.classes)], axis=1)
@@ -95,16 +77,14 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """DCGAN's discriminator: strided convolutions down to 4 x 4, then one logit.
+    """DCGAN's discriminator: strided convolutions, then one logit.
 
     Attributes:
-      shape: as the generator's.
-      width: channels of the first layer; each later layer has twice as many.
-      kernel: of the convolutions.
-      base: height and width of the last layer, as the generator's.
-      classes: as the generator's; a label is a map of ones among as many maps beside the image's channels.
-      normalise: batch normalisation, which a critic under a gradient penalty must not have.
-      weights: draws the kernels.
+      shape, kernel, base: as for the generator.
+      width: channels of the first layer, doubled in each later layer.
+      classes: number of classes, one-hot as further channels of the image; None for an unconditional network.
+      normalise: use batch normalisation; must be False under a gradient penalty.
+      weights: initialiser of the kernels.
     """
 
     shape: tuple[int, int, int]
@@ -117,7 +97,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images, labels: Labels | None = None, train: bool = False) -> Float[Array, " batch"]:
-        """Returns one logit an image, high where it looks real."""
+        """Returns one logit per image, high for images that look real."""
         x = 2 * images - 1
         if self.classes is not None:
             maps = jax.nn.one_hot(labels, self.classes)[:, None, None]
@@ -131,18 +111,7 @@ class Discriminator(nn.Module):
 
 
 def count_doublings(shape: tuple[int, ...], base: int = 4) -> int:
-    """Counts how many times the first layer's size is doubled.
-
-    Args:
-      shape: height, width, channels.
-      base: height and width of the first layer.
-
-    Returns:
-      log2(height / base).
-
-    Raises:
-      UserError: not square, or not 2, 4, 8, ... times the base.
-    """
+    """Returns log2(height / base), the number of layers that double the resolution; other shapes raise a UserError."""
     height, width = shape[:2]
     doublings = round(math.log2(height / base)) if height > base > 0 else 0
     if height != width or doublings < 1 or base * 2**doublings != height:
@@ -157,13 +126,13 @@ def count_doublings(shape: tuple[int, ...], base: int = 4) -> int:
 
 
 class DenseGenerator(nn.Module):
-    """The first GAN's generator: two layers of ReLU, and a sigmoid for each pixel.
+    """The first GAN's generator: two hidden layers with ReLU, then a sigmoid.
 
     Attributes:
       shape: height, width, channels of the image.
-      hidden: units of a layer. A conditional generator's first layer is of two parts, a sixth of the units for the
-        latent and the others for the label: 200 and 1,000 of the paper's 1,200.
-      classes: how many labels there are; None: it is not conditional.
+      hidden: units per layer. The first layer of a conditional generator has a sixth of its units for the latent and
+        the rest for the label, as 200 and 1,000 in the paper.
+      classes: number of classes; None for an unconditional network.
     """
 
     shape: tuple[int, int, int]
@@ -176,19 +145,19 @@ class DenseGenerator(nn.Module):
         if self.classes is None:
             x = nn.relu(nn.Dense(self.hidden)(latent))
         else:
-            of_latent, onehot = max(self.hidden // 6, 1), jax.nn.one_hot(labels, self.classes)
-            parts = nn.Dense(of_latent)(latent), nn.Dense(self.hidden - of_latent)(onehot)
+            latent_units, onehot = max(self.hidden // 6, 1), jax.nn.one_hot(labels, self.classes)
+            parts = nn.Dense(latent_units)(latent), nn.Dense(self.hidden - latent_units)(onehot)
             x = nn.relu(jnp.concatenate(parts, axis=1))
         x = nn.relu(nn.Dense(self.hidden)(x))
         return nn.sigmoid(nn.Dense(math.prod(self.shape))(x)).reshape(len(latent), *self.shape)
 
 
 class Maxout(nn.Module):
-    """Units that give the largest of several linear maps: Goodfellow et al., 2013 (arXiv:1302.4389).
+    """Maximum over several linear maps: Goodfellow et al., Maxout Networks, 2013 (arXiv:1302.4389).
 
     Attributes:
-      features: units.
-      pieces: linear maps of a unit.
+      features: number of units.
+      pieces: linear maps per unit.
     """
 
     features: int
@@ -196,18 +165,18 @@ class Maxout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch inputs"]) -> Float[Array, "batch features"]:
-        """Returns the largest of each unit's maps."""
+        """Returns the maximum of each unit."""
         return nn.Dense(self.features * self.pieces)(x).reshape(len(x), self.features, self.pieces).max(axis=2)
 
 
 class DenseDiscriminator(nn.Module):
-    """The first GAN's discriminator: two layers of maxout, with dropout.
+    """The first GAN's discriminator: two maxout layers with dropout.
 
     Attributes:
-      hidden: units of a layer, 5 pieces each. A conditional discriminator sees the label through a layer of its own, 50
-        units for the paper's 240, and joins both in units of 4 pieces.
-      dropout: share of the hidden units dropped while training.
-      classes: as the generator's.
+      hidden: units per layer, of 5 pieces. A conditional discriminator has another layer for the label, 50 units in the
+        paper beside 240 for the image, and joins both in a layer of 4 pieces.
+      dropout: dropout rate of the hidden layers.
+      classes: number of classes; None for an unconditional network.
     """
 
     hidden: int = 240
@@ -216,7 +185,7 @@ class DenseDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images, labels: Labels | None = None, train: bool = False) -> Float[Array, " batch"]:
-        """Returns one logit an image, high where it looks real."""
+        """Returns one logit per image, high for images that look real."""
         x = Maxout(self.hidden, 5)(images.reshape(len(images), -1))
         if self.classes is not None:
             label = Maxout(max(self.hidden * 5 // 24, 1), 5)(jax.nn.one_hot(labels, self.classes))
@@ -249,29 +218,28 @@ def recipe(
     generator_optimiser: Mapping[str, Any] = ADAM,
     discriminator_optimiser: Mapping[str, Any] = ADAM,
 ) -> Recipe:
-    """Makes a GAN: by default DCGAN; dense networks are the first GAN's, and with classes those of conditional GANs.
+    """Makes a GAN: DCGAN by default, the first GAN or conditional GAN with dense networks.
 
     Args:
       shape: height, width, channels of the images.
       networks: "convolutional" or "dense".
-      loss: "cross_entropy" or "least_squares", which is LSGAN.
-      classes: number of classes, or their names, if the images are to be made of a class; None: they are not.
+      loss: "cross_entropy", or "least_squares" for LSGAN.
+      classes: number of classes, or their names, of a conditional GAN; None for an unconditional one.
       latent: dimensions of z.
-      prior: of z, "uniform" in [-1, 1], as in the papers, or "normal".
-      width: convolutional: channels of the layers nearest the image, in both networks.
-      kernel: of all convolutions.
-      base: height and width of the smallest layer, in both networks; the images are 2, 4, 8, ... times as large.
-      hidden: dense: units of a layer of the generator, and of the discriminator.
-      dropout: share of the dense discriminator's hidden units that are dropped.
-      training: the strategies.
-      generator_optimiser: as `cvjax.optim.build` takes it.
-      discriminator_optimiser: likewise; two time scales are two learning rates.
+      prior: distribution of z, "uniform" in [-1, 1] or "normal".
+      width: channels of the convolutional layers nearest the image.
+      kernel: size of the convolutions.
+      base: height and width of the smallest convolutional layer; images are 2, 4, 8, ... times as large.
+      hidden: units per layer of the dense generator and of the dense discriminator.
+      dropout: dropout rate of the dense discriminator.
+      training: training strategies.
+      generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
-      The recipe. It has no figures of its own: its samples are what is judged.
+      The recipe. It has no figures of its own; a judge scores its samples.
 
     Raises:
-      UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
+      UserError: a shape does not fit the networks, or the loss does not support a strategy.
     """
     shape, number = tuple(shape), count_classes(classes)
     if networks == "dense":
@@ -283,4 +251,4 @@ def recipe(
         discriminator = Discriminator(shape, width, kernel, base, number)
     sampler = Sampler(generator, shape, latent, prior, number)
     optimisers = generator_optimiser, discriminator_optimiser
-    return assemble(sampler, discriminator, loss, training, *optimisers, joint=networks == "dense")
+    return make_recipe(sampler, discriminator, loss, training, *optimisers, joint=networks == "dense")

@@ -1,8 +1,8 @@
 """Self-attention GAN: Zhang, Goodfellow, Metaxas & Odena, 2019 (arXiv:1805.08318).
 
-Residual networks under spectral normalisation, in the discriminator and in the generator, with self-attention in both;
-the hinge loss; two learning rates. Classes enter by conditional batch normalisation in the generator and by a
-projection in the discriminator (Miyato & Koyama, cGANs with Projection Discriminator, 2018, arXiv:1802.05637).
+Both networks are residual, with spectral normalisation and self-attention; the loss is the hinge loss. Labels enter the
+generator through conditional batch normalisation and the discriminator through a projection (Miyato & Koyama, cGANs
+with Projection Discriminator, 2018, arXiv:1802.05637).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from cvjax.core import Recipe, count_classes
 from cvjax.errors import UserError
-from cvjax.generative.gans.game import assemble
+from cvjax.generative.gans.game import make_recipe
 from cvjax.generative.gans.gan import count_doublings
 from cvjax.generative.gans.sampling import Prior, Sampler
 from cvjax.losses.strategies import Training
@@ -33,11 +33,11 @@ WEIGHTS = nn.initializers.glorot_uniform()
 
 
 class GeneratorBlock(nn.Module):
-    """A residual block that doubles the size; the class scales and shifts its features.
+    """A residual block that doubles the resolution.
 
     Attributes:
-      features: channels out.
-      classes: number of classes; None: plain batch normalisation.
+      features: output channels.
+      classes: number of classes for conditional batch normalisation; None for plain batch normalisation.
     """
 
     features: int
@@ -45,7 +45,7 @@ class GeneratorBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, labels: Labels | None, train: bool) -> Features:
-        """Returns the features at twice the size."""
+        """Returns the upsampled features."""
         y = upsample(nn.relu(ConditionalBatchNorm(self.classes)(x, labels, train)))
         y = spectral(Conv(self.features, 3, padding=1, kernel_init=WEIGHTS), train)(y)
         y = nn.relu(ConditionalBatchNorm(self.classes)(y, labels, train))
@@ -54,12 +54,12 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """A residual block that halves the size, or keeps it.
+    """A residual block that halves the resolution or keeps it.
 
     Attributes:
-      features: channels out.
-      halve: average blocks of four pixels at the end.
-      first: the block sees the image: no ReLU before its first convolution.
+      features: output channels.
+      halve: halve the resolution by average pooling.
+      first: the input is the image, so there is no ReLU before the first convolution.
     """
 
     features: int
@@ -72,7 +72,7 @@ class DiscriminatorBlock(nn.Module):
         y = x if self.first else nn.relu(x)
         y = nn.relu(spectral(Conv(self.features, 3, padding=1, kernel_init=WEIGHTS), train)(y))
         y = spectral(Conv(self.features, 3, padding=1, kernel_init=WEIGHTS), train)(y)
-        if self.halve:  # the shortcut's 1 x 1 convolution gives the same on the fewer pixels
+        if self.halve:  # pooling commutes with the shortcut's 1 x 1 convolution, which is cheaper after it
             x, y = halve(x), halve(y)
         if not self.halve and x.shape[-1] == self.features:
             return x + y
@@ -80,39 +80,25 @@ class DiscriminatorBlock(nn.Module):
 
 
 def upsample(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
-    """Doubles a size by repeating each pixel.
-
-    Args:
-      x: feature maps.
-
-    Returns:
-      Maps with twice as many rows and columns.
-    """
+    """Returns feature maps upsampled to twice the resolution by repeating pixels."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def halve(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
-    """Halves a size by the mean of each block of four pixels.
-
-    Args:
-      x: feature maps, their height and width even.
-
-    Returns:
-      Maps with half as many rows and columns.
-    """
+    """Returns feature maps of even height and width, average-pooled to half the resolution."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 
 class Generator(nn.Module):
-    """A projection to `base` x `base`, then residual blocks that double the size.
+    """A dense projection, then residual blocks that double the resolution.
 
     Attributes:
-      shape: height, width, channels of the image; height and width are the same, `base` times a power of two.
-      width: channels of the last block; each earlier one has twice as many, at most 16 times.
+      shape: height, width, channels of the image; height = width = `base` times a power of two.
+      width: channels of the last block, doubled in each earlier block up to 16 times.
       base: height and width of the projection.
-      attention: size of the features among whose places there is attention; 0: none.
-      classes: number of classes; None: it is not conditional.
+      attention: height and width of the feature maps with self-attention; 0 for none.
+      classes: number of classes; None for an unconditional network.
     """
 
     shape: tuple[int, int, int]
@@ -125,7 +111,7 @@ class Generator(nn.Module):
     def __call__(
         self, latent: Float[Array, "batch latent"], labels: Labels | None = None, train: bool = False
     ) -> Images:
-        """Returns images in [0, 1]; the paper's tanh gives 2 * image - 1."""
+        """Returns images in [0, 1], the paper's tanh output rescaled."""
         doublings = count_doublings(self.shape, self.base)
         features = self.width * min(2 ** (doublings - 1), 16)
         x = spectral(nn.Dense(self.base**2 * features, kernel_init=WEIGHTS), train)(latent)
@@ -140,14 +126,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Residual blocks down to `base` x `base`, summed over all places; a logit, and the class's by projection.
+    """Residual blocks that halve the resolution, a sum over positions, then a logit and the label's projection.
 
     Attributes:
-      shape: as the generator's.
-      width: channels of the first block; each later one has twice as many, at most 16 times.
-      base: height and width of the last block.
-      attention: as the generator's.
-      classes: as the generator's.
+      shape, base, attention, classes: as for the generator.
+      width: channels of the first block, doubled in each later block up to 16 times.
     """
 
     shape: tuple[int, int, int]
@@ -158,7 +141,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images, labels: Labels | None = None, train: bool = False) -> Float[Array, " batch"]:
-        """Returns one logit an image, high where it looks real and of its class."""
+        """Returns one logit per image, high for images that look real and match their label."""
         x, doublings = 2 * images - 1, count_doublings(self.shape, self.base)
         for level in range(doublings):
             x = DiscriminatorBlock(self.width * min(2**level, 16), first=level == 0)(x, train)
@@ -195,28 +178,29 @@ def recipe(
 
     Args:
       shape: height, width, channels of the images.
-      classes: number of classes, or their names, if the images are to be made of a class; None: they are not.
+      classes: number of classes, or their names, of a conditional GAN; None for an unconditional one.
       latent: dimensions of z.
-      prior: of z, "normal" or "uniform" in [-1, 1].
-      width: channels of the blocks nearest the image, in both networks.
-      base: height and width of the smallest layer, in both networks; the images are 2, 4, 8, ... times as large.
-      attention: height and width of the features with attention among their places, in both networks; 0: none.
-      training: the strategies.
-      generator_optimiser: as `cvjax.optim.build` takes it.
-      discriminator_optimiser: likewise; it is the faster one.
+      prior: distribution of z, "normal" or "uniform" in [-1, 1].
+      width: channels of the blocks nearest the image.
+      base: height and width of the smallest feature maps; images are 2, 4, 8, ... times as large.
+      attention: height and width of the feature maps with self-attention; 0 for none.
+      training: training strategies.
+      generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
-      The recipe. It has no figures of its own: its samples are what is judged.
+      The recipe. It has no figures of its own; a judge scores its samples.
 
     Raises:
-      UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
+      UserError: a shape does not fit the networks, or the loss does not support a strategy.
     """
     shape, number = tuple(shape), count_classes(classes)
     sizes = [base * 2**level for level in range(1, count_doublings(shape, base))]
     if attention and attention not in sizes:
-        shown = ", ".join(map(str, sizes)) or "none here"
-        raise UserError(f"config.recipe.attention={attention}: the features are of {shown}; 0 is no attention.")
+        raise UserError(
+            f"config.recipe.attention={attention}: no feature maps of that size; expected 0 (no attention) or one of "
+            f"{sizes}."
+        )
     sampler = Sampler(Generator(shape, width, base, attention, number), shape, latent, prior, number)
     discriminator = Discriminator(shape, width, base, attention, number)
     optimisers = generator_optimiser, discriminator_optimiser
-    return assemble(sampler, discriminator, "hinge", training, *optimisers, joint=True)
+    return make_recipe(sampler, discriminator, "hinge", training, *optimisers, joint=True)

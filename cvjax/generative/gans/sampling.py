@@ -1,6 +1,6 @@
-"""Latents of GANs, the images made of them, and the figures that every GAN shows.
+"""Sampling from a GAN's generator, and the figures that all GANs have in common.
 
-Interpolations of normal latents are spherical: White, Sampling Generative Networks, 2016 (arXiv:1609.04468).
+Normal latents are interpolated spherically: White, Sampling Generative Networks, 2016 (arXiv:1609.04468).
 """
 
 import dataclasses
@@ -25,14 +25,12 @@ GRID = 8  # rows and columns of a figure
 
 
 def interpolate(prior: Prior, start: Latents, end: Latents, steps: int) -> Float[Array, "count steps latent"]:
-    """Goes from one latent to another without leaving what the prior makes likely.
+    """Interpolates between latents: linearly for a uniform prior, spherically for a normal one.
 
     Args:
-      prior: "uniform": along the straight line; "normal": along the great arc, since a mean of normal latents is too
-        short.
-      start: where each path begins.
-      end: where it ends.
-      steps: points on each path, both ends among them.
+      prior: distribution of the latents.
+      start, end: the two ends of each path.
+      steps: points per path, ends included.
 
     Returns:
       The points of each path.
@@ -42,23 +40,23 @@ def interpolate(prior: Prior, start: Latents, end: Latents, steps: int) -> Float
         return (1 - share) * start[:, None] + share * end[:, None]
     lengths = jnp.linalg.norm(start, axis=1) * jnp.linalg.norm(end, axis=1)
     angle = jnp.arccos(jnp.clip((start * end).sum(axis=1) / lengths, -1.0, 1.0))[:, None, None]
-    flat = jnp.sin(angle) < 1e-3  # no great arc is told: of one dimension, or the same latent twice
-    whole = jnp.where(flat, 1.0, jnp.sin(angle))
-    before = jnp.where(flat, 1 - share, jnp.sin((1 - share) * angle) / whole)
-    after = jnp.where(flat, share, jnp.sin(share * angle) / whole)
-    return before * start[:, None] + after * end[:, None]
+    parallel = jnp.sin(angle) < 1e-3  # the great circle is undefined: interpolate linearly
+    sine = jnp.where(parallel, 1.0, jnp.sin(angle))
+    start_weight = jnp.where(parallel, 1 - share, jnp.sin((1 - share) * angle) / sine)
+    end_weight = jnp.where(parallel, share, jnp.sin(share * angle) / sine)
+    return start_weight * start[:, None] + end_weight * end[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Draws latents and makes images of them, by the generator's average and by the generator itself.
+    """A generator and the distribution of its inputs.
 
     Attributes:
       generator: (latents, labels or None) -> images in [0, 1].
       shape: height, width, channels of the images.
       latent: dimensions of z.
-      prior: "uniform" in [-1, 1], or "normal".
-      classes: how many a conditional generator has; None: it has no labels.
+      prior: distribution of z, "uniform" in [-1, 1] or "normal".
+      classes: number of classes; None for an unconditional generator.
     """
 
     generator: nn.Module
@@ -67,26 +65,26 @@ class Sampler:
     prior: Prior = "uniform"
     classes: int | None = None
 
-    def draw(self, key: Key[Array, ""], count: int) -> Latents:
+    def draw_latents(self, key: Key[Array, ""], count: int) -> Latents:
         """Draws latents from the prior."""
         if self.prior == "normal":
             return jax.random.normal(key, (count, self.latent))
         return jax.random.uniform(key, (count, self.latent), minval=-1.0, maxval=1.0)
 
     def generate(self, variables: Variables, z: Latents, labels: Labels | None = None) -> Images:
-        """Makes images as after training, with running statistics."""
+        """Generates images in evaluation mode."""
         return self.generator.apply(variables, z, labels)
 
     def generate_both(self, state: State, z: Latents, labels: Labels | None = None) -> tuple[Images, Images]:
-        """Makes images of the same latents by the averaged generator and by the raw one."""
+        """Generates images with the averaged generator and with the latest one."""
         average, raw = variables(state, "generator"), variables(state, "generator", averaged=False)
         return self.generate(average, z, labels), self.generate(raw, z, labels)
 
     def class_labels(self, given: Any, count: int) -> Labels | None:
-        """Returns the labels that a user gives for `count` images; by default the classes in turn.
+        """Checks a user's labels of `count` images; by default returns the classes in turn.
 
         Raises:
-          UserError: the GAN has no classes, or not these, or the labels are not one for each image.
+          UserError: a label is not a class, there is not one per image, or the GAN is unconditional.
         """
         if self.classes is None:
             if given is not None:
@@ -104,21 +102,21 @@ class Sampler:
 
     @functools.partial(jax.jit, static_argnums=0)
     def figures(self, key: Key[Array, ""], state: State) -> dict[str, Images]:
-        """Draws grids of `GRID` rows; the same key gives the same latents at every step."""
+        """Returns samples and interpolations, and for a conditional GAN the same latents in each class."""
         sample_key, start_key, end_key, class_key = jax.random.split(key, 4)
         average, count = variables(state, "generator"), GRID**2
-        samples, raw = self.generate_both(state, self.draw(sample_key, count), self.class_labels(None, count))
-        start, end = self.draw(start_key, GRID), self.draw(end_key, GRID)
+        samples, raw = self.generate_both(state, self.draw_latents(sample_key, count), self.class_labels(None, count))
+        start, end = self.draw_latents(start_key, GRID), self.draw_latents(end_key, GRID)
         paths = interpolate(self.prior, start, end, GRID).reshape(count, -1)
         labels = None if self.classes is None else jnp.repeat(self.class_labels(None, GRID), GRID)
         figures = {"samples": samples, "raw_samples": raw, "interpolations": self.generate(average, paths, labels)}
-        if self.classes is not None:  # a row a class, a column a latent
+        if self.classes is not None:  # a row per class, a column per latent
             shown = min(self.classes, 10)
-            z, labels = jnp.tile(self.draw(class_key, shown), (shown, 1)), jnp.repeat(jnp.arange(shown), shown)
+            z, labels = jnp.tile(self.draw_latents(class_key, shown), (shown, 1)), jnp.repeat(jnp.arange(shown), shown)
             figures["classes"] = self.generate(average, z, labels)
         return figures
 
     @functools.partial(jax.jit, static_argnums=0)
-    def make(self, state: State, z: Latents, labels: Labels | None = None) -> Images:
-        """Makes images by the averaged generator, compiled."""
+    def generate_averaged(self, state: State, z: Latents, labels: Labels | None = None) -> Images:
+        """Generates images with the averaged generator."""
         return self.generate(variables(state, "generator"), z, labels)

@@ -1,7 +1,7 @@
-"""Wasserstein GAN: Arjovsky, Chintala & Bottou, 2017 (arXiv:1701.07875), by clipping or by a gradient penalty.
+"""Wasserstein GANs with DCGAN's networks: Arjovsky, Chintala & Bottou, 2017 (arXiv:1701.07875).
 
-The penalty: Gulrajani et al., Improved Training of Wasserstein GANs, 2017 (arXiv:1704.00028). Both have DCGAN's
-networks; the discriminator is a critic, whose slope is bounded and whose score has no sigmoid.
+The critic's gradient is bounded by weight clipping, or by a penalty: Gulrajani et al., Improved Training of Wasserstein
+GANs, 2017 (arXiv:1704.00028).
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 
 from cvjax.core import Recipe, count_classes
-from cvjax.generative.gans.game import assemble
+from cvjax.generative.gans.game import make_recipe
 from cvjax.generative.gans.gan import WEIGHTS, Discriminator, Generator, count_doublings
 from cvjax.generative.gans.sampling import Prior, Sampler
 from cvjax.losses.strategies import Training
@@ -40,27 +40,23 @@ def recipe(
 
     Args:
       shape: height, width, channels of the images.
-      constraint: what keeps the critic's slope bounded: "penalty", WGAN-GP, or "clipping", WGAN. Only the latter's
-        critic has batch normalisation, without which its clipped weights would let hardly any signal through.
+      constraint: "penalty" for WGAN-GP, "clipping" for WGAN. The critic has batch normalisation only with clipping:
+        the signal would vanish in its small weights otherwise.
       penalty: weight of the gradient penalty.
-      clip: largest magnitude of a weight of the clipped critic.
-      classes: number of classes, or their names, if the images are to be made of a class; None: they are not.
+      clip: largest magnitude of the critic's weights with clipping.
+      classes: number of classes, or their names, of a conditional GAN; None for an unconditional one.
       latent: dimensions of z.
-      prior: of z, "normal" or "uniform" in [-1, 1].
-      width: channels of the layers nearest the image, in both networks.
-      kernel: of all convolutions.
-      base: height and width of the smallest layer, in both networks; the images are 2, 4, 8, ... times as large.
-      training: the strategies; `discriminator_steps` of the critic share a batch.
-      generator_optimiser: as `cvjax.optim.build` takes it; None: the paper's, Adam(1e-4, 0, .9) with the penalty and
-        RMSProp(5e-5) with clipping.
-      discriminator_optimiser: likewise, the critic's.
+      prior: distribution of z, "normal" or "uniform" in [-1, 1].
+      width, kernel, base: sizes of the networks, as in `cvjax.generative.gans.gan.recipe`.
+      training: training strategies; a batch is split among the critic's steps.
+      generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them; None for those of the papers,
+        Adam(1e-4, 0, .9) with the penalty and RMSProp(5e-5) with clipping.
 
     Returns:
-      The recipe. With the penalty its figures are `gradient_norm`: the mean norm of the critic's gradient between
-      held-out images and generated ones, both in [-1, 1], and `gradient_error`: how far that is from 1.
+      The recipe; its figures are those of `cvjax.generative.gans.game.make_recipe`.
 
     Raises:
-      UserError: sizes that the networks cannot make, or a strategy that the loss cannot use.
+      UserError: a shape does not fit the networks, or the loss does not support a strategy.
     """
     count_doublings(shape, base)
     shape, number = tuple(shape), count_classes(classes)
@@ -71,4 +67,4 @@ def recipe(
     sampler = Sampler(Generator(shape, width, kernel, base, number), shape, latent, prior, number)
     bound = {"clip": clip} if clipping else {"penalty": penalty, "joint": True}
     optimisers = generator_optimiser or paper, discriminator_optimiser or paper
-    return assemble(sampler, critic, "wasserstein", training, *optimisers, **bound)
+    return make_recipe(sampler, critic, "wasserstein", training, *optimisers, **bound)

@@ -125,7 +125,7 @@ def test_noise_reaches_real_and_generated_images_of_the_stated_height(batch):
     big = {"image": jnp.full((64, 16, 16, 1), 0.5)}
     generator = gan.DenseGenerator((16, 16, 1), 6)
     sampler = game.Sampler(generator, (16, 16, 1), LATENT)
-    recipe = game.assemble(sampler, Mirror(), "cross_entropy", Training(instance_noise=0.2), SGD, SGD)
+    recipe = game.make_recipe(sampler, Mirror(), "cross_entropy", Training(instance_noise=0.2), SGD, SGD)
     state = recipe.init(KEY, big)
     seen.clear()
     recipe.train_step(state, big, KEY)
@@ -241,7 +241,7 @@ def test_a_label_is_asked_for_where_there_are_classes(batch):
     plain, conditional = make(Training()), make(Training(), classes=3)
     assert plain.sample_inputs == plain.predict_inputs == ()
     state = jax.eval_shape(conditional.init, KEY, batch)
-    with pytest.raises(UserError, match="give its `label` too"):
+    with pytest.raises(UserError, match="pass `label`"):
         conditional.predict(state, {"image": batch["image"]}, KEY)
     with pytest.raises(UserError, match="trained without classes"):
         plain.sample(state, KEY, {"count": 1, "label": [0]})

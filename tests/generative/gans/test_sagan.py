@@ -149,7 +149,7 @@ def test_attention_is_where_it_is_told_to_be():
                 channels = {4: 32, 8: 16} if net is sagan.Generator else {8: 8, 4: 16}
                 assert found[0]["v"]["kernel"].shape[-1] == channels[attention]
     for attention in (2, 16, 5):
-        with pytest.raises(UserError, match=r"attention=\d+: the features are of 4, 8; 0 is no attention"):
+        with pytest.raises(UserError, match=r"attention=\d+: no feature maps of that size; .* one of \[4, 8\]"):
             sagan.recipe((16, 16, 3), base=2, attention=attention)
 
 

@@ -97,16 +97,16 @@ def test_paths_are_straight_where_there_is_no_arc():
 
 def test_latents_are_of_the_prior():
     for prior, deviation, bound in [("uniform", 1 / np.sqrt(3), 1.0), ("normal", 1.0, 6.0)]:
-        z = np.asarray(Sampler(Painter(), SHAPE, 50, prior).draw(jax.random.key(0), 400))
+        z = np.asarray(Sampler(Painter(), SHAPE, 50, prior).draw_latents(jax.random.key(0), 400))
         assert z.shape == (400, 50) and np.abs(z).max() <= bound
         assert z.std() == pytest.approx(deviation, rel=0.02) and abs(z.mean()) < 0.03  # 20,000 draws
 
 
 def test_images_are_of_the_labels_or_of_all_classes_in_turn():
     sampler = Sampler(Painter(), SHAPE, LATENT, classes=3)
-    z = sampler.draw(jax.random.key(0), 5)
+    z = sampler.draw_latents(jax.random.key(0), 5)
     for given, labels in ((None, [0, 1, 2, 0, 1]), (np.array([2, 2, 0, 1, 1]), [2, 2, 0, 1, 1])):
-        images = sampler.make(make_state(), z, sampler.class_labels(given, 5))
+        images = sampler.generate_averaged(make_state(), z, sampler.class_labels(given, 5))
         found = latents_and_labels(images)
         np.testing.assert_array_equal(found[0], z[:, :3])
         np.testing.assert_array_equal(found[1], labels)
