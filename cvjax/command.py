@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from cvjax.config import load
 from cvjax.errors import Stopped, UserError, suggest
+from cvjax.signature import Seed, cast, describe_type
 
 
 def run_main(main: Callable[[], int | None]) -> None:
@@ -30,6 +31,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """Raises a UserError with the message and the usage."""
         raise UserError(f"{message}\n{self.format_usage().rstrip()}")
+
+
+def seed(text: str) -> int:
+    """Parses `--seed` of a program, as the `type` of an argument."""
+    try:
+        return cast(int(text), Seed)
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(f"{text}: expected {describe_type(Seed)}") from None
 
 
 def define_flag() -> flags.FlagHolder:

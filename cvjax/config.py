@@ -19,7 +19,7 @@ from cvjax import data, optim
 from cvjax.core import Network, Recipe
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import check_bars
-from cvjax.signature import Count, Natural, arguments_of, match
+from cvjax.signature import Count, Natural, Seed, arguments_of, match
 
 # Keys that may differ on resuming, because they do not change the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
@@ -39,7 +39,7 @@ class Experiment:
     )  # see cvjax/data/settings.py
     borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: source}; see cvjax/borrow.py
     steps: Natural = 1000  # total training steps, including those before a resume; 0 for systems that train nothing
-    seed: Natural = 0  # seed of initialisation, of every step's key and of the data order
+    seed: Seed = 0  # seed of initialisation, of every step's key and of the data order
     log_every: Natural = 100  # steps between rows of training metrics
     eval_every: Natural = 0  # steps between evaluations; there is always one at the end
     judge: str = ""  # measures samples: "digits", "pixels", a file of Inception weights or RUN/NETWORK

@@ -290,6 +290,9 @@ def test_mistakes_in_what_is_borrowed_are_named_before_anything_is_written(strai
 def test_what_cannot_be_trained_or_judged_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.steps=0: must be at least 1"):
         fit.fit(smoke(steps=0), tmp_path)
+    for seed in (2**32, 2**63, -1):  # a key of 2**32 would be that of 0
+        with pytest.raises(UserError, match=rf"config\.seed={seed}: expected int from 0 to 4294967295"):
+            fit.fit(smoke(seed=seed), tmp_path)
     with pytest.raises(UserError, match=r"there are no features 'digit'. Did you mean 'digits'"):
         fit.fit(smoke(judge="digit"), tmp_path)
 
