@@ -1,6 +1,7 @@
 """Flags of train.py and of `python -m cvjax...` programs, with helpful error messages."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ from ml_collections import ConfigDict, config_flags
 
 from cvjax.config import load
 from cvjax.errors import Stopped, UserError, suggest
+from cvjax.explain import list_keys
 from cvjax.signature import Seed, cast, describe_type
+
+HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
 
 def run_main(main: Callable[[], int | None]) -> None:
@@ -54,9 +58,11 @@ def name_of(path: str) -> str:
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Returns the arguments that are not flags after parsing the command line of a program with a `--config` flag."""
+    argv = _join_values(argv)
     paths = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
-    if {"--help", "-help", "--helpfull", "--helpshort", "-h"} & set(argv):
-        print(_help(argv[0], load(paths[-1]) if paths else None))
+    if HELP & set(argv):
+        asked = [a.lstrip("-").partition("=")[0] for a in argv[1:] if a.lstrip("-").startswith("config.")]
+        print(_help(argv[0], load(paths[-1]) if paths else None, asked))
         sys.exit()
     if not paths:
         known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
@@ -78,6 +84,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     typed, sys.argv = sys.argv, kept  # where the flag of a config file looks for its overrides
     try:
         rest = flags.FLAGS(kept)
+    except flags.UnrecognizedFlagError as error:
+        near = [key for key in list_keys(config) if key.rpartition(".")[2] == error.flagname]
+        meant = " or ".join(f"--{key}={error.flagvalue or 'VALUE'}" for key in near)
+        raise UserError(f"{error}{f' Did you mean {meant}?' if near else ''}") from None
     except flags.Error as error:
         raise UserError(str(error)) from None
     finally:
@@ -96,19 +106,38 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _help(program: str, config: ConfigDict | None) -> str:
-    """Returns the program's description, its flags and, if there is a config, its keys with their values."""
+def _join_values(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--config FILE` and `--config.KEY VALUE` written as `--config=FILE`."""
+    joined: list[str] = []
+    for argument in argv:
+        flag = joined[-1] if len(joined) > 1 else ""
+        open_flag = re.fullmatch(r"--?config(\.[\w.]+)?", flag) and HELP.isdisjoint(argv)
+        if open_flag and not argument.startswith("--"):
+            joined[-1] = f"{flag}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
-    def keys(node: ConfigDict, path: str) -> list[str]:
-        lines = []
-        for name, value in node.items():
-            inside = isinstance(value, ConfigDict)
-            lines += keys(value, f"{path}.{name}") if inside else [f"  {path}.{name}={value!r}"]
-        return lines
 
-    lines = [(sys.modules["__main__"].__doc__ or "").rstrip(), "", flags.FLAGS.module_help(program).rstrip()]
-    lines += ["  --config: the experiment: FILE[:VARIANT]; with a file, --help lists its keys"]
-    return "\n".join(lines + ([] if config is None else ["", *keys(config, "--config")]))
+def _help(program: str, config: ConfigDict | None, asked: Sequence[str]) -> str:
+    """Returns the program's description and flags and, if there is a config, its keys.
+
+    Args:
+      program: sys.argv[0].
+      config: the config.
+      asked: keys or groups of the config to explain instead of all else.
+    """
+    keys = {} if config is None else list_keys(config)
+    for key in asked:
+        if config is not None and not any(name == key or name.startswith(f"{key}.") for name in keys):
+            raise UserError(f"--{key}: there is no such key. {suggest(key, keys)}")
+    chosen = [name for name in keys if not asked or any(name == key or name.startswith(f"{key}.") for key in asked)]
+    lines = [f"  --{name}={keys[name][0]!r}" + (f"\n      {keys[name][1]}" if keys[name][1] else "") for name in chosen]
+    if asked and config is not None:
+        return "\n".join(lines)
+    about = [(sys.modules["__main__"].__doc__ or "").rstrip(), "", flags.FLAGS.module_help(program).rstrip()]
+    about += ["  --config: the experiment: FILE[:VARIANT]; with a file, --help lists its keys"]
+    return "\n".join([*about, "", *lines])
 
 
 def _check_override(config: ConfigDict, name: str, value: str) -> tuple[list[str], str]:

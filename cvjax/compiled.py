@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,9 +41,25 @@ class Compiled:
 
 
 def enable_cache() -> None:
-    """Caches compiled programs across runs in the user's cache folder, unless JAX has a cache folder already."""
-    if jax.config.jax_compilation_cache_dir is None:
+    """Caches compiled programs across runs in the user's cache folder, unless JAX has a cache folder already.
+
+    Without such a folder, as for a user without a home, programs are compiled again in each run, and a line says so.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvjax" / "compiled"
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        print(
+            f"compiled programs are not kept for the next run, because there is no cache folder: {reason}. Set "
+            "JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME to a folder.",
+            file=sys.stderr,
+        )
+    else:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 

@@ -16,10 +16,10 @@ from ml_collections import ConfigDict, config_dict
 
 import cvjax
 from cvjax import data, optim
-from cvjax.core import Network, Recipe
+from cvjax.core import Network, Recipe, class_names, count_classes
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import check_bars
-from cvjax.signature import Count, Natural, Seed, arguments_of, match
+from cvjax.signature import Count, Natural, Seed, arguments_of, cast, match
 
 # Keys that may differ on resuming, because they do not change the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
@@ -135,8 +135,8 @@ def build(config: ConfigDict | Mapping, networks: Mapping[str, Network] | None =
     return find_system(values["system"]).recipe(**arguments, **(networks or {}))
 
 
-def check(config: ConfigDict, devices: int = 1) -> None:
-    """Raises a UserError if a config cannot run on `devices` devices, before anything is compiled or written."""
+def check(config: ConfigDict, devices: int = 1) -> tuple[str, ...]:
+    """Returns the dataset's class names, or (); raises a UserError if a config cannot run on `devices` devices."""
     values = as_dict(config)
     match(values, arguments_of(Experiment), "config")
     if values["profile"] and not (len(values["profile"]) == 2 and 0 < values["profile"][0] <= values["profile"][1]):
@@ -146,7 +146,25 @@ def check(config: ConfigDict, devices: int = 1) -> None:
         best = values["checkpoint_best"]
         raise UserError(f"config.checkpoint_best={best!r}: no such figure in expect. {suggest(best, values['expect'])}")
     _recipe_arguments(values["system"], values["recipe"])
-    _check_classes(values, data.check(values["data"], devices))
+    names = data.check(values["data"], devices)
+    _check_classes(values, names)
+    return names
+
+
+def name_classes(config: ConfigDict, names: Sequence[str]) -> ConfigDict:
+    """Returns a config whose recipe has the names of the dataset's classes, if it takes names and gives a number."""
+    argument = arguments_of(find_system(config.system).recipe).get("classes")
+    given = config.recipe.get("classes")
+    if argument is None or given != len(names) or tuple(names) == class_names(len(names)):
+        return config
+    try:
+        named = cast(tuple(names), argument.annotation)
+    except TypeError:
+        return config
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+        config.recipe.classes = named
+    return config
 
 
 def _check_classes(values: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -182,12 +200,16 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
       new: the requested config.
 
     Returns:
-      Lines such as `data.batch: 64 in the run, 32 asked for`. A missing key has its default.
+      Lines such as `data.batch: 64 in the run, 32 asked for`. A missing key has its default, and names of classes
+      equal their number.
     """
     flat_old, flat_new = (_flatten(json.loads(json.dumps(side))) for side in (old, new))
     usual = _flatten(json.loads(json.dumps(_defaults(new["system"]))))
     absent = {key: usual[key] for key in (flat_old.keys() ^ flat_new.keys()) & usual.keys()}
     flat_old, flat_new = absent | flat_old, absent | flat_new
+    classes = [flat.get("recipe.classes") for flat in (flat_old, flat_new)]
+    if int in map(type, classes) and count_classes(classes[0]) == count_classes(classes[1]):
+        flat_old["recipe.classes"] = flat_new["recipe.classes"]
     return [
         f"{key}: {flat_old.get(key, 'absent')!r} in the run, {flat_new.get(key, 'absent')!r} asked for"
         for key in sorted(flat_old.keys() | flat_new.keys())

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from cvjax.display import embed_image, format_number, format_scaled
-from cvjax.rundir import check_bars, read_config, read_metrics, write_atomically
+from cvjax.rundir import check_bars, read_config, sample_metrics, write_atomically
 
 _POINTS = 600  # maximum points per curve; more than a screen resolves
+_ROWS = 10_000  # maximum rows of metrics.jsonl that are read of each split
 _FRAMES = 12  # maximum frames per figure
 _IMAGE_BYTES = 1_200_000  # for all figures together, before base64 adds a third
 _RELATIONS = {"<=": "≤", ">=": "≥", "==": "="}
@@ -36,7 +37,7 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
       The path of the page.
     """
     workdir = Path(workdir).absolute()
-    run, rows = read_config(workdir), read_metrics(workdir)
+    run, rows = read_config(workdir), sample_metrics(workdir, _ROWS)
     rows = [row for row in rows if row["split"] != "verdict"] + [row for row in rows if row["split"] == "verdict"][-1:]
     expect = run["config"].get("expect") or {}
     charts = _charts([row for row in rows if row["split"] not in ("verdict", "speed")], expect)

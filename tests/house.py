@@ -29,6 +29,7 @@ FLOORS = (
     {
         "config",
         "command",
+        "explain",
         "sharding",
         "compiled",
         "record",

@@ -15,6 +15,7 @@ from cvjax.errors import UserError
 SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".ts")
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}  # of written videos
 LARGEST = 65535  # numerator and denominator of a frame rate in MPEG-4
+SLOWEST = 0.01  # of OpenCV's frame rates
 USUAL = 25.0  # frame rate of a video that does not say its own
 
 
@@ -40,7 +41,7 @@ def nearest_rate(rate: float) -> float:
     if not (math.isfinite(rate) and rate > 0):
         return USUAL
     rates = (round(rate, digits) for digits in (3, 2, 1, 0) if rate * 10**digits <= LARGEST)
-    return next(rates, float(LARGEST)) or 0.001
+    return max(SLOWEST, next(rates, float(LARGEST)))
 
 
 def check_output(source: Path, output: Path) -> None:

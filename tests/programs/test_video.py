@@ -20,7 +20,7 @@ def shown(path):
     "rate, nearest",
     [
         *[(25.0, 25.0), (23.976, 23.976), (66.667, 66.67), (211.222, 211.22), (7000.04, 7000.0), (9e4, 65535.0)],
-        *[(0.0, 25.0), (float("nan"), 25.0), (-5.0, 25.0), (1e-9, 0.001)],
+        *[(0.0, 25.0), (float("nan"), 25.0), (-5.0, 25.0), (1e-9, 0.01)],
     ],
 )
 def test_rates_that_mpeg_4_cannot_say_become_the_nearest(tmp_path, rate, nearest):
