@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cvjax.config import load
+from cvjax.config import find_file, list_configs, load
 from cvjax.errors import Stopped, UserError, suggest
 from cvjax.explain import list_keys
 from cvjax.signature import Seed, cast, describe_type
@@ -65,8 +65,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         print(_help(argv[0], load(paths[-1]) if paths else None, asked))
         sys.exit()
     if not paths:
-        known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
-        raise UserError(f"which experiment? Give --config=FILE, one of: {known or 'no file in configs/ here'}.")
+        known = ", ".join(map(str, list_configs()))
+        raise UserError(f"which experiment? Give --config=FILE, one of: {known}. python -m cvjax describes them.")
     config, absent, borrowed, kept = load(paths[-1]), [], {}, list(argv)
     for argument in argv[1:]:
         name, separator, value = argument.lstrip("-").partition("=")
@@ -107,16 +107,17 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
-    """Returns the arguments with `--config FILE` and `--config.KEY VALUE` written as `--config=FILE`."""
+    """Returns the arguments with `--config FILE` and `--config.KEY VALUE` in one, and the file as it exists."""
     joined: list[str] = []
     for argument in argv:
         flag = joined[-1] if len(joined) > 1 else ""
-        open_flag = re.fullmatch(r"--?config(\.[\w.]+)?", flag) and HELP.isdisjoint(argv)
-        if open_flag and not argument.startswith("--"):
+        open_flag = re.fullmatch(r"--?config(\.[\w.]+)?", flag)
+        if open_flag and not argument.startswith("--") and argument not in HELP:
             joined[-1] = f"{flag}={argument}"
         else:
             joined.append(argument)
-    return joined
+    found = [re.fullmatch(r"(--?config=)(.*)", argument) for argument in joined]
+    return [match[1] + find_file(match[2]) if match else text for match, text in zip(found, joined, strict=True)]
 
 
 def _help(program: str, config: ConfigDict | None, asked: Sequence[str]) -> str:
@@ -135,7 +136,8 @@ def _help(program: str, config: ConfigDict | None, asked: Sequence[str]) -> str:
     lines = [f"  --{name}={keys[name][0]!r}" + (f"\n      {keys[name][1]}" if keys[name][1] else "") for name in chosen]
     if asked and config is not None:
         return "\n".join(lines)
-    about = [(sys.modules["__main__"].__doc__ or "").rstrip(), "", flags.FLAGS.module_help(program).rstrip()]
+    module = flags.FLAGS.find_module_defining_flag("workdir", program)
+    about = [(sys.modules["__main__"].__doc__ or "").rstrip(), "", flags.FLAGS.module_help(module).rstrip()]
     about += ["  --config: the experiment: FILE[:VARIANT]; with a file, --help lists its keys"]
     return "\n".join([*about, "", *lines])
 

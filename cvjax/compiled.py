@@ -95,6 +95,16 @@ def _explain_missing_features(batch: Mapping[str, Sequence]) -> Iterator[None]:
         ) from error
 
 
+def jit_eval_step(recipe: Recipe, seed: int) -> Callable[[State, Mapping, int], dict]:
+    """Returns a recipe's jitted `eval_step`, with the number of the batch in the place of its key."""
+    _, _, eval_key = jax.random.split(jax.random.key(seed), 3)
+
+    def eval_step(state, batch, index):
+        return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
+
+    return jax.jit(eval_step)
+
+
 def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence], seed: int) -> Compiled:
     """Compiles a recipe's train step ahead of time and jits the rest.
 
@@ -105,7 +115,7 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     Returns:
       The functions; `train_step` folds `state.step` into its key.
     """
-    init_key, train_key, eval_key = jax.random.split(jax.random.key(seed), 3)
+    init_key, train_key, _ = jax.random.split(jax.random.key(seed), 3)
     rows = sharding.batch_sharding(mesh)
     specs = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows) for name, (shape, dtype) in batch.items()}
     abstract_state = describe_state(recipe, mesh, batch)
@@ -118,9 +128,6 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     def train_step(state, batch):
         return recipe.train_step(state, batch, jax.random.fold_in(train_key, state.step))
 
-    def eval_step(state, batch, index):
-        return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
-
     compiled, flops, begun = None, 0.0, time.perf_counter()
     if recipe.train_step is not None:
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -132,7 +139,7 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     return Compiled(
         init=jax.jit(init, out_shardings=shardings),
         train_step=compiled,
-        eval_step=jax.jit(eval_step),
+        eval_step=jit_eval_step(recipe, seed),
         abstract_state=abstract_state,
         seconds=time.perf_counter() - begun,
         flops=max(flops, 0.0),

@@ -26,6 +26,7 @@ FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_eve
 # Types of the keys of config.data that are None by default.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
 OPTIONAL |= dict(per_class=int, derive_dir=str)
+SHIPPED = Path(__file__).parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,12 +226,30 @@ def _defaults(system: str) -> dict[str, Any]:
     return {**DEFAULTS, "system": system, "recipe": recipe | groups}
 
 
+def list_configs() -> list[Path]:
+    """Returns the files in configs/ here, or else those that come with the package."""
+    return sorted(Path("configs").glob("*.py")) or sorted(SHIPPED.glob("*.py"))
+
+
+def find_file(path: str) -> str:
+    """Returns the path of a config as it exists, with its variant.
+
+    `vae_digits` is configs/vae_digits.py, here or, if there is no such file, among those that come with the package.
+    """
+    file, colon, name = str(path).partition(":")
+    shipped = SHIPPED / f"{Path(file).name.removesuffix('.py')}.py"
+    short = file in (shipped.name, shipped.stem, f"configs/{shipped.name}")
+    if not Path(file).is_file() and short and shipped.is_file():
+        here = Path("configs") / shipped.name
+        file = str(here if here.is_file() else shipped)
+    return f"{file}{colon}{name}"
+
+
 def load(path: str) -> ConfigDict:
-    """Loads `configs/vae_digits.py`, or a variant of it, `configs/vae_digits.py:smoke`."""
-    file, _, name = str(path).partition(":")
+    """Loads a config, or a variant of it, by a path as `find_file` takes it."""
+    file, _, name = find_file(path).partition(":")
     if not Path(file).is_file():
-        near = [str(p) for p in sorted(Path("configs").glob("*.py"))]
-        raise UserError(f"--config={path}: there is no file {file!r}. {suggest(file, near)}")
+        raise UserError(f"--config={path}: there is no file {file!r}. {suggest(file, map(str, list_configs()))}")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--config={path}: {file!r} is not a Python file.")

@@ -238,7 +238,7 @@ class Run:
         """Scores the state and, if due, has samples judged."""
         config, last = self.config, self.step == self.config.steps
         with self.record.doing("evaluating"):
-            figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
+            figures = evaluate(self.recipe, self.compiled.eval_step, self.state, self.examples, self.mesh)
         if self.judge is not None and (last or self._judge_due() or not config.judge_every):
             with self.record.doing(f"drawing {config.judge_samples:,} samples and judging them"):
                 figures |= judging.judge_samples(self.judge, self.recipe, self.state, self.examples, self.mesh, config)
@@ -271,12 +271,13 @@ class Run:
 
 
 def evaluate(
-    recipe: Recipe, compiled: Compiled, state: State, examples: data.Data, mesh: jax.sharding.Mesh
+    recipe: Recipe, eval_step: Callable, state: State, examples: data.Data, mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
     """Scores a state on the evaluation split, counting each example once.
 
     Args:
-      recipe, compiled: the system and its compiled functions.
+      recipe: the system.
+      eval_step: its `eval_step`, jitted, as `compiled.jit_eval_step` makes it.
       state: the state to score.
       examples: the data.
       mesh: the devices.
@@ -288,7 +289,7 @@ def evaluate(
     def rows() -> Iterator[tuple[dict, dict]]:
         for index, batch in enumerate(examples.evaluate()):
             placed = sharding.place_batch(batch, mesh)
-            outputs, inputs = sharding.to_host((compiled.eval_step(state, placed, index), placed))
+            outputs, inputs = sharding.to_host((eval_step(state, placed, index), placed))
             yield data.drop_padding(inputs, inputs), data.drop_padding(outputs, inputs)
 
     return {name: float(value) for name, value in recipe.score(rows()).items()}

@@ -7,7 +7,6 @@ Detections are drawn, with class names and scores, and written to detections.jso
 """
 
 import argparse
-import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ import cv2
 import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from cvjax import command, runs
 from cvjax.core import Recipe, State
@@ -29,6 +27,7 @@ from cvjax.errors import UserError, suggest, suggest_beside
 from cvjax.predictor import Predictor, Prepared, classes_of
 from cvjax.programs import video
 from cvjax.programs.detections import coco_format, draw_detections
+from cvjax.programs.images import save_image, to_bytes
 from cvjax.rundir import write_atomically
 
 
@@ -269,26 +268,13 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
                 outputs = {"image": draw_detections(predictor, prepared, outputs, threshold)}
             if "image" not in outputs:
                 raise UserError("this system's outputs are not images, so it cannot make a video; apply it to images.")
-            yield _to_bytes(outputs["image"])
+            yield to_bytes(outputs["image"])
 
     count = video.write_video(output, frames(), rate)
     if not count:
         raise UserError(f"--input={source} has no frames.")
     shown = "" if abs(rate - given) < 1e-3 else f" at {rate:g} frames/s ({given:g} in the input)"
     print(f"{count} frames in {output}{shown}, {count / (time.monotonic() - start):.1f} frames/s")
-
-
-def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
-    """Writes an image in [0, 1] with 1 or 3 channels as a PNG, creating its folder if necessary."""
-    encoded = io.BytesIO()
-    Image.fromarray(_to_bytes(image)).save(encoded, "png")
-    write_atomically(path, encoded.getvalue())
-
-
-def _to_bytes(image: np.ndarray) -> np.ndarray:
-    """Converts an image in [0, 1] to RGB bytes."""
-    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 if __name__ == "__main__":

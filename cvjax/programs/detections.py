@@ -8,8 +8,7 @@ from jaxtyping import Float
 
 from cvjax.ops.drawing import draw_boxes
 from cvjax.predictor import Predictor, Prepared
-
-LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
+from cvjax.programs.images import LEGIBLE
 
 
 def draw_detections(
