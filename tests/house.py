@@ -30,6 +30,7 @@ FLOORS = (
         "config",
         "command",
         "explain",
+        "captions",
         "sharding",
         "compiled",
         "record",

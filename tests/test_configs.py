@@ -20,7 +20,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cvjax import config, data, fit, runs
+from cvjax import captions, config, data, fit, runs
 from cvjax.core import Network, class_names
 from cvjax.data import builders
 from cvjax.errors import UserError
@@ -76,7 +76,10 @@ def assert_finite(run, steps):
     wanted = {"train": steps, "eval": steps} if steps else {"eval": 0}
     assert {split: row["step"] for split, row in rows.items()} == wanted
     assert all(math.isfinite(value) for row in rows.values() for name, value in row.items() if name != "split")
-    assert (run / "report.html").exists() and list((run / "figures").iterdir())
+    pictures = {path.parent.relative_to(run / "figures").as_posix() for path in (run / "figures").rglob("*.png")}
+    assert (run / "report.html").exists() and pictures
+    assert not [name for name in pictures if not captions.describe_picture(name)]  # cvjax/captions.py has a line for it
+    assert not [name for name in rows["eval"].keys() - {"step", "split"} if not captions.describe_measure(name)]
 
 
 def shapes(path, variant):
@@ -218,11 +221,14 @@ def test_system_is_applied_and_sampled(system, one_device, straight_run, picture
     loaded = runs.load(folder)
     monkeypatch.setattr(runs, "load", lambda *_: loaded)  # compiles once
 
+    recipe, (images, video) = loaded[1], pictures
+    label = ["--label=0"] if "label" in recipe.predict_inputs else []
+
     def run(output, *arguments):
-        apply.main([f"--run={folder}", f"--output={tmp_path / output}", "--batch=2", *arguments])
+        further = label if any(argument.startswith("--input=") for argument in arguments) else []
+        apply.main([f"--run={folder}", f"--output={tmp_path / output}", "--batch=2", *arguments, *further])
         return {path.name for path in (tmp_path / output).rglob("*")}
 
-    recipe, (images, video) = loaded[1], pictures
     if recipe.predict is None:
         with pytest.raises(UserError, match="takes no images"):
             run("out", f"--input={images}")
