@@ -1,7 +1,6 @@
 """Checkpoints: asynchronous, atomic, verified. The only module that uses Orbax."""
 
 import contextlib
-import errno
 import functools
 import json
 import logging
@@ -23,7 +22,7 @@ from orbax.checkpoint.experimental import v1 as ocp
 
 from cvjax.core import State
 from cvjax.errors import UserError
-from cvjax.rundir import write_atomically
+from cvjax.rundir import disk_is_full, write_atomically
 from cvjax.upgrade import upgrade_state
 
 # Tensorstore verifies its indices but not the arrays: a flipped byte in a weight would go unnoticed.
@@ -277,13 +276,13 @@ def _explain_write_errors(folder: Path, step: int) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+        full = disk_is_full(error)
         reason = "the disk is full" if full else str(error).split("\n")[0][:300]
         before = [s for s in _steps(folder) if s != step]
         kept = f"The checkpoint of step {before[-1]} is intact" if before else "There is no other checkpoint"
         raise UserError(
-            f"the checkpoint of step {step} cannot be written to {folder}: {reason}. {kept}. Make room there; the "
-            "same command then resumes the run."
+            f"the checkpoint of step {step} cannot be written to {folder}: {reason}. {kept}. "
+            f"{'Make room there; the' if full else 'The'} same command then resumes the run."
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Flags of train.py and of `python -m cvjax...` programs, with helpful error messages."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,8 +9,12 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cvjax.config import load
+from cvjax.config import find_file, list_configs, load
 from cvjax.errors import Stopped, UserError, suggest
+from cvjax.explain import list_keys
+from cvjax.signature import Seed, cast, describe_type
+
+HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
 
 def run_main(main: Callable[[], int | None]) -> None:
@@ -32,6 +37,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}\n{self.format_usage().rstrip()}")
 
 
+def seed(text: str) -> int:
+    """Parses `--seed` of a program, as the `type` of an argument."""
+    try:
+        return cast(int(text), Seed)
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(f"{text}: expected {describe_type(Seed)}") from None
+
+
 def define_flag() -> flags.FlagHolder:
     """Defines the flag `--config=FILE[:VARIANT]`, with `--config.KEY=VALUE` for each key."""
     return config_flags.DEFINE_config_file("config", lock_config=True, help_string="the experiment: FILE[:VARIANT]")
@@ -45,13 +58,15 @@ def name_of(path: str) -> str:
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Returns the arguments that are not flags after parsing the command line of a program with a `--config` flag."""
+    argv = _join_values(argv)
     paths = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
-    if {"--help", "-help", "--helpfull", "--helpshort", "-h"} & set(argv):
-        print(_help(argv[0], load(paths[-1]) if paths else None))
+    if HELP & set(argv):
+        asked = [a.lstrip("-").partition("=")[0] for a in argv[1:] if a.lstrip("-").startswith("config.")]
+        print(_help(argv[0], load(paths[-1]) if paths else None, asked))
         sys.exit()
     if not paths:
-        known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py")))
-        raise UserError(f"which experiment? Give --config=FILE, one of: {known or 'no file in configs/ here'}.")
+        known = ", ".join(map(str, list_configs()))
+        raise UserError(f"which experiment? Give --config=FILE, one of: {known}. python -m cvjax describes them.")
     config, absent, borrowed, kept = load(paths[-1]), [], {}, list(argv)
     for argument in argv[1:]:
         name, separator, value = argument.lstrip("-").partition("=")
@@ -69,6 +84,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     typed, sys.argv = sys.argv, kept  # where the flag of a config file looks for its overrides
     try:
         rest = flags.FLAGS(kept)
+    except flags.UnrecognizedFlagError as error:
+        near = [key for key in list_keys(config) if key.rpartition(".")[2] == error.flagname]
+        meant = " or ".join(f"--{key}={error.flagvalue or 'VALUE'}" for key in near)
+        raise UserError(f"{error}{f' Did you mean {meant}?' if near else ''}") from None
     except flags.Error as error:
         raise UserError(str(error)) from None
     finally:
@@ -87,9 +106,20 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _help(program: str, config: ConfigDict | None) -> str:
-    """Returns the program's description, its flags and, if there is a config, its keys with their values."""
+def _join_values(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--config FILE` and `--config.KEY VALUE` in one, and the file as it exists."""
+    joined: list[str] = []
+    for argument in argv:
+        flag = joined[-1] if len(joined) > 1 else ""
+        open_flag = re.fullmatch(r"--?config(\.[\w.]+)?", flag)
+        if open_flag and not argument.startswith("--") and argument not in HELP:
+            joined[-1] = f"{flag}={argument}"
+        else:
+            joined.append(argument)
+    found = [re.fullmatch(r"(--?config=)(.*)", argument) for argument in joined]
+    return [match[1] + find_file(match[2]) if match else text for match, text in zip(found, joined, strict=True)]
 
+<<<<<<< HEAD
     def keys(node: ConfigDict, path: str) -> list[str]:
         lines = []
         for name, value in node.items():
@@ -98,10 +128,29 @@ def _help(program: str, config: ConfigDict | None) -> str:
             inside = isinstance(value, ConfigDict)
             lines += keys(value, f"{path}.{name}") if inside else [f"  {path}.{name}={value!r}"]
         return lines
+=======
+>>>>>>> run
 
-    lines = [(sys.modules["__main__"].__doc__ or "").rstrip(), "", flags.FLAGS.module_help(program).rstrip()]
-    lines += ["  --config: the experiment: FILE[:VARIANT]; with a file, --help lists its keys"]
-    return "\n".join(lines + ([] if config is None else ["", *keys(config, "--config")]))
+def _help(program: str, config: ConfigDict | None, asked: Sequence[str]) -> str:
+    """Returns the program's description and flags and, if there is a config, its keys.
+
+    Args:
+      program: sys.argv[0].
+      config: the config.
+      asked: keys or groups of the config to explain instead of all else.
+    """
+    keys = {} if config is None else list_keys(config)
+    for key in asked:
+        if config is not None and not any(name == key or name.startswith(f"{key}.") for name in keys):
+            raise UserError(f"--{key}: there is no such key. {suggest(key, keys)}")
+    chosen = [name for name in keys if not asked or any(name == key or name.startswith(f"{key}.") for key in asked)]
+    lines = [f"  --{name}={keys[name][0]!r}" + (f"\n      {keys[name][1]}" if keys[name][1] else "") for name in chosen]
+    if asked and config is not None:
+        return "\n".join(lines)
+    module = flags.FLAGS.find_module_defining_flag("workdir", program)
+    about = [(sys.modules["__main__"].__doc__ or "").rstrip(), "", flags.FLAGS.module_help(module).rstrip()]
+    about += ["  --config: the experiment: FILE[:VARIANT]; with a file, --help lists its keys"]
+    return "\n".join([*about, "", *lines])
 
 
 def _check_override(config: ConfigDict, name: str, value: str) -> tuple[list[str], str]:

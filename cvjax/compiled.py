@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,9 +42,25 @@ class Compiled:
 
 
 def enable_cache() -> None:
-    """Caches compiled programs across runs in the user's cache folder, unless JAX has a cache folder already."""
-    if jax.config.jax_compilation_cache_dir is None:
+    """Caches compiled programs across runs in the user's cache folder, unless JAX has a cache folder already.
+
+    Without such a folder, as for a user without a home, programs are compiled again in each run, and a line says so.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvjax" / "compiled"
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        print(
+            f"compiled programs are not kept for the next run, because there is no cache folder: {reason}. Set "
+            "JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME to a folder.",
+            file=sys.stderr,
+        )
+    else:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
@@ -78,6 +96,16 @@ def _explain_missing_features(batch: Mapping[str, Sequence]) -> Iterator[None]:
         ) from error
 
 
+def jit_eval_step(recipe: Recipe, seed: int) -> Callable[[State, Mapping, int], dict]:
+    """Returns a recipe's jitted `eval_step`, with the number of the batch in the place of its key."""
+    _, _, eval_key = jax.random.split(jax.random.key(seed), 3)
+
+    def eval_step(state, batch, index):
+        return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
+
+    return jax.jit(eval_step)
+
+
 def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence], seed: int) -> Compiled:
     """Compiles a recipe's train step ahead of time and jits the rest.
 
@@ -88,7 +116,7 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     Returns:
       The functions; `train_step` folds `state.step` into its key.
     """
-    init_key, train_key, eval_key = jax.random.split(jax.random.key(seed), 3)
+    init_key, train_key, _ = jax.random.split(jax.random.key(seed), 3)
     rows = sharding.batch_sharding(mesh)
     specs = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows) for name, (shape, dtype) in batch.items()}
     abstract_state = describe_state(recipe, mesh, batch)
@@ -101,10 +129,14 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     def train_step(state, batch):
         return recipe.train_step(state, batch, jax.random.fold_in(train_key, state.step))
 
+<<<<<<< HEAD
     def eval_step(state, batch, index):
         return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
 
     compiled, operations, begun = None, 0, time.perf_counter()
+=======
+    compiled, flops, begun = None, 0.0, time.perf_counter()
+>>>>>>> run
     if recipe.train_step is not None:
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))
@@ -114,7 +146,7 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     return Compiled(
         init=jax.jit(init, out_shardings=shardings),
         train_step=compiled,
-        eval_step=jax.jit(eval_step),
+        eval_step=jit_eval_step(recipe, seed),
         abstract_state=abstract_state,
         seconds=time.perf_counter() - begun,
         flops=operations,

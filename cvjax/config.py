@@ -16,10 +16,15 @@ from ml_collections import ConfigDict, config_dict
 
 import cvjax
 from cvjax import data, optim
-from cvjax.core import Network, Recipe
+from cvjax.core import Network, Recipe, class_names, count_classes
 from cvjax.errors import UserError, suggest
+<<<<<<< HEAD
 from cvjax.rundir import bar_settings, check_bars
 from cvjax.signature import Count, Natural, arguments_of, match
+=======
+from cvjax.rundir import check_bars
+from cvjax.signature import Count, Natural, Seed, arguments_of, cast, match
+>>>>>>> run
 
 # Keys that may differ on resuming, because they do not change the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
@@ -27,6 +32,7 @@ UNCOMPARED = (*FREE_ON_RESUME, "expect_for")
 # Types of the keys of config.data that are None by default.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
 OPTIONAL |= dict(per_class=int, derive_dir=str)
+SHIPPED = Path(__file__).parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Experiment:
     )  # see cvjax/data/settings.py
     borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: source}; see cvjax/borrow.py
     steps: Natural = 1000  # total training steps, including those before a resume; 0 for systems that train nothing
-    seed: Natural = 0  # seed of initialisation, of every step's key and of the data order
+    seed: Seed = 0  # seed of initialisation, of every step's key and of the data order
     log_every: Natural = 100  # steps between rows of training metrics
     eval_every: Natural = 0  # steps between evaluations; there is always one at the end
     judge: str = ""  # measures samples: "digits", "pixels", a file of Inception weights or RUN/NETWORK
@@ -142,8 +148,8 @@ def build(config: ConfigDict | Mapping, networks: Mapping[str, Network] | None =
     return find_system(values["system"]).recipe(**arguments, **(networks or {}))
 
 
-def check(config: ConfigDict, devices: int = 1) -> None:
-    """Raises a UserError if a config cannot run on `devices` devices, before anything is compiled or written."""
+def check(config: ConfigDict, devices: int = 1) -> tuple[str, ...]:
+    """Returns the dataset's class names, or (); raises a UserError if a config cannot run on `devices` devices."""
     values = as_dict(config)
     match(values, arguments_of(Experiment), "config")
     if values["profile"] and not (len(values["profile"]) == 2 and 0 < values["profile"][0] <= values["profile"][1]):
@@ -153,7 +159,25 @@ def check(config: ConfigDict, devices: int = 1) -> None:
         best = values["checkpoint_best"]
         raise UserError(f"config.checkpoint_best={best!r}: no such figure in expect. {suggest(best, values['expect'])}")
     _recipe_arguments(values["system"], values["recipe"])
-    _check_classes(values, data.check(values["data"], devices))
+    names = data.check(values["data"], devices)
+    _check_classes(values, names)
+    return names
+
+
+def name_classes(config: ConfigDict, names: Sequence[str]) -> ConfigDict:
+    """Returns a config whose recipe has the names of the dataset's classes, if it takes names and gives a number."""
+    argument = arguments_of(find_system(config.system).recipe).get("classes")
+    given = config.recipe.get("classes")
+    if argument is None or given != len(names) or tuple(names) == class_names(len(names)):
+        return config
+    try:
+        named = cast(tuple(names), argument.annotation)
+    except TypeError:
+        return config
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+        config.recipe.classes = named
+    return config
 
 
 def _check_classes(values: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -189,12 +213,16 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
       new: the requested config.
 
     Returns:
-      Lines such as `data.batch: 64 in the run, 32 asked for`. A missing key has its default.
+      Lines such as `data.batch: 64 in the run, 32 asked for`. A missing key has its default, and names of classes
+      equal their number.
     """
     flat_old, flat_new = (_flatten(json.loads(json.dumps(side))) for side in (old, new))
     usual = _flatten(json.loads(json.dumps(_defaults(new["system"]))))
     absent = {key: usual[key] for key in (flat_old.keys() ^ flat_new.keys()) & usual.keys()}
     flat_old, flat_new = absent | flat_old, absent | flat_new
+    classes = [flat.get("recipe.classes") for flat in (flat_old, flat_new)]
+    if int in map(type, classes) and count_classes(classes[0]) == count_classes(classes[1]):
+        flat_old["recipe.classes"] = flat_new["recipe.classes"]
     return [
         f"{key}: {flat_old.get(key, 'absent')!r} in the run, {flat_new.get(key, 'absent')!r} asked for"
         for key in sorted(flat_old.keys() | flat_new.keys())
@@ -210,12 +238,30 @@ def _defaults(system: str) -> dict[str, Any]:
     return {**DEFAULTS, "system": system, "recipe": recipe | groups}
 
 
+def list_configs() -> list[Path]:
+    """Returns the files in configs/ here, or else those that come with the package."""
+    return sorted(Path("configs").glob("*.py")) or sorted(SHIPPED.glob("*.py"))
+
+
+def find_file(path: str) -> str:
+    """Returns the path of a config as it exists, with its variant.
+
+    `vae_digits` is configs/vae_digits.py, here or, if there is no such file, among those that come with the package.
+    """
+    file, colon, name = str(path).partition(":")
+    shipped = SHIPPED / f"{Path(file).name.removesuffix('.py')}.py"
+    short = file in (shipped.name, shipped.stem, f"configs/{shipped.name}")
+    if not Path(file).is_file() and short and shipped.is_file():
+        here = Path("configs") / shipped.name
+        file = str(here if here.is_file() else shipped)
+    return f"{file}{colon}{name}"
+
+
 def load(path: str) -> ConfigDict:
-    """Loads `configs/vae_digits.py`, or a variant of it, `configs/vae_digits.py:smoke`."""
-    file, _, name = str(path).partition(":")
+    """Loads a config, or a variant of it, by a path as `find_file` takes it."""
+    file, _, name = find_file(path).partition(":")
     if not Path(file).is_file():
-        near = [str(p) for p in sorted(Path("configs").glob("*.py"))]
-        raise UserError(f"--config={path}: there is no file {file!r}. {suggest(file, near)}")
+        raise UserError(f"--config={path}: there is no file {file!r}. {suggest(file, map(str, list_configs()))}")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--config={path}: {file!r} is not a Python file.")

@@ -19,14 +19,18 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from cvjax import borrow, checkpoint, data, judging, runs, sharding
+from cvjax import borrow, checkpoint, data, judging, rundir, runs, sharding
 from cvjax import config as experiments
 from cvjax.compiled import Compiled, compile_recipe, describe_state, enable_cache
 from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.errors import Stopped, UserError
+<<<<<<< HEAD
 from cvjax.record import Record
 from cvjax.rundir import changed_settings, read_metrics
+=======
+from cvjax.record import COMPILING, Record
+>>>>>>> run
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -45,17 +49,19 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """
     enable_cache()
     mesh = sharding.make_mesh(config.mesh.to_dict())
-    experiments.check(config, mesh.size)
+    config = experiments.name_classes(config, experiments.check(config, mesh.size))
     workdir = Path(workdir)
     networks = runs.networks(config, workdir)
     recipe = experiments.build(config, borrow.make_networks(networks))
     check_steps(config, recipe)
     runs.open_workdir(config, workdir)
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    # Only a run that is continued has a vocabulary that counts.
-    words = vocabulary.read(workdir) if checkpoint.exists(workdir / "checkpoints") else None
-    examples = data.load(experiments.as_dict(config.data), seed=config.seed, vocabulary=words, **processes)
-    with _Signals() as signals:
+    with rundir.hold(workdir) if jax.process_index() == 0 else contextlib.nullcontext(), _Signals() as signals:
+        # Only a run that is continued has a vocabulary that counts.
+        words = vocabulary.read(workdir) if checkpoint.exists(workdir / "checkpoints") else None
+        if jax.process_index() == 0:
+            print(f"opening {config.data.name or config.data.folder} ...", flush=True)
+        examples = data.load(experiments.as_dict(config.data), seed=config.seed, vocabulary=words, **processes)
         run = Run(config, workdir, mesh, recipe, networks, examples, signals)
         try:
             figures = run.train()
@@ -105,9 +111,15 @@ class Run:
             raise UserError(
                 f"{workdir} is at step {self.checkpoints.latest} already, past config.steps={config.steps}."
             )
+<<<<<<< HEAD
         held = {} if self.changed else expect
         self.record = Record(workdir, steps=config.steps, expect=held, active=jax.process_index() == 0)
         self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
+=======
+        self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
+        with self.record.doing(COMPILING) if recipe.train_step else contextlib.nullcontext():
+            self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
+>>>>>>> run
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         if examples.vocabulary and jax.process_index() == 0:
             vocabulary.write(workdir, examples.vocabulary)
@@ -139,7 +151,9 @@ class Run:
             figures = self._run_actions()
         if figures is None:  # the run was already complete
             figures = self._evaluate()
-            if not any(row["split"] == "eval" and row["step"] == self.step for row in read_metrics(self.workdir)):
+            if not any(
+                row["split"] == "eval" and row["step"] == self.step for row in rundir.iterate_metrics(self.workdir)
+            ):
                 self.record.scalars(self.step, "eval", figures)
         self._finish(figures)
         return figures
@@ -215,7 +229,8 @@ class Run:
                 figures = self._evaluate()
                 self.record.scalars(self.step, "eval", figures)
             if last or _due(self.step, config.figure_every):
-                self._save_figures()
+                with self.record.doing("drawing figures"):
+                    self._save_figures()
             if last or self.stopping or _due(self.step, config.checkpoint_every):
                 self.checkpoints.save(self.step, self.state, self.iterator.get_state(), figures)
             if self.stopping and not last:
@@ -234,9 +249,11 @@ class Run:
     def _evaluate(self) -> dict[str, float]:
         """Scores the state and, if due, has samples judged."""
         config, last = self.config, self.step == self.config.steps
-        figures = evaluate(self.recipe, self.compiled, self.state, self.examples, self.mesh)
+        with self.record.doing("evaluating"):
+            figures = evaluate(self.recipe, self.compiled.eval_step, self.state, self.examples, self.mesh)
         if self.judge is not None and (last or self._judge_due() or not config.judge_every):
-            figures |= judging.judge_samples(self.judge, self.recipe, self.state, self.examples, self.mesh, config)
+            with self.record.doing(f"drawing {config.judge_samples:,} samples and judging them"):
+                figures |= judging.judge_samples(self.judge, self.recipe, self.state, self.examples, self.mesh, config)
         return figures
 
     def _save_figures(self) -> None:
@@ -268,12 +285,13 @@ class Run:
 
 
 def evaluate(
-    recipe: Recipe, compiled: Compiled, state: State, examples: data.Data, mesh: jax.sharding.Mesh
+    recipe: Recipe, eval_step: Callable, state: State, examples: data.Data, mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
     """Scores a state on the evaluation split, counting each example once.
 
     Args:
-      recipe, compiled: the system and its compiled functions.
+      recipe: the system.
+      eval_step: its `eval_step`, jitted, as `compiled.jit_eval_step` makes it.
       state: the state to score.
       examples: the data.
       mesh: the devices.
@@ -285,7 +303,7 @@ def evaluate(
     def rows() -> Iterator[tuple[dict, dict]]:
         for index, batch in enumerate(examples.evaluate()):
             placed = sharding.place_batch(batch, mesh)
-            outputs, inputs = sharding.to_host((compiled.eval_step(state, placed, index), placed))
+            outputs, inputs = sharding.to_host((eval_step(state, placed, index), placed))
             yield data.drop_padding(inputs, inputs), data.drop_padding(outputs, inputs)
 
     return {name: float(value) for name, value in recipe.score(rows()).items()}

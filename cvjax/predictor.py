@@ -15,6 +15,8 @@ from cvjax.data.annotations import Annotations
 from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError
 
+SMALLEST = 1e-3  # side in pixels of a box that counts as a detection
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
@@ -31,6 +33,17 @@ class Prepared:
     image: Float32[np.ndarray, "rows columns bands"]
     scale: Float32[np.ndarray, "4"]
     shift: Float32[np.ndarray, "4"]
+
+
+def classes_of(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the class names of a run, or of the one network with classes that it has from another run, or ().
+
+    Args:
+      description: contents of the run's config.json.
+    """
+    own = class_names(description["config"]["recipe"].get("classes") or ())
+    others = [network["classes"] for network in description.get("networks", {}).values() if network["classes"]]
+    return own or (tuple(others[0]) if len(others) == 1 else ())
 
 
 class Predictor:
@@ -57,7 +70,7 @@ class Predictor:
         described = description["config"]["data"]
         self.transforms = pipeline.build(described["eval_transforms"], annotations=Annotations.of(described))
         self.shape = tuple(description["batch"]["image"][0][1:])
-        self.classes = class_names(description["config"]["recipe"].get("classes", ()))
+        self.classes = classes_of(description)
         # Objects keep their proportions; an output image should have no margins.
         self.resize = transforms.letterbox if described.get("max_boxes") else transforms.resize
         self.batch = batch
@@ -85,7 +98,8 @@ class Predictor:
     def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
         """Yields each image with its outputs, holding one batch in memory at a time.
 
-        Detections come without padding, their boxes in pixels of the original and clipped to it.
+        Detections come without padding, their boxes in pixels of the original and clipped to it. Those that lie in the
+        margins of the network's image are dropped.
         """
         images, further = iter(images), {}
         for name, value in self.inputs.items():
@@ -107,4 +121,6 @@ def _to_original_pixels(found: Mapping[str, np.ndarray], prepared: Prepared) -> 
     real = {name: value[found["detected"]] for name, value in found.items() if name != "detected"}
     height, width = prepared.original.shape[:2]
     boxes = (real["boxes"] - prepared.shift) / prepared.scale
-    return {**real, "boxes": np.clip(boxes, 0, np.float32([width, height, width, height]))}
+    real["boxes"] = np.clip(boxes, 0, np.float32([width, height, width, height]))
+    inside = (real["boxes"][:, 2:] - real["boxes"][:, :2] > SMALLEST).all(1)
+    return {name: value[inside] for name, value in real.items()}

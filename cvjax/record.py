@@ -1,11 +1,12 @@
 """A run's records: config.json, metrics.jsonl, TensorBoard events, figures and console output."""
 
+import contextlib
 import datetime
 import io
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -21,9 +22,9 @@ from cvjax.rundir import (
     check_bars,
     end_of_last_line,
     explain_write_errors,
+    iterate_metrics,
     metrics_line,
     read_config,
-    read_metrics,
     write_atomically,
 )
 
@@ -37,6 +38,10 @@ try:
 finally:
     if _no_torch:
         del sys.modules["torch"]
+
+COMPILING = "compiling the training step"
+# What does not fit on the line is cut off at the right, where the metrics are.
+BAR = "{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {remaining} left, {rate_fmt}{postfix}"
 
 
 class Record:
@@ -57,12 +62,15 @@ class Record:
         self.workdir, self.steps, self.expect, self.active = Path(workdir), steps, dict(expect), active
         check_bars(self.expect, {})  # reports a malformed bar now, not at the end of the run
         self._metrics, self._events, self._bar = None, None, None
-        self._step, self._rate, self._clock = 0, None, None
+        self._step, self._rate, self._clock, self._durations = 0, None, None, {}
         if active:
             with explain_write_errors(self.workdir):
                 self.workdir.mkdir(parents=True, exist_ok=True)
             self._open()
-            self._step = max((row["step"] for row in read_metrics(self.workdir)), default=0)
+            for row in iterate_metrics(self.workdir):
+                self._step = max(self._step, row["step"])
+                if "compile_seconds" in row:
+                    self._durations[COMPILING] = row["compile_seconds"]
 
     def start(self, config: Mapping, facts: Mapping) -> None:
         """Writes the config and the facts (see `runs.facts`) to config.json and announces the run."""
@@ -92,10 +100,10 @@ class Record:
         """
         if not self.active:
             return
-        rows = [row for row in read_metrics(self.workdir) if row["step"] <= step and row["split"] != "verdict"]
-        rows = [row for row in rows if row["step"] < step or row["split"] not in without]
+        rows = (row for row in iterate_metrics(self.workdir) if row["step"] <= step and row["split"] != "verdict")
+        rows = (row for row in rows if row["step"] < step or row["split"] not in without)
         self._metrics.close()
-        write_atomically(self.workdir / "metrics.jsonl", "".join(map(metrics_line, rows)))
+        write_atomically(self.workdir / "metrics.jsonl", map(metrics_line, rows))
         with explain_write_errors(self.workdir / "figures"):
             for figure in (self.workdir / "figures").rglob("*.png"):
                 if figure.stem.isdigit() and int(figure.stem) > step:
@@ -159,6 +167,15 @@ class Record:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
 
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Says what is being done, and how long it took the last time; silent if that was less than a second."""
+        last, begun = self._durations.get(what), time.perf_counter()
+        if last is None or last >= 1:
+            self.say(f"{what} ..." if last is None else f"{what} ... (the last time {format_number(last, 2)} s)")
+        yield
+        self._durations[what] = time.perf_counter() - begun
+
     def verdict(self, values: Mapping[str, SupportsFloat]) -> Verdict:
         """Prints and returns how the final figures compare with their bars; missing or NaN figures fail."""
         verdict = check_bars(self.expect, values)
@@ -194,7 +211,7 @@ class Record:
         path = self.workdir / "metrics.jsonl"
         with explain_write_errors(path):
             self._metrics = open(path, "ab")  # noqa: SIM115 (open as long as the record)
-            self._metrics.truncate(end_of_last_line(path.read_bytes()))
+            self._metrics.truncate(end_of_last_line(path))
 
     def _append(self, row: Mapping[str, Any]) -> None:
         with explain_write_errors(self.workdir / "metrics.jsonl"):
@@ -222,7 +239,9 @@ class Record:
         now = time.monotonic()
         self._clock = self._clock or (step, now)
         if sys.stderr.isatty():
-            self._bar = self._bar or tqdm(total=self.steps, initial=step, unit="step", dynamic_ncols=True)
+            self._bar = self._bar or tqdm(
+                total=self.steps, initial=step, unit="step", dynamic_ncols=True, bar_format=BAR
+            )
             self._bar.set_postfix_str(_listed(values), refresh=False)
             self._bar.update(step - self._bar.n)
             return

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from cvjax.captions import FIRST, describe_measure, describe_picture
 from cvjax.display import embed_image, format_number, format_scaled
-from cvjax.rundir import check_bars, read_config, read_metrics, write_atomically
+from cvjax.rundir import check_bars, read_config, sample_metrics, write_atomically
 
 _POINTS = 600  # maximum points per curve; more than a screen resolves
+_ROWS = 10_000  # maximum rows of metrics.jsonl that are read of each split
 _FRAMES = 12  # maximum frames per figure
 _IMAGE_BYTES = 1_200_000  # for all figures together, before base64 adds a third
 _RELATIONS = {"<=": "≤", ">=": "≥", "==": "="}
@@ -36,7 +38,7 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
       The path of the page.
     """
     workdir = Path(workdir).absolute()
-    run, rows = read_config(workdir), read_metrics(workdir)
+    run, rows = read_config(workdir), sample_metrics(workdir, _ROWS)
     rows = [row for row in rows if row["split"] != "verdict"] + [row for row in rows if row["split"] == "verdict"][-1:]
     changed = run.get("changed_settings") or ()
     expect = {} if changed else run["config"].get("expect") or {}
@@ -45,6 +47,7 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
     speed = _charts([row for row in rows if row["split"] == "speed"], {}, only=tuple(_TITLES))
     last = max((row["step"] for row in rows), default=0)
     sections = (
+<<<<<<< HEAD
         _verdict(rows, expect, changed),
         _section("Figures", _gallery(workdir / "figures")),
         _section("Curves", _panels(charts, 0, "curves")),
@@ -53,18 +56,41 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
         _section("Parameters", _parameters(run.get("parameters", ()))),
         _section("Go on, or repeat", _commands(run)),
         _section("Made with", _pairs(_flatten({k: v for k, v in run.items() if k not in _SHOWN_ELSEWHERE}))),
+=======
+        section("Pictures", _gallery(workdir / "figures")),
+        _verdict(rows, expect),
+        section("Curves", panels(charts, 0, "curves")),
+        section("Speed", _speed(rows, panels(speed, len(charts), "curves speed"))),
+        section("Configuration", _pairs(flatten({k: v for k, v in run["config"].items() if k != "expect"}))),
+        section("Parameters", _parameters(run.get("parameters", ()))),
+        section("Go on, or repeat", _commands(run)),
+        section("Made with", _pairs(flatten({k: v for k, v in run.items() if k not in _SHOWN_ELSEWHERE}))),
+>>>>>>> run
     )
-    curves = json.dumps({"last": max(last, 1), "charts": [chart for _, chart in charts + speed]}, allow_nan=False)
+    path = workdir / "report.html"
+    charts = [chart for _, chart in charts + speed]
+    write_atomically(path, render(workdir.name, _header(workdir, run, last, running), sections, charts, last))
+    return path
+
+
+def render(title: str, header: str, sections: Iterable[str], charts: Sequence[Mapping], last: int) -> str:
+    """Returns a page.
+
+    Args:
+      title: plain text.
+      header, sections: HTML; empty sections are left out.
+      charts: of the sections' panels, by their numbers.
+      last: last step of the curves.
+    """
+    curves = json.dumps({"last": max(last, 1), "charts": charts}, allow_nan=False)
     parts = {
-        "title": escape(workdir.name),
-        "header": _header(workdir, run, last, running),
+        "title": escape(title),
+        "header": header,
         "main": "\n".join(filter(None, sections)),
         "curves": curves.replace("<", "\\u003c"),  # a name with </script> would end the element
     }
     template = resources.files("cvjax").joinpath("report.html").read_text(encoding="utf-8")
-    path = workdir / "report.html"
-    write_atomically(path, re.sub(r"<!--(title|header|main|curves)-->", lambda match: parts[match[1]], template))
-    return path
+    return re.sub(r"<!--(title|header|main|curves)-->", lambda match: parts[match[1]], template)
 
 
 def _header(workdir: Path, run: Mapping, last: int, running: bool) -> str:
@@ -102,11 +128,15 @@ def _verdict(rows: Sequence[Mapping], expect: Mapping, changed: Sequence[str]) -
     for row in rows:
         if row["split"] in ("eval", "verdict"):
             values |= {name: value for name, value in row.items() if name not in ("step", "split")}
-    others = _pairs((name, format_number(value, 4)) for name, value in values.items() if name not in expect)
+    others = _measures({name: value for name, value in values.items() if name not in expect})
     if not expect:
+<<<<<<< HEAD
         names = escape(", ".join(changed))
         note = f'<p class="soft">No verdict: the bars of this config are for other settings ({names}).</p>'
         return _section("Results", (note if changed else "") + others)
+=======
+        return section("Results", others)
+>>>>>>> run
     verdict = check_bars(expect, values)
     final = bool(rows) and rows[-1]["split"] == "verdict"
     met = sum(good for *_, good in verdict)
@@ -116,11 +146,11 @@ def _verdict(rows: Sequence[Mapping], expect: Mapping, changed: Sequence[str]) -
         shown = format_number(value, 4) if name in values else "—"
         mark = '<td class="met">✓ met</td>' if good else '<td class="missed">✗ not met</td>'
         lines.append(
-            f'<tr><th scope="row">{escape(name)}</th><td class="number value">{shown}</td>'
+            f'<tr><th scope="row">{escape(name)}{caption(name)}</th><td class="number value">{shown}</td>'
             f'<td class="soft">bar {_RELATIONS.get(relation, relation)} {format_number(bar)}</td>{mark}</tr>'
         )
     table = f'<div class="panel scroll"><table class="verdict"><tbody>{"".join(lines)}</tbody></table></div>'
-    return _section(count if final else f"So far: {count[0].lower()}{count[1:]}", table + others)
+    return section(count if final else f"So far: {count[0].lower()}{count[1:]}", table + others)
 
 
 def _charts(rows: Iterable[Mapping], expect: Mapping, only: Sequence[str] = ()) -> list[tuple[str, dict]]:
@@ -143,13 +173,13 @@ def _charts(rows: Iterable[Mapping], expect: Mapping, only: Sequence[str] = ()) 
         ]
         lines = []
         for (name, split), points in curves.items():
-            label, (steps, values) = name.removeprefix(f"{group}/"), _thin(points)
+            label, (steps, values) = name.removeprefix(f"{group}/"), thin(points)
             lines.append(dict(label=label, split=split, colour=names.index(name), steps=steps, values=values))
         charts.append((_TITLES.get(group, group), {"series": lines, "bars": bars}))
     return charts
 
 
-def _thin(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float | None]]:
+def thin(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float | None]]:
     """Reduces a long curve to the extremes of each stretch, so that spikes survive; non-finite values become None."""
     if len(points) > _POINTS:
         kept = {len(points) - 1}
@@ -162,14 +192,16 @@ def _thin(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float | 
     return [step for step, _ in points], values
 
 
-def _panels(charts: Sequence[tuple[str, dict]], first: int, kind: str) -> str:
-    panels = [
-        f'<figure class="chart panel" data-chart="{number}"><div class="top"><h3>{escape(title)}</h3>'
-        '<span class="at soft"></span><button type="button" aria-pressed="false" hidden>log</button></div>'
+def panels(charts: Sequence[tuple[str, dict]], first: int, kind: str) -> str:
+    """Returns the panels of (title, chart), numbered from `first`, in an element of the class `kind`."""
+    found = [
+        f'<figure class="chart panel" data-chart="{number}"><div class="top"><h3>{escape(title)}'
+        f'{caption(title)}</h3><span class="at soft"></span>'
+        '<button type="button" aria-pressed="false" hidden>log</button></div>'
         '<ul class="legend"></ul></figure>'
         for number, (title, _) in enumerate(charts, first)
     ]
-    return f'<div class="{kind}">{"".join(panels)}</div>' if panels else ""
+    return f'<div class="{kind}">{"".join(found)}</div>' if found else ""
 
 
 def _gallery(folder: Path) -> str:
@@ -183,7 +215,11 @@ def _gallery(folder: Path) -> str:
     frames = min(_FRAMES, max(2, 4 * _FRAMES // len(names)))
     share = _IMAGE_BYTES // (len(names) * (frames + 4))  # the latest gets four shares
     figures = []
-    for parent, paths in names.items():
+    order = {name: place for place, name in enumerate(FIRST)}
+    for parent, paths in sorted(
+        names.items(), key=lambda item: order.get(item[0].relative_to(folder).parts[0], len(FIRST))
+    ):
+        about = escape(describe_picture(parent.relative_to(folder).as_posix()))
         name = escape(parent.relative_to(folder).as_posix())
         picks = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, frames).round().astype(int))]
         buttons = "".join(
@@ -194,14 +230,15 @@ def _gallery(folder: Path) -> str:
         figures.append(
             f'<figure class="panel{" course" if course else ""}"><div class="top"><h3>{name}</h3>'
             f'<output class="soft">step {int(paths[-1].stem):,}</output></div>'
-            f"{_image(name, paths[-1], 4 * share, large=True)}{course}</figure>"
+            f"{_image(name, paths[-1], 4 * share, large=True)}{course}"
+            + (f"<figcaption>{about}</figcaption></figure>" if about else "</figure>")
         )
     return f'<div class="gallery">{"".join(figures)}</div>'
 
 
 def _image(name: str, path: Path, limit: int, large: bool = False) -> str:
     source, width, height = embed_image(path, path.stat().st_mtime_ns, limit)
-    size = f' class="large" width="{width}" height="{height}" style="max-width:{2 * width}px"' if large else ""
+    size = f' class="large" width="{width}" height="{height}"' if large else ""
     return f'<img src="{source}" alt="{name} at step {int(path.stem):,}"{size}>'
 
 
@@ -250,11 +287,12 @@ def _commands(run: Mapping) -> str:
     )
 
 
-def _flatten(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+def flatten(tree: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+    """Returns nested keys, joined by dots after the prefix, with their values as text."""
     pairs = []
     for key, value in tree.items():
         nested = isinstance(value, Mapping) and value
-        pairs += _flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", _shown(value))]
+        pairs += flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", _shown(value))]
     return pairs
 
 
@@ -272,7 +310,24 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
     return f'<dl class="pairs">{"".join(lines)}</dl>' if lines else ""
 
 
-def _section(title: str, content: str) -> str:
+def _measures(values: Mapping[str, float]) -> str:
+    """Lists measures with their captions; those of single classes, after the slash, share that of their group."""
+    lines = [
+        f'<div><dt>{escape(name)}{caption(name) if "/" not in name else ""}</dt><dd class="mono">'
+        f"{format_number(value, 4)}</dd></div>"
+        for name, value in values.items()
+    ]
+    return f'<dl class="pairs measures">{"".join(lines)}</dl>' if lines else ""
+
+
+def caption(name: str) -> str:
+    """Returns what a measure shows, in small print; empty for names that are not known."""
+    about = describe_measure(name)
+    return f'<small class="soft">{escape(about)}</small>' if about else ""
+
+
+def section(title: str, content: str) -> str:
+    """Returns a section of a page, or nothing without content."""
     return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
 
 

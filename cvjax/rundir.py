@@ -1,12 +1,17 @@
 """Crash-safe reading and writing of a run's files, and the bars of its figures."""
 
 import contextlib
+import datetime
+import errno
+import fcntl
 import hashlib
+import itertools
 import json
 import math
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -23,6 +28,9 @@ _NOT_FINITE = {word: float(value) for value, word in _WORDS.items()}
 BAR_SETTINGS = ("system", "recipe", "data", "borrow", "steps", "judge", "judge_samples", "expect")
 DATA_LOADING = ("data_dir", "derive_dir", "eval_batch", "in_memory", "workers")
 
+BLOCK = 1 << 16  # bytes that are read at once from the end of a file
+LOCK = "lock"
+
 Verdict = list[tuple[str, float, str, float, bool]]
 
 
@@ -36,16 +44,61 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
       One dict per row, with `step`, `split` and the metrics as floats ("NaN", "Infinity" and "-Infinity" in the file);
       an empty list if there is no file.
     """
+    return list(iterate_metrics(workdir))
+
+
+def iterate_metrics(workdir: str | Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of `read_metrics` one by one, for files of any size."""
     path = Path(workdir) / "metrics.jsonl"
-    content = path.read_bytes() if path.exists() else b""
-    rows = []
-    for number, line in enumerate(content[: end_of_last_line(content)].splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}, is not JSON: {line[:60].decode(errors='replace')!r}") from error
-        rows.append({name: value if name == "split" else _NOT_FINITE.get(value, value) for name, value in row.items()})
+    for number, line in enumerate(_lines(path), 1):
+        yield _parse(path, number, line)
+
+
+def sample_metrics(workdir: str | Path, most: int) -> list[dict[str, Any]]:
+    """Reads rows spread evenly over metrics.jsonl.
+
+    Args:
+      workdir: the run's folder.
+      most: about how many rows to read of each split; all if it has fewer.
+
+    Returns:
+      The rows in order, the last of each split among them.
+    """
+    path = Path(workdir) / "metrics.jsonl"
+    counts: dict[bytes, int] = {}
+    for line in _lines(path):
+        counts[_split(line)] = counts.get(_split(line), 0) + 1
+    rows, seen = [], dict.fromkeys(counts, 0)
+    for number, line in enumerate(itertools.islice(_lines(path), sum(counts.values())), 1):
+        split = _split(line)
+        seen[split] += 1
+        stride = -(-counts[split] // most)
+        if (counts[split] - seen[split]) % stride == 0:
+            rows.append(_parse(path, number, line))
     return rows
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yields the complete lines of a file, which may be absent."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _split(line: bytes) -> bytes:
+    """Returns the split of a line without parsing it, in quotation marks; lines of unusual form share one."""
+    return line.partition(b'"split": ')[2].partition(b",")[0]
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(
+            f"{path}, line {number}, is not JSON: {line.rstrip()[:60].decode(errors='replace')!r}"
+        ) from error
+    return {name: value if name == "split" else _NOT_FINITE.get(value, value) for name, value in row.items()}
 
 
 def metrics_line(row: Mapping[str, Any]) -> str:
@@ -54,9 +107,18 @@ def metrics_line(row: Mapping[str, Any]) -> str:
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
-def end_of_last_line(content: bytes) -> int:
-    """Returns the end of the last complete line; a crash may have cut off what follows."""
-    return content.rfind(b"\n") + 1
+def end_of_last_line(path: Path) -> int:
+    """Returns the end of a file's last complete line; a crash may have cut off what follows."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - BLOCK)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+    return 0
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:
@@ -84,17 +146,19 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
     return {**written, "config": upgrade_config(written["config"])}
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Writes a file atomically, creating its folder if necessary.
 
     Args:
       path: the file.
-      content: bytes, or text to encode as UTF-8.
+      content: bytes, or text to encode as UTF-8, also in parts.
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(path.name + ".part")
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        with open(draft, "wb") as file:
+            for part in (content,) if isinstance(content, (str, bytes)) else content:
+                file.write(part.encode() if isinstance(part, str) else part)
         os.replace(draft, path)
 
 
@@ -105,7 +169,70 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"Cannot write {path}: {reason}. Make room there or choose another folder.") from error
+        advice = "Make room there or choose another folder." if disk_is_full(error) else "Choose another folder."
+        raise UserError(f"Cannot write {path}: {reason}. {advice}") from error
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Returns whether an error of writing says that there is no space left, or no more of the user's share of it."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Keeps other processes from training in a run's folder; the system releases it when this process dies.
+
+    The file `lock` is locked as network file systems support it (`lockf`), and says who holds it. On a file system
+    without locks, the process that it names counts.
+
+    Args:
+      workdir: the run's folder, which exists.
+
+    Raises:
+      UserError: another process trains there.
+    """
+    path = workdir / LOCK
+    with explain_write_errors(path):
+        file = open(path, "a+b")  # noqa: SIM115 (open as long as the folder is held)
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            locked, holder = error.errno in (errno.EACCES, errno.EAGAIN), _holder(file)
+            if locked or _alive(holder):
+                who = "process {process} on {host} has trained there since {since}".format_map(holder)
+                advice = "" if locked else f" If that process is gone, delete {path}."
+                raise UserError(f"{workdir} is in use: {who}. Give another --workdir, or stop it.{advice}") from None
+        since = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        mine = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+        with explain_write_errors(path):
+            file.truncate(0)
+            file.write(json.dumps(mine).encode())
+            file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _holder(file: Any) -> dict[str, Any]:
+    """Returns the process, host and time that a lock file names."""
+    file.seek(0)
+    unknown = dict.fromkeys(("process", "host", "since"), "unknown")
+    with contextlib.suppress(ValueError, TypeError):
+        return unknown | json.loads(file.read())
+    return unknown
+
+
+def _alive(holder: Mapping[str, Any]) -> bool:
+    """Returns whether a process exists, as far as can be known: one on another host may."""
+    if holder["process"] in ("unknown", os.getpid()) or holder["host"] != socket.gethostname():
+        return holder["process"] not in ("unknown", os.getpid())
+    with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(PermissionError):
+            os.kill(int(holder["process"]), 0)
+        return True
+    return False
 
 
 def check_bars(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloat]) -> Verdict:

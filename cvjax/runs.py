@@ -42,11 +42,15 @@ def open_workdir(config: ConfigDict, workdir: Path) -> Path:
     """Creates a run's folder; if it holds a run with a different config, raises a UserError with the differences."""
     make_folder(workdir, "--workdir")
     if (workdir / "config.json").exists():
-        differing = experiments.difference(read_config(workdir)["config"], experiments.as_dict(config))
+        written = read_config(workdir)
+        differing = experiments.difference(written["config"], experiments.as_dict(config))
+        other_version = written.get("commit") and any("'absent'" in line for line in differing)
+        begun = f" Commit {written['commit'][:12]}, which began the run, can go on with it." if other_version else ""
         if differing and checkpoint.exists(workdir / "checkpoints"):
             raise UserError(
                 f"{workdir} holds a run with a different config:\n  " + "\n  ".join(differing) + "\n"
-                f"Give another --workdir, or the same config; only {', '.join(experiments.FREE_ON_RESUME)} may change."
+                f"Give another --workdir, or the same config; only {', '.join(experiments.FREE_ON_RESUME)} may "
+                f"change.{begun}"
             )
     return workdir
 

@@ -31,10 +31,11 @@ class Range:
         """Returns, for example, "at least 1" or "from 0 to 1"."""
         if self.open:
             return f"above {self.low:g}"
-        return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:g}"
+        return f"at least {self.low:g}" if self.high == math.inf else f"from {self.low:g} to {self.high:.10g}"
 
 
 Count = Annotated[int, Range(1)]  # a width, a size, a number of things
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # larger ones would repeat: a random key holds 32 bits of it
 Share = Annotated[float, Range(0, 1)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open=True)]

@@ -82,7 +82,12 @@ def trained_run():
         with locked(folder / "lock"):
             if not (folder / "run").exists():
                 shutil.rmtree(folder / "unfinished", ignore_errors=True)
-                fit.fit(config.load(path), folder / "unfinished")
+                experiment = config.load(path)
+                for name, source in experiment.borrow.items():
+                    if source.startswith("runs/"):
+                        _, lender, network = source.split("/")
+                        experiment.borrow[name] = f"{find(f'configs/{lender}.py:smoke')}/{network}"
+                fit.fit(experiment, folder / "unfinished")
                 (folder / "unfinished").rename(folder / "run")
         return folder / "run"
 

@@ -22,13 +22,15 @@ FAMILIES = {
 PARTS = {"nets", "losses", "metrics", "weights"}
 # From the top down. An import goes to a lower floor or stays on its own; families never import one another.
 FLOORS = (
-    {"train.py", "configs"},
-    {"programs", "apply", "results"},
+    {"train.py", "train", "configs"},
+    {"programs", "__main__", "apply", "compare_runs", "evaluate", "export", "results"},
     {"fit"},
     # What a run is made with.
     {
         "config",
         "command",
+        "explain",
+        "captions",
         "sharding",
         "compiled",
         "record",
@@ -41,7 +43,15 @@ FLOORS = (
     },
     FAMILIES,
     PARTS,
-    {"ops", "data", "core", "optim", "checkpoint", "rundir"},  # the last two: a run's folder, which weights read
+    {
+        "ops",
+        "data",
+        "core",
+        "optim",
+        "precision",
+        "checkpoint",
+        "rundir",
+    },  # the last two: a run's folder, which weights read
     {"errors", "signature", "upgrade", "cvjax"},
 )
 ARITHMETIC = {"ops", *PARTS, *FAMILIES}  # where arrays go in and out, signatures say their shapes
@@ -63,7 +73,7 @@ def top(name: str) -> str:
     parts = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__").split(".")
     if parts[0] != "cvjax":
         return "train.py" if parts[0] == "train" else parts[0]
-    return "cvjax" if len(parts) == 1 or parts[1].startswith("__") else parts[1]
+    return "cvjax" if len(parts) == 1 or parts[1] == "__init__" else parts[1]
 
 
 def imports(path: str, text: str) -> Iterator[tuple[int, str]]:

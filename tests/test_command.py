@@ -58,6 +58,7 @@ MISTAKES = {
     "mistyped value": ([VAE, "--config.steps=many"], ["--config.steps=many", "expected int"]),
     "mistyped fraction": ([VAE, "--config.steps=2.5"], ["--config.steps=2.5", "expected int"]),
     "mistyped switch": ([VAE, "--config.recipe.binarise=maybe"], ["--config.recipe.binarise=maybe", "true or false"]),
+    "a key without its group": ([VAE, "--latent=4"], ["latent", "Did you mean --config.recipe.latent=4?"]),
     "no dashes": ([VAE, "config.steps=1"], ["'config.steps=1' is not a flag", "--config.steps=1"]),
     "None where a value is due": ([VAE, "--config.steps=None"], ["config.steps=None", "expected int"]),
     "borrowed from nowhere": ([VAE, "--config.borrow.encoder=nowhere/encoder"], ["nowhere is not the folder of a run"]),

@@ -12,16 +12,19 @@ import json
 import math
 import shutil
 
+import cv2
 import house
 import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from cvjax import config, data, fit, runs
+from cvjax import captions, config, data, fit, runs
 from cvjax.core import Network, class_names
 from cvjax.data import builders
 from cvjax.errors import UserError
+from cvjax.programs import apply
 
 CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
@@ -73,7 +76,10 @@ def assert_finite(run, steps):
     wanted = {"train": steps, "eval": steps} if steps else {"eval": 0}
     assert {split: row["step"] for split, row in rows.items()} == wanted
     assert all(math.isfinite(value) for row in rows.values() for name, value in row.items() if name != "split")
-    assert (run / "report.html").exists() and list((run / "figures").iterdir())
+    pictures = {path.parent.relative_to(run / "figures").as_posix() for path in (run / "figures").rglob("*.png")}
+    assert (run / "report.html").exists() and pictures
+    assert not [name for name in pictures if not captions.describe_picture(name)]  # cvjax/captions.py has a line for it
+    assert not [name for name in rows["eval"].keys() - {"step", "split"} if not captions.describe_measure(name)]
 
 
 def shapes(path, variant):
@@ -165,21 +171,83 @@ def test_system_is_lowered_for_accelerators(system):
     assert jax.export.export(found.train_step, platforms=PLATFORMS)(*found.arguments).platforms == PLATFORMS
 
 
+@pytest.fixture(scope="module")
+def straight_run(trained_run, tmp_path_factory):
+    """Trains each system once; returns its experiment, folder and figures."""
+
+    @functools.cache
+    def train(system):
+        experiment = smoke(trained_configs()[system], trained_run)
+        folder = tmp_path_factory.mktemp(system) / "straight"
+        with examples_of(experiment):
+            return experiment, folder, fit.fit(experiment, folder)
+
+    return train
+
+
 @pytest.mark.parametrize("system", config.systems())
-def test_system_takes_finite_steps_and_resumes_exactly(system, one_device, trained_run, tmp_path):
-    path = trained_configs()[system]
-    experiment = smoke(path, trained_run)
+def test_system_takes_finite_steps_and_resumes_exactly(system, one_device, straight_run, tmp_path):
+    experiment, folder, straight = straight_run(system)
     with examples_of(experiment):
-        straight = fit.fit(experiment, tmp_path / "straight")
-        shutil.copytree(tmp_path / "straight", tmp_path / "killed")
+        shutil.copytree(folder, tmp_path / "killed")
         if experiment.steps:
             shutil.rmtree(tmp_path / "killed" / "checkpoints" / "3")  # as if it had died after step 2
         resumed = fit.fit(experiment, tmp_path / "killed")
-        one, two = (jax.tree.map(np.asarray, runs.load(tmp_path / run)[2]) for run in ("straight", "killed"))
-    assert_finite(tmp_path / "straight", experiment.steps)
+        one, two = (jax.tree.map(np.asarray, runs.load(run)[2]) for run in (folder, tmp_path / "killed"))
+    assert_finite(folder, experiment.steps)
     assert resumed == straight
-    assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
+    assert metrics(tmp_path / "killed") == metrics(folder)
     jax.tree.map(np.testing.assert_array_equal, two, one)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two pictures of different sizes, and a video of three frames, both beside each other."""
+    generator, folder = np.random.default_rng(0), tmp_path / "pictures"
+    folder.mkdir()
+    for name, size in {"a.png": (40, 52, 3), "b.png": (64, 64)}.items():
+        Image.fromarray(generator.integers(0, 255, size, dtype=np.uint8)).save(folder / name)
+    writer = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 40))
+    for _ in range(3):
+        writer.write(generator.integers(0, 255, (40, 48, 3), dtype=np.uint8))
+    writer.release()
+    return folder, tmp_path / "in.avi"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", config.systems())
+def test_system_is_applied_and_sampled(system, one_device, straight_run, pictures, tmp_path, monkeypatch, capsys):
+    _, folder, _ = straight_run(system)
+    loaded = runs.load(folder)
+    monkeypatch.setattr(runs, "load", lambda *_: loaded)  # compiles once
+
+    recipe, (images, video) = loaded[1], pictures
+    label = ["--label=0"] if "label" in recipe.predict_inputs else []
+
+    def run(output, *arguments):
+        further = label if any(argument.startswith("--input=") for argument in arguments) else []
+        apply.main([f"--run={folder}", f"--output={tmp_path / output}", "--batch=2", *arguments, *further])
+        return {path.name for path in (tmp_path / output).rglob("*")}
+
+    if recipe.predict is None:
+        with pytest.raises(UserError, match="takes no images"):
+            run("out", f"--input={images}")
+    else:
+        assert {"a.png", "b.png"} <= run("folder", f"--input={images}") or (
+            tmp_path / "folder/predictions.json"
+        ).exists()
+        assert len(run("image", f"--input={images / 'a.png'}")) <= len(run("folder", f"--input={images}"))
+        try:
+            run("out.mp4", f"--input={video}")
+        except UserError as error:
+            assert "outputs are not images" in str(error) and not list((tmp_path / "folder").glob("a.png"))
+        else:
+            assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    if recipe.sample is None:
+        with pytest.raises(UserError, match="does not sample"):
+            run("samples", "--count=2")
+    else:
+        assert {"image_00000.png", "image_00001.png", "image_grid.png"} <= run("samples", "--count=2")
 
 
 @pytest.mark.slow

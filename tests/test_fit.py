@@ -1,5 +1,6 @@
 """The loop: dispatched ahead, compiled once, continued exactly, stopped with a checkpoint, and never past a NaN."""
 
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from cvjax import compiled, config, fit, runs
 from cvjax.checkpoint import Checkpoints
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
-from cvjax.record import read_metrics
+from cvjax.rundir import read_metrics
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "configs/vae_digits.py:smoke"
@@ -290,6 +291,9 @@ def test_mistakes_in_what_is_borrowed_are_named_before_anything_is_written(strai
 def test_what_cannot_be_trained_or_judged_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.steps=0: must be at least 1"):
         fit.fit(smoke(steps=0), tmp_path)
+    for seed in (2**32, 2**63, -1):  # a key of 2**32 would be that of 0
+        with pytest.raises(UserError, match=rf"config\.seed={seed}: expected int from 0 to 4294967295"):
+            fit.fit(smoke(seed=seed), tmp_path)
     with pytest.raises(UserError, match=r"there are no features 'digit'. Did you mean 'digits'"):
         fit.fit(smoke(judge="digit"), tmp_path)
 
@@ -305,3 +309,36 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         fit.fit(smoke(), tmp_path / "file" / "run")
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("home", [None, "/dev/null/home"])
+def test_without_a_home_nothing_is_cached_and_a_line_says_so(home, monkeypatch, capsys):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def find():
+        if home is None:
+            raise RuntimeError("Could not determine home directory.")
+        return Path(home)
+
+    monkeypatch.setattr(Path, "home", find)
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compiled.enable_cache()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "are not kept for the next run" in line and "JAX_COMPILATION_CACHE_DIR" in line
+
+
+def test_two_runs_in_one_folder_are_refused(straight, monkeypatch, tmp_path):
+    folder = shutil.copytree(straight[0], tmp_path / "run")
+
+    def lockf(*_):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(fit.rundir.fcntl, "lockf", lockf)
+    with pytest.raises(UserError, match=f"{folder} is in use: process"):
+        fit.fit(smoke(steps=8), folder)
+    assert Checkpoints(folder / "checkpoints").latest == 6

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cvjax import record as record_module
 from cvjax.errors import UserError
 from cvjax.record import Record
 from cvjax.rundir import read_metrics
@@ -118,6 +119,32 @@ def test_a_terminal_gets_a_bar_and_lines_go_above_it(tmp_path, capsys, monkeypat
     assert out == "a checkpoint was written\n"
     assert "100/400" in err and "200/400" in err and "loss/total 0.4" in err
     assert err.index("200/400") < len(err) - 1 and err.endswith("\n")  # the bar is ended
+
+
+def test_the_bar_keeps_its_width_on_a_narrow_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (80, 24))
+    record = Record(tmp_path, steps=400)
+    record.scalars(100, "train", {f"loss/part_{number}": 0.5 for number in range(9)})
+    record.scalars(200, "train", {f"loss/part_{number}": 0.5 for number in range(9)})
+    record.close()
+    last = [line for line in re.split(r"[\r\n]+", capsys.readouterr().err) if "200/400" in line][-1]
+    assert len(last) == 80 and re.search(r"50%\|.{20}\| 200/400 \d\d:\d\d left, ", last)
+
+
+def test_what_takes_long_is_said_with_the_last_time(tmp_path, capsys, monkeypatch):
+    record = Record(tmp_path, steps=10)
+    for begun, ended in [(0, 3.26), (10, 10.5), (20, 20.5)]:
+        clock = iter([begun, ended])
+        monkeypatch.setattr("cvjax.record.time.perf_counter", lambda clock=clock: next(clock))
+        with record.doing("evaluating"):
+            pass
+    assert capsys.readouterr().out.splitlines() == ["evaluating ...", "evaluating ... (the last time 3.3 s)"]
+    record.scalars(1, "speed", {"compile_seconds": 44.0})
+    again = Record(tmp_path, steps=10)  # resumed
+    with again.doing(record_module.COMPILING):
+        pass
+    assert capsys.readouterr().out == "compiling the training step ... (the last time 44 s)\n"
 
 
 def test_verdict_prints_each_figure_beside_its_bar(tmp_path, capsys):

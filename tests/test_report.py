@@ -81,14 +81,16 @@ def test_page_in_a_browser(page, browse):
     assert console == []
     headings = re.findall(r"<h2>(.*?)</h2>", dom)
     assert headings == [
-        *["1 of 2 bars met", "Figures", "Curves", "Speed", "Configuration", "Parameters", "Go on, or repeat"],
+        *["Pictures", "1 of 2 bars met", "Curves", "Speed", "Configuration", "Parameters", "Go on, or repeat"],
         "Made with",
     ]
     # Charts: loss, norm, fid, smallest_class; steps_per_second, data_wait. Curves: loss has three of them.
     assert dom.count('role="img"') == 6 and len(re.findall('<path class="series', dom)) == 8
     # Two figures, each large and five times in the strip.
     assert len(re.findall("<img ", dom)) == 12 and 'data-broken="0"' in dom
-    assert re.findall('<img [^>]*class="large"[^>]*>', dom)[0].count('alt="photo at step 100"') == 1
+    first, second = re.findall('<img [^>]*class="large"[^>]*>', dom)
+    assert 'alt="samples/ema at step 100"' in first and 'alt="photo at step 100"' in second
+    assert "<figcaption>Samples of the model" in dom and "Fréchet distance between" in dom
     assert all("alt=" in image for image in re.findall("<img [^>]*>", dom))
     broken = re.search(r'<path class="series" d="([^"]*)" stroke="var\(--c1\)"', dom)[1]
     assert broken.count("M") == 2  # the curve is interrupted where the loss was NaN
@@ -118,8 +120,8 @@ def test_pointer_slider_and_log_scale(page, browse):
     found = json.loads(re.search('data-found="([^"]*)"', dom)[1].replace("&quot;", '"'))
     told, logarithmic, alt, top, clicked, value = found
     assert told == "generator 0.025discriminator 1generator (eval) 0.05 at step 40"
-    assert logarithmic and alt == "photo at step 40" and top == "4"
-    assert clicked == "photo at step 100" and value == "4"
+    assert logarithmic and alt == "samples/ema at step 40" and top == "4"
+    assert clicked == "samples/ema at step 100" and value == "4"
 
 
 def test_browser_test_sees_errors(page, browse):
@@ -179,7 +181,7 @@ def test_run_that_has_just_begun(tmp_path):
 def test_long_curves_keep_their_spikes():
     values = [math.sin(i / 500) for i in range(20_000)]
     values[7001], values[9002] = 9.0, math.nan
-    steps, kept = report._thin(list(enumerate(values)))
+    steps, kept = report.thin(list(enumerate(values)))
     assert len(steps) <= report._POINTS + 1 and steps == sorted(set(steps)) and steps[-1] == 19_999
     assert kept[steps.index(7001)] == 9.0 and kept[steps.index(9002)] is None
     assert max(np.diff(steps)) < 200

@@ -1,7 +1,13 @@
 """The files of a run survive crashes, and bars are compared as written."""
 
+import contextlib
+import errno
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +32,76 @@ def test_metrics_that_are_not_finite_are_valid_json_and_come_back(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(line)
     (row,) = rundir.read_metrics(tmp_path)
     assert math.isnan(row.pop("a")) and row == {"step": 1, "split": "train", "b": math.inf, "c": -math.inf, "d": 1e-300}
+
+
+def test_a_large_file_gives_rows_spread_over_it_and_the_last_of_each_split(tmp_path):
+    rows = [{"step": step, "split": "train", "loss": 1.0} for step in range(1, 1001)]
+    rows[500:500] = [{"step": 500, "split": "eval", "fid": 2.0}]
+    rows += [{"step": 1000, "split": "eval", "fid": 1.0}, {"step": 1000, "split": "verdict", "fid": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(map(rundir.metrics_line, rows)))
+    assert rundir.sample_metrics(tmp_path, 1000) == rows
+    few = rundir.sample_metrics(tmp_path, 10)
+    assert [row["step"] for row in few if row["split"] == "train"] == list(range(100, 1001, 100))
+    assert [row for row in few if row["split"] != "train"] == [row for row in rows if row["split"] != "train"]
+    assert rundir.sample_metrics(tmp_path / "none", 10) == []
+
+
+def test_the_end_of_the_last_line_is_found_from_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "BLOCK", 4)
+    for text in ("", "a", "abcdefghij", "a\n", "abc\ndefghijklmno", "ab\ncd\nefghijkl\n"):
+        (tmp_path / "file").write_text(text)
+        assert rundir.end_of_last_line(tmp_path / "file") == text.rfind("\n") + 1
+
+
+HOLDS = """
+import pathlib, sys
+from cvjax import rundir
+with rundir.hold(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_held_by_one_process_and_free_again_once_it_is_killed(tmp_path):
+    command = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        who = rf"{tmp_path} is in use: process {other.pid} on {socket.gethostname()} has trained there since 20"
+        with pytest.raises(UserError, match=who), rundir.hold(tmp_path):
+            pass
+        other.kill()
+    with rundir.hold(tmp_path):  # although the file names the process that died
+        assert json.loads((tmp_path / rundir.LOCK).read_text())["process"] == os.getpid()
+    assert (tmp_path / rundir.LOCK).read_text() == ""
+    with pytest.raises(OSError, match="from within"), rundir.hold(tmp_path):
+        raise OSError("from within")
+
+
+def test_without_locks_the_named_process_counts(tmp_path, monkeypatch):
+    def lockf(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(rundir.fcntl, "lockf", lockf)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = socket.gethostname()
+    for process, host, alive in [(gone.pid, here, False), (os.getppid(), here, True), (1, "elsewhere", True)]:
+        (tmp_path / rundir.LOCK).write_text(json.dumps({"process": process, "host": host, "since": "today"}))
+        refused = pytest.raises(
+            UserError, match=rf"process {process} on {host}.* today.*If that process is gone, delete"
+        )
+        with refused if alive else contextlib.nullcontext(), rundir.hold(tmp_path):
+            pass
+
+
+def test_room_is_asked_for_only_where_the_disk_is_full(tmp_path):
+    for number, advice in {
+        errno.ENOSPC: "Make room",
+        errno.EDQUOT: "Make room",
+        errno.EACCES: r"denied\. Choose",
+    }.items():
+        with pytest.raises(UserError, match=advice), rundir.explain_write_errors(tmp_path):
+            raise OSError(number, os.strerror(number))
 
 
 def test_no_metrics_yet(tmp_path):

@@ -7,7 +7,6 @@ Detections are drawn, with class names and scores, and written to detections.jso
 """
 
 import argparse
-import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,21 +16,19 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
-from jaxtyping import Float, Int
-from PIL import Image
+from jaxtyping import Float, Int, UInt8
 
 from cvjax import command, runs
-from cvjax.core import Recipe, State, class_names
+from cvjax.core import Recipe, State
 from cvjax.data import folder, vocabulary
 from cvjax.data.sources import CorruptExample
 from cvjax.display import grid
 from cvjax.errors import UserError, suggest, suggest_beside
-from cvjax.ops.drawing import draw_boxes
-from cvjax.predictor import Predictor, Prepared
+from cvjax.predictor import Predictor, Prepared, classes_of
+from cvjax.programs import video
+from cvjax.programs.detections import coco_format, draw_detections
+from cvjax.programs.images import save_image, to_bytes
 from cvjax.rundir import write_atomically
-
-LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--input", type=Path, help="an image, a folder of images or a video")
     parser.add_argument("--count", type=int, help="number of samples to draw")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--seed", type=command.seed, default=0, help="random seed")
     parser.add_argument("--label", help="the class to draw, or that of the images: its name or number")
     parser.add_argument("--style", type=Path, help="an image, for systems that take a style")
     parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
@@ -75,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
     inputs = read_inputs(arguments, description, recipe.predict_inputs)
     predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
-    if arguments.input.suffix.lower() in VIDEOS:
+    if arguments.input.suffix.lower() in video.SUFFIXES:
         apply_to_video(predictor, arguments.input, arguments.output, arguments.threshold)
     else:
         apply_to_images(predictor, arguments.input, arguments.output, arguments.threshold)
@@ -126,7 +123,7 @@ def listed(names: Sequence[str]) -> str:
 
 def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""]:
     """Returns the number of a class from its name or number; `description` is the run's config.json."""
-    names = class_names(description["config"]["recipe"].get("classes") or ())
+    names = classes_of(description)
     if value in names:
         return np.asarray(names.index(value), np.int32)
     if value.isdigit() and int(value) < len(names):
@@ -186,7 +183,8 @@ def draw_samples(
 def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
     """Writes image outputs as PNG files named after the input, and all other outputs to predictions.json.
 
-    Detections are drawn and written to detections.json. Unreadable images are skipped and reported at the end.
+    Detections are drawn and written to detections.json. Unreadable images are skipped and reported at the end. Images
+    in the output folder are not inputs, so that the same command can be given again.
 
     Args:
       predictor: the trained system.
@@ -194,7 +192,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
       output: the folder to write to.
       threshold: minimum score of drawn detections.
     """
-    files = folder.list_images(source) if source.is_dir() else [source]
+    files = [file for file in folder.list_images(source) if not below(file, output)] if source.is_dir() else [source]
     if output.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise UserError(f"--output={output} is the input folder; its images would be overwritten.")
     if not files:
@@ -225,8 +223,10 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
         for kind, value in outputs.items():
             if value.ndim == 3 and value.shape[-1] in (1, 3):
                 save_image(output / (f"{name}.png" if kind == "image" else f"{name}_{kind}.png"), value)
-            else:
-                predictions.setdefault(name, {})[kind] = value.tolist()
+                continue
+            predictions.setdefault(name, {})[kind] = value.tolist()
+            if kind.endswith("label") and value.ndim == 0 and value < len(predictor.classes):
+                predictions[name][kind.removesuffix("label") + "class"] = predictor.classes[int(value)]
     if predictions:
         write_atomically(output / "predictions.json", json.dumps(predictions, indent=1))
     if records:
@@ -237,50 +237,9 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
         raise UserError(f"{len(faults)} of {len(files)} images were skipped. " + "; ".join(faults[:5]) + more)
 
 
-def draw_detections(
-    predictor: Predictor, prepared: Prepared, found: Mapping[str, np.ndarray], threshold: float
-) -> Float[np.ndarray, "height width 3"]:
-    """Draws detections on their image, with class names and scores; enlarges small images so that names are legible.
-
-    Args:
-      predictor: has the class names.
-      prepared: the image.
-      found: its detections, boxes in pixels of the original.
-      threshold: minimum score of drawn detections.
-
-    Returns:
-      A new image in [0, 1].
-    """
-    sure = found["scores"] >= threshold
-    boxes, labels, scores = (found[name][sure] for name in ("boxes", "labels", "scores"))
-    scale = max(1, LEGIBLE // min(prepared.original.shape[:2]))
-    return draw_boxes(prepared.original, boxes, labels, predictor.classes, scores, scale)
-
-
-def coco_format(
-    records: Sequence[tuple[str, tuple[int, int], Mapping[str, np.ndarray]]], classes: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Converts detections to COCO's dataset format (https://cocodataset.org/#format-data, read 2026).
-
-    Args:
-      records: file name, (height, width) and detections of each image.
-      classes: class names. Category ids are labels + 1.
-
-    Returns:
-      images, categories and annotations; annotations have scores, and boxes are `x, y, width, height`.
-    """
-    images, annotations = [], []
-    for number, (name, (height, width), found) in enumerate(records, start=1):
-        images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for box, score, label in zip(found["boxes"], found["scores"], found["labels"], strict=True):
-            x, y, right, bottom = (round(float(edge), 3) for edge in box)
-            bbox = [x, y, round(right - x, 3), round(bottom - y, 3)]
-            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": int(label) + 1, "bbox": bbox}
-            annotations.append(
-                annotation | {"score": round(float(score), 5), "area": round(bbox[2] * bbox[3], 3), "iscrowd": 0}
-            )
-    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
-    return {"images": images, "categories": categories, "annotations": annotations}
+def below(file: Path, parent: Path) -> bool:
+    """Returns whether a file is in a folder or in one of its sub-folders."""
+    return parent.resolve() in file.resolve().parents
 
 
 def name_outputs(files: Sequence[Path]) -> list[str]:
@@ -298,54 +257,24 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
       output: the video to write, .mp4 or .avi.
       threshold: minimum score of drawn detections.
     """
-    codes = {".mp4": "mp4v", ".avi": "MJPG"}
-    if output.suffix.lower() not in codes:
-        raise UserError(f"--output={output}: a video's name must end in .mp4 or .avi.")
-    if output.resolve() == source.resolve():
-        raise UserError(f"--output={output} is the input, which would be overwritten.")
-    runs.make_folder(output.parent, "--output")
-    capture = cv2.VideoCapture(str(source))
-    if not capture.isOpened():
-        raise UserError(f"--input={source} cannot be read as a video.")
-    writer, count, start = None, 0, time.monotonic()
-    for prepared, outputs in predictor(map(predictor.prepare, _frames(capture))):
-        if "scores" in outputs and "boxes" in outputs:
-            outputs = {"image": draw_detections(predictor, prepared, outputs, threshold)}
-        if "image" not in outputs:
-            raise UserError("this system's outputs are not images, so it cannot make a video; apply it to images.")
-        frame = cv2.cvtColor(_to_bytes(outputs["image"]), cv2.COLOR_RGB2BGR)
-        if writer is None:
-            code = cv2.VideoWriter_fourcc(*codes[output.suffix.lower()])
-            writer = cv2.VideoWriter(str(output), code, capture.get(cv2.CAP_PROP_FPS) or 25, frame.shape[1::-1])
-            if not writer.isOpened():
-                raise UserError(f"--output={output}: OpenCV cannot write this video.")
-        writer.write(frame)
-        count += 1
-    capture.release()
-    if writer is None:
+    video.check_output(source, output)
+    capture, start = video.open_video(source), time.monotonic()
+    given = capture.get(cv2.CAP_PROP_FPS)
+    rate = video.nearest_rate(given)
+
+    def frames() -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        for prepared, outputs in predictor(map(predictor.prepare, video.read_frames(capture))):
+            if "scores" in outputs and "boxes" in outputs:
+                outputs = {"image": draw_detections(predictor, prepared, outputs, threshold)}
+            if "image" not in outputs:
+                raise UserError("this system's outputs are not images, so it cannot make a video; apply it to images.")
+            yield to_bytes(outputs["image"])
+
+    count = video.write_video(output, frames(), rate)
+    if not count:
         raise UserError(f"--input={source} has no frames.")
-    writer.release()
-    print(f"{count} frames in {output}, {count / (time.monotonic() - start):.1f} frames/s")
-
-
-def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
-    """Writes an image in [0, 1] with 1 or 3 channels as a PNG, creating its folder if necessary."""
-    encoded = io.BytesIO()
-    Image.fromarray(_to_bytes(image)).save(encoded, "png")
-    write_atomically(path, encoded.getvalue())
-
-
-def _to_bytes(image: np.ndarray) -> np.ndarray:
-    """Converts an image in [0, 1] to RGB bytes."""
-    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-
-
-def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    there, frame = capture.read()
-    while there:
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
-        there, frame = capture.read()
+    shown = "" if abs(rate - given) < 1e-3 else f" at {rate:g} frames/s ({given:g} in the input)"
+    print(f"{count} frames in {output}{shown}, {count / (time.monotonic() - start):.1f} frames/s")
 
 
 if __name__ == "__main__":

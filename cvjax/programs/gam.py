@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run_a", type=Path, required=True, help="folder of a trained GAN")
     parser.add_argument("--run_b", type=Path, required=True, help="folder of another, trained on the same data")
     parser.add_argument("--count", type=int, default=1000, help="samples of each")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    parser.add_argument("--seed", type=command.seed, default=0, help="seed of the samples")
     parser.add_argument("--tolerance", type=float, default=0.2, help="how far from 1 r_test may be")
     arguments = parser.parse_args(argv)
     if arguments.count < 1 or not arguments.tolerance >= 0:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run_b", required=True, help="folder of another")
     parser.add_argument("--output", type=Path, default=Path("latents"), help="folder for the pictures")
     parser.add_argument("--count", type=int, default=digits.COUNT, help="number of measured samples")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=command.seed, default=0)
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
         raise UserError(f"--count={arguments.count}: expected 1 or more.")

@@ -82,7 +82,7 @@ def cross_entropy(
 
 def recipe(
     shape: tuple[Count, Count, Count] = (8, 8, 1),
-    classes: Count = 10,
+    classes: Count | tuple[str, ...] = 10,
     width: Count = 32,
     features: Count = 64,
     dropout: Share = 0.3,
@@ -94,23 +94,30 @@ def recipe(
 ) -> Recipe:
     """Makes the classifier.
 
-    Args:
-      shape: height, width, channels of the images.
-      classes: number of classes.
-      width, features, dropout: as in `DigitClassifier`.
-      label_smoothing: share of each target spread evenly over all classes.
-      shift, angle, zoom: largest random distortions, as in `jitter`.
-      optimiser: as `cvjax.optim.build` takes it.
+        Args:
+          shape: height, width, channels of the images.
+    <<<<<<< HEAD
+          classes: number of classes.
+          width, features, dropout: as in `DigitClassifier`.
+    =======
+          classes: number of classes, or their names.
+          width: channels of the first stage.
+          features: size of the hidden dense layer.
+          dropout: share of the features dropped in training.
+    >>>>>>> run
+          label_smoothing: share of each target spread evenly over all classes.
+          shift, angle, zoom: largest random distortions, as in `jitter`.
+          optimiser: as `cvjax.optim.build` takes it.
 
-    Returns:
-      The recipe. Figures: accuracy, and nll, the mean negative log-likelihood of the true class in nats.
+        Returns:
+          The recipe. Figures: accuracy, and nll, the mean negative log-likelihood of the true class in nats.
 
-    Raises:
-      UserError: a height or width that cannot be halved twice.
+        Raises:
+          UserError: a height or width that cannot be halved twice.
     """
     if shape[0] % 4 or shape[1] % 4:
         raise UserError(f"config.recipe.shape={tuple(shape)}: height and width have to be divisible by 4.")
-    net = DigitClassifier(classes, width, features, dropout)
+    net = DigitClassifier(core.count_classes(classes), width, features, dropout)
     return Recipe.of(Classifier(net, tuple(shape), label_smoothing, (shift, angle, zoom), optim.build(optimiser)))
 
 

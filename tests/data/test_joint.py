@@ -10,7 +10,6 @@ from PIL import Image
 
 from cvjax import config as experiments
 from cvjax import data, fit, sharding
-from cvjax.compiled import Compiled
 from cvjax.core import Recipe, start
 from cvjax.errors import UserError
 
@@ -136,8 +135,7 @@ def test_evaluation_counts_each_example_of_both_once(photos, longer):
 
     mesh = sharding.make_mesh({"data": 1}, jax.devices()[:1])
     state = start({}, {})
-    compiled = Compiled(unused, unused, eval_step, state, 0.0, 0.0)
-    figures = fit.evaluate(Recipe({}, unused, unused, eval_step, score, unused), compiled, state, loaded, mesh)
+    figures = fit.evaluate(Recipe({}, unused, unused, eval_step, score, unused), eval_step, state, loaded, mesh)
     assert figures["count"] == counts["first"]
     assert figures["also_count"] == 7
     assert figures["level"] == pytest.approx(data.arrays("digits", "test")["image"][: counts["first"]].mean(), rel=1e-5)

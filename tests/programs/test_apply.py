@@ -54,6 +54,13 @@ def test_names_stay_apart_and_inputs_are_not_overwritten(vae, pictures, tmp_path
         apply.main([f"--run={vae}", f"--input={pictures}", f"--output={pictures / 'below' / '..'}"])
 
 
+def test_pictures_in_the_output_folder_are_no_inputs(vae, pictures):
+    for _ in range(2):
+        apply.main([f"--run={vae}", f"--input={pictures}", f"--output={pictures / 'out'}"])
+    written = sorted(str(path.relative_to(pictures / "out")) for path in (pictures / "out").rglob("*.png"))
+    assert written == ["below/third.png", "colour.png", "grey.png"]
+
+
 def test_outputs_that_are_no_images_go_to_json(trained_run, pictures, tmp_path):
     run = trained_run("configs/classifier_digits.py:smoke")
     apply.main([f"--run={run}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
@@ -63,6 +70,7 @@ def test_outputs_that_are_no_images_go_to_json(trained_run, pictures, tmp_path):
     image = np.asarray(Image.open(pictures / "below/third.png"), np.float32)[None, ..., None] / 255
     for name, value in recipe.predict(state, {"image": jnp.asarray(image)}, jax.random.key(0)).items():
         np.testing.assert_allclose(written["below/third"][name], value[0], rtol=1e-4, atol=1e-5)
+    assert written["below/third"]["class"] == str(written["below/third"]["label"])
 
 
 def test_one_image(vae, pictures, tmp_path):
@@ -98,6 +106,8 @@ def test_samples_depend_on_the_seed_alone(vae, tmp_path):
         (["--run={run}", "--count=3", "--input=x"], "either --input"),
         (["--run={run}", "--count=0"], "--count=0"),
         (["--run={run}", "--count=many"], "--count"),
+        (["--run={run}", "--count=3", f"--seed={2**32}"], "4294967296: expected int from 0 to 4294967295"),
+        (["--run={run}", "--count=3", "--seed=-1"], "-1: expected int from 0"),
         (["--run={empty}", "--count=3"], "not the folder of a run"),
         (["--run={run}", "--count=3", "--step=77"], "no checkpoint 77"),
         (["--run={run}", "--input={empty}"], "holds no images"),
@@ -223,6 +233,21 @@ def test_what_no_transform_brings_to_the_networks_shape_keeps_its_proportions_fo
         assert prepared.image.shape == (80, 80, 3)
     np.testing.assert_allclose(edges[4], [1 / 3] * 4, rtol=0.02)
     np.testing.assert_allclose(edges[None], [1 / 3, 1 / 2] * 2, rtol=0.02)
+
+
+def test_detections_in_the_margins_of_a_letterbox_are_dropped():
+    def predict(state, inputs, key):  # 32 x 64 pixels in 64 x 64: margins of 16 rows above and below
+        boxes = jnp.float32([[10, 2, 30, 12], [10, 20, 30, 30], [10, 10, 30, 20]])
+        row = {"boxes": boxes, "scores": jnp.float32([0.9, 0.8, 0.7]), "labels": jnp.arange(3)}
+        return {name: value[None] for name, value in (row | {"detected": jnp.ones(3, bool)}).items()}
+
+    description = {"config": {"data": {"eval_transforms": [], "max_boxes": 4}, "recipe": {"classes": None}}}
+    description |= {"batch": {"image": [[1, 64, 64, 3], "float32"]}}
+    predictor = apply.Predictor(description, Recipe({}, *[print] * 5, predict=predict), State(jnp.int32(0), {}, {}), 1)
+    assert predictor.classes == ()
+    ((_, found),) = predictor([predictor.prepare(np.zeros((32, 64, 3), np.float32))])
+    np.testing.assert_allclose(found["boxes"], [[10, 4, 30, 14], [10, 0, 30, 4]], atol=1e-4)
+    assert found["labels"].tolist() == [1, 2] and len(found["scores"]) == 2
 
 
 def test_detections_below_the_threshold_are_not_drawn(detector, tmp_path):

@@ -1,0 +1,88 @@
+"""Evaluates a trained run, on its own evaluation split or on other data of the same classes.
+
+python -m cvjax.evaluate --run=runs/x                      on the split of its config
+python -m cvjax.evaluate --run=runs/x --split=train        on another split
+python -m cvjax.evaluate --run=runs/x --folder=pictures    on a folder of images
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cvjax import command, data, judging, runs, sharding
+from cvjax import config as experiments
+from cvjax.compiled import jit_eval_step
+from cvjax.data import vocabulary
+from cvjax.display import format_columns, format_number
+from cvjax.errors import UserError
+from cvjax.fit import evaluate
+from cvjax.predictor import classes_of
+from cvjax.rundir import write_atomically
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the figures of a run, and writes them to a file if asked."""
+    parser = command.Parser(
+        prog="python -m cvjax.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--split", help="the split; by default data.eval_split of the run")
+    parser.add_argument("--name", help="another dataset")
+    parser.add_argument("--folder", help="a folder of images, as data.folder")
+    parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
+    parser.add_argument("--batch", type=int, help="batch size; by default that of the run")
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
+    arguments = parser.parse_args(argv)
+    if arguments.name and arguments.folder:
+        raise UserError("give either --name=DATASET or --folder=PATH.")
+    run = arguments.run.expanduser()
+    description, recipe, state = runs.load(run, arguments.step)
+    settings = choose_data(description, arguments)
+    config = ConfigDict({**experiments.DEFAULTS, **description["config"], "data": settings})
+    examples = data.load(settings, seed=config.seed, vocabulary=vocabulary.read(run))
+    mesh = sharding.make_mesh({"data": 1}, jax.local_devices()[:1])
+    figures = evaluate(recipe, jit_eval_step(recipe, config.seed), state, examples, mesh)
+    if config.judge:
+        judge = judging.make_judge(config.judge)
+        figures |= judging.judge_samples(judge, recipe, state, examples, mesh, config)
+    where = settings["name"] or settings["folder"]
+    print(f"{run} at step {int(state.step):,} on {where}, {settings['eval_split']}:")
+    print(format_columns([(name, format_number(value, 4)) for name, value in figures.items()], align="<>"))
+    if arguments.output:
+        write_atomically(arguments.output.expanduser(), json.dumps(figures, indent=1) + "\n")
+
+
+def choose_data(description: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns `config.data` of a run with the data to evaluate on.
+
+    Args:
+      description: contents of the run's config.json.
+      arguments: the parsed command line.
+
+    Returns:
+      The complete settings; a UserError is raised if their classes are not those of the run.
+    """
+    settings = data.complete(description["config"]["data"])
+    if arguments.name or arguments.folder:
+        settings |= {"name": arguments.name, "folder": arguments.folder}
+    if arguments.split:
+        settings["eval_split"] = arguments.split
+    if arguments.batch:
+        settings["eval_batch"] = arguments.batch
+    found, trained = data.check(settings), classes_of(description)
+    numbers = tuple(map(str, range(len(trained))))  # the run knows only how many
+    if found and trained and (len(found) != len(trained) or (found != trained and trained != numbers)):
+        raise UserError(
+            f"{settings['name'] or settings['folder']} has the classes {', '.join(found)}; the run was trained on "
+            f"{', '.join(trained)}."
+        )
+    return settings
+
+
+if __name__ == "__main__":
+    command.run_main(main)

@@ -1,0 +1,25 @@
+"""Images written as files."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from cvjax.rundir import write_atomically
+
+LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
+
+
+def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
+    """Writes an image in [0, 1] with 1 or 3 channels as a PNG, creating its folder if necessary."""
+    encoded = io.BytesIO()
+    Image.fromarray(to_bytes(image)).save(encoded, "png")
+    write_atomically(path, encoded.getvalue())
+
+
+def to_bytes(image: Float[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width channels"]:
+    """Converts an image in [0, 1] to RGB bytes."""
+    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image

@@ -1,0 +1,85 @@
+"""Pictures of what a network will be given: batches after the transforms, with their boxes, masks and classes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from cvjax import config as experiments
+from cvjax import data, runs
+from cvjax.display import grid
+from cvjax.ops.drawing import colour, draw_boxes
+from cvjax.programs.images import LEGIBLE, save_image
+
+MOST = 32  # images of each kind
+VEIL = 0.45  # opacity of masks
+
+
+def preview(config: ConfigDict, workdir: Path) -> None:
+    """Writes preview/train.png and preview/eval.png to a run's folder, and prints the shapes and ranges of a batch.
+
+    Args:
+      config: the experiment.
+      workdir: the run's folder.
+    """
+    names = experiments.check(config)
+    runs.make_folder(workdir, "--workdir")
+    examples = data.load(experiments.as_dict(config.data), seed=config.seed)
+    for split, batch in {"train": next(examples.train()), "eval": next(examples.evaluate())}.items():
+        for name, pictures in draw_batch(batch, names).items():
+            path = workdir / "preview" / (f"{split}.png" if name == "image" else f"{split}_{name}.png")
+            save_image(path, grid(pictures) / 255)
+            print(f"{path}: {len(pictures)} of a batch")
+        for name, values in sorted(batch.items()):
+            print(f"  {name}: {values.dtype}{list(values.shape)}, {_range(values)}")
+
+
+def draw_batch(
+    batch: Mapping[str, np.ndarray], names: tuple[str, ...]
+) -> dict[str, Float[np.ndarray, "images height width 3"]]:
+    """Draws the images of a batch.
+
+    Args:
+      batch: NumPy arrays; `image` gets the boxes, object masks and classes, other images are shown as they are.
+      names: names of the classes.
+
+    Returns:
+      {feature: pictures in [0, 1]}, enlarged so that names are legible.
+    """
+    pictures = {}
+    for name, images in batch.items():
+        if images.ndim == 4 and images.shape[-1] in (1, 3) and np.issubdtype(images.dtype, np.floating):
+            count = min(MOST, len(images))
+            scale = max(1, LEGIBLE // max(images.shape[1:3]))
+            drawn = []
+            for row in range(count):
+                image = np.broadcast_to(images[row], (*images.shape[1:3], 3))
+                own = {key: values[row] for key, values in batch.items()} if name == "image" else {}
+                drawn.append(_annotate(image, own, names, scale))
+            pictures[name] = np.stack(drawn)
+    return pictures
+
+
+def _annotate(
+    image: np.ndarray, example: Mapping[str, np.ndarray], names: tuple[str, ...], scale: int
+) -> Float[np.ndarray, "height width 3"]:
+    """Draws an example's masks, then its boxes with names; without boxes, a frame with the name of its class."""
+    boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+    if "boxes" in example:
+        there = example["mask"].astype(bool)
+        boxes, labels = example["boxes"][there], example["labels"][there]
+        for mask, label in zip(example.get("masks", np.zeros((0,)))[: len(there)], example["labels"], strict=False):
+            veil = VEIL * (mask.reshape(image.shape[:2]) > 0)[..., None]
+            image = image * (1 - veil) + veil * np.float32(colour(int(label)))
+    elif "label" in example and example["label"].ndim == 0:
+        boxes = np.float32([[0, 0, image.shape[1], image.shape[0]]])
+        labels = np.int32([example["label"]])
+    return draw_boxes(np.asarray(image, np.float32), boxes, labels, names, scale=scale)
+
+
+def _range(values: np.ndarray) -> str:
+    values = np.asarray(jax.device_get(values))
+    return f"{values.min():g} to {values.max():g}" if values.size else "empty"

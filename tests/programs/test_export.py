@@ -1,0 +1,97 @@
+"""Exported networks give the run's own outputs, in a process that has nothing but JAX."""
+
+import json
+import subprocess
+import sys
+
+import flax
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from cvjax import config, data, runs
+from cvjax.core import variables
+from cvjax.errors import UserError
+from cvjax.programs import export
+from cvjax.rundir import read_metrics
+
+# Loads and calls a program by three lines, with only JAX and NumPy to import.
+LOADED = """
+import sys
+import numpy
+sys.modules["cvjax"] = sys.modules["flax"] = None
+images = numpy.load(sys.argv[1])
+import jax
+program = jax.export.deserialize(bytearray(open(sys.argv[2], "rb").read()))
+outputs = program.call(images)
+numpy.savez(sys.argv[3], **outputs)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory):
+    run, output = trained_run("configs/classifier_digits.py:smoke"), tmp_path_factory.mktemp("exported")
+    export.main([f"--run={run}", f"--output={output}"])
+    return run, output
+
+
+def test_a_program_alone_reaches_the_runs_figures(exported, tmp_path):
+    run, output = exported
+    description, recipe, state = runs.load(run)
+    batches = list(data.load(data.complete(description["config"]["data"]), seed=0).evaluate())
+    images, labels = (np.concatenate([b[name][b["valid"]] for b in batches]) for name in ("image", "label"))
+    np.save(tmp_path / "images.npy", images[:301])  # no number that anything was compiled for
+    arguments = [tmp_path / "images.npy", output / "predict.stablehlo", tmp_path / "outputs.npz"]
+    done = subprocess.run([sys.executable, "-c", LOADED, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "outputs.npz")
+    own = recipe.predict(state, {"image": images[:301]}, jax.random.key(0))
+    np.testing.assert_allclose(found["probability"], own["probability"], atol=1e-6)
+    np.testing.assert_array_equal(found["label"], own["label"])
+    whole = jax.export.deserialize(bytearray((output / "predict.stablehlo").read_bytes())).call(images)
+    figures = [row for row in read_metrics(run) if row["split"] == "eval"][-1]
+    assert (np.asarray(whole["label"]) == labels).mean() == pytest.approx(figures["accuracy"], abs=1e-6)
+
+
+def test_what_is_written_says_what_it_is(exported):
+    run, output = exported
+    about = json.loads((output / "export.json").read_text())
+    assert about["platforms"] == ["cpu", "cuda", "tpu"] and about["classes"] == list("0123456789")
+    assert about["predict"]["input"] == [["batch", 8, 8, 1], "float32"]
+    assert about["predict"]["outputs"]["probability"] == [["batch", 10], "float32"]
+    _, _, state = runs.load(run)
+    written = safetensors.numpy.load_file(output / "classifier.safetensors")
+    own = flax.traverse_util.flatten_dict(variables(state, "classifier"), sep="/")
+    assert written.keys() == own.keys()
+    for name, value in own.items():
+        np.testing.assert_array_equal(written[name], value)
+
+
+def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_path):
+    run = trained_run("configs/vae_digits.py:smoke")
+    export.main([f"--run={run}", f"--output={tmp_path}", "--count=3"])
+    program = jax.export.deserialize(bytearray((tmp_path / "sample.stablehlo").read_bytes()))
+    _, recipe, state = runs.load(run)
+    for seed in (0, 5):
+        own = recipe.sample(state, jax.random.key(seed), {"count": 3})["image"]
+        np.testing.assert_allclose(program.call(np.uint32(seed))["image"], own, atol=1e-6)
+    with pytest.raises(UserError, match="--count=0: must be at least 1"):
+        export.main([f"--run={run}", f"--output={tmp_path}", "--count=0"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", config.systems())
+def test_every_system_is_exported_for_all_platforms(system):
+    import test_configs
+
+    path = test_configs.trained_configs()[system]
+    recipe = test_configs.build(config.load(f"{path}:smoke"), ":smoke")
+    shape = test_configs.shapes(path, ":smoke")[0]
+    state = jax.eval_shape(recipe.init, jax.random.key(0), shape)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+    if recipe.predict is not None:
+        program = export.export_predict(recipe, state, shape["image"].shape[1:], seed=0)
+        assert program.platforms == export.PLATFORMS and str(program.in_avals[0].shape[0]) == "batch"
+    if recipe.sample is not None:
+        assert export.export_sample(recipe, state, 2).platforms == export.PLATFORMS

@@ -1,0 +1,44 @@
+"""A preview shows a batch after its transforms, with what belongs to each image."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvjax import config
+from cvjax.errors import UserError
+from cvjax.ops.drawing import colour
+from cvjax.programs import preview
+
+
+def test_boxes_and_masks_are_drawn_where_they_are():
+    mask = np.zeros((1, 3, 64, 64), np.float32)
+    mask[0, 0, 20:30, 20:30] = 1
+    batch = {
+        "image": np.zeros((1, 64, 64, 3), np.float32),
+        "boxes": np.float32([[[8, 10, 40, 50], [0, 0, 9, 9], [0, 0, 0, 0]]]),
+        "labels": np.int32([[2, 1, 0]]),
+        "mask": np.array([[True, False, False]]),  # one object, two rows of padding
+        "masks": mask,
+        "target": np.ones((1, 64, 64, 1), np.float32),
+        "scale": np.zeros((1, 4), np.float32),
+    }
+    drawn = preview.draw_batch(batch, ("a", "b", "cat"))
+    assert drawn.keys() == {"image", "target"} and drawn["image"].shape == (1, 256, 256, 3)
+    image = drawn["image"][0]
+    np.testing.assert_allclose(image[4 * 25, 4 * 25], preview.VEIL * np.float32(colour(2)), atol=0.01)  # the mask
+    np.testing.assert_allclose(image[4 * 45, 4 * 8], colour(2), atol=0.01)  # the box's left edge
+    assert not image[:30, :30].any()  # padding has no box
+    assert (drawn["target"] == 1).all()
+
+
+def test_a_preview_is_written_and_nothing_is_trained(tmp_path, capsys):
+    preview.preview(config.load("configs/yolov2_scenes.py:smoke"), tmp_path)
+    assert {path.name for path in (tmp_path / "preview").iterdir()} == {"train.png", "eval.png"}
+    assert np.asarray(Image.open(tmp_path / "preview" / "train.png")).any()
+    assert [path.name for path in tmp_path.iterdir()] == ["preview"]
+    shown = capsys.readouterr().out
+    assert "boxes: float32[16, 8, 4], 0 to 6" in shown and "image: float32[16, 64, 64, 3]" in shown
+    broken = config.load("configs/yolov2_scenes.py:smoke")
+    broken.data.name = "digit_scene/smoke"
+    with pytest.raises(UserError, match="Did you mean"):
+        preview.preview(broken, tmp_path)
