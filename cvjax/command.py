@@ -119,17 +119,6 @@ def _join_values(argv: Sequence[str]) -> list[str]:
     found = [re.fullmatch(r"(--?config=)(.*)", argument) for argument in joined]
     return [match[1] + find_file(match[2]) if match else text for match, text in zip(found, joined, strict=True)]
 
-<<<<<<< HEAD
-    def keys(node: ConfigDict, path: str) -> list[str]:
-        lines = []
-        for name, value in node.items():
-            if name == "expect_for":  # not for users
-                continue
-            inside = isinstance(value, ConfigDict)
-            lines += keys(value, f"{path}.{name}") if inside else [f"  {path}.{name}={value!r}"]
-        return lines
-=======
->>>>>>> run
 
 def _help(program: str, config: ConfigDict | None, asked: Sequence[str]) -> str:
     """Returns the program's description and flags and, if there is a config, its keys.

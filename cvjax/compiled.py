@@ -129,14 +129,7 @@ def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, 
     def train_step(state, batch):
         return recipe.train_step(state, batch, jax.random.fold_in(train_key, state.step))
 
-<<<<<<< HEAD
-    def eval_step(state, batch, index):
-        return recipe.eval_step(state, batch, jax.random.fold_in(eval_key, index))
-
     compiled, operations, begun = None, 0, time.perf_counter()
-=======
-    compiled, flops, begun = None, 0.0, time.perf_counter()
->>>>>>> run
     if recipe.train_step is not None:
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, replicated))

@@ -18,13 +18,8 @@ import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe, class_names, count_classes
 from cvjax.errors import UserError, suggest
-<<<<<<< HEAD
 from cvjax.rundir import bar_settings, check_bars
-from cvjax.signature import Count, Natural, arguments_of, match
-=======
-from cvjax.rundir import check_bars
 from cvjax.signature import Count, Natural, Seed, arguments_of, cast, match
->>>>>>> run
 
 # Keys that may differ on resuming, because they do not change the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")

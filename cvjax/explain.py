@@ -24,7 +24,8 @@ def list_keys(config: ConfigDict) -> dict[str, tuple[Any, str]]:
     for name, annotation in typing.get_type_hints(recipe).items():
         if dataclasses.is_dataclass(annotation):
             described |= {f"config.recipe.{name}.{key}": text for key, text in describe_group(annotation).items()}
-    return {key: (value, described.get(key, "")) for key, value in _flatten(config, "config")}
+    flags = {name: value for name, value in config.items() if name != "expect_for"}  # which is not a user's to set
+    return {key: (value, described.get(key, "")) for key, value in _flatten(flags, "config")}
 
 
 def describe_fields(kind: type) -> dict[str, str]:

@@ -25,12 +25,8 @@ from cvjax.compiled import Compiled, compile_recipe, describe_state, enable_cach
 from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.errors import Stopped, UserError
-<<<<<<< HEAD
-from cvjax.record import Record
-from cvjax.rundir import changed_settings, read_metrics
-=======
 from cvjax.record import COMPILING, Record
->>>>>>> run
+from cvjax.rundir import changed_settings
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -111,15 +107,10 @@ class Run:
             raise UserError(
                 f"{workdir} is at step {self.checkpoints.latest} already, past config.steps={config.steps}."
             )
-<<<<<<< HEAD
         held = {} if self.changed else expect
         self.record = Record(workdir, steps=config.steps, expect=held, active=jax.process_index() == 0)
-        self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
-=======
-        self.record = Record(workdir, steps=config.steps, expect=expect, active=jax.process_index() == 0)
         with self.record.doing(COMPILING) if recipe.train_step else contextlib.nullcontext():
             self.compiled = compile_recipe(recipe, mesh, facts["batch"], config.seed)
->>>>>>> run
         self.record.start(json.loads(json.dumps(experiments.as_dict(config))), facts)
         if examples.vocabulary and jax.process_index() == 0:
             vocabulary.write(workdir, examples.vocabulary)

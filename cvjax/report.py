@@ -47,25 +47,14 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
     speed = _charts([row for row in rows if row["split"] == "speed"], {}, only=tuple(_TITLES))
     last = max((row["step"] for row in rows), default=0)
     sections = (
-<<<<<<< HEAD
-        _verdict(rows, expect, changed),
-        _section("Figures", _gallery(workdir / "figures")),
-        _section("Curves", _panels(charts, 0, "curves")),
-        _section("Speed", _speed(rows, _panels(speed, len(charts), "curves speed"))),
-        _section("Configuration", _pairs(_flatten(settings))),
-        _section("Parameters", _parameters(run.get("parameters", ()))),
-        _section("Go on, or repeat", _commands(run)),
-        _section("Made with", _pairs(_flatten({k: v for k, v in run.items() if k not in _SHOWN_ELSEWHERE}))),
-=======
         section("Pictures", _gallery(workdir / "figures")),
-        _verdict(rows, expect),
+        _verdict(rows, expect, changed),
         section("Curves", panels(charts, 0, "curves")),
         section("Speed", _speed(rows, panels(speed, len(charts), "curves speed"))),
-        section("Configuration", _pairs(flatten({k: v for k, v in run["config"].items() if k != "expect"}))),
+        section("Configuration", _pairs(flatten(settings))),
         section("Parameters", _parameters(run.get("parameters", ()))),
         section("Go on, or repeat", _commands(run)),
         section("Made with", _pairs(flatten({k: v for k, v in run.items() if k not in _SHOWN_ELSEWHERE}))),
->>>>>>> run
     )
     path = workdir / "report.html"
     charts = [chart for _, chart in charts + speed]
@@ -130,13 +119,9 @@ def _verdict(rows: Sequence[Mapping], expect: Mapping, changed: Sequence[str]) -
             values |= {name: value for name, value in row.items() if name not in ("step", "split")}
     others = _measures({name: value for name, value in values.items() if name not in expect})
     if not expect:
-<<<<<<< HEAD
         names = escape(", ".join(changed))
         note = f'<p class="soft">No verdict: the bars of this config are for other settings ({names}).</p>'
-        return _section("Results", (note if changed else "") + others)
-=======
-        return section("Results", others)
->>>>>>> run
+        return section("Results", (note if changed else "") + others)
     verdict = check_bars(expect, values)
     final = bool(rows) and rows[-1]["split"] == "verdict"
     met = sum(good for *_, good in verdict)

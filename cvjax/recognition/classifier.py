@@ -94,26 +94,21 @@ def recipe(
 ) -> Recipe:
     """Makes the classifier.
 
-        Args:
-          shape: height, width, channels of the images.
-    <<<<<<< HEAD
-          classes: number of classes.
-          width, features, dropout: as in `DigitClassifier`.
-    =======
-          classes: number of classes, or their names.
-          width: channels of the first stage.
-          features: size of the hidden dense layer.
-          dropout: share of the features dropped in training.
-    >>>>>>> run
-          label_smoothing: share of each target spread evenly over all classes.
-          shift, angle, zoom: largest random distortions, as in `jitter`.
-          optimiser: as `cvjax.optim.build` takes it.
+    Args:
+      shape: height, width, channels of the images.
+      classes: number of classes, or their names.
+      width: channels of the first stage.
+      features: size of the hidden dense layer.
+      dropout: share of the features dropped in training.
+      label_smoothing: share of each target spread evenly over all classes.
+      shift, angle, zoom: largest random distortions, as in `jitter`.
+      optimiser: as `cvjax.optim.build` takes it.
 
-        Returns:
-          The recipe. Figures: accuracy, and nll, the mean negative log-likelihood of the true class in nats.
+    Returns:
+      The recipe. Figures: accuracy, and nll, the mean negative log-likelihood of the true class in nats.
 
-        Raises:
-          UserError: a height or width that cannot be halved twice.
+    Raises:
+      UserError: a height or width that cannot be halved twice.
     """
     if shape[0] % 4 or shape[1] % 4:
         raise UserError(f"config.recipe.shape={tuple(shape)}: height and width have to be divisible by 4.")
