@@ -267,7 +267,7 @@ def torch_inference(config: Config, device: str = "cpu") -> Callable[[], None]:
 def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:
     """The comparisons by title: the config, and the contestants' makers."""
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
-    changes, device = ({"recipe.dtype": "bfloat16"}, "cuda") if gpu else ({}, "cpu")
+    changes, device = ({"precision": "bfloat16"}, "cuda") if gpu else ({}, "cpu")
     cases = {}
     for name in ("yolov2_scenes", "retinanet_scenes"):
         if not (CONFIGS / f"{name}.py").exists():

@@ -69,8 +69,6 @@ def batches(config: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
 
 def ours(config: Mapping[str, Any]) -> Callable[[], None]:
     """Returns a function that takes one training step of the recipe, jitted, with a donated state."""
-    if jax.default_backend() == "gpu":
-        jax.config.update("jax_default_matmul_precision", "bfloat16")
     step, state, placed = _our_step(config)
     turn = itertools.cycle(placed)
 

@@ -27,11 +27,11 @@ def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
         "recognition.image_classifier",
+        precision="bfloat16",
         recipe=dict(
             shape=(224, 224, 3),
             classes=1000,
             label_smoothing=0.1,
-            dtype="bfloat16",
             optimiser=dict(
                 name="sgd",
                 learning_rate=0.1,

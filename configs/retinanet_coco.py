@@ -32,10 +32,10 @@ def get_config(name: str = ""):
     drops = {str(round(steps * share)): 0.1 for share in (2 / 3, 8 / 9)}
     config = experiment(
         "detection.retinanet",
+        precision="bfloat16",
         recipe=dict(
             shape=(1024, 1024, 3),
             classes=CLASSES,
-            dtype="bfloat16",
             optimiser=dict(
                 name="sgd",
                 learning_rate=1e-2,

@@ -34,11 +34,11 @@ def get_config(name: str = ""):
     drops = {str(epoch * EPOCH): 0.1 for epoch in (60, 90)}
     config = experiment(
         "detection.yolov2",
+        precision="bfloat16",
         recipe=dict(
             shape=(416, 416, 3),
             classes=CLASSES,
             sizes=tuple(range(320, 609, 32)),
-            dtype="bfloat16",
             ema=0.999,
             detection=dict(flip_test=True),
             optimiser=dict(

@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict, config_dict
 
@@ -18,6 +18,7 @@ import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe, class_names, count_classes
 from cvjax.errors import UserError, suggest
+from cvjax.precision import in_precision
 from cvjax.rundir import bar_settings, check_bars
 from cvjax.signature import Count, Natural, Seed, arguments_of, cast, match
 
@@ -40,6 +41,7 @@ class Experiment:
         default_factory=lambda: dict(data.DEFAULTS)
     )  # see cvjax/data/settings.py
     borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: source}; see cvjax/borrow.py
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks' computation; the rest is always float32
     steps: Natural = 1000  # total training steps, including those before a resume; 0 for systems that train nothing
     seed: Seed = 0  # seed of initialisation, of every step's key and of the data order
     log_every: Natural = 100  # steps between rows of training metrics
@@ -140,7 +142,8 @@ def build(config: ConfigDict | Mapping, networks: Mapping[str, Network] | None =
     """Makes the recipe of an experiment, which may be plain dicts, with the networks that it takes from other runs."""
     values = as_dict(config)
     arguments = _recipe_arguments(values["system"], values["recipe"])
-    return find_system(values["system"]).recipe(**arguments, **(networks or {}))
+    recipe = find_system(values["system"]).recipe(**arguments, **(networks or {}))
+    return in_precision(recipe, values.get("precision", "float32"))
 
 
 def check(config: ConfigDict, devices: int = 1) -> tuple[str, ...]:

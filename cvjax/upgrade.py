@@ -37,6 +37,8 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     recipe = dict(config.get("recipe", {}))
     if recipe.get("measure") in ("digits", "pixels"):
         upgraded.setdefault("judge", recipe["measure"])
+    if "dtype" in recipe:  # of detectors and classifiers; now every system's
+        upgraded.setdefault("precision", recipe.pop("dtype"))
     for old, new in RECIPE_KEYS.get(upgraded["system"], {}).items():
         if old in recipe:
             value = recipe.pop(old)

@@ -24,6 +24,7 @@ from cvjax import captions, config, data, fit, runs
 from cvjax.core import Network, class_names
 from cvjax.data import builders
 from cvjax.errors import UserError
+from cvjax.ops import flops
 from cvjax.programs import apply
 
 CONFIGS = list(house.sources("configs/*.py"))
@@ -169,6 +170,25 @@ def test_system_is_lowered_for_accelerators(system):
     if found.train_step is None:
         pytest.skip("nothing is trained")
     assert jax.export.export(found.train_step, platforms=PLATFORMS)(*found.arguments).platforms == PLATFORMS
+
+
+@pytest.mark.parametrize("system", config.systems())
+def test_bfloat16_is_of_the_networks_alone(system):
+    path, key = trained_configs()[system], jax.random.key(0)
+    experiment, (batch, held_out) = config.load(f"{path}:smoke"), shapes(path, ":smoke")
+    experiment.precision = "bfloat16"
+    recipe, in_float32 = build(experiment, ":smoke"), traced(path, ":smoke")
+    state = in_float32.arguments[0]
+    assert described(jax.eval_shape(recipe.init, key, batch)) == described(state)
+    program, outputs = jax.make_jaxpr(recipe.eval_step, return_shape=True)(state, held_out, key)
+    assert described(outputs) == described(in_float32.outputs)
+    if recipe.train_step:
+        program, (after, values) = jax.make_jaxpr(recipe.train_step, return_shape=True)(state, batch, key)
+        assert described(after) == described(state)
+        assert {value.dtype for value in values.values()} == {np.dtype("float32")}
+    operations = flops.count(program)
+    share = 0.3 if system == "detection.sliding_window" else 0.97  # the rest resizes or distorts images
+    assert operations["bfloat16"] > share * operations.total()
 
 
 @pytest.fixture(scope="module")

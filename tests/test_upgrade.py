@@ -84,6 +84,8 @@ def test_old_names_in_a_config_become_those_of_today(tmp_path):
         "borrow": {"encoder": "runs/other/encoder@latest"},
     }
     assert new["system"] in config.systems() and upgrade_config(new) == new
+    detector = {"system": "detection.yolov2", "recipe": {"dtype": "bfloat16"}}
+    assert upgrade_config(detector) == {"system": "detection.yolov2", "recipe": {}, "precision": "bfloat16"}
     (tmp_path / "config.json").write_text(json.dumps({"config": old, "seed": 1}))
     assert read_config(tmp_path) == {"config": new, "seed": 1}
 
@@ -160,7 +162,7 @@ def test_every_old_argument_is_one_of_today_or_gone(system):
     for name, value in new["recipe"].items():
         fields = typing.get_type_hints(known[name].annotation) if isinstance(value, dict) else {}
         assert not isinstance(value, dict) or value.keys() <= fields.keys()
-    gone = {"measure", "samples_per_example"} & set(ARGUMENTS[system].split())
+    gone = {"measure", "samples_per_example", "dtype"} & set(ARGUMENTS[system].split())
     kept = [value for value in new["recipe"].values() if not isinstance(value, dict)]
     moved = [key for value in new["recipe"].values() if isinstance(value, dict) for key in value]
     assert len(kept) + len(moved) + len(gone) == len(ARGUMENTS[system].split())

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
@@ -39,7 +39,6 @@ class Subnet(nn.Module):
       depth: number of the others.
       bias: initial bias of the last one.
       deviation: standard deviation of the initial kernels.
-      dtype: of the computation.
     """
 
     outputs: int
@@ -47,14 +46,13 @@ class Subnet(nn.Module):
     depth: int = 4
     bias: float = 0.0
     deviation: float = 0.01
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch rows columns channels"]
     ) -> Float[Array, "batch rows columns {self.outputs}"]:
         """Returns the outputs at each location."""
-        conv = partial(Conv, kernel=3, padding=1, kernel_init=nn.initializers.normal(self.deviation), dtype=self.dtype)
+        conv = partial(Conv, kernel=3, padding=1, kernel_init=nn.initializers.normal(self.deviation))
         for index in range(self.depth):
             x = nn.relu(conv(self.channels, name=f"conv_{index + 1}")(x))
         return conv(self.outputs, bias_init=nn.initializers.constant(self.bias), name="output")(x)
@@ -74,21 +72,20 @@ class RetinaNet(nn.Module):
     depth: int = 4
     prior: float = 0.01
     deviation: float = 0.01
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(
         self, stages: Mapping[str, Float[Array, "batch _ _ _"]]
     ) -> list[tuple[Float[Array, "batch _ {self.classes}"], Float[Array, "batch _ 4"]]]:
         """Returns the logits of each anchor's classes and the offsets of its box, level by level."""
-        subnet = partial(Subnet, channels=self.channels, depth=self.depth, deviation=self.deviation, dtype=self.dtype)
+        subnet = partial(Subnet, channels=self.channels, depth=self.depth, deviation=self.deviation)
         bias = -math.log((1 - self.prior) / self.prior)
         classify = subnet(self.anchors * self.classes, bias=bias, name="classification")
         regress = subnet(self.anchors * 4, name="boxes")
         if self.fpn:
-            pyramid = FPN(self.channels, self.levels, self.dtype, name="fpn")(stages)
+            pyramid = FPN(self.channels, self.levels, name="fpn")(stages)
         else:
-            pyramid = {"p4": Conv(self.channels, 1, dtype=self.dtype, name="lateral_4")(stages["c4"])}
+            pyramid = {"p4": Conv(self.channels, 1, name="lateral_4")(stages["c4"])}
 
         def of_each_anchor(outputs: Array, size: int) -> Array:
             return outputs.reshape(len(outputs), -1, size).astype(jnp.float32)
@@ -322,7 +319,6 @@ def recipe(
     candidates: Count = 1000,
     ema: Share = 0.0,
     detection: Detection = DETECTION,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
     """Makes RetinaNet, by default the paper's for 800-pixel images of COCO.
@@ -346,7 +342,6 @@ def recipe(
       candidates: number of pairs of an anchor and a class that are decoded in each level.
       ema: share of the moving average that each step keeps; 0: no average.
       detection: how detections are selected.
-      dtype: of the networks' computation.
       optimiser: as in `cvjax.optim.build`.
 
     Returns:
@@ -361,8 +356,8 @@ def recipe(
         raise UserError(f"config.recipe.fpn=False places all anchors on C4, but strides={strides} make no C4.")
     stage_strides(stem, strides)  # refuses what no ResNet has
     names, anchors = class_names(classes), len(scales) * len(ratios) * (1 if fpn else len(sizes))
-    resnet = ResNet(depth, width, stem, strides, dtype)
-    subnets = dict(channels=channels, depth=subnet_depth, prior=prior, deviation=subnet_deviation, dtype=dtype)
+    resnet = ResNet(depth, width, stem, strides)
+    subnets = dict(channels=channels, depth=subnet_depth, prior=prior, deviation=subnet_deviation)
     retinanet = RetinaNet(len(names), anchors, levels, fpn, **subnets)
     base = (tuple(shape), names, ema, detection, optim.build(optimiser))
     losses = (gamma, alpha, beta, force_match)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
@@ -63,7 +63,6 @@ class Yolo(nn.Module):
     dropout: float = 0.5
     batch_norm: bool = False
     shared: bool = False
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Outputs:
@@ -72,23 +71,23 @@ class Yolo(nn.Module):
         def scaled(features: int) -> int:
             return max(1, round(self.width * features))
 
-        x, options = (2 * images - 1).astype(self.dtype), {"dtype": self.dtype}
+        x = 2 * images - 1
         for features, kernel, stride in self.layers:
             if not features:
                 x = max_pool(x)
                 continue
-            x = Conv(scaled(features), kernel, stride, padding=kernel // 2, use_bias=not self.batch_norm, **options)(x)
+            x = Conv(scaled(features), kernel, stride, padding=kernel // 2, use_bias=not self.batch_norm)(x)
             if self.batch_norm:
-                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, **options)(x)
+                x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5)(x)
             x = nn.leaky_relu(x, 0.1)
         batch, rows, columns, _ = x.shape
         cells = 1 if self.shared else rows * columns  # seen by the dense layers at a time
         x = x.reshape(batch, rows * columns // cells, -1)
         if self.bottleneck:
-            x = nn.Dense(scaled(self.bottleneck), name="bottleneck", **options)(x)
-        x = nn.leaky_relu(nn.Dense(scaled(self.hidden), name="hidden", **options)(x), 0.1)
+            x = nn.Dense(scaled(self.bottleneck), name="bottleneck")(x)
+        x = nn.leaky_relu(nn.Dense(scaled(self.hidden), name="hidden")(x), 0.1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = nn.Dense(cells * self.features, name="cells", **options)(x).astype(jnp.float32)
+        x = nn.Dense(cells * self.features, name="cells")(x).astype(jnp.float32)
         return x.reshape(batch, rows, columns, self.features)
 
 
@@ -307,7 +306,6 @@ def recipe(
     no_object_weight: NonNegative = 0.5,
     ema: Share = 0.0,
     detection: Detection = DETECTION,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
     """Makes YOLO, by default with the paper's network and loss; Fast YOLO is layers="fast", bottleneck=256.
@@ -327,7 +325,6 @@ def recipe(
       no_object_weight: lambda_noobj.
       ema: share of the moving average that each step keeps; 0: no average.
       detection: how detections are selected.
-      dtype: of the network's computation; parameters, statistics and losses are float32.
       optimiser: as in `cvjax.optim.build`.
 
     Returns:
@@ -342,6 +339,6 @@ def recipe(
             f"config.recipe.shape={shape}: config.recipe.layers turn {stride} pixels into one cell; the image needs "
             "at least that many along each side."
         )
-    net = Yolo(layers, 5 * predictors + len(names), width, bottleneck, hidden, dropout, batch_norm, shared, dtype)
+    net = Yolo(layers, 5 * predictors + len(names), width, bottleneck, hidden, dropout, batch_norm, shared)
     base = (tuple(shape), names, ema, detection, optim.build(optimiser))
     return Recipe.of(YoloDetector(*base, net, predictors, coordinate_weight, no_object_weight))

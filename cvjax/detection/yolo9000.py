@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -327,7 +327,6 @@ def recipe(
     tree_threshold: Share = 0.5,
     ema: Share = 0.0,
     detection: Detection = DETECTION,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
     """Makes YOLO9000. Training images that show one of `unboxed` count as images without boxes.
@@ -341,7 +340,7 @@ def recipe(
       absent_weight: of `absent_loss`; the paper has none.
       tree_threshold: probability down to which `predict` and the drawings descend the tree. They number the nodes that
         are not classes of the dataset after those that are.
-      ema, detection, dtype, optimiser: as in `yolov2.recipe`.
+      ema, detection, optimiser: as in `yolov2.recipe`.
 
     Returns:
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`, with map_boxed and map_unboxed, the VOC
@@ -356,7 +355,7 @@ def recipe(
             raise UserError(f"config.recipe: class {name!r} is not known. {suggest(name, known)}")
     if not 0 < len(unboxed) < len(classes):
         raise UserError(f"config.recipe.unboxed={unboxed}: expected some of the classes, but not all: {classes}.")
-    net = YoloV2(len(anchors), len(words.names), width, tuple(stages), head, passthrough, dtype)
+    net = YoloV2(len(anchors), len(words.names), width, tuple(stages), head, passthrough)
     base = (tuple(shape), classes, ema, detection, optim.build(optimiser))
     boxes = (net, anchors, training_sizes(net, shape, sizes), prior_images, loss)
     return Recipe.of(Yolo9000Detector(*base, *boxes, words, unboxed, gate, absent_weight, tree_threshold))

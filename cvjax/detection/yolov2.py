@@ -9,13 +9,13 @@ decoding of the network's output and the loss are in `cvjax.detection.region`.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
@@ -48,21 +48,20 @@ class YoloV2(nn.Module):
     stages: Sequence[int] = STAGES
     head: int = 3
     passthrough: bool = True
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Outputs:
         """Returns x, y, width, height, objectness and class logits of each box, float32, before any sigmoid."""
-        *finer, x = Darknet(self.width, self.stages, self.dtype, name="darknet")(images, train)
+        *finer, x = Darknet(self.width, self.stages, name="darknet")(images, train)
         features = x.shape[-1]
         for index in range(self.head - 1):
-            x = ConvBlock(features, dtype=self.dtype, name=f"head_{index}")(x, train)
+            x = ConvBlock(features, name=f"head_{index}")(x, train)
         if self.passthrough:
-            fine = ConvBlock(2 * self.width, 1, self.dtype, name="passthrough")(finer[-1], train)
+            fine = ConvBlock(2 * self.width, 1, name="passthrough")(finer[-1], train)
             x = jnp.concatenate([reorganise(fine), x], axis=-1)
         if self.head:
-            x = ConvBlock(features, dtype=self.dtype, name=f"head_{self.head - 1}")(x, train)
-        x = Conv(self.anchors * (5 + self.classes), 1, dtype=self.dtype, name="predictions")(x)
+            x = ConvBlock(features, name=f"head_{self.head - 1}")(x, train)
+        x = Conv(self.anchors * (5 + self.classes), 1, name="predictions")(x)
         return x.reshape(*x.shape[:3], self.anchors, -1).astype(jnp.float32)
 
 
@@ -196,7 +195,6 @@ def recipe(
     loss: RegionLoss = DARKNET,
     ema: Share = 0.0,
     detection: Detection = DETECTION,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
     """Makes YOLOv2.
@@ -214,7 +212,6 @@ def recipe(
       loss: weights of the loss.
       ema: share of the moving average that each step keeps; 0: no average.
       detection: how detections are selected.
-      dtype: of the network's computation; parameters, statistics and losses are float32.
       optimiser: as in `cvjax.optim.build`.
 
     Returns:
@@ -224,7 +221,7 @@ def recipe(
       UserError: stages or sizes that do not fit.
     """
     names = class_names(classes)
-    net = YoloV2(len(anchors), len(names), width, tuple(stages), head, passthrough, dtype)
+    net = YoloV2(len(anchors), len(names), width, tuple(stages), head, passthrough)
     base = (tuple(shape), names, ema, detection, optim.build(optimiser))
     sizes = training_sizes(net, shape, sizes)
     return Recipe.of(YoloV2Detector(*base, net, anchors, sizes, prior_images, loss))

@@ -36,7 +36,8 @@ class SelfAttention(nn.Module):
             return spectral(layer, train)(inputs) if self.spectral_norm else layer(inputs)
 
         f, g, h = (project(name, narrow, x).reshape(batch, height * width, narrow) for name in "fgh")
-        shares = jax.nn.softmax(jnp.einsum("bjc,bic->bji", g, f), axis=2)  # beta of equation 1: of place i for place j
+        scores = jnp.einsum("bjc,bic->bji", g, f, preferred_element_type=jnp.float32)
+        shares = jax.nn.softmax(scores, axis=2).astype(h.dtype)  # beta of equation 1: of place i for place j
         attended = jnp.einsum("bji,bic->bjc", shares, h).reshape(batch, height, width, narrow)
         gamma = self.param("gamma", nn.initializers.zeros, ())
-        return gamma * project("v", channels, attended) + x
+        return gamma.astype(x.dtype) * project("v", channels, attended) + x

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
@@ -21,19 +21,17 @@ class ConvBlock(nn.Module):
     Attributes:
       features: channels of the output.
       kernel: side of the kernel, an odd number.
-      dtype: of the computation; statistics are float32.
     """
 
     features: int
     kernel: int = 3
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(self, x: Images, train: bool = False) -> Features:
         """Returns features of the same size; training normalises by the batch's statistics."""
         options = dict(padding=self.kernel // 2, use_bias=False, kernel_init=nn.initializers.he_normal())
-        x = Conv(self.features, self.kernel, **options, dtype=self.dtype, name="conv")(x)
-        x = nn.BatchNorm(not train, momentum=0.99, epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+        x = Conv(self.features, self.kernel, **options, name="conv")(x)
+        x = nn.BatchNorm(not train, momentum=0.99, epsilon=1e-5, name="norm")(x)
         return nn.leaky_relu(x, 0.1)
 
 
@@ -46,23 +44,21 @@ class Darknet(nn.Module):
     Attributes:
       width: channels of the first stage; 32 in the paper.
       stages: number of convolutions in each stage, odd.
-      dtype: of the computation.
     """
 
     width: int = 32
     stages: Sequence[int] = STAGES
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> list[Features]:
         """Returns the features of every stage, finest first."""
-        x, outputs = images.astype(self.dtype), []
+        x, outputs = images, []
         for stage, depth in enumerate(self.stages):
             x = halve(x) if stage else x
             for index in range(depth):
                 narrow = index % 2
                 features, kernel = self.width * 2**stage // (1 + narrow), 1 if narrow else 3
-                x = ConvBlock(features, kernel, self.dtype, name=f"block_{stage}_{index}")(x, train)
+                x = ConvBlock(features, kernel, name=f"block_{stage}_{index}")(x, train)
             outputs.append(x)
         return outputs
 
@@ -73,13 +69,12 @@ class Classifier(nn.Module):
     classes: int = 1000
     width: int = 32
     stages: Sequence[int] = STAGES
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Float[Array, "batch classes"]:
         """Returns the logits, float32."""
-        x = Darknet(self.width, self.stages, self.dtype, name="darknet")(images, train)[-1]
-        return Conv(self.classes, 1, dtype=self.dtype, name="logits")(x).astype(jnp.float32).mean((1, 2))
+        x = Darknet(self.width, self.stages, name="darknet")(images, train)[-1]
+        return Conv(self.classes, 1, name="logits")(x).astype(jnp.float32).mean((1, 2))
 
 
 def check_stages(stages: Sequence[int]) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from cvjax.errors import UserError
 from cvjax.nets.layers import Conv
@@ -21,12 +21,10 @@ class FPN(nn.Module):
     Attributes:
       channels: of every level.
       levels: to compute, consecutive, from fine to coarse; coarser stages of the backbone contribute in any case.
-      dtype: of the computation; parameters are float32.
     """
 
     channels: int = 256
     levels: Sequence[int] = (3, 4, 5, 6, 7)
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(self, stages: Mapping[str, Float[Array, "batch _ _ _"]]) -> dict[str, Float[Array, "batch _ _ _"]]:
@@ -53,7 +51,7 @@ class FPN(nn.Module):
         return {f"p{level}": pyramid[f"p{level}"] for level in self.levels}
 
     def _conv(self, kernel: int, name: str, **options) -> Conv:
-        return Conv(self.channels, kernel, kernel_init=KERNELS, dtype=self.dtype, name=name, **options)
+        return Conv(self.channels, kernel, kernel_init=KERNELS, name=name, **options)
 
 
 def upsample(x: Float[Array, "batch rows columns channels"], size: Sequence[int]) -> Float[Array, "batch _ _ channels"]:

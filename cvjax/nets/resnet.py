@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from cvjax.errors import UserError, suggest
 from cvjax.nets.layers import Conv
@@ -31,19 +31,17 @@ class BasicBlock(nn.Module):
       features: channels of both convolutions.
       stride: of the first convolution and the shortcut.
       norm: makes a normalisation.
-      dtype: of the computation.
     """
 
     features: int
     stride: int
     norm: Callable[..., nn.Module]
-    dtype: DTypeLike = "float32"
     expansion: ClassVar[int] = 1
 
     @nn.compact
     def __call__(self, x: Features) -> Float[Array, "batch rows columns features"]:
         """Returns the block's features, after the ReLU."""
-        conv = partial(Conv, use_bias=False, kernel_init=KERNELS, dtype=self.dtype)
+        conv = partial(Conv, use_bias=False, kernel_init=KERNELS)
         y = conv(self.features, 3, stride=self.stride, padding=1, name="conv_1")(x)
         y = conv(self.features, 3, padding=1, name="conv_2")(nn.relu(self.norm(name="norm_1")(y)))
         return _add_shortcut(self, conv, x, self.norm(name="norm_2")(y))
@@ -58,13 +56,12 @@ class Bottleneck(nn.Module):
     features: int
     stride: int
     norm: Callable[..., nn.Module]
-    dtype: DTypeLike = "float32"
     expansion: ClassVar[int] = 4
 
     @nn.compact
     def __call__(self, x: Features) -> Float[Array, "batch rows columns features"]:
         """Returns the block's features, after the ReLU."""
-        conv = partial(Conv, use_bias=False, kernel_init=KERNELS, dtype=self.dtype)
+        conv = partial(Conv, use_bias=False, kernel_init=KERNELS)
         y = nn.relu(self.norm(name="norm_1")(conv(self.features, 1, name="conv_1")(x)))
         y = conv(self.features, 3, stride=self.stride, padding=1, name="conv_2")(y)
         y = conv(4 * self.features, 1, name="conv_3")(nn.relu(self.norm(name="norm_2")(y)))
@@ -115,14 +112,12 @@ class ResNet(nn.Module):
       stem: "imagenet": a 7x7 convolution and a 3x3 maximum of stride 2 each; "small": one 3x3 convolution of stride 1,
         for small images (section 4.2, CIFAR).
       strides: of each of one to four stages.
-      dtype: of the computation; parameters and statistics are float32.
     """
 
     depth: int = 50
     width: int = 64
     stem: Literal["imagenet", "small"] = "imagenet"
     strides: Sequence[int] = (1, 2, 2, 2)
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(
@@ -139,9 +134,9 @@ class ResNet(nn.Module):
             raise UserError(f"ResNet: there is no depth={self.depth}. {suggest(self.depth, map(str, DEPTHS))}")
         stage_strides(self.stem, self.strides)
         block, sizes = DEPTHS[self.depth]
-        norm = partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
-        conv = partial(Conv, use_bias=False, kernel_init=KERNELS, dtype=self.dtype, name="stem")
-        x = ((images - jnp.array(MEAN)) / jnp.array(DEVIATION)).astype(self.dtype)
+        norm = partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5)
+        conv = partial(Conv, use_bias=False, kernel_init=KERNELS, name="stem")
+        x = (images - jnp.array(MEAN)) / jnp.array(DEVIATION)
         if self.stem == "small":
             x = nn.relu(norm(name="stem_norm")(conv(self.width, 3, padding=1)(x)))
         else:
@@ -151,6 +146,6 @@ class ResNet(nn.Module):
         for stage, stride in enumerate(self.strides):
             for index in range(sizes[stage]):
                 name = f"stage_{stage + 2}_block_{index + 1}"
-                x = block(self.width * 2**stage, stride if index == 0 else 1, norm, self.dtype, name=name)(x)
+                x = block(self.width * 2**stage, stride if index == 0 else 1, norm, name=name)(x)
             stages[f"c{stage + 2}"] = x
         return stages

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, DTypeLike, Float, Key, Shaped
+from jaxtyping import Array, Float, Key, Shaped
 
 from cvjax import optim
 from cvjax.core import (
@@ -43,7 +43,7 @@ class ResNetClassifier(nn.Module):
 
     Attributes:
       classes: number of logits.
-      depth, width, stem, strides, dtype: as in `ResNet`; what follows it is float32.
+      depth, width, stem, strides: as in `ResNet`.
       dropout: share of the mean features dropped while training.
     """
 
@@ -53,7 +53,6 @@ class ResNetClassifier(nn.Module):
     stem: Literal["imagenet", "small"] = "imagenet"
     strides: Sequence[int] = (1, 2, 2, 2)
     dropout: float = 0.0
-    dtype: DTypeLike = "float32"
 
     @nn.compact
     def __call__(
@@ -68,7 +67,7 @@ class ResNetClassifier(nn.Module):
         Returns:
           (logits, the output of each stage `c2`, `c3`, ... and `features`, the mean of the last).
         """
-        resnet = ResNet(self.depth, self.width, self.stem, self.strides, self.dtype, name="resnet")
+        resnet = ResNet(self.depth, self.width, self.stem, self.strides, name="resnet")
         stages = resnet(images, train)
         *_, last = stages.values()
         features = last.astype(jnp.float32).mean(axis=(1, 2))  # bfloat16 would lose digits of a sum
@@ -169,7 +168,6 @@ def recipe(
     dropout: Share = 0.0,
     label_smoothing: Share = 0.0,
     ema: Share = 0.0,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
     """Makes a classifier of images. The defaults are the paper's ResNet-50 for ImageNet.
@@ -182,7 +180,6 @@ def recipe(
       label_smoothing: share of each target spread over all classes.
       ema: share of the averaged network, the one that classifies, that each step keeps, as in `core.moving_average`;
         0: none.
-      dtype: of the ResNet's computation. Parameters, statistics, means and losses are float32 throughout.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -193,5 +190,5 @@ def recipe(
     """
     stage_strides(stem, strides)
     names = class_names(classes)
-    net = ResNetClassifier(len(names), depth, width, stem, tuple(strides), dropout, dtype)
+    net = ResNetClassifier(len(names), depth, width, stem, tuple(strides), dropout)
     return Recipe.of(ImageClassifier(net, tuple(shape), names, label_smoothing, ema, optim.build(optimiser)))

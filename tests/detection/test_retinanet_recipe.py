@@ -99,15 +99,6 @@ def test_there_is_an_output_for_every_anchor(fpn):
     assert output.shape[-1] == (9 if fpn else 27) * CLASSES
 
 
-def test_bfloat16_keeps_parameters_and_outputs_in_float32():
-    recipe = retinanet.recipe(**SMALL, dtype="bfloat16")
-    state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
-    state, metrics = jax.eval_shape(recipe.train_step, state, make_batch(), jax.random.key(0))
-    kinds = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.stats, metrics))}
-    assert kinds == {jnp.dtype("float32")}
-    assert jax.eval_shape(recipe.predict, state, make_batch(), jax.random.key(0))["boxes"].dtype == jnp.float32
-
-
 # --- training -----------------------------------------------------------------------------------------------------
 
 

@@ -187,17 +187,6 @@ def tiny(**changes):
     return yolo.recipe(**{**arguments, **TINY, **changes})
 
 
-def test_bfloat16_computes_in_it_and_keeps_the_state_in_float32():
-    recipe, batch = tiny(dtype="bfloat16", batch_norm=True), scenes()
-    state = jax.eval_shape(recipe.init, KEY, batch)
-    after, metrics = jax.eval_shape(recipe.train_step, state, batch, KEY)
-    found = jax.eval_shape(recipe.eval_step, state, batch, KEY)
-    kinds = {leaf.dtype for leaf in jax.tree.leaves((after, metrics, found["boxes"]))}
-    assert kinds == {jnp.dtype("float32"), jnp.dtype("int32")}  # the latter counts steps
-    products = str(jax.make_jaxpr(recipe.eval_step)(state, batch, KEY))
-    assert "bf16" in products
-
-
 def squares():
     """Scenes with a blue or red square in the left half and another in the right half; the last row is padding."""
     batch = scenes(count=8, objects=3, classes=2)

@@ -150,17 +150,6 @@ def test_a_step_stays_finite_and_small(started, how):
     assert finite(after, metrics) and metrics["loss/total"] < 50 * usual[1]["loss/total"]  # logarithms of sizes
 
 
-def test_bfloat16_computes_in_it_and_keeps_the_state_in_float32():
-    recipe, batch = make_recipe(dtype="bfloat16"), make_batch()
-    state = jax.eval_shape(recipe.init, jax.random.key(0), batch)
-    after, metrics = jax.eval_shape(recipe.train_step, state, batch, jax.random.key(0))
-    found = jax.eval_shape(recipe.eval_step, state, batch, jax.random.key(0))
-    kinds = {leaf.dtype for leaf in jax.tree.leaves((after, metrics, found["boxes"]))}
-    assert kinds == {jnp.dtype("float32"), jnp.dtype("int32")}  # the latter counts steps
-    features = jax.eval_shape(Darknet(8, (1, 1), "bfloat16").init_with_output, jax.random.key(0), batch["image"])[0]
-    assert {stage.dtype for stage in features} == {jnp.dtype("bfloat16")}
-
-
 def test_difficult_and_crowd_objects_are_not_trained_on(started):
     _, state, batch, step = started
     hidden = batch["mask"] & np.array([True, False, False])

@@ -56,13 +56,6 @@ def test_upsampling_to_the_same_size_changes_nothing(stages):
     np.testing.assert_array_equal(upsample(stages["c4"], (7, 10)), stages["c4"])
 
 
-def test_bfloat16(stages):
-    net = FPN(7, (3, 4, 5, 6), dtype="bfloat16")
-    variables = jax.eval_shape(net.init, jax.random.key(0), stages)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert {leaf.dtype for leaf in jax.eval_shape(net.apply, variables, stages).values()} == {jnp.dtype("bfloat16")}
-
-
 @pytest.mark.parametrize("levels", [(3, 5), (1, 2), (6, 7), (4, 3), ()])
 def test_refuses_levels_that_do_not_fit(stages, levels):
     with pytest.raises(UserError, match="start at one of c2, c3, c4, c5"):

@@ -46,12 +46,6 @@ def test_small_stem_and_strides():
     assert stage_strides("imagenet", (1, 2, 2, 2)) == {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 
 
-def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32():
-    variables, stages = shapes(ResNet(18, width=8, dtype="bfloat16"))
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert {stage.dtype for stage in stages.values()} == {jnp.dtype("bfloat16")}
-
-
 def test_refuses_what_no_resnet_has():
     with pytest.raises(UserError, match="no depth=19"):
         shapes(ResNet(19))

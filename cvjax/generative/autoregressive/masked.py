@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from cvjax.errors import UserError
 from cvjax.ops.convolution import conv
@@ -68,6 +68,7 @@ class MaskedConv(nn.Module):
       channels: of the image.
       parts: as in `channel_mask`.
       first: the input is the image itself, which is passed whole when a piece is computed; else the piece is passed.
+      dtype: of the computation, by default that of the input and the parameters together.
     """
 
     features: int
@@ -76,6 +77,7 @@ class MaskedConv(nn.Module):
     channels: int = 1
     parts: int = 1
     first: bool = False
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Features, position: Position | None = None) -> Features:
@@ -88,6 +90,7 @@ class MaskedConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         if self.mask:
             kernel = kernel * kernel_mask(shape, self.channels, self.mask, self.parts)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         if above or side or (self.first and position is not None):
             x = self._windows(x, position, above, side)
         return conv(x, kernel) + bias
@@ -118,7 +121,7 @@ def last_rows(x: Features, kept: int) -> Features:
 
 def write_row(rows: Features, piece: Features, row: int | Int[Array, ""], column: int | Int[Array, ""]) -> Features:
     """Returns the cache with a piece of a row, from `column` on, in the place of the oldest row."""
-    return lax.dynamic_update_slice(rows, piece, (0, row % rows.shape[1], column, 0))
+    return lax.dynamic_update_slice(rows, piece.astype(rows.dtype), (0, row % rows.shape[1], column, 0))
 
 
 def read_rows(rows: Features, row: int | Int[Array, ""], column: int | Int[Array, ""], width: int) -> Features:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from cvjax.core import Recipe, count_classes
 from cvjax.generative.autoregressive import pixel_model
@@ -42,11 +42,13 @@ class RowLSTM(nn.Module):
       width: features of the hidden state.
       kernel: width of both convolutions.
       channels: of the image.
+      dtype: of the computation, by default that of the input and the parameters together.
     """
 
     width: int
     kernel: int
     channels: int
+    dtype: DTypeLike | None = None
 
     def setup(self):
         """Makes both convolutions."""
@@ -59,7 +61,8 @@ class RowLSTM(nn.Module):
         side, width = self.kernel // 2, hidden.shape[2]
         padded = jnp.pad(hidden, ((0, 0), (0, 0), (side, side), (0, 0)))
         seen = jnp.concatenate([padded[:, :, tap : tap + width] for tap in range(self.kernel)], axis=-1)
-        return seen @ self.state_to_state.reshape(-1, 4 * self.width)
+        seen, kernel = nn.dtypes.promote_dtype(seen, self.state_to_state, dtype=self.dtype)
+        return seen @ kernel.reshape(-1, 4 * self.width)
 
     def context(self) -> Context:
         """Returns the contribution of the cached row to the next one."""
