@@ -23,7 +23,7 @@ PARTS = {"nets", "losses", "metrics", "weights"}
 # From the top down. An import goes to a lower floor or stays on its own; families never import one another.
 FLOORS = (
     {"train.py", "configs"},
-    {"programs", "apply", "results"},
+    {"programs", "apply", "results", "annotations"},
     {"fit"},
     # What a run is made with.
     {
