@@ -177,11 +177,13 @@ class _Images:
 def _read_coco(images: _Images) -> Boxes | None:
     categories, pictures = {}, []
     for file in list_files(images.root, (".json",)):
+        content = file.read_text(encoding="utf-8", errors="replace")
         try:
-            content = file.read_text(encoding="utf-8")
             entries = _entries(content)
-        except (OSError, ValueError):  # not ours, or reported where it is read
-            continue
+        except (ValueError, IndexError) as error:
+            if '"annotations"' in content and '"images"' in content:
+                raise UserError(f"{readable(file)} is not JSON: {error}") from error
+            continue  # something else
         if not {"images", "annotations", "categories"} <= set(entries):
             continue
         own = {category.get("id"): str(category.get("name") or "") for category, _ in entries["categories"]}
@@ -213,7 +215,7 @@ def _coco_pictures(
         name, where = str(entry.get("file_name", "")), f"{path}:{line}"
         found = images.find(name, file.parent, split)
         fault = "" if found else f"the image {name!r} is missing"
-        size = (entry["height"], entry["width"]) if entry.get("height") and entry.get("width") else None
+        size = _size(entry.get("height"), entry.get("width"))
         pictures.append(Picture(found, tuple(boxes[entry.get("id")]) if found else (), where, size, split, fault))
     return [*lost, *pictures]
 
@@ -226,9 +228,8 @@ def _coco_box(entry: Mapping[str, Any], where: str, categories: Mapping[Any, str
     left, top, width, height = numbers
     name = categories.get(key, "")
     fault = "" if name else f"category_id {key!r} is no category with a name"
-    area = entry.get("area")
-    corners = (left, top, left + width, top + height)
-    return Box(where, name, corners, crowd=bool(entry.get("iscrowd")), area=area, fault=fault)
+    area, corners = _numbers([entry.get("area")]), (left, top, left + width, top + height)
+    return Box(where, name, corners, crowd=bool(entry.get("iscrowd")), area=area[0] if area else None, fault=fault)
 
 
 def _entries(content: str) -> dict[str, list[tuple[dict, int]]]:
@@ -274,8 +275,7 @@ def _read_voc(images: _Images) -> Boxes | None:
         names |= {box.name for box in boxes if box.name}
         named = (tree.findtext("filename") or "").strip()
         found = images.find_beside(file) or (images.find(named, file.parent) if named else None)
-        size = _numbers([tree.findtext(f"size/{side}") for side in ("height", "width")])
-        size = tuple(map(int, size)) if size and all(size) else None
+        size = _size(*(tree.findtext(f"size/{side}") for side in ("height", "width")))
         fault = "" if found else f"the image {named or file.stem!r} is missing"
         pictures.append(Picture(found, boxes if found else (), f"{path}:1", size, fault=fault))
     if not any(picture.size or picture.boxes or picture.file for picture in pictures):
@@ -364,6 +364,12 @@ def _yolo_names(root: Path) -> tuple[str, ...] | None:
         if file.name.lower() in NAMES or file.suffix == ".names":
             return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     return None
+
+
+def _size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Returns the size that an annotation gives, None if it gives none or zero."""
+    sides = _numbers([height, width])
+    return (int(sides[0]), int(sides[1])) if sides and all(sides) else None
 
 
 def _numbers(values: Sequence[Any]) -> list[float] | None:

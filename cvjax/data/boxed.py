@@ -50,7 +50,7 @@ class BoxedSplit:
         """Returns boxes and what goes with them, as `cvjax.data.objects.read`, clipped to the image."""
         corners = [in_pixels(box, size) for box in picture.boxes]
         boxes = np.clip(np.array(corners, np.float64).reshape(-1, 4), 0, [size[1], size[0]] * 2)
-        areas = [objects.box_areas(boxes[row : row + 1])[0] for row in range(len(boxes))]
+        areas = objects.box_areas(boxes)
         rows = {
             "area": [area if box.area is None else box.area for box, area in zip(picture.boxes, areas, strict=True)],
             "labels": [self.classes.index(box.name) for box in picture.boxes],
@@ -136,7 +136,8 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
     pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
     parts = {file: _plain(box_files.parts_of(file, root)) for file in pictures}
     by_split = splits.find_splits(root, parts)
-    if not by_split and all(picture.split for picture in pictures.values()):
+    named = {SPLIT_NAMES.get(picture.split) for picture in pictures.values()}
+    if not by_split and len(named) > 1 and None not in named:
         for file, picture in pictures.items():
             by_split.setdefault(SPLIT_NAMES[picture.split], []).append(file)
     by_split = by_split or splits.split_by_hash(root, parts, held_out)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvjax import data
+from cvjax import config, data
 from cvjax.data import box_files, boxed, folder
 from cvjax.errors import UserError
 from cvjax.programs import annotations
@@ -205,6 +205,18 @@ def test_the_share_that_is_held_out_and_its_seed(tmp_path):
         chosen = boxed.open_split(root, "test", held_out=boxed.HeldOut(0.25, seed))
         tests[seed] = {file.name for file in chosen.files}
     assert tests[0] != tests[1] != tests[2]
+
+
+def test_the_config_for_own_boxes_takes_a_folder(tmp_path):
+    root = box_folders.write(tmp_path, "YOLO")
+    experiment = config.load("configs/own_boxes.py")
+    with pytest.raises(UserError, match=r"set data.name=.* or data.folder=.*neither is set"):
+        config.check(experiment)
+    experiment.data.folder = str(root)
+    with pytest.raises(UserError, match=r"has 2 classes \(cat, dog\): set --config.recipe.classes=2"):
+        config.check(experiment)
+    experiment.recipe.classes = 2
+    config.check(experiment)
 
 
 def test_the_program_checks_and_draws(tmp_path, capsys):
