@@ -23,7 +23,7 @@ PARTS = {"nets", "losses", "metrics", "weights"}
 # From the top down. An import goes to a lower floor or stays on its own; families never import one another.
 FLOORS = (
     {"train.py", "train", "configs"},
-    {"programs", "__main__", "apply", "compare_runs", "evaluate", "export", "results"},
+    {"programs", "__main__", "annotations", "apply", "compare_runs", "evaluate", "export", "results"},
     {"fit"},
     # What a run is made with.
     {
@@ -43,15 +43,7 @@ FLOORS = (
     },
     FAMILIES,
     PARTS,
-    {
-        "ops",
-        "data",
-        "core",
-        "optim",
-        "precision",
-        "checkpoint",
-        "rundir",
-    },  # the last two: a run's folder, which weights read
+    {"ops", "data", "core", "optim", "precision", "checkpoint", "rundir"},  # the last two: a run on disk
     {"errors", "signature", "upgrade", "cvjax"},
 )
 ARITHMETIC = {"ops", *PARTS, *FAMILIES}  # where arrays go in and out, signatures say their shapes

@@ -4,28 +4,26 @@
     folder/cat/1.png, folder/dog/1.png      classes cat, dog; split by hash
     folder/train/cat/1.png, ...             classes; splits as they are
 
-Split by hash: the tenth of the files whose paths below the folder have the lowest SHA-256 are `test`, the rest `train`.
-With `data.unseen_classes` it is a tenth of the classes, by their names, so that training and test share none.
+`cvjax.data.splits` says how.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cvjax.data.sources import CorruptExample
+from cvjax.data.sources import CorruptExample, readable
+from cvjax.data.splits import HELD_OUT, HeldOut, choose, find_splits, split_by_hash
 from cvjax.errors import UserError, suggest, suggest_beside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SPLITS = ("test", "train", "val")
-HELD_OUT = 10  # one file in ten is held out if the folder has no splits
-GREY = ("1", "L", "LA")  # and 16 bits: "I;16", ...
+GREY = ("1", "L", "LA", "I")  # and others of 16 bits: "I;16", ...
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and the values that exchange width and height
 
 
@@ -60,7 +58,7 @@ class FolderSplit:
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
-        return str(self.files[index])
+        return readable(self.files[index])
 
     def read_labels(self) -> Int32[np.ndarray, " examples"]:
         """Returns the labels of all examples."""
@@ -80,42 +78,57 @@ def read_size(file: Path) -> tuple[int, int]:
     """Returns height and width of an upright image from the file's header."""
     with _opened(file) as image:
         width, height = image.size
-        # Of a TIFF, Pillow gives the size upright; of a PNG, it would decode all to look for an orientation.
-        turned = image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(ORIENTATION) in TURNED
+        # Pillow returns the size of a TIFF upright, and decodes all of a PNG to look for an orientation.
+        declared = image.format != "TIFF" and (image.format != "PNG" or _has_metadata(file))
+        turned = declared and image.getexif().get(ORIENTATION) in TURNED
         return (width, height) if turned else (height, width)
 
 
-def open_split(folder: str | Path, split: str, setting: str = "split", unseen_classes: bool = False) -> FolderSplit:
+def _has_metadata(file: Path) -> bool:
+    """Whether any chunk of a PNG may hold an orientation: EXIF, or text such as XMP and ImageMagick's profiles."""
+    with file.open("rb") as opened:
+        opened.seek(8)
+        while len(header := opened.read(8)) == 8:
+            if header[4:] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return True
+            opened.seek(int.from_bytes(header[:4]) + 4, os.SEEK_CUR)  # the content and its checksum
+    return False
+
+
+def open_split(folder: str | Path, split: str, setting: str = "split", held_out: HeldOut = HELD_OUT) -> FolderSplit:
     """Opens one split of a folder.
 
     Args:
       folder: its path.
       split: one of its splits.
       setting: the setting to name in a message.
-      unseen_classes: as `data.unseen_classes`; labels of unseen classes follow those of training.
+      held_out: how a folder without splits is divided; labels of unseen classes follow those of training.
 
     Raises:
       UserError: there is no such folder or split, it holds no images, or an image has no class, or one that training
         lacks.
     """
     root, files = open_root(folder)
-    base, by_split = _by_split(root, files, by_class=unseen_classes)
-    if not by_split.get(split):
-        raise UserError(f"{setting}={split!r}: {folder} has no such split. {suggest(split, by_split)}")
-    chosen = tuple(by_split[split])
-    names = {file: _class_name(file.relative_to(root).parts[base:]) for file in files}
+    parts = {file: file.relative_to(root).parts for file in files}
+    by_split = find_splits(root, parts)
+    base = int(bool(by_split))
+    by_split = by_split or split_by_hash(root, parts, held_out)
+    unseen_classes = held_out.by_class
+    chosen = tuple(choose(by_split, split, root, setting))
+    names = {file: _class_name(parts[file][base:]) for file in files}
     learnt = by_split.get("train", files) if base or unseen_classes else files
     classes = sorted({names[file] for file in learnt if names[file]})
     if unseen_classes:
         classes += sorted({names[file] for file in chosen if names[file]} - set(classes))
     for file in chosen:
         if classes and not names[file]:
-            raise UserError(f"{file} has no class: it belongs into one of the sub-folders {', '.join(classes)}")
-        if names[file] and names[file] not in classes:
-            there = suggest(names[file], classes)
             raise UserError(
-                f"{file} is of class {names[file]!r}, which {root / 'train'} has no images of. {there} "
-                "data.unseen_classes=True allows it"
+                f"{readable(file)} has no class: it belongs into one of the sub-folders {', '.join(classes)}"
+            )
+        if names[file] and names[file] not in classes:
+            raise UserError(
+                f"{readable(file)} is of class {names[file]!r}, of which the training images have none. "
+                f"{suggest(names[file], classes)} data.unseen_classes=True allows it"
             )
     return FolderSplit(
         name=root.name,
@@ -167,9 +180,12 @@ def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channel
       CorruptExample: it cannot be decoded.
     """
     with _opened(file) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        kind = image.format
+        image = ImageOps.exif_transpose(_with_alpha(file, image))
+        if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
+            levels = np.asarray(image)
+            grey, opaque = levels >> 8, levels != image.info.get("transparency", -1)
+            image = Image.fromarray(np.where(opaque, grey, 255).astype(np.uint8))
         elif image.mode in ("I", "F"):
             raise ValueError(f"pixels of type {image.mode!r} have no range to map to [0, 1]")
         if image.has_transparency_data:
@@ -177,6 +193,21 @@ def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channel
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
     return pixels[..., None] if channels == 1 else pixels
+
+
+def _with_alpha(file: Path, image: Image.Image) -> Image.Image:
+    """Makes the transparent colour of a 16-bit PNG alpha; Pillow compares it with the upper eight bits only."""
+    if image.format != "PNG" or image.mode != "RGB" or "transparency" not in image.info:
+        return image
+    content = file.read_bytes()
+    if content[24] != 16:  # bits per channel
+        return image
+    levels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if levels is None:
+        raise ValueError("its 16-bit pixels are damaged")
+    deep = Image.fromarray((cv2.cvtColor(levels, cv2.COLOR_BGRA2RGBA) >> 8).astype(np.uint8))
+    deep.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+    return deep
 
 
 @contextlib.contextmanager
@@ -189,7 +220,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError
             yield image
     except Exception as error:  # decoders raise anything on damaged bytes
-        raise CorruptExample(f"{file} cannot be read as an image: {_reason(error)}") from error
+        raise CorruptExample(f"{readable(file)} cannot be read as an image: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -204,45 +235,47 @@ def _reason(error: Exception) -> str:
 
 
 def list_images(root: Path) -> list[Path]:
-    """Lists the image files below a folder in a fixed order, links followed, hidden files left out.
+    """Lists the image files below a folder; see `list_files`."""
+    return list_files(root, SUFFIXES)
+
+
+def list_files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Lists the files below a folder in a fixed order, without hidden ones. Links are followed unless they lead up.
+
+    Args:
+      root: the folder.
+      suffixes: in lower case; names of files have one of them in any case.
 
     Raises:
-      UserError: a folder cannot be read.
+      UserError: a folder cannot be read, or is reached by two paths, so that its images would count twice.
     """
-    found = []
+    found, paths = [], {}
     for parent, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        names = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES))
+        real = os.path.realpath(parent)
+        if paths.setdefault(real, parent) != parent:
+            raise UserError(f"{readable(paths[real])} and {readable(parent)} are the same folder: remove the link")
+        visible = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        folders[:] = [name for name in visible if not _leads_up(os.path.join(parent, name), paths)]
+        names = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(suffixes))
         found += [Path(parent) / name for name in names]
     return found
 
 
+def _leads_up(path: str, paths: Mapping[str, str]) -> bool:
+    """Whether a folder is a link to one that holds it, directly or by links: `paths` are those of visited folders."""
+    if not os.path.islink(path):
+        return False
+    target, parent = os.path.realpath(path), os.path.dirname(path)
+    above = os.path.commonpath([target, os.path.realpath(parent)]) == target
+    return above or (target in paths and os.path.commonpath([paths[target], parent]) == paths[target])
+
+
 def _refuse(error: OSError) -> None:
-    raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
-
-
-def _by_split(root: Path, files: list[Path], by_class: bool) -> tuple[int, dict[str, list[Path]]]:
-    """Assigns files to splits. Returns the number of leading folders that name the split, and each split's files."""
-    parts = [file.relative_to(root).parts for file in files]
-    if all(part[0] in SPLITS and len(part) > 1 for part in parts):
-        by_split = {}
-        for file, part in zip(files, parts, strict=True):
-            by_split.setdefault(part[0], []).append(file)
-        return 1, by_split
-    # Units that are held out as a whole: a class, or a file.
-    units = {
-        file: part[0] if by_class and len(part) > 1 else "/".join(part) for file, part in zip(files, parts, strict=True)
-    }
-    by_hash = sorted(set(units.values()), key=lambda unit: hashlib.sha256(unit.encode()).digest())
-    held_out = set(by_hash[: max(1, len(by_hash) // HELD_OUT)])
-    return 0, {
-        "train": [file for file in files if units[file] not in held_out],
-        "test": [file for file in files if units[file] in held_out],
-    }
+    raise UserError(f"the folder {readable(error.filename)} cannot be read: {error.strerror}") from error
 
 
 def _class_name(parts: tuple[str, ...]) -> str | None:
-    return parts[0] if len(parts) > 1 else None
+    return readable(parts[0]) if len(parts) > 1 else None
 
 
 def _is_grey(file: Path) -> bool:

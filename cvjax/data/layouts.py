@@ -7,7 +7,8 @@
     {"target": "left"}           the other direction: `image` is the right half
     {"target": "image"}          a copy of `image`, such as the colours of one that transforms make grey
 
-`data.keep=("caption",)` reads `captions.json`, {file name below the folder: a caption or a list of captions}.
+`data.keep=("caption",)` reads `captions.json`, {file name below the folder: a caption or a list of captions}, and
+`data.max_boxes` the files of `cvjax.data.box_files`.
 """
 
 import dataclasses
@@ -18,11 +19,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from cvjax.data import folder, idx
+from cvjax.data import boxed, folder, idx
 from cvjax.data.annotations import NONE, Annotations
+from cvjax.data.boxed import BoxedSplit
 from cvjax.data.folder import FolderSplit
 from cvjax.data.idx import IdxSplit
 from cvjax.data.sources import CorruptExample
+from cvjax.data.splits import HELD_OUT, HeldOut
 from cvjax.errors import UserError
 
 COPY, SIDES = "image", ("left", "right")
@@ -41,7 +44,7 @@ class Accompanied:
       captions: captions of each image, or ().
     """
 
-    source: FolderSplit
+    source: FolderSplit | BoxedSplit
     images: Mapping[str, str]
     files: Mapping[str, tuple[Path, ...]]
     channels_of: Mapping[str, int]
@@ -101,6 +104,11 @@ class Accompanied:
         return height, width, channels
 
     @property
+    def most_boxes(self) -> int:
+        """The most boxes of any image."""
+        return self.source.most_boxes
+
+    @property
     def _halved(self) -> bool:
         return bool(set(SIDES) & set(self.images.values()))
 
@@ -121,8 +129,8 @@ def open_split(
     split: str,
     setting: str = "split",
     annotations: Annotations = NONE,
-    unseen_classes: bool = False,
-) -> FolderSplit | Accompanied | IdxSplit:
+    held_out: HeldOut = HELD_OUT,
+) -> FolderSplit | BoxedSplit | Accompanied | IdxSplit:
     """Opens one split of a folder of IDX files or images.
 
     Args:
@@ -130,17 +138,23 @@ def open_split(
       split: one of its splits.
       setting: the setting to name in a message.
       annotations: what to read besides images and labels.
-      unseen_classes: as `data.unseen_classes`.
+      held_out: how a folder without splits is divided.
 
     Raises:
-      UserError: as `open_split` of `cvjax.data.folder` and `cvjax.data.idx`; or an image has no counterpart.
+      UserError: as `open_split` of `cvjax.data.folder`, `boxed` and `idx`; or an image has no counterpart.
     """
     images = annotations.images
     if idx.find(Path(root).expanduser()):
-        if images or annotations.keep:
-            raise UserError(f"data.images and data.keep are for folders of image files, and {root} has IDX files")
-        return idx.open_split(Path(root).expanduser(), split, setting, unseen_classes)
-    source = folder.open_split(root, split, setting, unseen_classes)
+        if images or annotations.keep or annotations.max_boxes is not None:
+            asked = "data.images, data.keep and data.max_boxes"
+            raise UserError(f"{asked} are for folders of image files, and {root} has IDX files")
+        return idx.open_split(Path(root).expanduser(), split, setting, held_out.by_class)
+    if annotations.max_boxes is None:
+        source = folder.open_split(root, split, setting, held_out)
+    else:
+        source = boxed.open_split(root, split, setting, held_out)
+        if set(SIDES) & set(images.values()):
+            raise UserError(f"data.images={dict(images)}: boxes belong to whole files, not to their halves")
     if not images and not annotations.keep:
         return source
     if set(SIDES) <= set(images.values()):
@@ -156,13 +170,16 @@ def open_split(
     return Accompanied(source, images, files, channels, captions)
 
 
-def _counterparts(source: FolderSplit, root: Path, found: list[Path], name: str) -> tuple[Path, ...]:
+def _counterparts(source: FolderSplit | BoxedSplit, root: Path, found: list[Path], name: str) -> tuple[Path, ...]:
     """Finds the file of the same relative name for each image, preferring the same suffix."""
     by_name = {}
     for file in found:
         by_name.setdefault(file.relative_to(root).with_suffix(""), []).append(file)
     counterparts = []
     for file in source.files:
+        if file is None:  # an annotation without an image, which `source` refuses
+            counterparts.append(None)
+            continue
         relative = file.relative_to(source.root)
         several = by_name.get(relative.with_suffix(""), [])
         same = [other for other in several if other.suffix == file.suffix] or several
@@ -173,7 +190,7 @@ def _counterparts(source: FolderSplit, root: Path, found: list[Path], name: str)
     return tuple(counterparts)
 
 
-def _captions(source: FolderSplit) -> tuple[tuple[str, ...], ...]:
+def _captions(source: FolderSplit | BoxedSplit) -> tuple[tuple[str, ...], ...]:
     """Reads the captions of each image."""
     path = source.root / CAPTIONS
     try:
@@ -188,6 +205,9 @@ def _captions(source: FolderSplit) -> tuple[tuple[str, ...], ...]:
         )
     captions = []
     for file in source.files:
+        if file is None:
+            captions.append(())
+            continue
         name = file.relative_to(source.root).as_posix()
         if name not in written:
             raise UserError(f"{path} has no caption of {name!r}; its names are paths below {source.root}")

@@ -157,8 +157,8 @@ def _open(chosen: Mapping[str, Any], setting: str) -> sources.Source:
     """Opens one split of the dataset that the settings name, prepared first if it is one of our own."""
     annotations = Annotations.of(chosen)
     if chosen["folder"] is not None:
-        unseen = chosen["unseen_classes"]
-        return layouts.open_split(chosen["folder"], chosen[setting], f"data.{setting}", annotations, unseen)
+        held_out = settings.held_out(chosen)
+        return layouts.open_split(chosen["folder"], chosen[setting], f"data.{setting}", annotations, held_out)
     return catalogue.open_split(chosen["name"], chosen[setting], chosen["data_dir"], f"data.{setting}", annotations)
 
 

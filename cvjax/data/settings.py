@@ -9,9 +9,10 @@ from cvjax.data import catalogue, layouts, pipeline
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import disagreement
 from cvjax.data.sources import CorruptExample
+from cvjax.data.splits import HeldOut
 from cvjax.data.vocabulary import EMPTY
 from cvjax.errors import UserError
-from cvjax.signature import Count, Natural, arguments_of, match
+from cvjax.signature import Count, Natural, Share, arguments_of, match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Settings:
     workers: Natural = 0  # processes that decode a streamed dataset; 0: threads only
     in_memory: bool | None = None  # hold the decoded dataset in memory; None: when it takes less than 1 GiB
     on_corrupt: Literal["raise", "skip"] = "raise"  # "skip": examples that cannot be decoded are counted and named
-    max_boxes: Count | None = None  # read the boxes, and what goes with them, padded to this number
+    max_boxes: Count | None = None  # read boxes and what goes with them, padded to this number; of a folder too
     keep: tuple[str, ...] = ()  # further features: maps, which move with the image, and texts, for `tokenise`
     vocabulary: Count = 10_000  # largest number of tokens of `tokenise`, special ones included
     images: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {"target": FEATURE}; see layouts.py
@@ -40,6 +41,8 @@ class Settings:
     derive_dir: str | None = None  # the folder where they are kept; None: beside the dataset
     per_class: Count | None = None  # K: each training batch has batch / K classes and K examples of each
     unseen_classes: bool = False  # evaluation may have classes that training lacks
+    held_out: Share = 0.1  # share of "test" in a folder without splits
+    split_seed: Natural = 0  # seed of that share
     also: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # a second source; see joint.py
 
 
@@ -50,12 +53,17 @@ SHAPES = 8  # most shapes on which the transforms are tried
 
 
 def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills in the defaults of a config's `data` and of its second source."""
-    chosen = {**DEFAULTS, **config_data}
+    """Fills in the defaults of a config's `data` and of its second source; empty text counts as None."""
+    chosen = {**DEFAULTS, **_without_empty(config_data)}
     if chosen["also"] and isinstance(chosen["also"], Mapping):
         own = {key: default for key, default in DEFAULTS.items() if key not in SHARED}
-        chosen["also"] = {**own, **chosen["also"]}
+        chosen["also"] = {**own, **_without_empty(chosen["also"])}
     return chosen
+
+
+def _without_empty(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces the empty text of a flag such as `--config.data.name=` by None, where None is the default."""
+    return {key: None if value == "" and DEFAULTS.get(key, "") is None else value for key, value in given.items()}
 
 
 def second(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +113,8 @@ def _check_source(chosen: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _check_per_class(chosen: Mapping[str, Any], names: Sequence[str]) -> None:
     dataset = chosen["name"] or str(chosen["folder"])
-    if not (names if chosen["name"] is None else catalogue.labelled(chosen["name"], chosen["data_dir"])):
+    boxed = chosen["name"] is None and chosen["max_boxes"] is not None  # the classes are those of the boxes
+    if boxed or not (names if chosen["name"] is None else catalogue.labelled(chosen["name"], chosen["data_dir"])):
         raise UserError(f"data.per_class={chosen['per_class']}: the examples of {dataset} have no labels")
     if names and len(names) < chosen["batch"] // chosen["per_class"]:
         raise UserError(too_few_classes(chosen["per_class"], chosen["batch"], dataset, len(names)))
@@ -131,9 +140,9 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"{-(-size // devices) * devices}"
             )
     if chosen["folder"] is not None:
-        for key in ("max_boxes", "points", "masks"):
+        for key in ("points", "masks"):
             if chosen[key] is not None:
-                raise UserError(f"data.{key} is for datasets by name: a folder of images has no boxes or points")
+                raise UserError(f"data.{key} is for datasets by name: a folder of images has no points or masks")
         for name in chosen["keep"]:
             if name != layouts.CAPTION:
                 raise UserError(f"data.keep: a folder of images has no {name!r}, only {layouts.CAPTION!r}")
@@ -162,11 +171,13 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
     _check_texts(chosen["keep"], pipelines)
     parts = {
         split: layouts.open_split(
-            chosen["folder"], chosen[split], f"data.{split}", Annotations.of(chosen), chosen["unseen_classes"]
+            chosen["folder"], chosen[split], f"data.{split}", Annotations.of(chosen), held_out(chosen)
         )
         for split in ("train_split", "eval_split")
     }
     for source, key in zip(parts.values(), ("transforms", "eval_transforms"), strict=True):
+        if chosen["max_boxes"] is not None:
+            pipelines[key].check_room(source.most_boxes, f"the fullest image of {source.name}")
         made = {}  # shape after the transforms -> the first file of that shape
         seen = set()
         for index in range(min(len(source), HEADERS)):
@@ -184,6 +195,11 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))
     return parts["train_split"].classes
+
+
+def held_out(chosen: Mapping[str, Any]) -> HeldOut:
+    """Returns how settings divide a folder without splits."""
+    return HeldOut(chosen["held_out"], chosen["split_seed"], chosen["unseen_classes"])
 
 
 def _check_texts(texts: Sequence[str], pipelines: Mapping[str, pipeline.Pipeline]) -> None:

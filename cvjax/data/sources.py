@@ -1,12 +1,19 @@
 """The interface of a dataset: decoded examples by index, with names for error messages."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32
 
 from cvjax.errors import UserError
+
+
+def readable(path: str | Path) -> str:
+    """Returns a path as text that can be printed and stored; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class CorruptExample(UserError):

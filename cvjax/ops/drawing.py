@@ -1,17 +1,23 @@
 """Boxes drawn on images, on the host."""
 
 import colorsys
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from jaxtyping import Float, Integer
+from matplotlib import ft2font
+from PIL import Image as PILImage
+from PIL import ImageDraw, ImageFont
 
 Image = Float[np.ndarray, "height width channels"]
 
 
 def colour(label: int) -> tuple[float, float, float]:
-    """Gives a class its colour, far from those of the classes before it.
+    """Returns a class's colour, far from those of the classes before it.
 
     Args:
       label: number of the class.
@@ -34,11 +40,11 @@ def draw_boxes(
 
     Args:
       image: in [0, 1], one or three channels.
-      boxes: corners in pixels of the image, in any place. Empty ones and those outside are left out.
+      boxes: corners in pixels of the image. Empty boxes and those outside the image are left out.
       labels: classes of the boxes.
-      names: of the classes. A label beyond them is shown as a number.
+      names: names of the classes. The number is shown for labels without a name, and names with unknown letters.
       scores: in [0, 1], shown in per cent after the names.
-      scale: whole factor by which the image is enlarged first, so that names are legible on a small one.
+      scale: whole factor by which the image is enlarged first, so that names are legible on small images.
 
     Returns:
       A new image, float32 in [0, 1].
@@ -50,26 +56,41 @@ def draw_boxes(
     for i in reversed(range(len(boxes))):
         box = boxes[i] * scale
         seen = np.minimum(box[2:], (width, height)) > np.maximum(box[:2], 0)
-        if not seen.all():  # nor is a box with NaN
+        if not seen.all():  # also false for NaN
             continue
-        # The outermost pixels that the box touches, brought near the image: far ones would overflow OpenCV's integers.
+        # The outermost pixels that the box touches, clipped: distant ones would overflow OpenCV's integers.
         x1, y1 = np.clip(np.floor(box[:2]), -thickness, (width, height)).astype(int).tolist()
         x2, y2 = np.clip(np.ceil(box[2:]) - 1, -1, (width + thickness, height + thickness)).astype(int).tolist()
         label = int(labels[i])
         ink = tuple(round(255 * part) for part in colour(label))
         cv2.rectangle(levels, (x1, y1), (x2, y2), ink, thickness)
-        name = names[label] if 0 <= label < len(names) else str(label)
+        name = names[label] if 0 <= label < len(names) and set(map(ord, names[label])) <= _letters() else str(label)
         _write(levels, name if scores is None else f"{name} {100 * scores[i]:.0f}", x1, y1, ink, 0.3 + 0.1 * thickness)
     return levels.astype(np.float32) / 255
 
 
 def _write(levels: np.ndarray, text: str, x: int, y: int, paper: tuple[int, ...], size: float) -> None:
     """Writes on a strip of the class's colour, above the corner of the box or, at the border, inside of it."""
-    font = cv2.FONT_HERSHEY_SIMPLEX
     ink = (0, 0, 0) if np.dot(paper, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
-    (width, height), base = cv2.getTextSize(text, font, size, 1)
+    font = _font(round(28 * size))
+    strip = PILImage.new("RGB", (2 + round(font.getlength(text)), sum(font.getmetrics())), paper)
+    ImageDraw.Draw(strip).text((1, 0), text, ink, font)
+    height, width = strip.height, strip.width
     x = max(0, min(x, levels.shape[1] - width))
-    strip = height + base + 1
-    y = y - strip if y >= strip else max(0, y)
-    cv2.rectangle(levels, (x, y), (x + width, y + strip - 1), paper, cv2.FILLED)
-    cv2.putText(levels, text, (x, y + height + base // 2), font, size, ink, 1, cv2.LINE_AA)
+    y = y - height if y >= height else max(0, y)
+    window = levels[y : y + height, x : x + width]
+    window[:] = np.asarray(strip)[: window.shape[0], : window.shape[1]]
+
+
+FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+
+
+@functools.lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(FONT, size)
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Returns the code points of the font's letters."""
+    return frozenset(ft2font.FT2Font(str(FONT)).get_charmap())

@@ -1,6 +1,9 @@
 """A user's folder of images, with whatever users put there."""
 
 import itertools
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from PIL import Image
 
 from cvjax import data
 from cvjax.data import folder
+from cvjax.data.splits import HeldOut
 from cvjax.errors import UserError
 
 
@@ -81,6 +85,7 @@ def test_grey_folders_keep_one_channel_and_mixed_ones_become_rgb(tmp_path):
     ("mode", "color", "expected"),
     [
         ("I;16", 100 * 256 + 7, (100,)),
+        ("I;16", 65535, (255,)),
         ("1", 1, (255,)),
         ("P", 0, (0, 0, 0)),
         ("RGBA", (200, 0, 0, 0), (255, 255, 255)),
@@ -95,7 +100,7 @@ def test_pixels_of_every_kind_come_out_as_they_look(tmp_path, mode, color, expec
     np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8(expected), pixels.shape))
 
 
-@pytest.mark.parametrize("kind", ["webp", "tiff", "jpg"])
+@pytest.mark.parametrize("kind", ["webp", "tiff", "jpg", "png"])
 def test_the_camera_held_sideways_is_put_upright(tmp_path, kind):
     upright = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
     exif = Image.Exif()
@@ -202,7 +207,7 @@ def test_classes_are_those_of_the_training_images(tmp_path):
     for split, name in (("train", "cat"), ("train", "dog"), ("val", "cat"), ("test", "dgo")):
         write(tmp_path / split / name / "1.png")
     assert load(tmp_path, eval_split="val").info["classes"] == ("cat", "dog")  # whatever lies in the split not used
-    with pytest.raises(UserError, match=r"test.dgo.1\.png is of class 'dgo', which .*train has no.* mean 'dog'"):
+    with pytest.raises(UserError, match=r"test.dgo.1\.png is of class 'dgo', of which the training.* mean 'dog'"):
         data.check({"folder": str(tmp_path)})
 
 
@@ -235,7 +240,7 @@ def test_with_unseen_classes_a_folder_without_splits_is_split_by_class(tmp_path)
     for name in range(25):
         for index in range(3):
             write(tmp_path / f"{name:02d}" / f"{index}.png")
-    train, test = (folder.open_split(tmp_path, split, unseen_classes=True) for split in ("train", "test"))
+    train, test = (folder.open_split(tmp_path, split, held_out=HeldOut(by_class=True)) for split in ("train", "test"))
     parts = [{file.parent.name for file in source.files} for source in (train, test)]
     assert not parts[0] & parts[1]
     assert [len(part) for part in parts] == [23, 2]
@@ -243,3 +248,135 @@ def test_with_unseen_classes_a_folder_without_splits_is_split_by_class(tmp_path)
     assert train.classes == tuple(sorted(parts[0]))
     assert test.classes == (*train.classes, *sorted(parts[1]))
     assert sorted(set(test.labels)) == [23, 24]
+
+
+def test_splits_have_several_names_in_any_case(tmp_path):
+    for name in ("Train", "VALID", "testing"):
+        for label in "ab":
+            write(tmp_path / name / label / "1.png")
+    loaded = load(tmp_path, eval_split="val")
+    assert loaded.info["classes"] == ("a", "b")
+    assert loaded.info["examples"] == {"train": 2, "val": 2}
+    assert load(tmp_path, train_split="Training", eval_split="validation").info["examples"]["validation"] == 2
+    assert {file.parts[-3] for file in folder.open_split(tmp_path, "test").files} == {"testing"}
+
+
+@pytest.mark.parametrize(
+    ("stray", "message"),
+    [
+        ("extra/1.png", r"extra is beside the splits test, train and belongs to none"),
+        ("preview.png", r"preview\.png is beside the splits"),
+        ("a/1.png", r"/a is beside the splits .* If 'test' is a class"),
+        ("Training/a/1.png", r"two folders for the split 'train': Training and train"),
+    ],
+)
+def test_nothing_else_may_be_beside_splits(tmp_path, stray, message):
+    for name in ("train/a/1.png", "test/a/1.png", stray):
+        write(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        data.check({"folder": str(tmp_path)})
+
+
+def test_links_that_lead_up_are_passed_over_and_images_count_once(tmp_path):
+    root = tmp_path / "root"
+    for label in ("cat", "dog"):
+        for index in range(3):
+            write(root / label / f"{index}.png")
+    write(tmp_path / "outside.png")
+    write(tmp_path / "elsewhere" / "1.png")
+    (root / "cat" / "back").symlink_to(root)
+    (root / "dog" / "further up").symlink_to(tmp_path)
+    (root / "fox").symlink_to(tmp_path / "elsewhere")  # a link to other images is a class
+    (tmp_path / "elsewhere" / "round").symlink_to(root)  # up by two links
+    files = folder.list_images(root)
+    assert [file.relative_to(root).as_posix() for file in files] == [
+        *(f"{label}/{index}.png" for label in ("cat", "dog") for index in range(3)),
+        "fox/1.png",
+    ]
+    (root / "kitten").symlink_to(root / "cat")
+    with pytest.raises(UserError, match=r"root/cat and .*root/kitten are the same folder"):
+        folder.list_images(root)
+
+
+def test_a_link_to_an_image_is_held_out_together_with_it(tmp_path):
+    for index in range(40):
+        write(tmp_path / f"{index}.png")
+        (tmp_path / f"link{index}.png").symlink_to(tmp_path / f"{index}.png")
+    train, test = ({file.resolve() for file in folder.open_split(tmp_path, s).files} for s in ("train", "test"))
+    assert len(train) == 36 and len(test) == 4 and not train & test
+
+
+def test_names_whose_bytes_are_not_utf_8_can_be_read_and_printed(tmp_path):
+    for index in range(12):
+        write(tmp_path / os.fsdecode(b"caf\xe9") / f"{index}.png")
+    (tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.png")).write_text("no image")
+    loaded = load(tmp_path, on_corrupt="skip")
+    assert loaded.info["classes"] == (r"caf\xe9",)
+    source = folder.open_split(tmp_path, "train")
+    texts = [source.describe(index) for index in range(len(source))]
+    assert all(text.encode() and "caf\\xe9" in text for text in texts)
+    with pytest.raises(UserError, match=r"xff\.png cannot be read") as caught:
+        folder.decode(tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.png"), 3)
+    assert str(caught.value).encode()
+
+
+def test_a_folder_with_too_few_images_to_hold_any_out(tmp_path):
+    write(tmp_path / "a" / "1.png")
+    with pytest.raises(UserError, match=r"has only one image, too few to hold some out.*train/ and test/"):
+        data.check({"folder": str(tmp_path)})
+    write(tmp_path / "a" / "2.png")
+    data.check({"folder": str(tmp_path)})
+    with pytest.raises(UserError, match=r"has only one class, too few"):
+        data.check({"folder": str(tmp_path), "unseen_classes": True})
+
+
+def test_an_empty_name_beside_a_folder_is_none(tmp_path):
+    for index in range(10):
+        write(tmp_path / f"{index}.png")
+    assert data.load({"name": "", "folder": str(tmp_path), "batch": 4}, seed=0).info["examples"]["train"] == 9
+    with pytest.raises(UserError, match="neither is set"):
+        data.check({"name": "", "folder": ""})
+
+
+def png(pixels, transparent):
+    """Encodes 16-bit grey or RGB pixels by hand, with a transparent colour, as Pillow cannot."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 0 if pixels.ndim == 2 else 2, 0, 0, 0)
+    key = np.asarray(transparent, ">u2").tobytes()
+    parts = [(b"IHDR", header), (b"tRNS", key), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_sixteen_bits_of_every_kind(tmp_path):
+    grey = np.array([[0, 256, 25600], [25601, 65535, 51200]], np.uint16)
+    pgm = tmp_path / "x.pgm"
+    pgm.write_bytes(b"P5 3 2 65535\n" + grey.astype(">u2").tobytes())
+    np.testing.assert_array_equal(folder.decode(pgm, 1)[..., 0], grey >> 8)
+    assert folder.count_channels([pgm]) == 1
+    file = tmp_path / "x.png"
+    file.write_bytes(png(grey, 25600))  # not its neighbour 25601, which has the same upper byte
+    np.testing.assert_array_equal(folder.decode(file, 1)[..., 0], [[0, 1, 255], [100, 255, 200]])
+    colour = np.stack([grey, grey, np.full_like(grey, 7 * 256)], -1)
+    file.write_bytes(png(colour, (25600, 25600, 7 * 256)))
+    expected = np.stack([grey >> 8, grey >> 8, np.full_like(grey, 7)], -1)
+    expected[0, 2] = 255
+    np.testing.assert_array_equal(folder.decode(file, 3), expected)
+
+
+@pytest.mark.parametrize("where", [b"IDAT", b"IEND"])
+def test_the_declared_size_of_a_png_is_turned_wherever_its_orientation_is(tmp_path, where):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(tmp_path / "x.png", exif=exif)
+    content = (tmp_path / "x.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4])
+    rest = content[:start] + content[end:]
+    place = rest.index(where) - 4
+    (tmp_path / "x.png").write_bytes(rest[:place] + content[start:end] + rest[place:])
+    assert folder.read_size(tmp_path / "x.png") == folder.decode(tmp_path / "x.png", 3).shape[:2] == (8, 6)

@@ -51,3 +51,14 @@ def test_odd_boxes_labels_and_images():
 def test_small_images_are_enlarged():
     drawn = draw_boxes(np.zeros((16, 16, 3)), np.array([[4.0, 12, 8, 15]]), np.array([0]), NAMES, scale=10)
     assert drawn.shape == (160, 160, 3) and drawn[120, 40].any() and drawn[149, 79].any() and not drawn[125, 45].any()
+
+
+def test_names_in_other_scripts_are_drawn_or_else_the_number():
+    def written(name):
+        return draw_boxes(np.zeros((60, 200, 3)), np.array([[5.0, 30, 150, 55]]), np.array([0]), [name])
+
+    words = ["chat noir", "\u03b3\u03ac\u03c4\u03b1", "\u043a\u043e\u0442", "ko\u010dka", "koCka"]
+    pictures = [written(word) for word in words]
+    assert all((one != other).any() for index, one in enumerate(pictures) for other in pictures[:index])
+    for unknown in ("\u732b", "\U0001f408", "caf\udce9", "a\nb"):
+        np.testing.assert_array_equal(written(unknown), written("0"))

@@ -1,0 +1,381 @@
+"""Boxes in files beside a folder's images: COCO's json, Pascal VOC's xml or YOLO's txt, recognised by their content.
+
+    COCO   one or several json files with `images`, `annotations` and `categories`
+    VOC    an xml file for each image, beside it or in `Annotations/`; its pixels count from 1, far edges included
+    YOLO   a txt file for each image, beside it or in `labels/` for `images/`; names in a yaml file or `classes.txt`
+
+Nothing is refused here: what is wrong with a line is kept beside its box, for training and for `cvjax.annotations`.
+"""
+
+import bisect
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import yaml
+
+from cvjax.data.folder import list_files
+from cvjax.data.sources import readable
+from cvjax.data.splits import SPLIT_NAMES
+from cvjax.errors import UserError
+
+CONTAINERS = ("images", "jpegimages", "labels", "annotations")  # folders that say nothing about an image
+NAMES = ("classes.txt", "obj.names", "labels.txt")  # YOLO's lists of classes, beside yaml files
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A box as a file has it.
+
+    Attributes:
+      where: file and line.
+      name: name of the class.
+      corners: x1, y1, x2, y2 in pixels, far edges exclusive; or as shares of the sides.
+      relative: whether corners are shares.
+      difficult, crowd: as VOC and COCO mark objects.
+      area: of the object's mask in square pixels; None: the box's.
+      fault: what is wrong with the line, or "".
+    """
+
+    where: str
+    name: str = ""
+    corners: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    relative: bool = False
+    difficult: bool = False
+    crowd: bool = False
+    area: float | None = None
+    fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An image and its boxes.
+
+    Attributes:
+      file: the image; None if it is missing.
+      boxes: its boxes, in the order of the file.
+      where: file and line that name the image; "" if none does.
+      size: height and width that the annotation gives, if any.
+      split: name of the split that the annotation's file is for, if any.
+      fault: what is wrong apart from the boxes, or "".
+    """
+
+    file: Path | None
+    boxes: tuple[Box, ...] = ()
+    where: str = ""
+    size: tuple[int, int] | None = None
+    split: str = ""
+    fault: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes:
+    """All boxes of a folder.
+
+    Attributes:
+      kind: "COCO", "VOC" or "YOLO".
+      classes: names of the classes, in the order of their labels.
+      pictures: images that exist, in the order of their paths, and before them annotations without an image.
+      unannotated: images that COCO's or VOC's files do not name, which are left out.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    unannotated: tuple[Path, ...] = ()
+
+
+def parts_of(file: Path, root: Path) -> tuple[str, ...]:
+    """Returns the parts of an image's path below a folder, without those such as `images` that mean nothing."""
+    *folders, name = file.relative_to(root).parts
+    return (*(part for part in folders if part.lower() not in CONTAINERS), name)
+
+
+def read(root: Path, files: Sequence[Path]) -> Boxes | None:
+    """Reads the boxes of a folder's images, None if there are no files of boxes.
+
+    Args:
+      root: the folder.
+      files: its images.
+
+    Raises:
+      UserError: there are files of several formats.
+    """
+    images = _Images(root, files)
+    found = [boxes for boxes in (_read_coco(images), _read_voc(images), _read_yolo(images)) if boxes]
+    if len(found) > 1:
+        kinds = " and ".join(boxes.kind for boxes in found)
+        raise UserError(f"{readable(root)} has boxes in several formats, {kinds}: leave one of them")
+    if not found:
+        return None
+    (boxes,) = found
+    known, lost, pictures = set(), [], []
+    for picture in boxes.pictures:
+        if picture.file is None:
+            lost.append(picture)
+        elif picture.file in known:
+            fault = f"{images.path(picture.file)} is annotated a second time"
+            lost.append(dataclasses.replace(picture, file=None, boxes=(), fault=fault))
+        else:
+            known.add(picture.file)
+            pictures.append(picture)
+    others = tuple(file for file in files if file not in known)
+    if boxes.kind == "YOLO":  # an image without a file of boxes has none
+        pictures, others = [*pictures, *map(Picture, others)], ()
+    pictures.sort(key=lambda picture: (parts_of(picture.file, root), picture.file))
+    return dataclasses.replace(boxes, pictures=(*lost, *pictures), unannotated=others)
+
+
+class _Images:
+    """The images of a folder, to be found by the names that annotations give them."""
+
+    def __init__(self, root: Path, files: Sequence[Path]):
+        self.root, self.files = root, files
+        self._known = set(files)
+        self._by_name, self._by_stem = {}, {}
+        for file in files:
+            self._by_name.setdefault(file.name, []).append(file)
+            self._by_stem.setdefault(file.stem, []).append(file)
+
+    def path(self, file: Path) -> str:
+        """Returns a path below the folder, for messages."""
+        return readable(file.relative_to(self.root))
+
+    def find(self, name: str, near: Path, split: str = "") -> Path | None:
+        """Finds an image by the name in a file of the folder `near`."""
+        name = name.replace("\\", "/")
+        places = [place / inner for place in (near, near.parent, self.root) for inner in ("", "images", "JPEGImages")]
+        for place in places:
+            if (file := Path(os.path.normpath(place / name))) in self._known:
+                return file
+        several = self._by_name.get(Path(name).name, [])
+        if len(several) > 1 and split:
+            several = [
+                file for file in several if any(split in part.lower() for part in parts_of(file, self.root)[:-1])
+            ]
+        return several[0] if len(several) == 1 else None
+
+    def find_beside(self, file: Path) -> Path | None:
+        """Finds the image of an annotation file by its name without suffix: in its folder, or in one beside it."""
+        several = self._by_stem.get(file.stem, [])
+        place = parts_of(file.parent / "x", self.root)
+        beside = [image for image in several if image.parent == file.parent]
+        beside = beside or [image for image in several if parts_of(image.parent / "x", self.root) == place]
+        return beside[0] if len(beside) == 1 else None
+
+
+# --- COCO ---------------------------------------------------------------------------------------------------------
+
+
+def _read_coco(images: _Images) -> Boxes | None:
+    categories, pictures = {}, []
+    for file in list_files(images.root, (".json",)):
+        content = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            entries = _entries(content)
+        except (ValueError, IndexError) as error:
+            if '"annotations"' in content and '"images"' in content:
+                raise UserError(f"{readable(file)} is not JSON: {error}") from error
+            continue  # something else
+        if not {"images", "annotations", "categories"} <= set(entries):
+            continue
+        own = {category.get("id"): str(category.get("name") or "") for category, _ in entries["categories"]}
+        for key, name in own.items():
+            if categories.setdefault(key, name) != name:
+                raise UserError(f"{images.path(file)}: category {key} is {name!r}, and {categories[key]!r} elsewhere")
+        pictures += _coco_pictures(file, entries, own, images)
+    if not pictures and not categories:
+        return None
+    ordered = sorted(categories, key=lambda key: (isinstance(key, str), key))
+    return Boxes("COCO", tuple(dict.fromkeys(categories[key] for key in ordered if categories[key])), tuple(pictures))
+
+
+def _coco_pictures(
+    file: Path, entries: Mapping[str, list[tuple[dict, int]]], categories: Mapping[Any, str], images: _Images
+) -> list[Picture]:
+    path = images.path(file)
+    split = next((word for word in re.split("[^a-z]+", file.stem.lower()) if word in SPLIT_NAMES), "")
+    boxes = {entry.get("id"): [] for entry, _ in entries["images"]}
+    lost = []
+    for entry, line in entries["annotations"]:
+        where = f"{path}:{line}, annotation {entry.get('id')}"
+        if entry.get("image_id") not in boxes:
+            lost.append(Picture(None, where=where, fault=f"its image_id {entry.get('image_id')!r} is in no `images`"))
+            continue
+        boxes[entry["image_id"]].append(_coco_box(entry, where, categories))
+    pictures = []
+    for entry, line in entries["images"]:
+        name, where = str(entry.get("file_name", "")), f"{path}:{line}"
+        found = images.find(name, file.parent, split)
+        fault = "" if found else f"the image {name!r} is missing"
+        size = _size(entry.get("height"), entry.get("width"))
+        pictures.append(Picture(found, tuple(boxes[entry.get("id")]) if found else (), where, size, split, fault))
+    return [*lost, *pictures]
+
+
+def _coco_box(entry: Mapping[str, Any], where: str, categories: Mapping[Any, str]) -> Box:
+    key = entry.get("category_id")
+    numbers = _numbers(entry.get("bbox") or ())
+    if numbers is None or len(numbers) != 4:
+        return Box(where, fault=f"bbox={entry.get('bbox')!r} is not [x, y, width, height]")
+    left, top, width, height = numbers
+    name = categories.get(key, "")
+    fault = "" if name else f"category_id {key!r} is no category with a name"
+    area, corners = _numbers([entry.get("area")]), (left, top, left + width, top + height)
+    return Box(where, name, corners, crowd=bool(entry.get("iscrowd")), area=area[0] if area else None, fault=fault)
+
+
+def _entries(content: str) -> dict[str, list[tuple[dict, int]]]:
+    """Reads the lists of objects in the topmost object of a json, and the line at which each object begins."""
+    ends = [match.start() for match in re.finditer("\n", content)]
+    decoder, space = json.JSONDecoder(), re.compile(r"[\s,:]*")
+    found, place = {}, space.match(content, 0).end()
+    if content[place : place + 1] != "{":
+        return {}
+    place += 1
+    while content[place := space.match(content, place).end()] != "}":
+        key, place = decoder.raw_decode(content, place)
+        place = space.match(content, place).end()
+        if content[place] != "[":
+            _, place = decoder.raw_decode(content, place)
+            continue
+        place, found[key] = place + 1, []
+        while content[place := space.match(content, place).end()] != "]":
+            value, end = decoder.raw_decode(content, place)
+            if isinstance(value, dict):
+                found[key].append((value, 1 + bisect.bisect_left(ends, place)))
+            place = end
+        place += 1
+    return found
+
+
+# --- VOC ----------------------------------------------------------------------------------------------------------
+
+
+def _read_voc(images: _Images) -> Boxes | None:
+    pictures, names, xml = [], set(), list_files(images.root, (".xml",))
+    for file in xml:
+        path = images.path(file)
+        try:
+            tree = _parse_xml(file)
+        except (OSError, expat.ExpatError) as error:
+            fault = f"it cannot be read as xml: {error}"
+            pictures.append(Picture(None, where=f"{path}:{getattr(error, 'lineno', 1)}", fault=fault))
+            continue
+        if tree.tag != "annotation":
+            continue
+        boxes = tuple(_voc_box(item, f"{path}:{item.get('line')}") for item in tree.findall("object"))
+        names |= {box.name for box in boxes if box.name}
+        named = (tree.findtext("filename") or "").strip()
+        found = images.find_beside(file) or (images.find(named, file.parent) if named else None)
+        size = _size(*(tree.findtext(f"size/{side}") for side in ("height", "width")))
+        fault = "" if found else f"the image {named or file.stem!r} is missing"
+        pictures.append(Picture(found, boxes if found else (), f"{path}:1", size, fault=fault))
+    if not any(picture.size or picture.boxes or picture.file for picture in pictures):
+        return None
+    return Boxes("VOC", tuple(sorted(names)), tuple(pictures))
+
+
+def _voc_box(item: ElementTree.Element, where: str) -> Box:
+    name = (item.findtext("name") or "").strip()
+    numbers = _numbers([item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
+    if numbers is None:
+        return Box(where, name, fault="its bndbox lacks a number xmin, ymin, xmax or ymax")
+    left, top, right, bottom = numbers
+    difficult = (item.findtext("difficult") or "0").strip() not in ("", "0")
+    fault = "" if name else "it has no name of a class"
+    return Box(where, name, (left - 1, top - 1, right, bottom), difficult=difficult, fault=fault)
+
+
+def _parse_xml(file: Path) -> ElementTree.Element:
+    """Reads an xml file; each element has its line as the attribute `line`."""
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = lambda tag, _: builder.start(tag, {"line": str(parser.CurrentLineNumber)})
+    parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
+    parser.Parse(file.read_bytes(), True)
+    return builder.close()
+
+
+# --- YOLO ---------------------------------------------------------------------------------------------------------
+
+
+def _read_yolo(images: _Images) -> Boxes | None:
+    names = _yolo_names(images.root)
+    pictures, largest = [], -1
+    for file in list_files(images.root, (".txt",)):
+        if file.name.lower() in NAMES:
+            continue
+        found = images.find_beside(file)
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+        if not found and not (rows and all(len(row) >= 5 and _numbers(row) for _, row in rows)):
+            continue  # some other text
+        path = images.path(file)
+        boxes = [_yolo_box(row, f"{path}:{number}", names) for number, row in rows]
+        largest = max([largest, *(int(box.name) for box in boxes if names is None and box.name)])
+        fault = "" if found else f"there is no image {file.stem!r} for it"
+        pictures.append(Picture(found, tuple(boxes) if found else (), f"{path}:1", fault=fault))
+    if not any(picture.file for picture in pictures):
+        return None
+    classes = tuple(map(str, range(largest + 1))) if names is None else names
+    return Boxes("YOLO", classes, tuple(pictures))
+
+
+def _yolo_box(row: Sequence[str], where: str, names: Sequence[str] | None) -> Box:
+    numbers = _numbers(row)
+    if numbers is None or not (len(row) == 5 or (len(row) >= 7 and len(row) % 2)) or numbers[0] % 1:
+        shown = " ".join(row)
+        return Box(where, fault=f"{shown[:60]!r} is not a class and x, y, width, height, or a class and a polygon")
+    label = int(numbers[0])
+    fault = ""
+    if label < 0 or (names is not None and label >= len(names)):
+        fault = f"there is no class {label}" + (f": names has {len(names)}, numbered from 0" if names else "")
+    name = "" if fault else str(label) if names is None else names[label]
+    if len(row) == 5:
+        x, y, width, height = numbers[1:]
+        corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    else:
+        across, down = numbers[1::2], numbers[2::2]
+        corners = (min(across), min(down), max(across), max(down))
+    return Box(where, name, corners, relative=True, fault=fault)
+
+
+def _yolo_names(root: Path) -> tuple[str, ...] | None:
+    """Reads the names of the classes from a yaml file with `names`, or from a file of one name per line."""
+    for file in list_files(root, (".yaml", ".yml")):
+        try:
+            written = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"{readable(file)} cannot be read as yaml: {' '.join(str(error).split())}") from error
+        names = written.get("names") if isinstance(written, dict) else None
+        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+            names = [names[label] for label in range(len(names))]
+        if isinstance(names, list):
+            return tuple(map(str, names))
+    for file in list_files(root, (".txt", ".names")):
+        if file.name.lower() in NAMES or file.suffix == ".names":
+            return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    return None
+
+
+def _size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Returns the size that an annotation gives, None if it gives none or zero."""
+    sides = _numbers([height, width])
+    return (int(sides[0]), int(sides[1])) if sides and all(sides) else None
+
+
+def _numbers(values: Sequence[Any]) -> list[float] | None:
+    """Returns finite numbers, None if a value is not one."""
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None

@@ -1,0 +1,124 @@
+"""Checks a folder of images with boxes, and draws some of them as training will see them.
+
+    python -m cvjax.annotations FOLDER --config=configs/own_boxes.py
+
+The boxes are those of COCO's json, Pascal VOC's xml or YOLO's txt. Each fault is printed with its file and line, and
+the exit code is 1 if training would refuse one. Boxes partly outside, which training clips, duplicates, classes
+without boxes and images without annotations are printed too.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cvjax import command, config, data
+from cvjax.data import box_files, boxed, folder, pipeline
+from cvjax.data.annotations import Annotations
+from cvjax.data.box_files import Boxes
+from cvjax.data.sources import CorruptExample, readable
+from cvjax.data.vocabulary import EMPTY
+from cvjax.display import format_columns, grid
+from cvjax.errors import UserError
+from cvjax.ops.drawing import draw_boxes
+
+SAMPLES = 16  # images on the sheet
+SIDE = 256  # their height and width without a config
+LEGIBLE = 200  # least side at which they are drawn
+
+
+def check(root: Path, boxes: Boxes) -> tuple[list[str], list[str]]:
+    """Finds what is wrong with a folder's boxes.
+
+    Args:
+      root: the folder.
+      boxes: its boxes.
+
+    Returns:
+      What training refuses, and what it copes with, a message each.
+    """
+    refused, noted = [], []
+    for picture in boxes.pictures:
+        size = None
+        if picture.file:
+            try:
+                size = folder.read_size(picture.file)
+            except CorruptExample as error:
+                refused.append(error.fault)
+        found = list(boxed.faults(picture, size))
+        refused += found
+        noted += [fault for fault in boxed.faults(picture, size, strict=True) if fault not in found]
+    counts = _count(boxes)
+    noted += [f"the class {name!r} has no boxes" for name in boxes.classes if not counts[name]]
+    noted += [f"{readable(file.relative_to(root))} is not annotated, and left out" for file in boxes.unannotated]
+    return refused, noted
+
+
+def _count(boxes: Boxes) -> Mapping[str, int]:
+    return collections.Counter(box.name for picture in boxes.pictures for box in picture.boxes if not box.fault)
+
+
+def draw(settings: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray:
+    """Draws a sheet of training images after the transforms, with their boxes.
+
+    Args:
+      settings: a config's `data`.
+      classes: names of the classes.
+
+    Returns:
+      Bytes [height, width, 4].
+    """
+    loaded = data.load({**settings, "batch": SAMPLES, "workers": 0, "in_memory": False}, seed=0)
+    batch = next(loaded.train())
+    scale = -(-LEGIBLE // max(batch["image"].shape[1:3]))
+    pictures = []
+    for index in range(min(SAMPLES, loaded.info["examples"][settings["train_split"]])):
+        mask = batch["mask"][index]
+        boxes, labels = batch["boxes"][index][mask], batch["labels"][index][mask]
+        pictures.append(draw_boxes(batch["image"][index], boxes, labels, classes, scale=scale))
+    return grid(np.stack(pictures))
+
+
+def _settings(root: Path, path: str | None, boxes: Boxes) -> dict[str, Any]:
+    """Returns the data settings of a config, or plain ones, for a folder."""
+    most = max(len(picture.boxes) for picture in boxes.pictures)
+    square = ({"op": "letterbox", "size": SIDE},)
+    plain = {"transforms": square, "eval_transforms": square, "max_boxes": max(1, most)}
+    chosen = config.as_dict(config.load(path))["data"] if path else plain
+    # Room for all boxes that transforms may join, so that the sheet can be drawn even if `max_boxes` is too small.
+    built = pipeline.build(chosen["transforms"], annotations=Annotations(max_boxes=1), vocabulary=EMPTY)
+    room = max(chosen.get("max_boxes") or 1, built.growth * max(1, most))
+    splits = boxed.divide(root, boxes)
+    first = "train" if "train" in splits else min(splits)
+    own = {"name": None, "folder": str(root), "train_split": first, "eval_split": first, "on_corrupt": "skip"}
+    return {**data.DEFAULTS, **chosen, **own, "max_boxes": room}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints what is wrong, and draws the sheet; returns 1 if training would refuse something."""
+    parser = command.Parser(prog="python -m cvjax.annotations", description=__doc__)
+    parser.add_argument("folder", type=Path, help="images with COCO's, VOC's or YOLO's files of boxes")
+    parser.add_argument("--config", help="FILE[:VARIANT] whose transforms the samples get; default: a square of 256")
+    parser.add_argument("--output", type=Path, default=Path("annotations.png"), help="the sheet of samples")
+    arguments = parser.parse_args(argv)
+    root, files = folder.open_root(arguments.folder, "FOLDER")
+    boxes = box_files.read(root, files)
+    if boxes is None:
+        raise UserError(f"{readable(root)} has no boxes: neither COCO's json, nor VOC's xml, nor YOLO's txt")
+    refused, noted = check(root, boxes)
+    counts, splits = _count(boxes), boxed.divide(root, boxes)
+    parts = ", ".join(f"{len(pictures)} {split}" for split, pictures in sorted(splits.items()))
+    print(f"{boxes.kind}: {len(boxes.pictures)} images ({parts}), {sum(counts.values())} boxes")
+    print(format_columns([("class", "boxes"), *((name, f"{counts[name]:,}") for name in boxes.classes)], "<>"))
+    for title, found in (("training refuses", refused), ("training copes with", noted)):
+        print(*([f"\n{title} {len(found)}:", *found] if found else []), sep="\n")
+    Image.fromarray(draw(_settings(root, arguments.config, boxes), boxes.classes)).save(arguments.output)
+    print(f"\n{arguments.output} shows {SAMPLES} training images after the transforms")
+    return int(bool(refused))
+
+
+if __name__ == "__main__":
+    command.run_main(main)
