@@ -77,7 +77,7 @@ class Record:
         if not self.active:
             return
         started = self._read().get("started", datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
-        command = shlex.join(["python", *sys.argv])
+        command = shlex.join(["python", *_program(), *sys.argv[1:]])
         self._write({"config": config, "started": started, "command": command, **facts})
         self.say(f"{config.get('system', 'run')}: {self.steps:,} steps, recorded in {self.workdir}")
 
@@ -253,6 +253,12 @@ class Record:
             left = (now - since) / (step - first) * (self.steps - step)
             line += f"  eta {tqdm.format_interval(left)}"
         self.say(line)
+
+
+def _program() -> list[str]:
+    """Returns how the running program was called: `train.py`, or `-m cvjax.train`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return ["-m", spec.name] if spec is not None and spec.name.startswith("cvjax.") else sys.argv[:1]
 
 
 def _to_json(value: Any) -> Any:

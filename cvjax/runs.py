@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -67,18 +68,24 @@ def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.nd
       Seed, commit, versions, devices, processes, mesh, and the shapes and dtypes of the global batch.
     """
     packages = ("cvjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     return {
         "seed": config.seed,
-        "commit": commit,
+        "commit": find_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "devices": [str(device.device_kind) for device in mesh.devices.flat],
         "processes": jax.process_count(),
         "mesh": dict(mesh.shape),
         "batch": {k: ([v.shape[0] * jax.process_count(), *v.shape[1:]], str(v.dtype)) for k, v in batch.items()},
     }
+
+
+def find_commit() -> str:
+    """Returns the commit of the repository that this file is in; "" for an installed package or without git."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return ""
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def networks(config: ConfigDict, workdir: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -135,10 +136,11 @@ def test_the_bar_keeps_its_width_on_a_narrow_terminal(tmp_path, capsys, monkeypa
 def test_what_takes_long_is_said_with_the_last_time(tmp_path, capsys, monkeypatch):
     record = Record(tmp_path, steps=10)
     for begun, ended in [(0, 3.26), (10, 10.5), (20, 20.5)]:
-        clock = iter([begun, ended])
-        monkeypatch.setattr("cvjax.record.time.perf_counter", lambda clock=clock: next(clock))
-        with record.doing("evaluating"):
-            pass
+        clock = types.SimpleNamespace(perf_counter=iter([begun, ended]).__next__)
+        with monkeypatch.context() as patch:
+            patch.setattr(record_module, "time", clock)
+            with record.doing("evaluating"):
+                pass
     assert capsys.readouterr().out.splitlines() == ["evaluating ...", "evaluating ... (the last time 3.3 s)"]
     record.scalars(1, "speed", {"compile_seconds": 44.0})
     again = Record(tmp_path, steps=10)  # resumed

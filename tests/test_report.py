@@ -150,8 +150,8 @@ def test_what_the_page_says(page):
     text = re.sub(r"<[^>]*>", " ", page.read_text())
     for expected in ("done, 100 steps", "generative.gans.gan on digits", "2 × cpu", "abcdef012345", "crop(size=8)"):
         assert expected in text
-    assert re.search(r"fid\s+0\.2\s+bar ≤ 0\.9\s+✓ met", text)
-    assert re.search(r"smallest_class\s+0\.04\s+bar ≥ 0\.05\s+✗ not met", text)
+    assert re.search(r"fid\s+Fréchet [^<]*; 0 is equal\s+0\.2\s+bar ≤ 0\.9\s+✓ met", text)
+    assert re.search(r"smallest_class\s+share of the class [a-z ]*\s+0\.04\s+bar ≥ 0\.05\s+✗ not met", text)
     assert re.search(r"Steps a second\s+20\s", text) and "2.5 TFLOP/s" in text and "1.5 %" in text
     assert re.search(r"Total\s+2,112", text)
     assert "git checkout abcdef0123456789\npython train.py --config=x.py --workdir=ANOTHER_FOLDER" in text

@@ -12,6 +12,8 @@ A program is loaded and called by three lines:
     import jax
     program = jax.export.deserialize(bytearray(open("exported/predict.stablehlo", "rb").read()))
     outputs = program.call(images)  # or, of sample.stablehlo: program.call(jax.numpy.uint32(seed))
+
+Systems of classes also take labels, int32: export.json lists the inputs of each program.
 """
 
 import argparse
@@ -86,15 +88,23 @@ def export_predict(recipe: Recipe, state: State, shape: tuple[int, ...], seed: i
       seed: seed of the random key, the same in every call.
 
     Returns:
-      The program: images [batch, height, width, channels] -> {name: array}, one row per image.
+      The program: images [batch, height, width, channels] -> {name: array}, one row per image. Systems that cannot do
+      without a class take labels [batch] as well.
     """
 
-    def predict(images):
-        return recipe.predict(state, {"image": images}, jax.random.key(seed))
+    def predict(images, *labels):
+        further = {"label": labels[0]} if labels else {}
+        return recipe.predict(state, {"image": images, **further}, jax.random.key(seed))
 
     (batch,) = jax.export.symbolic_shape("batch", constraints=("batch >= 1",))
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-    return jax.export.export(jax.jit(predict), platforms=PLATFORMS)(images)
+    exported = jax.export.export(jax.jit(predict), platforms=PLATFORMS)
+    try:
+        return exported(images)
+    except UserError:
+        if "label" not in recipe.predict_inputs:
+            raise
+        return exported(images, jax.ShapeDtypeStruct((batch,), jnp.int32))
 
 
 def export_sample(recipe: Recipe, state: State, count: int) -> jax.export.Exported:
@@ -105,23 +115,25 @@ def export_sample(recipe: Recipe, state: State, count: int) -> jax.export.Export
       count: number of samples.
 
     Returns:
-      The program: a seed, uint32 -> {name: images}, `count` rows.
+      The program: a seed, uint32 -> {name: images}, `count` rows. Systems that sample by class take labels [count] too.
     """
 
-    def sample(seed):
-        return recipe.sample(state, jax.random.key(seed), {"count": count})
+    def sample(seed, *labels):
+        further = {"label": labels[0]} if labels else {}
+        return recipe.sample(state, jax.random.key(seed), {"count": count, **further})
 
-    return jax.export.export(jax.jit(sample), platforms=PLATFORMS)(jax.ShapeDtypeStruct((), jnp.uint32))
+    labels = [jax.ShapeDtypeStruct((count,), jnp.int32)] if "label" in recipe.sample_inputs else []
+    return jax.export.export(jax.jit(sample), platforms=PLATFORMS)(jax.ShapeDtypeStruct((), jnp.uint32), *labels)
 
 
 def describe(program: jax.export.Exported) -> dict[str, Any]:
-    """Returns the shapes and dtypes of a program's input and outputs; "batch" is any number."""
+    """Returns the shapes and dtypes of a program's inputs and outputs; "batch" is any number."""
 
     def of(leaf: Any) -> list:
         return [[side if isinstance(side, int) else str(side) for side in leaf.shape], str(leaf.dtype)]
 
     outputs: Mapping = jax.tree.unflatten(program.out_tree, list(map(of, program.out_avals)))
-    return {"input": of(program.in_avals[0]), "outputs": outputs}
+    return {"inputs": list(map(of, program.in_avals)), "outputs": outputs}
 
 
 if __name__ == "__main__":

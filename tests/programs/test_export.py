@@ -58,7 +58,7 @@ def test_what_is_written_says_what_it_is(exported):
     run, output = exported
     about = json.loads((output / "export.json").read_text())
     assert about["platforms"] == ["cpu", "cuda", "tpu"] and about["classes"] == list("0123456789")
-    assert about["predict"]["input"] == [["batch", 8, 8, 1], "float32"]
+    assert about["predict"]["inputs"] == [[["batch", 8, 8, 1], "float32"]]
     assert about["predict"]["outputs"]["probability"] == [["batch", 10], "float32"]
     _, _, state = runs.load(run)
     written = safetensors.numpy.load_file(output / "classifier.safetensors")
