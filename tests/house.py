@@ -350,7 +350,7 @@ RULES = {  # which rule holds where
     uncited: PROGRAM,
     long_code: ALL,
     poor_config: ("configs/*.py",),
-    stilted_prose: ("cvjax/*.py", "cvjax/programs/*.py", "train.py", "benchmarks/**/*.py"),
+    stilted_prose: (*PROGRAM, "benchmarks/**/*.py"),
 }
 
 
