@@ -4,8 +4,8 @@
 
 Needs the extra `parity`. Both use real, preloaded batches and draw their own noise. They are timed alternately; a ratio
 is the median over the rounds. Writes the section `steps` of BENCHMARKS.md, and exits with 1 if a bar is missed. If JAX
-and torch both see a GPU, torch's networks are compiled and run in bfloat16, ours with bfloat16 products, and our share
-of the chip's peak is added; that path is untested.
+and torch both see a GPU, networks of both compute in bfloat16, torch's are compiled, and our share of the chip's peak is
+added; that path is untested.
 """
 
 import itertools
@@ -195,7 +195,7 @@ def main() -> None:
     peak = next((peak for name, peak in PEAKS.items() if name in jax.devices()[0].device_kind), None)
     missed = []
     for name, (bar, file, changes, rounds) in CASES.items():
-        config = experiment(file, changes)
+        config = experiment(file, changes | ({"precision": "bfloat16"} if gpu else {}))
         times = compare(config, rounds, "cuda" if gpu else "cpu")
         rate = (step_flops(config) / peak if peak else np.nan) if gpu else None
         line, met = row(name, GPU_BAR if gpu else bar, times, rate)
