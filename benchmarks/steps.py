@@ -4,7 +4,7 @@
 
 Needs the extra `parity`. Both use real, preloaded batches and draw their own noise. They are timed alternately; a ratio
 is the median over the rounds. Writes the section `steps` of BENCHMARKS.md, and exits with 1 if a bar is missed. If JAX
-and torch both see a GPU, networks of both compute in bfloat16, torch's are compiled, and our share of the chip's peak is
+and torch both see a GPU, both compute in bfloat16, torch's networks are compiled, and our share of the chip's peak is
 added; that path is untested.
 """
 
