@@ -224,7 +224,7 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch)
 def test_evaluation_may_have_classes_that_training_lacks(tmp_path):
     for split, name in (("train", "b"), ("train", "d"), ("test", "a"), ("test", "b"), ("test", "c"), ("val", "e")):
         write(tmp_path / split / name / "1.png", color=(ord(name), 0, 0))
-    with pytest.raises(UserError, match=r"of class 'a', which .*data\.unseen_classes=True allows it"):
+    with pytest.raises(UserError, match=r"of class 'a', of which .*data\.unseen_classes=True allows it"):
         data.check({"folder": str(tmp_path)})
     settings = {"folder": str(tmp_path), "unseen_classes": True}
     assert data.check(settings) == ("b", "d")  # what a classifier of the training images tells apart
