@@ -26,7 +26,7 @@ from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.errors import Stopped, UserError
 from cvjax.record import Record
-from cvjax.rundir import changed_settings, read_metrics
+from cvjax.rundir import read_metrics
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -92,7 +92,7 @@ class Run:
         self.examples, self.signals = examples, signals
         self.iterator = examples.train()
         self.batch = next(self.iterator)
-        self.changed = changed_settings(experiments.as_dict(config))
+        self.changed = experiments.changed_settings(config)
         facts = runs.facts(config, mesh, self.batch) | {"networks": networks, "changed_settings": self.changed}
         wanted = describe_state(recipe, mesh, facts["batch"])
         fresh = not checkpoint.exists(workdir / "checkpoints")
