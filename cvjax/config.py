@@ -1,6 +1,7 @@
 """Experiment configs: the top level that all share, and validation."""
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -19,12 +20,15 @@ from cvjax import data, optim
 from cvjax.core import Network, Recipe, class_names, count_classes
 from cvjax.errors import UserError, suggest
 from cvjax.precision import in_precision
-from cvjax.rundir import bar_settings, check_bars
+from cvjax.rundir import check_bars
 from cvjax.signature import Count, Natural, Seed, arguments_of, cast, match
 
 # Keys that may differ on resuming, because they do not change the numbers.
 FREE_ON_RESUME = ("steps", "log_every", "eval_every", "judge_every", "figure_every", "checkpoint_every", "expect")
 UNCOMPARED = (*FREE_ON_RESUME, "expect_for")
+# The settings that bars are set for, and the keys of `data` that do not change the figures.
+BAR_SETTINGS = ("system", "recipe", "data", "borrow", "steps", "judge", "judge_samples", "expect")
+DATA_LOADING = ("data_dir", "derive_dir", "eval_batch", "in_memory", "workers")
 # Types of the keys of config.data that are None by default.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
 OPTIONAL |= dict(per_class=int, derive_dir=str)
@@ -92,7 +96,7 @@ def experiment(system: str, **values: Any) -> ConfigDict:
             merged[key] |= _groups(default, values.get(key, {}))
     merged["recipe"] = {k: v for k, v in merged["recipe"].items() if v is not inspect.Parameter.empty}
     config = ConfigDict(_placeholders(merged, recipe_parameters(system)))
-    config.expect_for = bar_settings(as_dict(config))
+    config.expect_for = bar_settings(config)
     return config.lock()
 
 
@@ -109,7 +113,7 @@ def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> Con
     changes = variants.get(name, {})
     config.update_from_flattened_dict(changes)
     if any(key.split(".")[0] == "expect" for key in changes):
-        config.expect_for = bar_settings(as_dict(config))
+        config.expect_for = bar_settings(config)
     return config
 
 
@@ -253,6 +257,30 @@ def find_file(path: str) -> str:
         here = Path("configs") / shipped.name
         file = str(here if here.is_file() else shipped)
     return f"{file}{colon}{name}"
+
+
+def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
+    """Returns a digest of each top-level setting that bars are set for; of `borrow`, only the names of the networks.
+
+    Keys at their defaults do not count, so that a new key with a default changes no digest.
+    """
+    values = {**as_dict(config), "borrow": sorted(config["borrow"])}
+    flat, usual = (
+        _flatten(json.loads(json.dumps(side, default=str))) for side in (values, _defaults(values["system"]))
+    )
+    chosen = {key: flat.get(key, "absent") for key in flat.keys() | usual.keys()}
+    chosen = {key: value for key, value in chosen.items() if value != usual.get(key, "absent")}
+    chosen = {key: value for key, value in chosen.items() if key not in [f"data.{name}" for name in DATA_LOADING]}
+    groups = {name: sorted((k, v) for k, v in chosen.items() if k.split(".")[0] == name) for name in BAR_SETTINGS}
+    return {name: hashlib.sha256(json.dumps(group).encode()).hexdigest()[:8] for name, group in groups.items()}
+
+
+def changed_settings(config: ConfigDict | Mapping) -> list[str]:
+    """Lists the settings that differ from those a config's bars were set for; bars changed by a flag always hold."""
+    then, now = as_dict(config)["expect_for"], bar_settings(config)
+    if not config["expect"] or then.get("expect") != now["expect"]:
+        return []
+    return [name for name in now if then.get(name) != now[name]]
 
 
 def load(path: str) -> ConfigDict:

@@ -26,7 +26,6 @@ from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.errors import Stopped, UserError
 from cvjax.record import COMPILING, Record
-from cvjax.rundir import changed_settings
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -94,7 +93,7 @@ class Run:
         self.examples, self.signals = examples, signals
         self.iterator = examples.train()
         self.batch = next(self.iterator)
-        self.changed = changed_settings(experiments.as_dict(config))
+        self.changed = experiments.changed_settings(config)
         facts = runs.facts(config, mesh, self.batch) | {"networks": networks, "changed_settings": self.changed}
         wanted = describe_state(recipe, mesh, facts["batch"])
         fresh = not checkpoint.exists(workdir / "checkpoints")

@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import errno
 import fcntl
-import hashlib
 import itertools
 import json
 import math
@@ -23,10 +22,6 @@ RELATIONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operat
 # JSON cannot represent these, so they are strings, as in protobuf's JSON.
 _WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _NOT_FINITE = {word: float(value) for value, word in _WORDS.items()}
-
-# What bars are set for. Intervals, the seed and how data is loaded may differ.
-BAR_SETTINGS = ("system", "recipe", "data", "borrow", "steps", "judge", "judge_samples", "expect")
-DATA_LOADING = ("data_dir", "derive_dir", "eval_batch", "in_memory", "workers")
 
 BLOCK = 1 << 16  # bytes that are read at once from the end of a file
 LOCK = "lock"
@@ -256,24 +251,3 @@ def check_bars(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloa
             case _:
                 raise UserError(f"expect.{name} is {condition!r}; expected a relation and a number, like ('<=', 0.9).")
     return verdict
-
-
-def bar_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns a digest of each top-level setting that bars are set for; of `borrow`, only the names of the networks."""
-    settings = {key: config[key] for key in BAR_SETTINGS if key in config}
-    settings["data"] = {key: value for key, value in config["data"].items() if key not in DATA_LOADING}
-    settings["borrow"] = sorted(config.get("borrow", {}))
-    texts = {key: json.dumps(value, sort_keys=True, default=str) for key, value in settings.items()}
-    return {key: hashlib.sha256(text.encode()).hexdigest()[:8] for key, text in texts.items()}
-
-
-def changed_settings(config: Mapping[str, Any]) -> list[str]:
-    """Lists the settings that differ from those a config's bars were set for; bars changed by a flag always hold.
-
-    Args:
-      config: a complete config, as plain dicts.
-    """
-    then, now = config.get("expect_for") or {}, bar_settings(config)
-    if not config.get("expect") or then.get("expect") != now["expect"]:
-        return []
-    return [key for key in now if then.get(key) != now[key]]

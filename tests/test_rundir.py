@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from cvjax import config, rundir
+from cvjax import rundir
 from cvjax.errors import UserError
 
 
@@ -165,25 +165,6 @@ def test_a_missing_figure_meets_no_bar():
 def test_a_bar_that_is_not_understood(condition, message):
     with pytest.raises(UserError, match=message):
         rundir.check_bars({"fid": condition}, {})
-
-
-def test_bars_hold_for_the_data_steps_and_settings_that_they_were_set_for():
-    def changed(**values):
-        experiment = config.load("configs/vae_digits.py")
-        experiment.update_from_flattened_dict(values)
-        return rundir.changed_settings(json.loads(json.dumps(config.as_dict(experiment))))  # as config.json has it
-
-    assert changed() == changed(**{"seed": 9, "data.workers": 2, "eval_every": 7}) == []
-    assert changed(**{"data.folder": "photos", "steps": 9, "recipe.latent": 2}) == ["recipe", "data", "steps"]
-    assert changed(steps=9, **{"expect.bits_per_dim": ("<=", 3.0)}) == []  # the user's own bar
-
-
-def test_variants_have_the_bars_that_they_set():
-    def changed(path):
-        return rundir.changed_settings(config.as_dict(config.load(path)))
-
-    assert "steps" in changed("configs/vae_digits.py:smoke")
-    assert changed("configs/gan_digits.py:collapsed") == changed("configs/gan_digits.py:cured") == []
 
 
 def test_a_smoke_run_shows_its_figures_without_a_verdict(trained_run):

@@ -75,8 +75,7 @@ def measure(path: str, seed: int, folder: Path, store: Path) -> bool:
     if experiment.judge:
         controls |= judging.make_judge(experiment.judge).controls()
     add_row(store, row | {"controls": controls})
-    values = config.as_dict(experiment)
-    bars = {} if rundir.changed_settings(values) else values["expect"]
+    bars = {} if config.changed_settings(experiment) else config.as_dict(experiment)["expect"]
     return all(good for *_, good in rundir.check_bars(bars, figures))
 
 
@@ -133,7 +132,7 @@ def make_row(
         "minutes": round(minutes, 1),
         "device": f"{len(devices)} x {devices[0]}" + (f", {cores} core{'s' * (cores > 1)}" if "cpu" in devices else ""),
         "date": datetime.date.today().isoformat(),
-        "settings": rundir.bar_settings(config.as_dict(experiment)),
+        "settings": config.bar_settings(experiment),
         "figures": {name: float(value) for name, value in figures.items() if math.isfinite(value)},
     }
 

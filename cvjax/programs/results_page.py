@@ -123,7 +123,7 @@ def fold(path: str, rows: Sequence[Row]) -> list[Folded]:
     experiment, rows = load_config(path), [row for row in rows if comparable(row)]
     if experiment is None or not rows:
         return []
-    held = not rundir.changed_settings(experiment)
+    held = not config.changed_settings(experiment)
     return [
         Folded(name, tuple(row["figures"].get(name, math.nan) for row in rows), relation, bar if held else None)
         for name, (relation, bar) in sorted(experiment["expect"].items())
@@ -136,7 +136,7 @@ def comparable(row: Row) -> bool:
     if experiment is None:
         return False
     if "settings" in row:
-        now = rundir.bar_settings(experiment)
+        now = config.bar_settings(experiment)
         return all(row["settings"].get(key) == value for key, value in now.items() if key != "expect")
     data = experiment["data"]
     return (row["steps"], row["data"]) == (experiment["steps"], data["name"] or data["folder"])

@@ -1,4 +1,4 @@
-"""RESULTS.md: rows come from runs, a row replaces its predecessor, and a missed bar is exit code 1."""
+"""Runs become rows of the store, a row replaces its predecessor, and a missed bar is exit code 1."""
 
 import json
 from pathlib import Path
@@ -7,107 +7,96 @@ import pytest
 
 from cvjax import config
 from cvjax.errors import UserError
-from cvjax.programs import results
+from cvjax.programs import results, results_page
 
 ROOT = Path(__file__).parents[2]
 
 
-def row(name="vae_digits", seed=7, met="yes", figure="fid 0.5 <= 0.9"):
-    cells = dict.fromkeys(results.COLUMNS, "x")
-    return {**cells, "config": name, "seed": str(seed), "figure and bar": figure, "met": met}
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
 
 
-def rows_of(path):
-    lines = [line for line in path.read_text().splitlines() if line.startswith("| ") and "---" not in line]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+def row(name="configs/vae_digits.py", seed=7, **changes):
+    return {"config": name, "seed": seed, "figures": {"fid": 0.5}, "controls": {"noise": {"fid": 9.0}}, **changes}
 
 
 def test_a_row_replaces_that_of_the_same_config_and_seed_only(tmp_path):
-    path = tmp_path / "RESULTS.md"
-    for entry in [row(seed=10), row(seed=7), row("dcgan_digits"), row(seed=7, met="NO", figure="fid 2 <= 0.9")]:
-        results.write_results(path, entry, {}, {})
-    header, *body = rows_of(path)
-    assert tuple(header) == results.COLUMNS
-    assert [(cells[0], cells[1], cells[-1]) for cells in body] == [
-        ("dcgan_digits", "7", "yes"),
-        ("vae_digits", "7", "NO"),
-        ("vae_digits", "10", "yes"),
+    store = tmp_path / "RESULTS.jsonl"
+    for entry in [row(seed=10), row(seed=7), row("configs/dcgan_digits.py"), row(seed=7, figures={"fid": 2.0})]:
+        results.add_row(store, entry)
+    rows = results.read_rows(store)
+    assert [(entry["config"], entry["seed"], entry["figures"]["fid"]) for entry in rows] == [
+        ("configs/dcgan_digits.py", 7, 0.5),
+        ("configs/vae_digits.py", 7, 2.0),
+        ("configs/vae_digits.py", 10, 0.5),
     ]
+    assert ["controls" in entry for entry in rows] == [True, True, False]  # of the newest row of each config
 
 
-def test_controls_stand_beside_the_system_and_words_around_the_tables_survive(tmp_path):
-    path = tmp_path / "RESULTS.md"
-    results.write_results(path, row(), {"class means": {"fid": 4.0}}, {"fid": 0.5, "kl": 3.0})
-    path.write_text(path.read_text() + "\nWritten by a person.\n")
-    results.write_results(path, row("dcgan_digits"), {"noise": {"fid": 40.0}}, {"fid": 0.6})
-    results.write_results(path, row(), {"class means": {"fid": 5.0}}, {"fid": 0.4, "kl": 3.0})
-    text = path.read_text()
-    assert "Written by a person." in text and text.startswith(results.HEADER)
-    assert ["**vae_digits** (seed 7)", "0.4"] in rows_of(path) and ["class means", "5"] in rows_of(path)
-    assert ["noise", "40"] in rows_of(path) and ["class means", "4"] not in rows_of(path)
+def test_the_command_trains_each_seed_from_scratch(tmp_path, monkeypatch, capsys):
+    calls = []
 
+    def fit(experiment, workdir):
+        assert not workdir.exists()
+        calls.append(experiment.seed)
+        workdir.mkdir(parents=True)
+        facts = {"config": {}, "devices": ["cpu"], "parameters": [["a", "b", 5]]}
+        (workdir / "config.json").write_text(json.dumps(facts))
+        return {"bits_per_dim": 2.1 + experiment.seed / 100, "iwae_gain": 0.1, "active_units": 8.0, "kl": float("nan")}
 
-def test_systems_of_equal_competitors_share_a_table_and_leave_it_when_these_change(tmp_path):
-    path, noise = tmp_path / "RESULTS.md", {"noise": {"fid": 40.0}, "copies": {"fid": 0.1, "kl": 2.0}}
-    for name, fid in [("wgan_digits", 0.7), ("dcgan_digits", 0.6), ("wgan_digits", 0.8)]:
-        results.write_results(path, row(name), noise, {"fid": fid})
-    tables = rows_of(path)[4:]  # after the header and two rows, the table's own header
-    assert [cells[0] for cells in tables] == [
-        "**dcgan_digits** (seed 7)",
-        "**wgan_digits** (seed 7)",
-        "noise",
-        "copies",
-    ]
-    assert tables[1][1] == "0.8" and path.read_text().count("## Controls of dcgan_digits, wgan_digits\n") == 1
-    results.write_results(path, row("dcgan_digits"), noise | {"copies": {"fid": 0.2}}, {"fid": 0.6})
-    assert "## Controls of wgan_digits\n" in path.read_text() and "## Controls of dcgan_digits\n" in path.read_text()
-    assert path.read_text().count("**dcgan_digits**") == 1
-    before = path.read_text()
-    results.write_results(path, row("wgan_digits"), noise, {"fid": 0.8})
-    assert path.read_text() == before
-
-
-def test_the_command_trains_from_scratch_and_says_that_a_bar_was_missed(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(results, "fit", fit)
+    monkeypatch.setattr(results.runs, "load", lambda workdir: (None, type("Recipe", (), {"controls": None})))
     output, work = tmp_path / "RESULTS.md", tmp_path / "runs"
-    arguments = ["configs/vae_digits.py:smoke", "--seed=3", f"--output={output}", f"--workdir={work}"]
-    for _ in range(2):
-        assert results.main(arguments) == 1  # four steps do not reach the bar
-        _, *body = [cells for cells in rows_of(output) if len(cells) == len(results.COLUMNS)]
-        assert len(body) == 1
-    cells = dict(zip(results.COLUMNS, body[0], strict=True))
-    assert cells["config"] == "vae_digits-smoke" and cells["seed"] == "3" and cells["met"] == "NO"
-    assert cells["system"] == "generative.autoencoders.vae" and cells["data"] == "digits" and cells["steps"] == "4"
-    assert int(cells["parameters"].replace(",", "")) == 19_952
-    assert "bits_per_dim" in cells["figure and bar"] and "<= 2.2" in cells["figure and bar"]
-    assert "two neighbours" in output.read_text().lower()
+    arguments = [f"--output={output}", f"--workdir={work}", "configs/vae_digits.py"]
+    assert results.main([*arguments, "--seed=3", "--seed=4", "--seed=5"]) == 0
+    assert "suggested bar: bits_per_dim <= 2.17 (mean 2.14," in capsys.readouterr().out
+    assert results.main([*arguments, "--seed=3"]) == 0
+    assert results.main([*arguments, "--seed=11"]) == 1  # 2.21 misses the bar of 2.2
+    assert calls == [3, 4, 5, 3, 11]
+    rows = results.read_rows(tmp_path / "RESULTS.jsonl")
+    assert [entry["seed"] for entry in rows] == [3, 4, 5, 11] and "kl" not in rows[0]["figures"]
+    assert "NO, 3 of 4" in output.read_text() and "two neighbours" in output.read_text()
+    before = output.read_text()
+    output.unlink()
+    assert results.main([f"--output={output}", "--page-only"]) == 0
+    assert output.read_text() == before
 
 
-def test_by_default_all_configs_run_whose_data_ships(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_a_smoke_run_misses_no_bar(tmp_path):
+    output = tmp_path / "RESULTS.md"
+    assert results.main(["configs/vae_digits.py:smoke", f"--output={output}", f"--workdir={tmp_path}"]) == 0
+    (entry,) = results.read_rows(tmp_path / "RESULTS.jsonl")
+    assert entry["system"] == "generative.autoencoders.vae" and entry["data"] == "digits" and entry["steps"] == 4
+    assert entry["parameters"] == 19_952 and entry["figures"]["bits_per_dim"] > 2.2 and "uniform" in entry["controls"]
+
+
+def test_by_default_all_configs_run_whose_data_ships():
     names = results.embedded_configs()
     assert "configs/vae_digits.py" in names and "configs/vae_mnist.py" not in names
 
 
-def test_mistakes_are_named(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match=r"configs/vae_digit\.py"):
-        results.main(["configs/vae_digit.py"])
-    with pytest.raises(UserError, match="--seed"):
-        results.main(["--seed=seven"])
-    with pytest.raises(UserError, match="--seed=-1"):
-        results.main(["--seed=-1"])
+def test_mistakes_are_named():
+    for arguments, message in [
+        (["configs/vae_digit.py"], r"configs/vae_digit\.py"),
+        (["--seed=seven"], "--seed"),
+        (["--seed=-1"], "--seed=-1"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            results.main(arguments)
 
 
-def test_a_missed_bar_and_a_missing_figure_are_not_met(tmp_path, monkeypatch):
+def test_the_machine_is_described(tmp_path, monkeypatch):
     monkeypatch.setattr(results.os, "sched_getaffinity", lambda process: {0, 3}, raising=False)
-    experiment = config.load(str(ROOT / "configs/vae_digits.py"))
+    experiment = config.load("configs/vae_digits.py")
     facts = {"config": {}, "devices": ["cpu"], "parameters": [["a", "b", 5], ["c", "d", 1000]]}
     (tmp_path / "config.json").write_text(json.dumps(facts))
-    good = {"bits_per_dim": 2.1, "iwae_gain": 0.1, "active_units": 8.0}
-    assert results.make_row("x", experiment, good, tmp_path, 1.0)["met"] == "yes"
-    assert results.make_row("x", experiment, good, tmp_path, 1.0)["parameters"] == "1,005"
-    assert results.make_row("x", experiment, good, tmp_path, 1.0)["device"] == "1 x cpu, 2 cores"
-    assert results.make_row("x", experiment, {**good, "bits_per_dim": 2.3}, tmp_path, 1.0)["met"] == "NO"
-    del good["iwae_gain"]
-    assert results.make_row("x", experiment, good, tmp_path, 1.0)["met"] == "NO"
+    entry = results.make_row("x", experiment, {}, tmp_path, 1.04)
+    assert (entry["parameters"], entry["device"], entry["minutes"]) == (1005, "1 x cpu, 2 cores", 1.0)
+
+
+def test_the_page_has_every_stored_run():
+    text = (ROOT / "RESULTS.md").read_text()
+    assert text.startswith(results_page.HEADER)
+    for entry in results.read_rows(ROOT / "RESULTS.jsonl"):
+        assert f"| {results.command.name_of(entry['config'])} | {entry['seed']} | {entry['data']} |" in text

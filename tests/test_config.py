@@ -1,0 +1,22 @@
+"""Bars hold for the settings that they were set for."""
+
+from cvjax import config
+
+
+def test_bars_hold_for_the_data_steps_and_settings_that_they_were_set_for():
+    def changed(**values):
+        experiment = config.load("configs/vae_digits.py")
+        experiment.update_from_flattened_dict(values)
+        return config.changed_settings(experiment)
+
+    assert changed() == changed(**{"seed": 9, "data.workers": 2, "eval_every": 7}) == []
+    assert changed(**{"data.folder": "photos", "steps": 9, "recipe.latent": 2}) == ["recipe", "data", "steps"]
+    assert changed(steps=9, **{"expect.bits_per_dim": ("<=", 3.0)}) == []  # the user's own bar
+
+
+def test_variants_have_the_bars_that_they_set():
+    def changed(path):
+        return config.changed_settings(config.as_dict(config.load(path)))
+
+    assert "steps" in changed("configs/vae_digits.py:smoke")
+    assert changed("configs/gan_digits.py:collapsed") == changed("configs/gan_digits.py:cured") == []
