@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -53,7 +53,7 @@ def _section(docstring: str, title: str) -> dict[str, str]:
     return found
 
 
-def _flatten(node: Mapping, path: str) -> list[tuple[str, Any]]:
+def _flatten(node: ConfigDict, path: str) -> list[tuple[str, Any]]:
     pairs = []
     for name, value in node.items():
         inside = isinstance(value, ConfigDict) and len(value)

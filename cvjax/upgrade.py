@@ -44,7 +44,8 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
             value = recipe.pop(old)
             if new is not None:
                 _put(recipe, new.split("."), value)
-    upgraded["recipe"] = recipe
+    if "recipe" in config:
+        upgraded["recipe"] = recipe
     if "init_from" in upgraded:
         source = upgraded.pop("init_from")
         if source:  # it used the latest parameters, never the average

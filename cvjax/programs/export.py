@@ -82,19 +82,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 def export_predict(recipe: Recipe, state: State, shape: tuple[int, ...], seed: int) -> jax.export.Exported:
     """Exports `predict` with its weights, for batches of any size.
 
+    It is exported for one image and vectorised, because a system may read the number of images, which is unknown here.
+
     Args:
       recipe, state: the system and its trained state.
       shape: height, width, channels of the network's images.
-      seed: seed of the random key, the same in every call.
+      seed: seed of the random keys, the same in every call.
 
     Returns:
       The program: images [batch, height, width, channels] -> {name: array}, one row per image. Systems that cannot do
       without a class take labels [batch] as well.
     """
 
+    def predict_one(number, image, *labels):
+        inputs = {"image": image[None]} | ({"label": labels[0][None]} if labels else {})
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        return {name: values[0] for name, values in recipe.predict(state, inputs, key).items()}
+
     def predict(images, *labels):
-        further = {"label": labels[0]} if labels else {}
-        return recipe.predict(state, {"image": images, **further}, jax.random.key(seed))
+        return jax.vmap(predict_one)(jnp.arange(images.shape[0]), images, *labels)
 
     (batch,) = jax.export.symbolic_shape("batch", constraints=("batch >= 1",))
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
