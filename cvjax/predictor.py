@@ -85,7 +85,7 @@ class Predictor:
     def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
         """Yields each image with its outputs, holding one batch in memory at a time.
 
-        Detections come without padding, their boxes in pixels of the original and clipped to it.
+        Detections come without padding, their boxes in pixels of the original and clipped to it, without those outside.
         """
         images, further = iter(images), {}
         for name, value in self.inputs.items():
@@ -107,4 +107,6 @@ def _to_original_pixels(found: Mapping[str, np.ndarray], prepared: Prepared) -> 
     real = {name: value[found["detected"]] for name, value in found.items() if name != "detected"}
     height, width = prepared.original.shape[:2]
     boxes = (real["boxes"] - prepared.shift) / prepared.scale
-    return {**real, "boxes": np.clip(boxes, 0, np.float32([width, height, width, height]))}
+    boxes = np.clip(boxes, 0, np.float32([width, height, width, height]))
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # the others are in the letterbox's margin
+    return {name: value[inside] for name, value in {**real, "boxes": boxes}.items()}

@@ -328,3 +328,19 @@ def test_grouped_conv_transpose_equals_torch(torch, groups, features):
         y, jnp.asarray(torch.cat(parts, 3).numpy()), stride=2, padding=1, output_padding=1, groups=groups
     )
     assert_same(actual, expected.detach().permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sums_of_bfloat16_lose_nothing(groups):
+    """Added one by one in bfloat16, ones stop at 256; all of these sums are multiples of 16 below 2,048."""
+    x, w = jnp.ones((2, 24, 24, groups), jnp.bfloat16), jnp.ones((24, 24, 1, groups), jnp.bfloat16)
+    assert (conv(x, w, groups=groups) == 576).all()
+    assert conv_transpose(x, w, groups=groups).max() == 576
+    for kernel in (w[:1, :1], w[:2, :2]):
+        padding = ((0, kernel.shape[0] - 1),) * 2
+        gradient = jax.grad(lambda v, pads=padding: conv(x, v, padding=pads, groups=groups).astype(jnp.float32).sum())(
+            kernel
+        )
+        assert gradient[0, 0, 0, 0] == 1152
+    deep = jnp.ones((1, 1, 1, 1024 * groups), jnp.bfloat16)
+    assert (conv(deep, jnp.ones((1, 1, 1024, groups), jnp.bfloat16), groups=groups) == 1024).all()
