@@ -1,4 +1,4 @@
-"""What all detectors share: the selection of detections from scored boxes, their figures and pictures.
+"""The common parts of all detectors: the selection of detections from scored boxes, their figures and pictures.
 
 The selection follows Felzenszwalb et al., Object Detection with Discriminatively Trained Part-Based Models, 2010,
 section 7.2: greedy non-maximum suppression.

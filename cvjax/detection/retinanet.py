@@ -143,8 +143,9 @@ def match(
       present: False in padding.
       positive: least IoU at which an anchor is trained on an object.
       negative: IoU below which an anchor is trained as background.
-      force: also train the anchors that overlap an object most, on the object that they overlap most, as in Detectron
-        and torchvision; the paper does not mention it.
+      force: also train the anchors that overlap an object most, on the object that they overlap most. The paper does
+        not mention it. Detectron and torchvision do it, but compare bits: of equal overlaps, such as those of the
+        anchors of neighbouring cells, rounding leaves them one. Here overlaps within `TIE` are equal.
 
     Returns:
       (the object of greatest IoU, whether the anchor is trained on it, whether it is trained on nothing at all).
@@ -187,7 +188,7 @@ def detection_losses(
       on an object).
     """
     matched, positives, ignored = jax.vmap(partial(match, force=force), (None, 0, 0))(anchors, boxes, present)
-    count = jnp.maximum(positives.sum(axis=1), 1).astype(logits.dtype)
+    count = jnp.maximum(positives.sum(axis=1), 1)
     classes = jnp.take_along_axis(labels, matched, axis=1)[..., None] == jnp.arange(logits.shape[-1])
     focal = sigmoid_focal(logits, classes & positives[..., None], gamma, alpha)
     classification = jnp.where(ignored[..., None], 0, focal).sum(axis=(1, 2)) / count

@@ -96,8 +96,7 @@ def show(
       image: the image.
       box: corners in pixels, not empty.
       core: width and height of the box in the picture.
-      rows: height of the picture.
-      columns: width of the picture.
+      rows, columns: height and width of the picture.
 
     Returns:
       The picture, bilinear and antialiased, black outside the image. The box starts `CONTEXT` pixels from its corner.
@@ -117,7 +116,7 @@ def classify_windows(
       classify: the network.
       images: pictures; rows and columns after the last window are ignored.
       window: height and width of a window.
-      convolutional: compute what windows share only once.
+      convolutional: as in `recipe`.
 
     Returns:
       Logits of each window.
@@ -144,11 +143,9 @@ def near_windows(
 
     Args:
       key: random key.
-      boxes: corners in pixels.
-      mask: False in padding; without any object, the windows are meaningless.
+      boxes, mask: of the objects; without any object, the windows are meaningless.
       count: number of windows.
-      shift: largest distance of the centres along each axis, as a share of the object's size.
-      scale: largest ratio of the sizes along each axis.
+      shift, scale: as in `recipe`.
 
     Returns:
       The windows' boxes.
@@ -176,13 +173,10 @@ def label_windows(
 
     Args:
       windows: their boxes.
-      boxes: of the objects.
-      labels: of the objects.
-      mask: False in padding.
+      boxes, labels, mask: of the objects.
       ignored: objects that count neither as objects nor as background.
       classes: number of classes, which is also the background's label.
-      positive_iou: least IoU at which a window shows an object.
-      negative_iou: IoU below which a window shows background.
+      positive_iou, negative_iou: as in `recipe`.
 
     Returns:
       (labels, whether they are certain; between the two IoUs they are not).

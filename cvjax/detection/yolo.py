@@ -97,11 +97,7 @@ class Yolo(nn.Module):
 def read(
     outputs: Outputs, predictors: int
 ) -> tuple[Coordinates, Float[Array, "batch rows columns predictors"], Float[Array, "batch rows columns classes"]]:
-    """Splits the network's output: five numbers per predictor, then one per class.
-
-    Args:
-      outputs: of the network, features = 5 * predictors + classes.
-      predictors: B, the number of boxes per cell.
+    """Splits the network's output: five numbers for each of the cell's predictors, then one for each class.
 
     Returns:
       (centres x, y as shares of the cell and square roots of width and height as shares of the image, as in Darknet;
@@ -158,15 +154,13 @@ def objects_of_cells(
 def choose_responsible(
     predicted: Float[Array, "*cells predictors 4"], truth: Float[Array, "*cells 4"], shape: tuple[int, int]
 ) -> tuple[Int[Array, "*cells"], Float[Array, "*cells predictors"]]:
-    """Chooses the predictor responsible for each cell's object: the highest IoU, or the lowest RMSE if all are 0.
+    """Returns (predictor responsible for each cell's object, IoU of every predictor with it).
+
+    It is the predictor of highest IoU, or of the lowest RMSE if all are 0.
 
     Args:
-      predicted: corners in pixels.
-      truth: corners of each cell's object.
+      predicted, truth: corners in pixels, of the predictions and of each cell's object.
       shape: height and width of the image, which the centres and sizes in the RMSE are shares of, as in Darknet.
-
-    Returns:
-      (index of the responsible predictor, IoU of every predictor).
     """
     overlap = box_ops.iou(predicted, truth[..., None, :])[..., 0]
     difference = box_ops.to_centre(predicted) - box_ops.to_centre(truth)[..., None, :]

@@ -82,15 +82,12 @@ def draw_size(step: Int[Array, ""], count: int) -> Int[Array, ""]:
 
 
 def training_sizes(net: YoloV2, shape: Sequence[int], heights: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Lists the image sizes that a network is trained on.
+    """Returns the (height, width) of the images that a network is trained on.
 
     Args:
       net: the network.
       shape: height, width, channels of the images.
       heights: to train on, with widths in proportion; (): the shape's own.
-
-    Returns:
-      (height, width) of each size.
 
     Raises:
       UserError: the network cannot halve a size, or has no stage for its passthrough.

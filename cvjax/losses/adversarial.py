@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
+from cvjax.ops.precision import at_least_float32
+
 Logits = Float[Array, "*shape"]
 Others = Float[Array, "*others"]  # of a batch that may have another size
 
@@ -33,6 +35,7 @@ def cross_entropy_discriminator_loss(
     Returns:
       Mean over real images + mean over generated images, in nats.
     """
+    real_logits, fake_logits = at_least_float32(real_logits), at_least_float32(fake_logits)
     labels = jnp.broadcast_to(_per_image(real_label, real_logits), real_logits.shape)
     real = optax.sigmoid_binary_cross_entropy(real_logits, labels)
     return real.mean() + optax.sigmoid_binary_cross_entropy(fake_logits, jnp.zeros_like(fake_logits)).mean()
@@ -49,6 +52,7 @@ def cross_entropy_generator_loss(fake_logits: Logits, saturating: bool = False) 
 
     The saturating form is that of the minimax game; its gradient vanishes where the discriminator is sure.
     """
+    fake_logits = at_least_float32(fake_logits)
     return jax.nn.log_sigmoid(-fake_logits).mean() if saturating else -jax.nn.log_sigmoid(fake_logits).mean()
 
 
@@ -68,6 +72,7 @@ def least_squares_discriminator_loss(
     Returns:
       Half the mean over real images + half the mean over generated images.
     """
+    real_logits, fake_logits = at_least_float32(real_logits), at_least_float32(fake_logits)
     return (
         jnp.square(real_logits - _per_image(real_label, real_logits)).mean()
         + jnp.square(fake_logits - fake_label).mean()
@@ -76,21 +81,22 @@ def least_squares_discriminator_loss(
 
 def least_squares_generator_loss(fake_logits: Logits, target: float = 1.0) -> Float[Array, ""]:
     """Returns half the mean squared distance of the logits to the paper's c: 1 in equation 9, 0 in 8 (Mao et al.)."""
-    return jnp.square(fake_logits - target).mean() / 2
+    return jnp.square(at_least_float32(fake_logits) - target).mean() / 2
 
 
 def wasserstein_discriminator_loss(real_logits: Logits, fake_logits: Others) -> Float[Array, ""]:
     """Returns the mean over generated images - that over real ones: minus equation 3 of Arjovsky et al."""
-    return fake_logits.mean() - real_logits.mean()
+    return at_least_float32(fake_logits).mean() - at_least_float32(real_logits).mean()
 
 
 def wasserstein_generator_loss(fake_logits: Logits) -> Float[Array, ""]:
     """Returns minus the mean score of generated images, the generator's loss against a critic or a hinge."""
-    return -fake_logits.mean()
+    return -at_least_float32(fake_logits).mean()
 
 
 def hinge_discriminator_loss(real_logits: Logits, fake_logits: Others) -> Float[Array, ""]:
     """Returns the discriminator's hinge loss, mean over real + mean over generated images (Lim & Ye, equation 16)."""
+    real_logits, fake_logits = at_least_float32(real_logits), at_least_float32(fake_logits)
     return jax.nn.relu(1.0 - real_logits).mean() + jax.nn.relu(1.0 + fake_logits).mean()
 
 
@@ -137,7 +143,9 @@ def gradient_penalty(
     batch = len(real)
     share = jax.random.uniform(key, (batch, *[1] * (real.ndim - 1)))
     gradients = jax.grad(lambda images: critic(images).sum())(share * real + (1 - share) * fake)
-    norms = optax.safe_norm(gradients.reshape(batch, -1), 0.0, axis=1)  # its derivative at 0 is 0 and not NaN
+    norms = optax.safe_norm(
+        at_least_float32(gradients).reshape(batch, -1), 0.0, axis=1
+    )  # its derivative at 0 is 0 and not NaN
     return jnp.square(norms - 1.0), norms
 
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from cvjax.ops.precision import at_least_float32
+
 
 def sigmoid_focal(
     logits: Float[Array, "*shape"], labels: Bool[Array, "*shape"], gamma: float = 2.0, alpha: float | None = 0.25
@@ -23,6 +25,7 @@ def sigmoid_focal(
     Returns:
       The loss of each decision, in nats.
     """
+    logits = at_least_float32(logits)
     margins = jnp.where(labels, logits, -logits)
     cross_entropies = jax.nn.softplus(-margins)  # -log p_t; and log (1 - p_t) is -(margin - log p_t)
     losses = jnp.exp(-gamma * (margins + cross_entropies)) * cross_entropies
@@ -41,6 +44,7 @@ def smooth_l1(
     Returns:
       The loss of each number.
     """
+    predictions, targets = at_least_float32(predictions), at_least_float32(targets)
     if beta == 0:
         return jnp.abs(predictions - targets)
     return optax.huber_loss(predictions, targets, delta=beta) / beta

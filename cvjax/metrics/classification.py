@@ -11,6 +11,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
+from cvjax.errors import UserError
+from cvjax.ops.precision import at_least_float32
+
 Rows = Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
 LISTED = 100  # classes; figures of each class are left out where there are more
 
@@ -28,6 +31,7 @@ def outcomes(
       `predicted`, the most probable class; `confidence`, its probability; `rank`, the number of classes before the true
       one, 0 if the prediction is right; `nll`, the negative log-probability of the true class in nats.
     """
+    logits = at_least_float32(logits)
     classes, true = jnp.arange(logits.shape[-1]), labels[:, None]
     own = jnp.take_along_axis(logits, true, axis=-1)
     # Of equal logits the first class counts as the more probable one, as argmax has it; NaN is never right.
@@ -50,9 +54,17 @@ def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
     Returns:
       top1 and, with more than five classes, top5 accuracy; nll in nats; calibration_error; class_accuracy, the mean of
       the classes' own accuracies, and up to 100 classes also accuracy/<class>, -1 without examples.
+
+    Raises:
+      UserError: a label is not one of the classes.
     """
     rows = list(rows)
     labels = np.concatenate([batch["label"] for batch, _ in rows])
+    wrong = labels[(labels < 0) | (labels >= len(classes))]
+    if len(wrong):  # optax takes -1 for the last class, and makes NaN of 255
+        raise UserError(
+            f"The label of an image is {wrong[0]}; there are {len(classes)} classes, 0 to {len(classes) - 1}."
+        )
     columns = {name: np.concatenate([outputs[name] for _, outputs in rows]) for name in rows[0][1]}
     right, confidence = columns["rank"] == 0, columns["confidence"]
     found = {"top1": right.mean(), "nll": columns["nll"].mean(dtype=np.float64)}

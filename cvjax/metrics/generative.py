@@ -65,6 +65,8 @@ def moments(
     count, mean, scatter = 0, np.float64(0), np.float64(0)
     for chunk in chunks:
         chunk = np.asarray(chunk, np.float64)
+        if not len(chunk):
+            continue
         centre = chunk.mean(axis=0)
         residual, shift = chunk - centre, centre - mean
         total = count + len(chunk)
@@ -202,19 +204,16 @@ def kid(
 
 
 def inception_score(probabilities: Float[np.ndarray, "samples classes"], splits: int = 10) -> tuple[float, float]:
-    """exp E_x KL(p(y|x) || p(y)), within each of `splits` consecutive parts of the samples.
+    """Returns the mean and standard deviation of exp E_x KL(p(y|x) || p(y)) over parts of the samples in random order.
 
-    Args:
-      probabilities: p(y|x) by a classifier; rows sum to 1. Samples should be in random order.
-      splits: number of parts; fewer where there are fewer samples.
-
-    Returns:
-      (mean, standard deviation) over the parts; between 1 and the number of classes, higher is better.
+    It is between 1 and the number of classes; higher is better. Parts are cut as by the published code, at multiples of
+    samples / splits rounded down; with fewer samples than splits, each is a part.
 
     Source: Salimans et al., "Improved techniques for training GANs" (2016), section 4.
     """
-    scores = []
-    for part in np.array_split(np.asarray(probabilities, np.float64), min(splits, len(probabilities))):
+    splits, scores = min(splits, len(probabilities)), []
+    bounds = np.arange(1, splits) * len(probabilities) // splits
+    for part in np.split(np.asarray(probabilities, np.float64), bounds):
         ratio = np.divide(part, part.mean(axis=0), out=np.ones_like(part), where=part > 0)  # 0 log 0 = 0
         scores.append(np.exp(np.mean(np.sum(part * np.log(ratio), axis=1))))
     return float(np.mean(scores)), float(np.std(scores))

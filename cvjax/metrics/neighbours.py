@@ -8,31 +8,39 @@ from jaxtyping import Float
 from cvjax.errors import UserError
 
 CELLS = 2**22  # of a table of distances that is held at a time: 32 MB
+DIGITS = 1e-9  # relative error from which on a squared distance is computed again
 
 
 def distance_tables(
     points: Float[np.ndarray, "points features"], centres: Float[np.ndarray, "centres features"]
 ) -> Iterator[Float[np.ndarray, "rows centres"]]:
-    """Computes all L2 distances in float64, some rows at a time, as |p|^2 + |c|^2 - 2 p.c.
+    """Computes all L2 distances in float64, some rows at a time.
 
-    Equal rows are at distance exactly 0, so that copies can be recognised.
+    They are |p|^2 + |c|^2 - 2 p.c, one matrix product. Where that difference loses digits, such as for near copies or
+    far from all else, it is replaced by the sum of squared differences. So equal rows are at distance 0.
 
     Args:
-      points: one a row of the tables, in order.
-      centres: one a column.
+      points: the rows of the tables, in order.
+      centres: the columns.
 
     Returns:
       The tables, one below the other.
     """
     points, centres = np.asarray(points, np.float64), np.asarray(centres, np.float64)
-    middle = centres.mean(axis=0)  # the nearer to the origin, the smaller the rounding
+    middle = np.median(
+        centres, axis=0
+    )  # the nearer to the origin, the smaller the rounding; a far row does not move it
     points, centres = points - middle, centres - middle
     sizes, rows = np.einsum("ij,ij->i", centres, centres), max(1, CELLS // len(centres))
+    rounding = np.finfo(np.float64).eps * points.shape[1] / DIGITS
     for start in range(0, len(points), rows):
         part = points[start : start + rows]
         scale = np.einsum("ij,ij->i", part, part)[:, None] + sizes
-        squares, rounding = scale - 2 * part @ centres.T, np.finfo(np.float64).eps * part.shape[1] * scale
-        yield np.sqrt(np.where(squares <= rounding, 0.0, squares))  # what is not a number stays so
+        squares = scale - 2 * part @ centres.T
+        for row, lost in enumerate(~(squares >= rounding * scale)):  # also where it is not a number
+            if lost.any():
+                squares[row, lost] = np.square(part[row] - centres[lost]).sum(axis=1)
+        yield np.sqrt(squares)
 
 
 def precision_recall(

@@ -5,6 +5,7 @@ import jax
 from jaxtyping import Array, Float
 
 from cvjax.nets.layers import Conv
+from cvjax.ops.pooling import avg_pool
 
 
 class DigitClassifier(nn.Module):
@@ -41,7 +42,7 @@ class DigitClassifier(nn.Module):
         for stage, width in enumerate((self.width, 2 * self.width), start=1):
             for index in (1, 2):
                 x = nn.relu(Conv(width, 3, padding=1, name=f"conv_{stage}_{index}", **exact)(x))
-            x = nn.avg_pool(x, (2, 2), (2, 2))
+            x = avg_pool(x, window=2, stride=2)
         features = nn.relu(nn.Dense(self.features, name="features", **exact)(x.reshape(len(x), -1)))
         x = nn.Dropout(self.dropout, deterministic=not train)(features)
         return nn.Dense(self.classes, name="logits", **exact)(x), {"features": features}

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cvjax.nets.layers import Conv
-from cvjax.ops.pooling import max_pool
+from cvjax.ops.pooling import avg_pool, max_pool
+from cvjax.ops.precision import at_least_float32
 
 SIZE = 299  # height and width that all images are brought to
 CLASSES = {"fid": 1008, "torchvision": 1000}  # the graph of 2015 has eight logits that nothing was trained for
@@ -121,7 +122,7 @@ class Mixed(nn.Module):
     def _pooled(self, x: Array) -> Array:
         if self.pool == "maximum":
             return max_pool(x, window=3, stride=1, padding=1)
-        return nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=self.pool == "mean")
+        return avg_pool(x, window=3, stride=1, padding=1, inside=self.pool == "mean inside")
 
 
 def _half(kernel: Kernel) -> Kernel:
@@ -170,7 +171,7 @@ class InceptionV3(nn.Module):
             if self.variant == "fid" and name == "Mixed_7c":
                 pool = "maximum"  # a slip of the graph's, most likely; the published figures have it
             activations[name] = x = Mixed(branches, pool, name=name)(x)
-        activations["features"] = features = x.mean(axis=(1, 2))
+        activations["features"] = features = at_least_float32(x).mean(axis=(1, 2))
         head = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, name="fc")
         return head(CLASSES[self.variant])(features), activations
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key, Real
 
 from cvjax.errors import UserError
+from cvjax.ops.precision import at_least_float32
 
 Sizes = Float[Array, "k 2"]
 Anchors = Float[Array, "anchors 4"]
@@ -26,6 +27,7 @@ def grid(shape: tuple[int, int], stride: float | int, sizes: Sizes) -> Anchors:
       Corners of rows * columns * k anchors in the order of a head's output [rows, columns, k * 4]. The cell (0, 0) is
       centred at (stride / 2, stride / 2).
     """
+    sizes = at_least_float32(sizes)
     y, x = ((jnp.arange(length, dtype=sizes.dtype) + 0.5) * stride for length in shape)
     centres = jnp.stack(jnp.meshgrid(x, y), -1)[:, :, None]
     return jnp.concatenate([centres - sizes / 2, centres + sizes / 2], -1).reshape(-1, 4)
@@ -71,13 +73,14 @@ def pyramid(
 
 def shape_iou(a: Float[Array, "n 2"], b: Float[Array, "m 2"]) -> Float[Array, "n m"]:
     """Returns the intersection over union of boxes with a common centre, by width and height; 0 if both are empty."""
+    a, b = at_least_float32(a), at_least_float32(b)
     overlap = jnp.minimum(a[:, None], b).prod(-1)
     union = a.prod(-1)[:, None] + b.prod(-1) - overlap
     return overlap / jnp.where(union > 0, union, 1)
 
 
 def kmeans(
-    key: Key[Array, ""], sizes: Float[Array, "boxes 2"], k: int, *, iterations: int = 50, restarts: int = 8
+    key: Key[Array, ""], sizes: Real[ArrayLike, "boxes 2"], k: int, *, iterations: int = 50, restarts: int = 8
 ) -> Sizes:
     """Clusters the shapes of boxes by the distance 1 - IoU: Redmon & Farhadi, YOLO9000, 2017, section 2.
 
@@ -96,6 +99,7 @@ def kmeans(
     """
     if len(sizes) < k:
         raise UserError(f"{len(sizes)} boxes do not make {k} clusters: ask for at most {len(sizes)}.")
+    sizes = at_least_float32(sizes)
     centres, fits = lax.map(lambda key: _cluster(key, sizes, k, iterations), jax.random.split(key, restarts))
     best = centres[fits.argmax()]
     return best[best.prod(-1).argsort()]

@@ -1,7 +1,7 @@
 """Boxes `x1, y1, x2, y2` in pixels, far edges exclusive: what is inside has x1 <= x < x2 and y1 <= y < y2.
 
 A box whose far edge lies before its near one is empty, like one without width: its area is 0 and it overlaps nothing.
-Areas and overlaps are computed and returned in float32 at least: 256 * 256 is infinite in float16.
+Areas, overlaps, centres and offsets are computed and returned in float32 at least, whatever comes in.
 """
 
 import math
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+from cvjax.ops.precision import at_least_float32
 
 SMALLEST = 1e-3  # pixels; `encode` takes a thinner box for one as thin as this, so that its logarithm is finite
 
@@ -18,7 +20,7 @@ Length = Real[ArrayLike, ""]
 
 def area(boxes: Boxes) -> Float[Array, "*batch"]:
     """Returns areas in square pixels; 0 for empty boxes."""
-    x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
+    x1, y1, x2, y2 = (at_least_float32(boxes)[..., i] for i in range(4))
     return _product(jnp.maximum(x2 - x1, 0), jnp.maximum(y2 - y1, 0))
 
 
@@ -62,11 +64,13 @@ def visible(
 
 def to_centre(boxes: Boxes) -> Boxes:
     """Returns centre x, centre y, width, height of boxes."""
+    boxes = at_least_float32(boxes)
     return jnp.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
 
 
 def from_centre(boxes: Boxes) -> Boxes:
     """Returns the corners of boxes given by centre x, centre y, width, height."""
+    boxes = at_least_float32(boxes)
     half = boxes[..., 2:] / 2
     return jnp.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], -1)
 
@@ -104,6 +108,7 @@ def decode(
     Returns:
       Corners, not clipped to any image.
     """
+    deltas = at_least_float32(deltas)
     anchors, deltas = to_centre(anchors), deltas / jnp.array(weights, deltas.dtype)
     centres = anchors[..., :2] + deltas[..., :2] * anchors[..., 2:]
     sizes = anchors[..., 2:] * jnp.exp(jnp.minimum(deltas[..., 2:], max_log_scale))
@@ -118,6 +123,7 @@ def flip(boxes: Boxes, width: Length) -> Boxes:
 
 def _pairs(a: Array, b: Array) -> tuple[Array, Array, Array]:
     """Areas [..., n, m] of intersection, union and smallest enclosing box."""
+    a, b = at_least_float32(a), at_least_float32(b)
     # Coordinate by coordinate: sums over a last axis of two or four are not vectorised.
     ax1, ay1, ax2, ay2 = (a[..., :, None, i] for i in range(4))
     bx1, by1, bx2, by2 = (b[..., None, :, i] for i in range(4))

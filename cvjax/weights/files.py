@@ -1,12 +1,13 @@
 """Tensors of a checkpoint file of the user's, read without running anything that is in it: `.pth` and `.safetensors`.
 
-A `.pth` is a pickle: a program that names functions and calls them. `read_tensors` lets it name torch's few functions
-that put tensors together, of which there are stand-ins here, and refuses all others; torch itself is not needed. Both
-of torch's formats are read, the zip archive of 1.6 (2020) and later and the one before.
+A `.pth` is a pickle: a program that names functions and calls them. `read_tensors` has stand-ins for torch's few
+functions that put tensors together, and for harmless values that lie beside tensors; it refuses all others. Torch
+itself is not needed. Both of its formats are read, the zip archive of 1.6 (2020) and later and the one before.
 """
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -15,23 +16,59 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
+import safetensors
 from jaxtyping import Shaped
-from safetensors import SafetensorError
 
 from cvjax.errors import UserError, suggest_beside
 
-DTYPES = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(jnp.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
+DTYPES = {  # torch's name: NumPy's type
+    "float64": np.dtype("<f8"),
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype(jnp.bfloat16),
+    "float8_e4m3fn": np.dtype(jnp.float8_e4m3fn),
+    "float8_e5m2": np.dtype(jnp.float8_e5m2),
+    "float8_e4m3fnuz": np.dtype(jnp.float8_e4m3fnuz),
+    "float8_e5m2fnuz": np.dtype(jnp.float8_e5m2fnuz),
+    "float8_e8m0fnu": np.dtype(jnp.float8_e8m0fnu),
+    "complex128": np.dtype("<c16"),
+    "complex64": np.dtype("<c8"),
+    "int64": np.dtype("<i8"),
+    "int32": np.dtype("<i4"),
+    "int16": np.dtype("<i2"),
+    "int8": np.dtype("i1"),
+    "uint64": np.dtype("<u8"),
+    "uint32": np.dtype("<u4"),
+    "uint16": np.dtype("<u2"),
+    "uint8": np.dtype("u1"),
+    "bool": np.dtype("?"),
+}
+STORAGES = {  # kind: type of its numbers
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
+}
+SAFETENSORS = {  # safetensors' name: torch's
+    "BOOL": "bool",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "C64": "complex64",
+    **{f"{short}{bits}": f"{long}{bits}" for short, long in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
 }
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what a file of the older format starts with
 LEGACY_VERSION = 1001
@@ -53,16 +90,15 @@ def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     """
     path = Path(path).expanduser()
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.numpy.load_file(path)
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'no such file'}. {suggest_beside(path)}".rstrip()) from error
-    except SafetensorError as error:
-        raise UserError(f"{path} is no safetensors file, or a damaged one: {error}") from error
-    reader = _read_legacy if content.startswith(LEGACY) else _read_zip
-    if reader is _read_zip and not zipfile.is_zipfile(io.BytesIO(content)):
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path, content)
+    legacy = content.startswith(LEGACY)
+    if not legacy and not content.startswith(b"PK"):
         raise UserError(f"{path} is neither a .safetensors file nor one that torch.save wrote.")
+    reader = _read_legacy if legacy else _read_zip
     try:
         tree, data = reader(content)
         tensors: dict[str, np.ndarray] = {}
@@ -80,6 +116,18 @@ def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     if not tensors or "" in tensors:
         raise UserError(f"{path} holds no dict of tensors: torch.save(model.state_dict(), FILE) writes one.")
     return tensors
+
+
+def _read_safetensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        found = safetensors.deserialize(content)
+        unknown = [f"{name} of {tensor['dtype']}" for name, tensor in found if tensor["dtype"] not in SAFETENSORS]
+        if not unknown:
+            dtypes = {name: DTYPES[SAFETENSORS[tensor["dtype"]]] for name, tensor in found}
+            return {name: np.frombuffer(t["data"], dtypes[name]).reshape(t["shape"]) for name, t in found}
+    except Exception as error:  # whatever a damaged file leads to
+        raise UserError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+    raise UserError(f"{path} holds tensors of types that NumPy has not: {', '.join(unknown[:3])}. Convert them to F32.")
 
 
 # --- what a pickle may name ---------------------------------------------------------------------------------------
@@ -101,50 +149,111 @@ class _Tensor(NamedTuple):
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    dtype: str
 
 
 class _RebuildTensor:
-    """Stands in for torch._utils._rebuild_tensor_v2."""
+    """Stands in for torch._utils._rebuild_tensor (before torch 0.4) and _rebuild_tensor_v2."""
 
     __slots__ = ()
 
     def __call__(self, storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> _Tensor:
-        if metadata:
-            raise _Refused(f"a tensor with {metadata}")  # conjugated or negated lazily
-        return _Tensor(storage, offset, size, stride)
+        return _RebuildTypedTensor()(
+            storage, offset, size, stride, requires_grad, hooks, STORAGES[storage.kind], metadata
+        )
 
 
-class _RebuildParameter:
-    """Stands in for torch._utils._rebuild_parameter."""
+class _RebuildTypedTensor:
+    """Stands in for torch._utils._rebuild_tensor_v3, of types that have no storage of their own."""
 
     __slots__ = ()
 
-    def __call__(self, data, requires_grad=False, hooks=None) -> Any:
+    def __call__(self, storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> _Tensor:
+        if metadata:
+            raise _Refused(f"a tensor with {metadata}")  # conjugated or negated lazily
+        if dtype not in DTYPES:
+            raise _Refused(f"a tensor of torch.{dtype}")
+        return _Tensor(storage, offset, size, stride, dtype)
+
+
+class _RebuildParameter:
+    """Stands in for torch._utils._rebuild_parameter and _rebuild_parameter_with_state."""
+
+    __slots__ = ()
+
+    def __call__(self, data, requires_grad=False, hooks=None, state=None) -> Any:
         return data
 
 
+class _MakeDict:
+    """Stands in for collections.defaultdict, which a pickle then fills."""
+
+    __slots__ = ()
+
+    def __call__(self, factory=None) -> dict:
+        return {}
+
+
+class _Ignored:
+    """Stands in for harmless values that are not tensors: takes any arguments and keeps none."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __setstate__(self, *state):
+        pass
+
+
+_HARMLESS = {
+    "torch": ("Size", "device"),
+    "torch.serialization": ("_get_layout",),
+    "builtins": ("bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "set", "slice", "str"),
+    "_codecs": ("encode",),  # bytes
+    "collections": ("Counter",),
+    "argparse": ("Namespace",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+}
+_RENAMED = {"__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray"}
 _KNOWN = {
     ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): _MakeDict(),
+    ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_tensor_v3"): _RebuildTypedTensor(),
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-    **{("torch", kind): kind for kind in DTYPES},
+    ("torch._utils", "_rebuild_parameter_with_state"): _RebuildParameter(),
+    ("torch.storage", "UntypedStorage"): "UntypedStorage",
+    **{("torch", name): name for name in (*STORAGES, *DTYPES)},
+    **{(module, name): _Ignored for module, names in _HARMLESS.items() for name in names},
 }
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="utf-8")
+        self.file = file
         self.storages: dict[str, _Storage] = {}
+
+    def load(self) -> Any:
+        start, end = self.file.tell(), len(self.file.getbuffer())
+        for opcode, number, _ in pickletools.genops(self.file):
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > end:  # as much memory would be allocated
+                raise ValueError(f"object {number} of {end} bytes")
+        self.file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _KNOWN[module, name]
+            return _KNOWN[_RENAMED.get(module, module), name]
         except KeyError:
             raise _Refused(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
-            case ("storage", str(kind), str(key), str(), int(count), *views) if kind in DTYPES and not any(views):
+            case ("storage", str(kind), str(key), str(), int(count), *views) if kind in STORAGES and not any(views):
                 return self.storages.setdefault(key, _Storage(kind, key, count))
         raise _Refused(f"the storage {pid!r:.80}")
 
@@ -186,7 +295,7 @@ def _read_legacy(content: bytes) -> tuple[Any, Callable[[_Storage], memoryview]]
     tree, blocks = unpickler.load(), {}
     for key in _Unpickler(file).load():
         count = int.from_bytes(file.read(8), "little")
-        size = count * DTYPES[unpickler.storages[key].kind].itemsize
+        size = count * _numbers(unpickler.storages[key]).itemsize
         blocks[key] = memoryview(content)[file.tell() : file.tell() + size]
         file.seek(size, io.SEEK_CUR)
     return tree, lambda storage: blocks[storage.key]
@@ -202,19 +311,23 @@ def _leaves(node: Any, name: str, seen: set[int]) -> Iterator[tuple[str, _Tensor
             yield from _leaves(child, f"{name}.{key}" if name else str(key), seen)
 
 
+def _numbers(storage: _Storage) -> np.dtype:
+    return DTYPES[STORAGES[storage.kind]]
+
+
 def _materialise(tensor: _Tensor, data: Callable[[_Storage], bytes | memoryview]) -> np.ndarray:
     """The array of a tensor, after a check that it lies within its storage."""
-    (kind, key, count), offset, size, stride = tensor
-    dtype = DTYPES[kind]
-    if not all(type(number) is int and number >= 0 for number in (count, offset, *size, *stride)):
+    storage, offset, size, stride, name = tensor
+    dtype = DTYPES[name]
+    if not all(type(number) is int and number >= 0 for number in (storage.count, offset, *size, *stride)):
         raise ValueError(f"the tensor's sizes are {size}, its strides {stride}, its offset {offset}")
     if 0 in size:
         return np.broadcast_to(dtype.type(0), size)
-    block = data(tensor.storage)
-    if len(block) < count * dtype.itemsize:
-        raise ValueError(f"storage {key} is cut short: {len(block)} bytes of {count * dtype.itemsize}")
-    if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= count:
-        raise ValueError(f"a tensor of size {size} reaches beyond its storage of {count}")
+    block, length = data(storage), storage.count * _numbers(storage).itemsize
+    if len(block) < length:
+        raise ValueError(f"storage {storage.key} is cut short: {len(block)} bytes of {length}")
+    flat = np.frombuffer(block, dtype, length // dtype.itemsize)
+    if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= len(flat):
+        raise ValueError(f"a tensor of size {size} reaches beyond its storage of {len(flat)}")
     strides = [step * dtype.itemsize for step in stride]
-    flat = np.frombuffer(block, dtype, count)
     return np.lib.stride_tricks.as_strided(flat[offset:], size, strides, writeable=False)

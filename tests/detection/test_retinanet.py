@@ -12,6 +12,7 @@ import pytest
 from cvjax.detection import retinanet
 from cvjax.detection.detector import Detection
 from cvjax.nets.resnet import stage_strides
+from cvjax.ops import boxes as box_ops
 
 CLASSES = 3
 
@@ -68,6 +69,19 @@ def test_matches_are_detectrons(anchors, force):
         assert ours == expected
         kinds |= {type(kind) for kind in expected}
     assert kinds == {int, str, type(None)}
+
+
+def test_ties_that_rounding_breaks_are_ties():
+    """Anchors of neighbouring cells overlap an object between them equally; their float32 IoUs differ in a bit."""
+    broken = 0
+    for side in np.linspace(20, 60, 41, dtype=np.float32) * np.float32(2 ** (1 / 3)):
+        corners = np.array([[52 - side / 2, 20, 52 + side / 2, 60], [60 - side / 2, 20, 60 + side / 2, 60]], np.float32)
+        objects = jnp.array([[56 - side / 3, 24, 56 + side / 3, 57]], jnp.float32)
+        overlaps = box_ops.iou(jnp.asarray(corners), objects)[:, 0]
+        broken += int(overlaps[0] != overlaps[1])
+        _, positive, _ = retinanet.match(jnp.asarray(corners), objects, jnp.array([True]), positive=0.99)
+        assert positive.all()
+    assert broken
 
 
 def test_thresholds_are_half_and_two_fifths():

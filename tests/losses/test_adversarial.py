@@ -152,3 +152,18 @@ def test_clipping_bounds_every_weight_and_moves_no_other(pair):
         inside = np.abs(before) <= 0.3
         assert inside.any() and not inside.all()
         np.testing.assert_array_equal(np.asarray(after)[inside], np.asarray(before)[inside])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_averaged_in_float32(dtype):
+    real, fake = (300 * jax.random.normal(jax.random.key(seed), (400,)) for seed in (8, 9))  # squares beyond 65,504
+    real, fake = real.astype(dtype), fake.astype(dtype)
+    exact = real.astype(jnp.float32), fake.astype(jnp.float32)
+    for discriminator_loss, generator_loss in adversarial.LOSSES.values():
+        assert discriminator_loss(real, fake) == discriminator_loss(*exact)
+        assert generator_loss(fake) == generator_loss(exact[1])
+    steep = jnp.full((2, 400), 100, dtype)  # the squares of a slope add up to 4,000,000
+    _, norms = adversarial.gradient_penalty(
+        jax.random.key(0), lambda x: (steep * x.astype(dtype)).sum(axis=1), steep, steep
+    )
+    np.testing.assert_array_equal(norms, [2000, 2000])

@@ -68,3 +68,12 @@ def test_smooth_l1_is_torchs(beta):
         torch.tensor(np.asarray(LOGITS / 10)), torch.tensor(np.asarray(targets)), reduction="none", beta=beta
     )
     np.testing.assert_allclose(smooth_l1(LOGITS / 10, targets, beta), theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    logits, targets = LOGITS.astype(dtype), (300 * LOGITS[::-1]).astype(dtype)  # squares beyond 65,504
+    exact = logits.astype(jnp.float32), targets.astype(jnp.float32)
+    np.testing.assert_array_equal(sigmoid_focal(logits, LABELS), sigmoid_focal(exact[0], LABELS))
+    for beta in (0, 1.0, 1e4):
+        np.testing.assert_array_equal(smooth_l1(logits, targets, beta), smooth_l1(*exact, beta))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from cvjax.errors import UserError
 from cvjax.metrics import classification
 
 RNG = np.random.default_rng(0)
@@ -54,6 +55,22 @@ def test_ties_go_to_the_first_class_and_nan_is_never_right():
     found = classification.outcomes(logits, jnp.array([0, 1, 0]))
     np.testing.assert_array_equal(found["rank"], [0, 1, 3])
     np.testing.assert_array_equal(found["predicted"][:2], [0, 0])
+
+
+@pytest.mark.parametrize("label", [-1, -100, 7, 255])
+def test_labels_of_no_class_are_refused(label):
+    labels = np.where(np.arange(200) == 5, label, LABELS)
+    with pytest.raises(UserError, match=rf"label of an image is {label}; there are 7 classes, 0 to 6"):
+        classification.figures(rows(LOGITS, labels), "abcdefg")
+
+
+def test_outcomes_of_half_precision_are_those_of_the_rounded_logits_in_float32():
+    for dtype in (jnp.float16, jnp.bfloat16):
+        half = jnp.asarray(LOGITS, dtype)
+        found, expected = (classification.outcomes(x, jnp.asarray(LABELS)) for x in (half, half.astype(jnp.float32)))
+        for name, value in expected.items():
+            assert found[name].dtype == value.dtype
+            np.testing.assert_array_equal(found[name], value)
 
 
 def test_calibration_error_is_its_definition():

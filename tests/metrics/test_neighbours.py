@@ -42,6 +42,20 @@ def test_distances_of_copies_are_0():
     assert (np.diag(table[:, ::-1]) == 0).all() and np.count_nonzero(table == 0) == 50
 
 
+@pytest.mark.parametrize("far", [1e7, 1e9, 1e12, 1e200])
+def test_one_far_row_costs_the_others_no_digits(far):
+    samples, reference = features(13, 40, 16), features(14, 30, 16, 0.3)
+    reference[0], samples[7] = far, reference[3]
+    with np.errstate(over="ignore"):
+        table = np.concatenate(list(neighbours.distance_tables(samples, reference)))
+        expected = cdist(samples, reference)
+        np.testing.assert_allclose(table, expected, rtol=1e-9)
+        assert table[7, 3] == 0
+        found = neighbours.precision_recall(samples, reference)
+    own, others = (np.sort(cdist(rows, rows), axis=1)[:, 3] for rows in (reference, samples))
+    assert found == ((expected <= own).any(axis=1).mean(), (others >= expected.T).any(axis=1).mean())
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_precision_and_recall_equal_brute_force(k):
     samples, reference = features(3, 40, shift=1.2), features(4, 30, scale=1.5)

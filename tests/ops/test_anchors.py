@@ -75,3 +75,19 @@ def test_kmeans_of_equal_boxes_and_of_too_few():
     np.testing.assert_array_equal(kmeans(jax.random.key(0), same, 3), same[:3])
     with pytest.raises(UserError, match="2 boxes do not make 3 clusters"):
         anchors.kmeans(jax.random.key(0), same[:2], 3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_anchors_in_half_precision_are_those_in_float32(dtype):
+    sizes = jnp.array([[512.0, 300], [64, 64], [320, 512]], dtype)  # areas beyond 65,504, where float16 ends
+    exact = sizes.astype(jnp.float32)
+    np.testing.assert_array_equal(anchors.grid((3, 70), 16, sizes), anchors.grid((3, 70), 16, exact))
+    np.testing.assert_array_equal(anchors.shape_iou(sizes, sizes), anchors.shape_iou(exact, exact))
+
+
+def test_kmeans_takes_numpy_arrays_of_any_kind():
+    sizes = np.random.default_rng(3).integers(3, 90, (40, 2))
+    expected = anchors.kmeans(jax.random.key(0), jnp.asarray(sizes, jnp.float32), 3, iterations=5, restarts=2)
+    for kind in (np.float64, np.float32, np.int64):
+        found = anchors.kmeans(jax.random.key(0), sizes.astype(kind), 3, iterations=5, restarts=2)
+        np.testing.assert_array_equal(found, expected)

@@ -133,3 +133,27 @@ def test_objects_are_what_is_visible_of_them():
 def test_all_of_it_maps_over_batches(function):
     a = jnp.asarray(random_boxes(5, (3, 7)))
     np.testing.assert_allclose(jax.vmap(function)(a), function(a), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_boxes_in_half_precision_are_measured_in_float32(dtype):
+    half = jnp.asarray(np.abs(random_boxes(6, (40,), 600.0)), dtype)  # areas beyond 65,504, where float16 ends
+    half = jnp.concatenate([jnp.sort(half.reshape(-1, 2, 2), axis=1).reshape(-1, 4), half[:1] * 0 + 400])
+    exact = half.astype(jnp.float32)
+    weights = (10.0, 10.0, 5.0, 5.0)
+    anchors = exact[:10] + jnp.array([0.0, 0, 8, 8])
+    for function in (
+        boxes.area,
+        boxes.to_centre,
+        boxes.from_centre,
+        lambda b: boxes.iou(b, b),
+        lambda b: boxes.generalised_iou(b, b),
+        lambda b: boxes.encode(b[:10], anchors.astype(b.dtype), weights),
+        lambda b: boxes.decode(b[:10] / 600, b[:10], weights),
+    ):
+        found = function(half)
+        assert found.dtype == jnp.float32 and jnp.isfinite(found).all()
+    for function in (boxes.area, boxes.to_centre, lambda b: boxes.iou(b, b), lambda b: boxes.generalised_iou(b, b)):
+        np.testing.assert_array_equal(function(half), function(exact))
+    kept = boxes.clip(half, 300, 200)
+    assert kept.dtype == dtype and boxes.area(kept).max() == 300 * 200

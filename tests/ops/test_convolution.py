@@ -364,3 +364,19 @@ def test_cudnn_gets_dense_gradients_of_atrous_convolutions():
     text = lowered_for_cuda(jax.grad(lambda x, w: (conv(x, w, padding=3, dilation=3) ** 2).sum(), (0, 1)), x, w)
     assert len(re.findall(r"stablehlo.convolution", text)) == 3
     assert len(re.findall(r"rhs_dilate = \[3, 3\]", text)) == 1  # forward
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sums_of_bfloat16_lose_nothing(groups):
+    """Added one by one in bfloat16, ones stop at 256; all of these sums are multiples of 16 below 2,048."""
+    x, w = jnp.ones((2, 24, 24, groups), jnp.bfloat16), jnp.ones((24, 24, 1, groups), jnp.bfloat16)
+    assert (conv(x, w, groups=groups) == 576).all()
+    assert conv_transpose(x, w, groups=groups).max() == 576
+    for kernel in (w[:1, :1], w[:2, :2]):
+        padding = ((0, kernel.shape[0] - 1),) * 2
+        gradient = jax.grad(lambda v, pads=padding: conv(x, v, padding=pads, groups=groups).astype(jnp.float32).sum())(
+            kernel
+        )
+        assert gradient[0, 0, 0, 0] == 1152
+    deep = jnp.ones((1, 1, 1, 1024 * groups), jnp.bfloat16)
+    assert (conv(deep, jnp.ones((1, 1, 1024, groups), jnp.bfloat16), groups=groups) == 1024).all()

@@ -153,3 +153,14 @@ def test_gradients_flow_through_chosen_boxes_only():
 def test_refuses_thresholds_outside_0_to_1():
     with pytest.raises(UserError, match=r"iou_threshold=50 is not in \[0, 1\]"):
         nms(*crowd(0, 4), iou_threshold=50, max_outputs=2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_boxes_in_half_precision_suppress_as_in_float32(dtype):
+    random = np.random.default_rng(7)
+    near = random.uniform(0, 300, (60, 2))
+    boxes = jnp.asarray(np.concatenate([near, near + random.uniform(100, 400, (60, 2))], 1), dtype)
+    scores = jnp.asarray(random.permutation(60) / 60, dtype)
+    chosen, valid = nms(boxes, scores, iou_threshold=0.5, max_outputs=60)
+    expected = greedy(boxes.astype(jnp.float32), scores.astype(jnp.float32), 0.5, 60)
+    assert chosen[valid].tolist() == expected and 1 < len(expected) < 40

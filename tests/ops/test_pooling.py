@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax.ops.pooling import max_pool
+from cvjax.ops.pooling import avg_pool, max_pool
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,19 @@ def test_padding_is_never_the_largest_and_ties_share_the_gradient():
     x = -jnp.ones((1, 2, 2, 1))
     np.testing.assert_array_equal(max_pool(x, 3, 2, 1), -np.ones((1, 1, 1, 1)))
     np.testing.assert_allclose(jax.grad(lambda x: max_pool(x).sum())(x), np.full((1, 2, 2, 1), 0.25))
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "inside"), [(2, 2, 0, False), (3, 1, 1, False), (3, 1, 1, True)]
+)
+def test_means_are_flaxs_in_float32_and_exact_in_half_precision(window, stride, padding, inside):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    options = dict(padding=((padding, padding),) * 2, count_include_pad=not inside)
+    np.testing.assert_array_equal(
+        avg_pool(x, window, stride, padding, inside), nn.avg_pool(x, (window,) * 2, (stride,) * 2, **options)
+    )
+    large = jnp.full((1, 6, 6, 1), 60_000, jnp.float16)  # of which two are more than float16 holds
+    middle = avg_pool(large, window, stride, padding, inside)[:, 1:-1, 1:-1]
+    assert middle.dtype == jnp.float16 and (middle == 60_000).all()
+    uneven = jnp.ones((1, 2, 2, 1), jnp.bfloat16).at[0, 0, 0].set(256)  # 256 + 1 is 256 in bfloat16
+    assert avg_pool(uneven, 2, 2)[0, 0, 0, 0] == jnp.bfloat16(259 / 4)

@@ -59,15 +59,10 @@ ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu, "sigmoid": nn.sigmoid, "t
 
 
 class Encoder(nn.Module):
-    """Maps images to codes.
+    """Maps images to codes; the attributes are arguments of `recipe`.
 
-    Attributes:
-      latent: width of the code; where convolutional, its channels.
-      hidden: widths of the hidden layers.
-      activation: of the hidden layers.
-      code_activation: of the code.
-      convolutional: False: dense layers; True: each hidden layer is a convolution that halves height and width, and
-        the code is the flattened output of a last 3 x 3 convolution.
+    Where convolutional, each hidden layer halves height and width, and the code is the flattened output of a last 3 x 3
+    convolution with `latent` channels.
     """
 
     latent: int
@@ -88,15 +83,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps codes to logits of images, or to images.
-
-    Attributes:
-      shape: height, width, channels of the image.
-      hidden: the encoder's, used in reverse.
-      activation: of the hidden layers.
-      convolutional: as in the encoder.
-      tied: dense layers use the encoder's kernels, transposed, and only have their own biases.
-    """
+    """Maps codes to logits of images, or to images; the attributes are arguments of `recipe`."""
 
     shape: tuple[int, int, int]
     hidden: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""How good codes are: dimensionality reduction, denoising, compression and retrieval on the evaluation split.
+"""Measures of codes: dimensionality reduction, denoising, compression and retrieval on the evaluation split.
 
 Each is compared with a method that needs no network and gets the same images: principal components (Pearson 1901),
 fitted to them, so that no linear code of that width has a lower error; non-local means (Buades et al. 2005); JPEG
@@ -60,9 +60,9 @@ def figures(batch: Rows, rows: Rows, linear: bool) -> dict[str, float]:
     """Computes all figures that the data allow.
 
     Args:
-      batch: `image`, and `label` where the images have classes.
-      rows: `code`, `squared_error`, `reconstruction` (not clipped), `levels` and `decoded`; `jacobian_norm`, and
-        `noisy` and `denoised` are optional.
+      batch: `image`, and optionally `label`.
+      rows: `code`, `squared_error`, `reconstruction` (not clipped), `levels` and `decoded`; optionally `jacobian_norm`,
+        `noisy` and `denoised`.
       linear: whether encoder and decoder are linear.
 
     Returns:
@@ -73,10 +73,9 @@ def figures(batch: Rows, rows: Rows, linear: bool) -> dict[str, float]:
       jpeg_gain: PSNR of quantised and entropy-coded codes over that of JPEG at the same bytes, in dB, mean over its
       qualities from 1 to 30; of grey and RGB images.
       psnr_noisy, psnr_denoised, their difference psnr_gain, psnr_nonlocal_means, the difference
-      psnr_over_nonlocal_means, and psnr_median, where images are denoised.
+      psnr_over_nonlocal_means, and psnr_median, with `denoised`.
       precision_at_10: share of the 10 images with the nearest codes that are of the same class, and
-      precision_over_pixels: how much more that is than by pixels, where images have classes.
-
+      precision_over_pixels: how much more that is than by pixels, with `label`.
     """
     images, found = batch["image"], code_figures(rows)
     found |= component_figures(images, rows, linear)

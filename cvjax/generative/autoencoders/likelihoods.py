@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cvjax.ops.precision import at_least_float32
+
 Likelihood = Literal["bernoulli", "categorical", "gaussian"]
 Images = Float[Array, "batch height width channels"]
 Outputs = Float[Array, "batch height width channels outputs"]
@@ -29,6 +31,7 @@ def log_likelihood(likelihood: Likelihood, outputs: Outputs, images: Images, lev
     Returns:
       The log-likelihood of each image.
     """
+    outputs, images = at_least_float32(outputs), at_least_float32(images)
     if likelihood == "bernoulli":
         logits = outputs[..., 0]
         pixels = images * jax.nn.log_sigmoid(logits) + (1 - images) * jax.nn.log_sigmoid(-logits)

@@ -70,8 +70,7 @@ class Decoder(nn.Module):
       shape: height, width, channels of the image.
       outputs: number of parameters of a pixel's distribution.
       hidden: the encoder's, used in reverse.
-      convolutional: as in the encoder.
-      dropout: as in the encoder.
+      convolutional, dropout: as in `Encoder`.
     """
 
     shape: tuple[int, int, int]
@@ -120,9 +119,8 @@ def bounds(
 
     Args:
       key: of the samples.
-      log_p_x: latents, one an image -> log p(image | latent) in nats.
-      mean: of the posteriors q(z | x).
-      log_variance: of the posteriors.
+      log_p_x: one latent per image -> log p(image | latent) in nats.
+      mean, log_variance: of the posteriors q(z | x).
       samples: of the tighter bound; the plain one uses 10 at most.
 
     Returns:
@@ -288,8 +286,7 @@ def recipe(
       shape: height, width, channels of the images.
       latent: number of latents.
       hidden: widths of the encoder's hidden layers; the decoder uses them in reverse.
-      convolutional: as in `Encoder`.
-      dropout: share of the dense hidden units dropped while training.
+      convolutional, dropout: as in `Encoder`.
       likelihood: of the pixels, as in `log_likelihood`.
       levels: number of grey levels.
       binarise: draw each pixel from a Bernoulli of its grey value at every step.

@@ -32,10 +32,8 @@ class GatedLayer(nn.Module):
     """One layer of both stacks (figure 2).
 
     Attributes:
-      width: features of each stack.
+      width, channels, classes: as in `GatedPixelCNN`.
       kernel: height and width of the masked kernel that the kernels of both stacks make up.
-      channels: of the image.
-      classes: number of classes that the layer is conditioned on, or None.
       dropout: share of the horizontal stack's gated features dropped while training.
       first: the inputs are the image; no residual connection, and mask A.
     """
@@ -73,15 +71,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedPixelCNN(nn.Module):
-    """Layers of two stacks and a softmax over the levels.
-
-    The attributes from `layers` to `dropout` are those of `pixel_model.Architecture`.
-
-    Attributes:
-      levels: number of values of a pixel and channel.
-      classes: number of classes that the network is conditioned on, or None.
-      channels: of the image.
-    """
+    """Layers of two stacks and a softmax over the levels; the attributes are those of `PixelCNN`."""
 
     levels: int
     classes: int | None = None
@@ -141,12 +131,7 @@ def recipe(
     """Makes a Gated PixelCNN; the default architecture is the paper's for ImageNet.
 
     Args:
-      shape: height, width, channels of the images.
-      levels: number of values of a pixel and channel.
-      classes: number or names of the classes that the model is conditioned on, or None.
-      architecture: sizes of the network.
-      ema: as `pixel_model.make_recipe` takes it.
-      optimiser: as `cvjax.optim.build` takes it.
+      shape, levels, classes, architecture, ema, optimiser: as in `pixelcnn.recipe`.
 
     Returns:
       The recipe; its figures are those of `pixel_model.make_recipe`.

@@ -26,19 +26,18 @@ Position = tuple[int | Int[Array, ""], ...]
 def channel_mask(
     inputs: int, outputs: int, channels: int, mask: Literal["A", "B"], parts: int = 1
 ) -> Float[np.ndarray, "inputs outputs"]:
-    """Makes the mask between the features of one pixel.
+    """Makes the mask between the features of one pixel: 1 where the output may see the input, else 0.
 
     Features are split evenly into one group for each channel of the image, in order.
 
     Args:
-      inputs: number of input features.
-      outputs: number of output features.
+      inputs, outputs: numbers of features.
       channels: of the image.
       mask: "A": a group sees the groups before it; "B": its own as well.
       parts: number of blocks in the outputs, such as the gates of an LSTM, each split into groups by itself.
 
     Returns:
-      1 where the output may see the input, else 0.
+      The mask.
     """
     source = np.arange(inputs) * channels // inputs
     target = np.tile(np.arange(outputs // parts) * channels // (outputs // parts), parts)
@@ -132,12 +131,7 @@ def read_rows(rows: Features, row: int | Int[Array, ""], column: int | Int[Array
 
 
 class ClassBias(nn.Module):
-    """A bias for each class and feature.
-
-    Attributes:
-      classes: number of classes; None: nothing is added.
-      features: of the layer.
-    """
+    """A bias of `features` for each of `classes`; None: nothing is added."""
 
     classes: int | None
     features: int
@@ -151,13 +145,7 @@ class ClassBias(nn.Module):
 
 
 class Head(nn.Module):
-    """Two 1 x 1 convolutions after ReLUs, from features to a distribution for each pixel and channel (table 1).
-
-    Attributes:
-      features: between the two.
-      levels: number of values of a pixel and channel.
-      channels: of the image.
-    """
+    """Two 1 x 1 convolutions after ReLUs, with `features` between them, to the levels of each pixel and channel (table 1)."""
 
     features: int
     levels: int

@@ -23,10 +23,8 @@ class ResidualBlock(nn.Module):
     """A masked convolution between two 1 x 1 convolutions that halve and restore the features (figure 5).
 
     Attributes:
-      width: features of the masked convolution.
-      kernel: its height and width.
-      channels: of the image.
-      classes: number of classes that the block is conditioned on, or None.
+      width, kernel: of the masked convolution.
+      channels, classes: as in `PixelCNN`.
       dropout: share of the masked convolution's features dropped while training.
     """
 
@@ -49,11 +47,12 @@ class ResidualBlock(nn.Module):
 class PixelCNN(nn.Module):
     """A masked convolution of mask A, residual blocks of mask B and a softmax over the levels (table 1).
 
-    The last six attributes are those of `pixel_model.Architecture`. Blocks are connected by 2 * width features.
+    Blocks are connected by 2 * width features. The further attributes are those of `pixel_model.Architecture`.
 
     Attributes:
       levels: number of values of a pixel and channel.
       classes: number of classes that the network is conditioned on, or None.
+      channels: of the image.
     """
 
     levels: int

@@ -101,13 +101,7 @@ class RowLSTM(nn.Module):
 class PixelRNN(nn.Module):
     """A masked convolution, residual Row LSTM layers and a softmax over the levels (table 1, figure 5).
 
-    The attributes from `layers` to `dropout` are those of `pixel_model.Architecture`. Layers are connected by 2 * width
-    features.
-
-    Attributes:
-      levels: number of values of a pixel and channel.
-      classes: number of classes that the network is conditioned on, or None.
-      channels: of the image.
+    Layers are connected by 2 * width features. The attributes are those of `PixelCNN`.
     """
 
     levels: int
@@ -168,12 +162,7 @@ def recipe(
     """Makes a PixelRNN of Row LSTMs; the default architecture is the paper's for CIFAR-10.
 
     Args:
-      shape: height, width, channels of the images.
-      levels: number of values of a pixel and channel.
-      classes: number or names of the classes that the model is conditioned on, or None.
-      architecture: sizes of the network.
-      ema: as `pixel_model.make_recipe` takes it.
-      optimiser: as `cvjax.optim.build` takes it.
+      shape, levels, classes, architecture, ema, optimiser: as in `pixelcnn.recipe`.
 
     Returns:
       The recipe; its figures are those of `pixel_model.make_recipe`.

@@ -1,9 +1,8 @@
 """Latent diffusion: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022.
 
-The second of two stages. An autoencoder that another run trained turns images into codes and back, and stays as it is.
-Its codes, scaled to unit deviation (section 4.3.2 and appendix G), are what the diffusion models. A code is a vector
-here, and so the denoiser is dense: residual blocks that the step and the class scale and shift (Perez et al., FiLM,
-2018, arXiv:1709.07871).
+The second of two stages. A frozen autoencoder of another run turns images into codes and back. The diffusion models its
+codes, scaled to unit deviation (section 4.3.2 and appendix G). A code is a vector here, and so the denoiser is dense:
+residual blocks that the step and the class scale and shift (Perez et al., FiLM, 2018, arXiv:1709.07871).
 """
 
 import dataclasses
@@ -81,16 +80,7 @@ class Denoiser(nn.Module):
 def gaussian_noise(
     noisy: Codes, alpha_bar: Float[Array, ""], covariance: Float[Array, "codes codes"]
 ) -> Float[Array, "batch codes"]:
-    """Predicts the noise as well as it can be if codes are Gaussian: the best linear denoiser.
-
-    Args:
-      noisy: codes of mean 0 after `diffuse`.
-      alpha_bar: as there.
-      covariance: of the clean codes.
-
-    Returns:
-      E[noise | noisy].
-    """
+    """Returns E[noise | noisy code] if codes of mean 0 are Gaussian with this covariance: the best linear denoiser."""
     total = alpha_bar * covariance + (1 - alpha_bar) * jnp.eye(len(covariance))
     return jnp.sqrt(1 - alpha_bar) * jnp.linalg.solve(total, noisy.T).T
 
@@ -323,14 +313,11 @@ def recipe(
     """Makes a latent diffusion.
 
     Args:
-      encoder: of an autoencoder's run, set by `config.borrow`; its codes are vectors.
-      decoder: of the same run.
+      encoder, decoder: of one autoencoder's run, set by `config.borrow`; its codes are vectors.
       decoder_output: what the decoder gives, as in `FirstStage`.
       classes: number of classes, or their names, to sample by class as well; None: the images have no labels.
       label_dropout: share of the labels dropped in training; without a label, sampling is of all classes.
-      width: of the denoiser's layers.
-      blocks: of the denoiser.
-      dropout: share of the denoiser's hidden units dropped in training.
+      width, blocks, dropout: as in `Denoiser`.
       process: the noise, and what the denoiser predicts.
       sampling: the sampler.
       strength: share of the sampler's steps that `predict` noises an image by, before denoising it.

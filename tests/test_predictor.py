@@ -1,0 +1,28 @@
+"""Detections brought back from the network's image to the user's."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from cvjax.core import Recipe, State
+from cvjax.predictor import Predictor
+
+
+def test_detections_in_the_margin_of_a_letterbox_are_dropped():
+    """An image of 64 x 32 in a network of 64 x 64 has 16 black rows above and below."""
+    boxes = jnp.array(
+        [[[10, 2, 30, 12], [10, 20, 30, 30], [10, 50, 30, 60], [10, 8, 30, 20], [0, 0, 0, 0]]], jnp.float32
+    )
+    found = {
+        "boxes": jnp.array([boxes], jnp.float32),
+        "scores": jnp.array([[0.9, 0.8, 0.7, 0.6, 0.0]]),
+        "labels": jnp.array([[0, 1, 0, 1, 0]]),
+        "detected": jnp.array([[True, True, True, True, False]]),
+    }
+    recipe = Recipe({}, *[print] * 5, predict=lambda state, inputs, key: found)
+    description = {"config": {"data": {"eval_transforms": [], "max_boxes": 4}, "recipe": {"classes": ["a", "b"]}}}
+    description |= {"batch": {"image": [[1, 64, 64, 3], "float32"]}}
+    predictor = Predictor(description, recipe, State(jnp.int32(0), {}, {}), batch=1)
+    [(_, back)] = predictor([predictor.prepare(np.zeros((32, 64, 3), np.float32))])
+    np.testing.assert_allclose(back["boxes"], [[10, 4, 30, 14], [10, 0, 30, 4]], atol=1e-4)
+    np.testing.assert_allclose(back["scores"], [0.8, 0.6])
+    assert back["labels"].tolist() == [1, 1] and "detected" not in back
