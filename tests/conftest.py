@@ -8,7 +8,6 @@ variable that the caller has set already is kept: `JAX_PLATFORMS=cuda pytest ...
 import atexit
 import contextlib
 import fcntl
-import importlib.util
 import os
 import pathlib
 import shutil
@@ -106,18 +105,6 @@ def one_device(monkeypatch):
     monkeypatch.setattr(
         sharding, "make_mesh", lambda shape, devices=None: make_mesh(shape, devices or jax.devices()[:1])
     )
-
-
-@pytest.fixture(autouse=True)
-def torch_differentiates_in_this_thread(request):
-    """Torch's threads for `backward` abort beside XLA's on some machines; only comparisons, marked `parity`, use it."""
-    if not request.node.get_closest_marker("parity") or not importlib.util.find_spec("torch"):
-        yield
-        return
-    import torch
-
-    with torch.autograd.set_multithreading_enabled(False):
-        yield
 
 
 @pytest.fixture(scope="session")

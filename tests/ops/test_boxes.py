@@ -137,8 +137,8 @@ def test_all_of_it_maps_over_batches(function):
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_boxes_in_half_precision_are_measured_in_float32(dtype):
-    half = jnp.asarray(np.abs(random_boxes(6, (40,), 600.0)), dtype)  # areas beyond 65,504, where float16 ends
-    half = jnp.concatenate([jnp.sort(half.reshape(-1, 2, 2), axis=1).reshape(-1, 4), half[:1] * 0 + 400])
+    corners = np.sort(np.random.default_rng(6).uniform(0, 600, (40, 2, 2)), axis=1).reshape(40, 4)
+    half = jnp.asarray(np.concatenate([corners, [[0, 0, 400, 400]]]), dtype)  # areas over 65,504, where float16 ends
     exact = half.astype(jnp.float32)
     weights = (10.0, 10.0, 5.0, 5.0)
     anchors = exact[:10] + jnp.array([0.0, 0, 8, 8])

@@ -145,7 +145,7 @@ class ClassBias(nn.Module):
 
 
 class Head(nn.Module):
-    """Two 1 x 1 convolutions after ReLUs, `features` wide between, to the levels of each pixel and channel (table 1)."""
+    """Two 1 x 1 convolutions after ReLUs, from features to the levels of each pixel and channel (table 1)."""
 
     features: int
     levels: int

@@ -58,7 +58,9 @@ def test_networks_are_torchs(torch, images, kernel):
     theirs = generator.eval()(torch.tensor(np.asarray(z))).detach().numpy().transpose(0, 2, 3, 1)
     np.testing.assert_allclose(2 * ours - 1, theirs, atol=1e-5)  # float32, three layers
     ours = jax.jit(gan.Discriminator(SHAPE, WIDTH, kernel).apply)(variables["discriminator"], images)
-    theirs = discriminator.eval()(torch.tensor(np.asarray(2 * images - 1)).permute(0, 3, 1, 2)).detach().numpy()
+    theirs = (
+        discriminator.eval()(torch.tensor(np.asarray(2 * images - 1)).permute(0, 3, 1, 2).contiguous()).detach().numpy()
+    )
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -71,7 +73,7 @@ def test_three_training_steps_are_torchs(torch, system, images):
     carry_across(torch, state, generator, discriminator)
     g_adam, d_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (generator, discriminator))
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    real = torch.tensor(np.asarray(2 * images - 1)).permute(0, 3, 1, 2)
+    real = torch.tensor(np.asarray(2 * images - 1)).permute(0, 3, 1, 2).contiguous()
     for index in range(3):
         key = jax.random.key(index)
         z = torch.tensor(np.asarray(latents(key)))

@@ -57,7 +57,7 @@ def test_three_training_steps_are_torchs(torch, system, batch):
     torch_sagan.carry_across(state, generator, discriminator)
     g_adam = torch.optim.Adam(generator.parameters(), 1e-4, (0.0, 0.9), eps=1e-3)
     d_adam = torch.optim.Adam(discriminator.parameters(), 4e-4, (0.0, 0.9), eps=1e-3)
-    real = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2)
+    real = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor(np.asarray(batch["label"]), dtype=torch.long)
     for index in range(3):
         key = jax.random.key(index)

@@ -41,7 +41,7 @@ def test_two_training_steps_under_the_penalty_are_torchs(torch, batch):
     generator, critic = networks(torch, normalise=False)
     carry_across(torch, state, generator, critic)
     adams = [torch.optim.Adam(net.parameters(), 1e-4, (0.0, 0.9), eps=1e-3) for net in (generator, critic)]
-    parts = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2).split(BATCH)
+    parts = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2).contiguous().split(BATCH)
     for index in range(2):
         key = jax.random.key(index)
         latent_key, _, critic_key, _ = jax.random.split(key, 4)
@@ -83,7 +83,7 @@ def test_a_training_step_with_clipping_is_torchs(torch, batch):
     rms, generator_rms = (torch.optim.RMSprop(net.parameters(), 5e-5) for net in (critic, generator))
     key = jax.random.key(3)
     z = torch.tensor(np.asarray(jax.random.normal(jax.random.split(key, 4)[0], (CRITIC_STEPS * BATCH, LATENT))))
-    parts = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2).split(BATCH)
+    parts = torch.tensor(np.asarray(2 * batch["image"] - 1)).permute(0, 3, 1, 2).contiguous().split(BATCH)
     for real, latents in zip(parts, z.split(BATCH), strict=True):
         with torch.no_grad():
             fake = generator(latents)
