@@ -262,9 +262,12 @@ def find_file(path: str) -> str:
 def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     """Returns a digest of each top-level setting that bars are set for; of `borrow`, only the names of the networks.
 
-    Keys at their defaults do not count, so that a new key with a default changes no digest.
+    Keys at their defaults do not count, so that a new key with a default changes no digest. Names of classes count as
+    their number.
     """
     values = {**as_dict(config), "borrow": sorted(config["borrow"])}
+    if values["recipe"].get("classes") is not None:
+        values["recipe"] = {**values["recipe"], "classes": count_classes(values["recipe"]["classes"])}
     flat, usual = (
         _flatten(json.loads(json.dumps(side, default=str))) for side in (values, _defaults(values["system"]))
     )
@@ -277,7 +280,7 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
 
 def changed_settings(config: ConfigDict | Mapping) -> list[str]:
     """Lists the settings that differ from those a config's bars were set for; bars changed by a flag always hold."""
-    then, now = as_dict(config)["expect_for"], bar_settings(config)
+    then, now = as_dict(config).get("expect_for") or {}, bar_settings(config)
     if not config["expect"] or then.get("expect") != now["expect"]:
         return []
     return [name for name in now if then.get(name) != now[name]]

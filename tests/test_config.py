@@ -11,6 +11,7 @@ def test_bars_hold_for_the_data_steps_and_settings_that_they_were_set_for():
 
     assert changed() == changed(**{"seed": 9, "data.workers": 2, "eval_every": 7}) == []
     assert changed(**{"data.folder": "photos", "steps": 9, "recipe.latent": 2}) == ["recipe", "data", "steps"]
+    assert changed(**{"data.eval_batch": 3}) == []
     assert changed(steps=9, **{"expect.bits_per_dim": ("<=", 3.0)}) == []  # the user's own bar
 
 
@@ -20,3 +21,9 @@ def test_variants_have_the_bars_that_they_set():
 
     assert "steps" in changed("configs/vae_digits.py:smoke")
     assert changed("configs/gan_digits.py:collapsed") == changed("configs/gan_digits.py:cured") == []
+
+
+def test_names_of_classes_are_no_other_setting():
+    experiment = config.load("configs/sagan_cifar10.py")
+    named = config.name_classes(experiment, [f"class {index}" for index in range(10)])
+    assert named.recipe.classes != experiment.recipe.classes and config.changed_settings(named) == []

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 
 from cvjax import command, config, judging, rundir, runs
 from cvjax.data import builders
-from cvjax.errors import UserError
 from cvjax.fit import fit
 from cvjax.programs import provenance, results_page
 
@@ -26,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if a figure misses its bar."""
     parser = command.Parser(prog="python -m cvjax.results", description=__doc__)
     parser.add_argument("configs", nargs="*", help="config files; by default all whose data ships with cvjax")
-    parser.add_argument("--seed", type=int, action="append", help="replaces the configs' seed; may be repeated")
+    parser.add_argument(
+        "--seed", type=command.seed, action="append", help="replaces the configs' seed; may be repeated"
+    )
     parser.add_argument(
         "--workdir", type=Path, default=Path("runs/results"), help="folder for runs; existing runs are replaced"
     )
@@ -34,12 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page-only", action="store_true", help="write the page again without training")
     arguments = parser.parse_args(argv)
     store, seeds = arguments.output.with_suffix(".jsonl"), arguments.seed or [0]
-    if min(seeds) < 0:
-        raise UserError(f"--seed={min(seeds)}: must not be negative.")
     if arguments.page_only:
         results_page.write(arguments.output, read_rows(store))
         return 0
-    paths = arguments.configs or embedded_configs()
+    paths = list(map(config.find_file, arguments.configs)) or embedded_configs()
     for path in paths:  # reports mistakes in any config before training
         config.check(config.load(path))
     met = True

@@ -48,7 +48,7 @@ def test_the_command_trains_each_seed_from_scratch(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(results, "fit", fit)
     monkeypatch.setattr(results.runs, "load", lambda workdir: (None, type("Recipe", (), {"controls": None})))
     output, work = tmp_path / "RESULTS.md", tmp_path / "runs"
-    arguments = [f"--output={output}", f"--workdir={work}", "configs/vae_digits.py"]
+    arguments = [f"--output={output}", f"--workdir={work}", "vae_digits"]
     assert results.main([*arguments, "--seed=3", "--seed=4", "--seed=5"]) == 0
     assert "suggested bar: bits_per_dim <= 2.17 (mean 2.14," in capsys.readouterr().out
     assert results.main([*arguments, "--seed=3"]) == 0
@@ -80,7 +80,7 @@ def test_mistakes_are_named():
     for arguments, message in [
         (["configs/vae_digit.py"], r"configs/vae_digit\.py"),
         (["--seed=seven"], "--seed"),
-        (["--seed=-1"], "--seed=-1"),
+        (["--seed=-1"], "--seed: -1: expected"),
     ]:
         with pytest.raises(UserError, match=message):
             results.main(arguments)
