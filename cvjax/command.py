@@ -46,7 +46,9 @@ def seed(text: str) -> int:
 
 
 def define_flag() -> flags.FlagHolder:
-    """Defines the flag `--config=FILE[:VARIANT]`, with `--config.KEY=VALUE` for each key."""
+    """Defines the flag `--config=FILE[:VARIANT]`, with `--config.KEY=VALUE` for each key, unless it is defined."""
+    if "config" in flags.FLAGS:
+        return flags.FlagHolder(flags.FLAGS, flags.FLAGS["config"])
     return config_flags.DEFINE_config_file("config", lock_config=True, help_string="the experiment: FILE[:VARIANT]")
 
 

@@ -65,7 +65,8 @@ def top(name: str) -> str:
     parts = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__").split(".")
     if parts[0] != "cvjax":
         return "train.py" if parts[0] == "train" else parts[0]
-    return "cvjax" if len(parts) == 1 or parts[1] == "__init__" else parts[1]
+    dunder = len(parts) > 1 and parts[1].startswith("__") and parts[1] != "__main__"  # cvjax.__version__
+    return "cvjax" if len(parts) == 1 or dunder else parts[1]
 
 
 def imports(path: str, text: str) -> Iterator[tuple[int, str]]:
