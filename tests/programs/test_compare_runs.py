@@ -46,7 +46,7 @@ def test_figures_are_means_and_spreads_over_seeds(page):
 
 def test_curves_have_a_line_for_each_group_with_the_spread(page):
     charts = json.loads(re.search('id="curves">(.*?)</script>', page, re.DOTALL)[1])["charts"]
-    loss, fid = ({line["label"]: line for line in chart["series"]} for chart in charts)
+    fid, loss = ({line["label"]: line for line in chart["series"]} for chart in charts)
     assert loss["gan (3 seeds)"]["values"] == pytest.approx([2 / step for step in (10, 20, 30, 40)])
     folded = fid["gan (3 seeds)"]
     assert folded["steps"] == [20, 40] and folded["low"] == [1, 0.5] and folded["high"] == [3, 1.5]
