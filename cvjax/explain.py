@@ -30,7 +30,7 @@ def list_keys(config: ConfigDict) -> dict[str, tuple[Any, str]]:
 
 def describe_fields(kind: type) -> dict[str, str]:
     """Returns the comments at the fields of a dataclass, by name."""
-    found = re.findall(r"^    (\w+): [^#]*?# (.+)$", inspect.getsource(kind), re.MULTILINE)
+    found = re.findall(r"^    (\w+): (?:(?!\n    \w)[^#])*# (.+)$", inspect.getsource(kind), re.MULTILINE)
     return {name: text for name, text in found if name in kind.__annotations__}
 
 
