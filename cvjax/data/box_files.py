@@ -160,11 +160,9 @@ class _Images:
         for place in places:
             if (file := Path(os.path.normpath(place / name))) in self._known:
                 return file
+        wanted = split_of(parts_of(near / "x", self.root)) or SPLIT_NAMES.get(split)
         several = self._by_name.get(Path(name).name, [])
-        if len(several) > 1 and split:
-            several = [
-                file for file in several if any(split in part.lower() for part in parts_of(file, self.root)[:-1])
-            ]
+        several = [file for file in several if not wanted or split_of(parts_of(file, self.root)) in (None, wanted)]
         return several[0] if len(several) == 1 else None
 
     def find_beside(self, file: Path) -> Path | None:
