@@ -98,6 +98,11 @@ def parts_of(file: Path, root: Path) -> tuple[str, ...]:
     return (*(part for part in folders if part.lower() not in CONTAINERS), name)
 
 
+def split_of(parts: Sequence[str]) -> str | None:
+    """Returns the split that a path's topmost folder names, such as `train` or `train2017`."""
+    return SPLIT_NAMES.get(re.sub(r"\d+$", "", parts[0].lower())) if len(parts) > 1 else None
+
+
 def read(root: Path, files: Sequence[Path]) -> Boxes | None:
     """Reads the boxes of a folder's images, None if there are no files of boxes.
 
@@ -155,11 +160,9 @@ class _Images:
         for place in places:
             if (file := Path(os.path.normpath(place / name))) in self._known:
                 return file
+        wanted = split_of(parts_of(near / "x", self.root)) or SPLIT_NAMES.get(split)
         several = self._by_name.get(Path(name).name, [])
-        if len(several) > 1 and split:
-            several = [
-                file for file in several if any(split in part.lower() for part in parts_of(file, self.root)[:-1])
-            ]
+        several = [file for file in several if not wanted or split_of(parts_of(file, self.root)) in (None, wanted)]
         return several[0] if len(several) == 1 else None
 
     def find_beside(self, file: Path) -> Path | None:
@@ -188,13 +191,13 @@ def _read_coco(images: _Images) -> Boxes | None:
             continue
         own = {category.get("id"): str(category.get("name") or "") for category, _ in entries["categories"]}
         for key, name in own.items():
-            if categories.setdefault(key, name) != name:
+            if name and categories.setdefault(key, name) != name:
                 raise UserError(f"{images.path(file)}: category {key} is {name!r}, and {categories[key]!r} elsewhere")
         pictures += _coco_pictures(file, entries, own, images)
     if not pictures and not categories:
         return None
     ordered = sorted(categories, key=lambda key: (isinstance(key, str), key))
-    return Boxes("COCO", tuple(dict.fromkeys(categories[key] for key in ordered if categories[key])), tuple(pictures))
+    return Boxes("COCO", tuple(dict.fromkeys(categories[key] for key in ordered)), tuple(pictures))
 
 
 def _coco_pictures(

@@ -1,7 +1,6 @@
 """A folder of images with boxes as a source of examples, and the checks of its boxes."""
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,7 +133,8 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
       held_out: how a folder without splits is divided.
     """
     pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
-    parts = {file: _plain(box_files.parts_of(file, root)) for file in pictures}
+    parts = {file: box_files.parts_of(file, root) for file in pictures}
+    parts = {file: (box_files.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
     by_split = splits.find_splits(root, parts)
     named = {SPLIT_NAMES.get(picture.split) for picture in pictures.values()}
     if not by_split and len(named) > 1 and None not in named:
@@ -145,12 +145,6 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
     first = "train" if "train" in found else min(found)
     found[first] = [picture for picture in boxes.pictures if picture.file is None] + found[first]
     return found
-
-
-def _plain(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Drops the year of a topmost folder such as `train2017`."""
-    first = re.sub(r"\d+$", "", parts[0])
-    return (first, *parts[1:]) if first.lower() in SPLIT_NAMES else parts
 
 
 def faults(picture: Picture, size: tuple[int, int] | None, strict: bool = False) -> Iterator[str]:
