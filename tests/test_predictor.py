@@ -9,9 +9,7 @@ from cvjax.predictor import Predictor
 
 def test_detections_in_the_margin_of_a_letterbox_are_dropped():
     """An image of 64 x 32 in a network of 64 x 64 has 16 black rows above and below."""
-    boxes = jnp.array(
-        [[[10, 2, 30, 12], [10, 20, 30, 30], [10, 50, 30, 60], [10, 8, 30, 20], [0, 0, 0, 0]]], jnp.float32
-    )
+    boxes = [[10, 2, 30, 12], [10, 20, 30, 30], [10, 50, 30, 60], [10, 8, 30, 20], [0, 0, 0, 0]]
     found = {
         "boxes": jnp.array([boxes], jnp.float32),
         "scores": jnp.array([[0.9, 0.8, 0.7, 0.6, 0.0]]),

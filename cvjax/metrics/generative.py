@@ -53,7 +53,7 @@ def _square_root(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 
 
 def moments(
-    chunks: Iterable[Float[np.ndarray, "rows features"]],
+    chunks: Iterable[Float[np.ndarray, "_ features"]],
 ) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, "features features"]]:
     """Returns the mean and the unbiased covariance of features that need not fit into memory together.
 

@@ -36,7 +36,8 @@ def distance_tables(
     for start in range(0, len(points), rows):
         part = points[start : start + rows]
         scale = np.einsum("ij,ij->i", part, part)[:, None] + sizes
-        squares = scale - 2 * part @ centres.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = scale - 2 * part @ centres.T
         for row, lost in enumerate(~(squares >= rounding * scale)):  # also where it is not a number
             if lost.any():
                 squares[row, lost] = np.square(part[row] - centres[lost]).sum(axis=1)

@@ -54,5 +54,5 @@ def avg_pool(
         return lax.reduce_window(values, 0.0, lax.add, sizes, steps, margins)
 
     sums = add(at_least_float32(x))
-    counts = add(jnp.ones_like(sums, shape=x.shape)) if inside else window**2
+    counts = add(jnp.ones((1,) * leading + (*x.shape[-3:-1], 1))) if inside else window**2
     return (sums / counts).astype(x.dtype)

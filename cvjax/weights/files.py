@@ -326,8 +326,8 @@ def _materialise(tensor: _Tensor, data: Callable[[_Storage], bytes | memoryview]
     block, length = data(storage), storage.count * _numbers(storage).itemsize
     if len(block) < length:
         raise ValueError(f"storage {storage.key} is cut short: {len(block)} bytes of {length}")
-    flat = np.frombuffer(block, dtype, length // dtype.itemsize)
-    if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= len(flat):
-        raise ValueError(f"a tensor of size {size} reaches beyond its storage of {len(flat)}")
+    count = length // dtype.itemsize
+    if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= count:
+        raise ValueError(f"a tensor of size {size} reaches beyond its storage of {count}")
     strides = [step * dtype.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(flat[offset:], size, strides, writeable=False)
+    return np.ndarray(size, dtype, block, offset * dtype.itemsize, strides)

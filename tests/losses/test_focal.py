@@ -75,5 +75,5 @@ def test_half_precision_is_computed_in_float32(dtype):
     logits, targets = LOGITS.astype(dtype), (300 * LOGITS[::-1]).astype(dtype)  # squares beyond 65,504
     exact = logits.astype(jnp.float32), targets.astype(jnp.float32)
     np.testing.assert_array_equal(sigmoid_focal(logits, LABELS), sigmoid_focal(exact[0], LABELS))
-    for beta in (0, 1.0, 1e4):
+    for beta in (0.0, 1.0, 1e4):
         np.testing.assert_array_equal(smooth_l1(logits, targets, beta), smooth_l1(*exact, beta))

@@ -263,7 +263,7 @@ def test_what_a_pickle_calls_is_not_called_but_named(tmp_path, write, protocol):
     ],
 )
 def test_programs_that_do_anything_else_are_refused_and_change_nothing(tmp_path, program):
-    with pytest.raises(UserError, match=r"x\.pth is (not read|damaged)"):
+    with pytest.raises(UserError, match=r"x\.pth (is not read|is damaged|holds no dict of tensors)"):
         read_tensors(write_zip(tmp_path / "x.pth", program))
     test_the_program_made_by_hand_is_a_tensor(tmp_path)
 
