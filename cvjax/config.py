@@ -176,9 +176,12 @@ def name_classes(config: ConfigDict, names: Sequence[str]) -> ConfigDict:
         named = cast(tuple(names), argument.annotation)
     except TypeError:
         return config
+    others_changed = "recipe" in changed_settings(config)
     config = config.copy_and_resolve_references()
     with config.ignore_type():
         config.recipe.classes = named
+    if config.expect_for and not others_changed:  # the bars hold for names as for their number
+        config.expect_for["recipe"] = bar_settings(config)["recipe"]
     return config
 
 

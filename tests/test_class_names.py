@@ -32,6 +32,14 @@ def test_a_number_in_an_earlier_run_equals_names_on_resuming():
     assert difference(3, NAMES) == ["recipe.classes: 3 in the run, ['cat', 'dog'] asked for"]
 
 
+def test_bars_for_a_number_of_classes_hold_for_their_names():
+    retinanet = config.load("configs/retinanet_scenes.py")
+    names = tuple(f"digit {number}" for number in range(10))
+    assert config.changed_settings(config.name_classes(retinanet, names)) == []
+    retinanet.recipe.width = 3
+    assert config.changed_settings(config.name_classes(retinanet, names)) == ["recipe"]
+
+
 def test_names_and_numbers_must_agree(tmp_path):
     with pytest.raises(UserError, match=r"classes=3, but digits has 10 classes"):
         wrong = classifier(3)

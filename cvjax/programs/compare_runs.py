@@ -183,7 +183,11 @@ def show_pictures(groups: Sequence[Group]) -> str:
 def tabulate_differences(groups: Sequence[Group]) -> str:
     """Returns a table of the keys whose values are not the same in all groups."""
     flat = [dict(report.flatten(group.config)) for group in groups]
-    names = [name for name in dict.fromkeys(key for keys in flat for key in keys) if name != "seed"]
+    names = [
+        name
+        for name in dict.fromkeys(key for keys in flat for key in keys)
+        if name.split(".")[0] not in ("seed", "expect_for")
+    ]
     rows = [
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(f'<td class="mono">{escape(keys.get(name, "—"))}</td>' for keys in flat)

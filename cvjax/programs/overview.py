@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if entry.system == system:
                 print(show(entry))
         print()
-    print(f"Train one: python -m cvjax.train --config={chosen[0].path}, or a variant: --config=FILE:VARIANT")
+    first = short_path(chosen[0].path)
+    print(f"Train one: python -m cvjax.train --config={first}, or a variant: --config={first}:VARIANT")
 
 
 def title_of(system: str) -> str:
@@ -66,10 +67,15 @@ def describe(entry: Listed) -> str:
     return f"{entry.path.stem} {entry.title} {entry.system} {title_of(entry.system)}"
 
 
+def short_path(path: Path) -> str:
+    """Returns what to give as --config: the path, or only the name of a config that comes with the package."""
+    return path.stem if path.parent == config.SHIPPED else str(path)
+
+
 def show(entry: Listed) -> str:
     """Returns a config as indented lines."""
     facts = {"variants": ", ".join(entry.variants), "reached": entry.result, "time": entry.time}
-    lines = [f"  {entry.path}: {entry.title}"]
+    lines = [f"  {short_path(entry.path)}: {entry.title}"]
     for name, text in facts.items():
         if text:
             lines += textwrap.wrap(f"{name}: {text}", WIDTH, initial_indent="      ", subsequent_indent="        ")
