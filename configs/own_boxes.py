@@ -63,6 +63,7 @@ def get_config(name: str = ""):
     )
     # Digits replace one's own images.
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.max_boxes": 8}
-    smoke |= {"recipe.shape": (64, 64, 3), "recipe.width": 4, "recipe.channels": 8}
+    smoke |= {"recipe.shape": (64, 64, 3), "recipe.width": 4, "recipe.channels": 8, "recipe.stem": "small"}
+    smoke |= {"recipe.strides": (2, 2, 2), "recipe.levels": (3, 4), "recipe.sizes": (11.0, 18.0)}
     smoke |= {"data.transforms": _transforms(64, train=True), "data.eval_transforms": _transforms(64, train=False)}
     return variant(config, name, smoke=smoke)
