@@ -53,7 +53,7 @@ def _section(docstring: str, title: str) -> dict[str, str]:
     return found
 
 
-def _flatten(node: ConfigDict, path: str) -> list[tuple[str, Any]]:
+def _flatten(node: ConfigDict | dict[str, Any], path: str) -> list[tuple[str, Any]]:
     pairs = []
     for name, value in node.items():
         inside = isinstance(value, ConfigDict) and len(value)
