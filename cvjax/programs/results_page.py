@@ -125,7 +125,7 @@ def fold(path: str, rows: Sequence[Row]) -> list[Folded]:
         return []
     held = not config.changed_settings(experiment)
     return [
-        Folded(name, tuple(row["figures"].get(name, math.nan) for row in rows), relation, bar if held else None)
+        Folded(name, tuple(row["figures"].get(name, math.nan) for row in rows), relation, float(bar) if held else None)
         for name, (relation, bar) in sorted(experiment["expect"].items())
     ]
 
