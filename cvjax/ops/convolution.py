@@ -16,6 +16,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -205,8 +206,8 @@ def _fold(operand: Array, place: int, groups: int) -> Array:
     return jnp.moveaxis(split, 0, place).reshape(shape)
 
 
-def _unfold(result: Array, place: int, groups: int, mapped: int) -> Array:
-    """The inverse of `_fold`."""
+def _unfold(result: Array, place: int, groups: int, mapped: Any) -> Array:
+    """The inverse of `_fold`; `mapped` is the size of the mapped axis, symbolic in an exported program."""
     shape = list(result.shape)
     shape[min(place, 3)] //= mapped
     split = [*shape[:3], groups, shape[3] // groups]
