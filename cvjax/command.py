@@ -88,7 +88,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(kept)
     except flags.UnrecognizedFlagError as error:
         near = [key for key in list_keys(config) if key.rpartition(".")[2] == error.flagname]
-        meant = " or ".join(f"--{key}={error.flagvalue or 'VALUE'}" for key in near)
+        value = error.flagvalue.partition("=")[2] or "VALUE"  # of "--latent=4"
+        meant = " or ".join(f"--{key}={value}" for key in near)
         raise UserError(f"{error}{f' Did you mean {meant}?' if near else ''}") from None
     except flags.Error as error:
         raise UserError(str(error)) from None

@@ -99,7 +99,7 @@ MISTAKES = {
     "file for a folder": ([VAE, *folder("file")], ["{pictures}/file' is not a folder but a file"]),
     "empty folder": ([VAE, *folder("empty")], ["{pictures}/empty", "holds no images", ".png"]),
     "truncated image": ([VAE, *folder("truncated")], ["{pictures}/truncated/train/b/bad.png", "is truncated", SKIP]),
-    "text called .png": ([VAE, *folder("text")], ["{pictures}/text/train/b/bad.png", "no image format", SKIP]),
+    "text called .png": ([VAE, *folder("text")], ["{pictures}/text/train/b/bad.png", "no known image format", SKIP]),
     "bomb": ([VAE, *folder("bomb")], ["{pictures}/bomb/train/b/bad.png", "may be a decompression bomb", SKIP]),
     "another class to test": ([VAE, *folder("other")], ["{pictures}/other/test/d/", "'d'", "train", "Known: a, b, c"]),
     "classes of a dataset": (
@@ -268,7 +268,7 @@ def test_what_cannot_be_read_is_skipped_counted_and_named(run, pictures, tmp_pat
     assert "Traceback" not in done.said and "Mend" not in done.said and done.memory < BOMB**2
     first, second = re.findall("^Skipping .*", done.said, re.MULTILINE)
     assert first.startswith("Skipping 3 of 21 examples") and second.startswith("Skipping 1 of 7 examples")
-    for name, reason in {"truncated": "truncated", "text": "no image format", "bomb": "decompression bomb"}.items():
+    for name, reason in {"truncated": "truncated", "text": "no known image format", "bomb": "decompression bomb"}.items():
         assert re.search(rf"{pictures}/all/train/b/{name}\.png cannot be read as an image: [^;]*{reason}", first)
     assert f"{pictures}/all/test/c/text.png" in second
     assert [row["step"] for row in read_metrics(tmp_path) if row["split"] == "train"] == [1, 2, 3, 4]

@@ -19,7 +19,7 @@ def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) ->
     write_atomically(path, encoded.getvalue())
 
 
-def to_bytes(image: Float[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width channels"]:
+def to_bytes(image: Float[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width 3"]:
     """Converts an image in [0, 1] to RGB bytes."""
     image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
