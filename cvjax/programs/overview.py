@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(show(entry))
         print()
     first = short_path(chosen[0].path)
-    print(f"Train one: python -m cvjax.train --config={first}, or a variant: --config={first}:VARIANT")
+    print(f"Train one: python -m cvjax.train --config={first}")
+    print(f"Or a variant: --config={first}:VARIANT")
 
 
 def title_of(system: str) -> str:
