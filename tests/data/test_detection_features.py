@@ -232,7 +232,6 @@ def test_vocs_real_builder_declares_what_is_read():
             {"keep": ["caption"], "name": "digit_scenes"},
             r"'caption' is text, .*Add dict\(op='tokenise', length=16\) to data.transforms",
         ),
-        ({"max_boxes": 5, "name": None, "folder": "."}, r"a folder of images has no boxes"),
         ({"name": "digit_scenes/32"}, r"no variant '32'"),
     ],
 )
