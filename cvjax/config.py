@@ -86,7 +86,8 @@ def experiment(system: str, **values: Any) -> ConfigDict:
     for key, default in DEFAULTS.items():
         if key == "recipe":
             default = {name: parameter.default for name, parameter in recipe_parameters(system).items()}
-            default = {name: value for name, value in default.items() if name not in network_arguments(system)}
+            for name in network_arguments(system):
+                default.pop(name)
             _check_names(values.get(key, {}), default, "config.recipe")
         overlay = isinstance(default, Mapping) and key not in ("expect", "expect_for", "borrow")
         merged[key] = {**default, **values.get(key, {})} if overlay else values.get(key, default)
@@ -126,7 +127,8 @@ def systems() -> list[str]:
 
 def find_system(name: str) -> types.ModuleType:
     """Imports the module of a system, such as "generative.gans.gan"."""
-    if name not in systems():
+    file = Path(cvjax.__path__[0], *name.split(".")).with_suffix(".py")
+    if not (file.is_file() and "\ndef recipe(" in file.read_text(encoding="utf-8")):
         raise UserError(f"config.system={name!r}: there is no such system. {suggest(name, systems())}")
     return importlib.import_module(f"cvjax.{name}")
 

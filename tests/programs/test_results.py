@@ -1,6 +1,8 @@
 """Runs become rows of the store, a row replaces its predecessor, and a missed bar is exit code 1."""
 
 import json
+import shutil
+import types
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,9 @@ def test_the_command_trains_each_seed_from_scratch(tmp_path, monkeypatch, capsys
         return {"bits_per_dim": 2.1 + experiment.seed / 100, "iwae_gain": 0.1, "active_units": 8.0, "kl": float("nan")}
 
     monkeypatch.setattr(results, "fit", fit)
-    monkeypatch.setattr(results.runs, "load", lambda workdir: (None, type("Recipe", (), {"controls": None})))
+    monkeypatch.setattr(results.runs, "load", lambda workdir: (None, types.SimpleNamespace(controls=None)))
+    judge = types.SimpleNamespace(controls=lambda: {"two neighbours": {"bits_per_dim": 2.3}})
+    monkeypatch.setattr(results.judging, "make_judge", lambda name: judge)
     output, work = tmp_path / "RESULTS.md", tmp_path / "runs"
     arguments = [f"--output={output}", f"--workdir={work}", "vae_digits"]
     assert results.main([*arguments, "--seed=3", "--seed=4", "--seed=5"]) == 0
@@ -63,8 +67,15 @@ def test_the_command_trains_each_seed_from_scratch(tmp_path, monkeypatch, capsys
     assert output.read_text() == before
 
 
-def test_a_smoke_run_misses_no_bar(tmp_path):
-    output = tmp_path / "RESULTS.md"
+def test_a_smoke_run_misses_no_bar(tmp_path, monkeypatch, trained_run):
+    run, output = trained_run("configs/vae_digits.py:smoke"), tmp_path / "RESULTS.md"
+
+    def fit(experiment, workdir):
+        shutil.copytree(run, workdir)
+        verdict = results.rundir.read_metrics(run)[-1]
+        return {name: value for name, value in verdict.items() if name not in ("step", "split")}
+
+    monkeypatch.setattr(results, "fit", fit)
     assert results.main(["configs/vae_digits.py:smoke", f"--output={output}", f"--workdir={tmp_path}"]) == 0
     (entry,) = results.read_rows(tmp_path / "RESULTS.jsonl")
     assert entry["system"] == "generative.autoencoders.vae" and entry["data"] == "digits" and entry["steps"] == 4
