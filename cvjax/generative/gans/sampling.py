@@ -92,13 +92,14 @@ class Sampler:
             return None
         if given is None:
             return jnp.arange(count) % self.classes
-        labels = np.asarray(given)
+        labels = jnp.asarray(given, jnp.int32)
         if labels.shape != (count,):
             raise UserError(f"label: expected one for each of the {count} images, not an array {labels.shape}.")
-        unknown = labels[(labels < 0) | (labels >= self.classes)]
-        if unknown.size:
-            raise UserError(f"label={unknown[0]}: the classes of this GAN are 0 to {self.classes - 1}.")
-        return jnp.asarray(labels, jnp.int32)
+        if not isinstance(labels, jax.core.Tracer):  # in an exported program, values are not known yet
+            unknown = np.asarray(labels)[(labels < 0) | (labels >= self.classes)]
+            if unknown.size:
+                raise UserError(f"label={unknown[0]}: the classes of this GAN are 0 to {self.classes - 1}.")
+        return labels
 
     @functools.partial(jax.jit, static_argnums=0)
     def figures(self, key: Key[Array, ""], state: State) -> dict[str, Images]:
