@@ -268,11 +268,8 @@ def test_what_cannot_be_read_is_skipped_counted_and_named(run, pictures, tmp_pat
     assert "Traceback" not in done.said and "Mend" not in done.said and done.memory < BOMB**2
     first, second = re.findall("^Skipping .*", done.said, re.MULTILINE)
     assert first.startswith("Skipping 3 of 21 examples") and second.startswith("Skipping 1 of 7 examples")
-    for name, reason in {
-        "truncated": "truncated",
-        "text": "no known image format",
-        "bomb": "decompression bomb",
-    }.items():
+    faults = {"truncated": "truncated", "text": "no known image format", "bomb": "decompression bomb"}
+    for name, reason in faults.items():
         assert re.search(rf"{pictures}/all/train/b/{name}\.png cannot be read as an image: [^;]*{reason}", first)
     assert f"{pictures}/all/test/c/text.png" in second
     assert [row["step"] for row in read_metrics(tmp_path) if row["split"] == "train"] == [1, 2, 3, 4]
