@@ -13,13 +13,13 @@ LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
 
 
 def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
-    """Writes an image in [0, 1] with 1 or 3 channels as a PNG, creating its folder if necessary."""
+    """Writes an image in [0, 1], grey or RGB, with or without opacity, as a PNG; creates its folder if necessary."""
     encoded = io.BytesIO()
     Image.fromarray(to_bytes(image)).save(encoded, "png")
     write_atomically(path, encoded.getvalue())
 
 
-def to_bytes(image: Float[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width 3"]:
-    """Converts an image in [0, 1] to RGB bytes."""
+def to_bytes(image: Float[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width _"]:
+    """Converts an image in [0, 1] to bytes, grey to RGB; a second or fourth channel is opacity and stays."""
     image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
