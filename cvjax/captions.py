@@ -25,6 +25,7 @@ MEASURES = {
     "error_over_pca": "reconstruction error over that of PCA with codes of the same size",
     "fid": "Fréchet distance between the features of samples and of held-out images; 0 is equal",
     "fid_over_control": "FID over that of samples of one Gaussian per class; below 1 is better than those",
+    "fid_over_noise": "FID over that of uniform noise",
     "fid_over_raw": "FID of the averaged network over that of the latest one",
     "gradient_error": "distance of the mean gradient norm from 1, which WGAN-GP aims at",
     "gradient_norm": "norm of the critic's gradient between real images and samples",
