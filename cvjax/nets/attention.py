@@ -40,4 +40,4 @@ class SelfAttention(nn.Module):
         shares = jax.nn.softmax(scores, axis=2).astype(h.dtype)  # beta of equation 1: of place i for place j
         attended = jnp.einsum("bji,bic->bjc", shares, h).reshape(batch, height, width, narrow)
         gamma = self.param("gamma", nn.initializers.zeros, ())
-        return gamma.astype(x.dtype) * project("v", channels, attended) + x
+        return jnp.asarray(gamma, x.dtype) * project("v", channels, attended) + x
