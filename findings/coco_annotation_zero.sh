@@ -29,8 +29,8 @@ def average_precision(first_id):
         "images": [{"id": i + 1, "width": 128, "height": 128} for i in range(2)],
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [
-            {"id": first_id + i, "image_id": i + 1, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-            for i, box in enumerate(BOXES)
+            {"id": first_id + i, "image_id": i + 1, "category_id": 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+            for i, (x, y, w, h) in enumerate(BOXES)
         ],
     }
     truth.createIndex()
