@@ -14,6 +14,7 @@ from cvjax.data.batches import to_float
 from cvjax.data.derive import Derived
 from cvjax.data.sources import Source, read_labels
 from cvjax.errors import UserError
+from cvjax.rundir import disk_is_full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,8 @@ def _write(file: Path, result: np.ndarray) -> None:
                 os.unlink(draft.name)
                 raise
     except OSError as error:
+        advice = "Make room there, or set" if disk_is_full(error) else "Set"
         raise UserError(
-            f"data.derive: cannot write {file.parent}: {error.strerror or error}. Make room there, or set "
-            "data.derive_dir to another folder"
+            f"data.derive: cannot write {file.parent}: {error.strerror or error}. {advice} data.derive_dir to another "
+            "folder"
         ) from error

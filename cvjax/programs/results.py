@@ -66,7 +66,9 @@ def measure(path: str, seed: int, folder: Path, store: Path) -> bool:
     experiment.seed = seed
     train_sources(experiment, folder)
     workdir = folder / f"{command.name_of(path)}-seed{seed}"
-    shutil.rmtree(workdir, ignore_errors=True)
+    if workdir.is_dir():
+        with rundir.hold(workdir):  # not while another process trains there
+            shutil.rmtree(workdir, ignore_errors=True)
     commit, begun = provenance.present_commit(), time.monotonic()
     figures = fit(experiment, workdir)
     row = make_row(path, experiment, figures, workdir, (time.monotonic() - begun) / 60) | {"commit": commit}
