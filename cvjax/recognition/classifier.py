@@ -71,10 +71,11 @@ def cross_entropy(
       smoothing: share of the target spread evenly over all classes (Szegedy et al., arXiv:1512.00567, section 7).
 
     Returns:
-      One value per image.
+      One value per image, NaN where the label is not a class, such as the -1 of unlabelled images.
     """
+    known = (labels >= 0) & (labels < logits.shape[-1])
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+    return jnp.where(known, optax.softmax_cross_entropy(logits, targets), jnp.nan)
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------

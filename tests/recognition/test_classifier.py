@@ -33,6 +33,12 @@ def test_cross_entropy_of_smoothed_labels_equals_its_definition():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_a_label_that_is_no_class_is_not_a_number(smoothing):
+    losses = classifier.cross_entropy(jnp.zeros((4, 3)), jnp.array([0, -1, 3, 2]), smoothing)
+    assert np.isnan(losses).tolist() == [False, True, True, False]
+
+
 def test_jitter_of_nothing_changes_nothing_and_a_draw_equals_scipy():
     images = jax.random.uniform(KEY, (4, 8, 6, 2))
     np.testing.assert_allclose(classifier.jitter(KEY, images, 0.0, 0.0, 0.0), images, atol=1e-5)

@@ -24,7 +24,7 @@ def adjust_brightness(image: Image, delta: float) -> Image:
 
 def adjust_contrast(image: Image, factor: float) -> Image:
     """Scales each channel's distance from its mean by `factor`, clipped to [0, 1]."""
-    mean = np.float32(cv2.mean(np.ascontiguousarray(image))[: image.shape[-1]])
+    mean = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
     return _clipped(np.float32(factor) * (image - mean) + mean)
 
 
@@ -120,6 +120,8 @@ def remove_background(
     left, top, right, bottom = rect or (margins[1], margins[0], width - margins[1], height - margins[0])
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise UserError(f"rect {tuple(rect or ())} does not lie within an image of {height}x{width}")
+    if image.shape[-1] not in (1, 3):
+        raise UserError(f"remove_background needs an image of one or three channels, not {image.shape[-1]}")
     pixels = np.round(np.repeat(image, 3 // image.shape[-1], axis=-1) * 255).astype(np.uint8)
     mask = np.zeros((height, width), np.uint8)
     cv2.setRNGSeed(0)  # GrabCut starts from k-means with random centres

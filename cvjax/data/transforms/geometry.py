@@ -1,6 +1,6 @@
 """Transforms that move the pixels of an image, or all of a `Scene`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import cv2
@@ -140,8 +140,21 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
             shift=(left, top),
         )
     value = (float(value),) * 4
-    padded = cv2.copyMakeBorder(np.ascontiguousarray(image), top, bottom, left, right, BORDERS[border], value=value)
-    return padded.reshape(*padded.shape[:2], -1)  # OpenCV drops a single channel
+    return by_fours(
+        lambda channels: cv2.copyMakeBorder(channels, top, bottom, left, right, BORDERS[border], value=value), image
+    )
+
+
+def by_fours(function: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
+    """Applies a function of OpenCV to four channels at a time: the value of a border has four numbers.
+
+    Args:
+      function: images of one to four channels -> images; it may drop a single channel, as OpenCV does.
+      image: the image.
+    """
+    parts = (np.ascontiguousarray(image[..., first : first + 4]) for first in range(0, image.shape[-1], 4))
+    results = [function(part) for part in parts]
+    return np.concatenate([result.reshape(*result.shape[:2], -1) for result in results], axis=-1)
 
 
 def sides(size: Size) -> tuple[int, int]:

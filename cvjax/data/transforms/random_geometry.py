@@ -6,7 +6,19 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cvjax.data.transforms.geometry import Border, Image, Method, Resized, Size, center_crop, crop, pad, resize, sides
+from cvjax.data.transforms.geometry import (
+    Border,
+    Image,
+    Method,
+    Resized,
+    Size,
+    by_fours,
+    center_crop,
+    crop,
+    pad,
+    resize,
+    sides,
+)
 from cvjax.data.transforms.scene import Keep, Scene, collage
 from cvjax.errors import UserError
 
@@ -196,8 +208,10 @@ def rotate(
 
     def turned(pixels: np.ndarray, value: float, flags: int = cv2.INTER_LINEAR) -> np.ndarray:
         border = (float(value),) * 4
-        after = cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), flags=flags, borderValue=border)
-        return after.reshape(pixels.shape)  # OpenCV drops a single channel
+        size = width, height
+        channels = pixels.reshape(height, width, -1)
+        after = by_fours(lambda part: cv2.warpAffine(part, turn, size, flags=flags, borderValue=border), channels)
+        return after.reshape(pixels.shape)
 
     if isinstance(image, Scene):
         if image.boxed:

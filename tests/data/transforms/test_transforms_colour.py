@@ -36,6 +36,11 @@ def test_adjustments_are_dm_pixs(name, value):
     np.testing.assert_allclose(ours, reference, atol=1e-5)  # float32, HSV in degrees there and in turns here
 
 
+def test_contrast_of_more_than_four_channels_is_each_channels_own():
+    expected = np.repeat(transforms.adjust_contrast(IMAGE, 0.5), 2, axis=-1)
+    np.testing.assert_array_equal(transforms.adjust_contrast(np.repeat(IMAGE, 2, axis=-1), 0.5), expected)
+
+
 def test_jitter_draws_each_from_its_range_in_order():
     spread = dict(brightness=0.2, contrast=0.3, saturation=0.4, hue=0.1)
     draws = rng(5).uniform(-1, 1, 4)

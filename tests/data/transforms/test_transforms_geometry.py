@@ -67,9 +67,9 @@ def test_pad_puts_the_right_number_on_each_side():
 
 
 @pytest.mark.parametrize("border", ["constant", "edge", "reflect", "symmetric", "wrap"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 5, 150])
 def test_borders_are_numpys(border, channels):
-    image = IMAGE[..., :channels]
+    image = np.resize(IMAGE.T, (channels, 40, 50)).T
     expected = np.pad(image, ((7, 7), (9, 9), (0, 0)), border)
     np.testing.assert_array_equal(transforms.pad(image, (7, 9), border), expected)
 
@@ -138,6 +138,8 @@ def test_rotation_draws_from_its_range_and_fills_the_corners():
     np.testing.assert_allclose(turned[0, 0], 0.75)
     same = transforms.rotate(rng(), IMAGE[..., :1], 0.0)
     np.testing.assert_allclose(same, IMAGE[..., :1], atol=1e-6)
+    many = transforms.rotate(rng(), np.repeat(IMAGE, 50, axis=-1), (45.0, 45.0), value=0.75)
+    np.testing.assert_allclose(many, np.repeat(turned, 50, axis=-1), atol=0.03)  # OpenCV interpolates four otherwise
     drawn = [transforms.rotate(rng(seed), IMAGE[:64, :64], 20.0) for seed in range(2)]
     assert not np.array_equal(*drawn)
 
