@@ -1,6 +1,7 @@
 """A small Gated PixelCNN of one's own colour pictures, 32 x 32.
 
-`--config.data.folder=FOLDER` names their folder. The run completes pictures: `python -m cvjax.apply --run=runs/own_pixelcnn --input=pictures/ --output=completed`.
+`--config.data.folder=FOLDER` names their folder. `python -m cvjax.apply --run=runs/own_pixelcnn --input=FOLDER
+--output=completed` then draws the lower half of pictures again.
 
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/own_pixelcnn.py --workdir=runs/own_pixelcnn
