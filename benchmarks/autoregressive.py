@@ -147,21 +147,29 @@ class Peer(nn.Module):
         return F.cross_entropy(logits, index.long()) / math.log(2)
 
 
-def theirs(config: Mapping[str, Any]) -> Callable[[], None]:
-    """Returns a function that takes one training step in torch (default layout, fused Adam)."""
+def theirs(
+    config: Mapping[str, Any], device: str = "cpu", layout: steps.Layout = steps.CONTIGUOUS
+) -> Callable[[], None]:
+    """Returns a function that takes one training step in torch (fused Adam), with images in a memory layout."""
     torch.set_num_threads(steps.THREADS)
     torch.manual_seed(config["seed"])
-    net = Peer(config["recipe"])
+    net = Peer(config["recipe"]).to(device, memory_format=layout)
     adam = torch.optim.Adam(net.parameters(), config["recipe"]["optimiser"]["learning_rate"], fused=True)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config["recipe"]["ema"]))
-    placed = [torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy()) for batch in steps.batches(config)]
-    turn = itertools.cycle(placed)
+    images = (torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy()) for batch in steps.batches(config))
+    turn = itertools.cycle([rows.to(device, memory_format=layout) for rows in images])
+    if device != "cpu":
+        net.compile()
 
     def work():
         adam.zero_grad()
-        net(next(turn)).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+            loss = net(next(turn))
+        loss.backward()
         adam.step()
         average.update_parameters(net)
+        if device != "cpu":
+            torch.cuda.synchronize()
 
     return work
 

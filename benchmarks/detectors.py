@@ -26,7 +26,7 @@ from absl import app, flags
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks import report, torch_detectors
-from benchmarks.steps import CONFIGS, PEAKS, THREADS, experiment
+from benchmarks.steps import CONFIGS, CONTIGUOUS, PEAKS, SYNTHETIC, THREADS, Layout, experiment, synthetic
 from cvjax import config as experiments
 from cvjax import data, runs
 from cvjax.core import variables
@@ -36,7 +36,7 @@ from cvjax.nets.resnet import stage_strides
 from cvjax.ops import convolution, flops
 
 ROUNDS = flags.DEFINE_integer("rounds", 7, "How often each contestant is timed.")
-ONLY = flags.DEFINE_string("only", "", "Run the comparisons with torch whose title contains this; write no file.")
+ONLY = flags.DEFINE_string("only", "", "Run the comparisons whose title contains this; write no file.")
 ROOT = CONFIGS.parent
 BAR, GPU_BAR = 1.5, 1.0  # our time by torch's
 BATCH, PLACED = 16, 4  # frames at a time; batches on the device, used in turn
@@ -58,6 +58,8 @@ def detectors() -> dict[str, Config]:
 
 def batches(config: Config) -> list[dict[str, np.ndarray]]:
     """The first training batches of an experiment."""
+    if config["data"]["name"] == SYNTHETIC:
+        return [synthetic(config, seed) for seed in range(2)]
     stream = data.load(config["data"], seed=config["seed"]).train()
     return list(itertools.islice(stream, PLACED))
 
@@ -211,23 +213,25 @@ def torch_loss(config: Config, device: str) -> tuple[torch.nn.Module, Callable]:
     return net, partial(torch_detectors.focal_loss, anchors=anchors, recipe=recipe)
 
 
-def torch_batches(config: Config, device: str) -> list[dict[str, torch.Tensor]]:
-    """The same batches in torch, images NCHW."""
+def torch_batches(config: Config, device: str, layout: Layout = CONTIGUOUS) -> list[dict[str, torch.Tensor]]:
+    """The same batches in torch, images NCHW in a memory layout."""
     placed = [{name: torch.from_numpy(np.array(rows)).to(device) for name, rows in b.items()} for b in batches(config)]
-    return [{**batch, "image": batch["image"].permute(0, 3, 1, 2).contiguous()} for batch in placed]
+    return [{**batch, "image": batch["image"].permute(0, 3, 1, 2).contiguous(memory_format=layout)} for batch in placed]
 
 
-def torch_step(config: Config, device: str = "cpu") -> Callable[[], None]:
-    """A function that takes one training step in torch."""
+def torch_step(config: Config, device: str = "cpu", layout: Layout = CONTIGUOUS) -> Callable[[], None]:
+    """A function that takes one training step in torch, with images and kernels in a memory layout."""
     torch.set_num_threads(THREADS)
     net, loss = torch_loss(config, device)
-    options, turn = config["recipe"]["optimiser"], itertools.cycle(torch_batches(config, device))
+    net = net.to(memory_format=layout)
+    options, turn = config["recipe"]["optimiser"], itertools.cycle(torch_batches(config, device, layout))
     rates = dict(lr=options["learning_rate"], weight_decay=options.get("weight_decay", 0.0), fused=True)
     if options["name"] == "sgd":
         tx = torch.optim.SGD(net.parameters(), momentum=options["momentum"], **rates)
     else:
         tx = torch.optim.AdamW(net.parameters(), **rates)
-    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config["recipe"]["ema"]), use_buffers=True)
+    share = config["recipe"]["ema"]
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(share), use_buffers=True) if share else None
     if device != "cpu":
         net.compile()
 
@@ -241,7 +245,8 @@ def torch_step(config: Config, device: str = "cpu") -> Callable[[], None]:
         if "clip" in options:
             torch.nn.utils.clip_grad_norm_(net.parameters(), options["clip"])
         tx.step()
-        average.update_parameters(net)
+        if average is not None:
+            average.update_parameters(net)
         if device != "cpu":
             torch.cuda.synchronize()
 

@@ -29,30 +29,71 @@ def interleave(makers: dict[str, Callable[[], Callable[[], object]]], rounds: in
     Returns:
       {name: milliseconds per call in each round}.
     """
+    return measure(makers, rounds)[0]
+
+
+def measure(
+    makers: dict[str, Callable[[], Callable[[], object]]],
+    rounds: int,
+    at_once: bool = False,
+    finish: Callable[[str], object] = str,
+) -> tuple[dict[str, list[float]], dict[str, object]]:
+    """Times contestants alternately, as `interleave` does, and asks each process for a value afterwards.
+
+    Args:
+      makers, rounds: as in `interleave`.
+      at_once: prepare all contestants at the same time, which spoils no timing: nothing is timed until all are ready.
+      finish: (name of the contestant) -> a value, called in its process, such as the memory that it took.
+
+    Returns:
+      Milliseconds per call in each round, and the values, by contestant.
+
+    Raises:
+      RuntimeError: a contestant failed; its traceback is on the standard error.
+    """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for name, make in makers.items():
-        pipes[name], end = context.Pipe()
-        processes.append(context.Process(target=_contestant, args=(make, end), daemon=True))
-        processes[-1].start()
-        pipes[name].recv()  # wait until it is ready
-    times = {name: [] for name in makers}
-    for _ in range(rounds):
-        for name, pipe in pipes.items():
-            time.sleep(0.05)  # lets the previous contestant's threads go to sleep
-            pipe.send("go")
-            times[name].append(pipe.recv())
-    for process in processes:
-        process.terminate()
-        process.join()
-    return times
+    try:
+        for name, make in makers.items():
+            pipes[name], end = context.Pipe()
+            process = context.Process(target=_contestant, args=(make, finish, name, end), daemon=True)
+            processes.append(process)
+            process.start()
+            end.close()  # so that the end of the process ends the pipe
+            if not at_once:
+                _receive(name, pipes[name])
+        if at_once:
+            for name, pipe in pipes.items():
+                _receive(name, pipe)
+        times = {name: [] for name in makers}
+        for _ in range(rounds):
+            for name, pipe in pipes.items():
+                time.sleep(0.05)  # lets the previous contestant's threads go to sleep
+                pipe.send("go")
+                times[name].append(_receive(name, pipe))
+        for pipe in pipes.values():
+            pipe.send("finish")
+        return times, {name: _receive(name, pipe) for name, pipe in pipes.items()}
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
 
 
-def _contestant(make: Callable, pipe: multiprocessing.connection.Connection) -> None:
+def _receive(name: str, pipe: multiprocessing.connection.Connection) -> object:
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise RuntimeError(f"{name} failed") from None
+
+
+def _contestant(make: Callable, finish: Callable, name: str, pipe: multiprocessing.connection.Connection) -> None:
     work = make()
     work()
-    while pipe.send(_milliseconds(work)) is None:
-        pipe.recv()
+    pipe.send("ready")
+    while pipe.recv() == "go":
+        pipe.send(_milliseconds(work))
+    pipe.send(finish(name))
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

@@ -31,6 +31,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 ROUNDS = 15
 THREADS = len(os.sched_getaffinity(0))
 PLACED = 8  # number of preloaded batches
+SYNTHETIC = "synthetic"  # in the place of a dataset's name: random batches
 PEAKS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -49,19 +50,41 @@ CASES = {
     "SAGAN, configs/sagan_digits.py": (1.5, "sagan_digits", {}, ROUNDS),
 }
 GPU_BAR = 1.0
+Layout = torch.memory_format
+CONTIGUOUS = torch.contiguous_format
 
 
 def experiment(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an experiment of configs/ as plain dicts, with changes by dotted key."""
     config = experiments.load(f"{CONFIGS / name}.py")
-    config.update_from_flattened_dict(changes)
+    with config.ignore_type():  # a number of classes in the place of their names
+        config.update_from_flattened_dict(changes)
     return experiments.as_dict(config)
 
 
 def batches(config: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
     """Returns the first images (and labels) of an experiment's training stream."""
+    if config["data"]["name"] == SYNTHETIC:
+        return [synthetic(config, seed) for seed in range(2)]
     stream = data.load(config["data"], seed=config["seed"]).train()
     return [{k: batch[k] for k in ("image", "label") if k in batch} for batch in itertools.islice(stream, PLACED)]
+
+
+def synthetic(config: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Returns a batch of random images with labels or boxes, of the shapes of an experiment."""
+    generator, recipe, rows = np.random.default_rng(seed), config["recipe"], config["data"]["batch"]
+    batch = {"image": generator.random((rows, *recipe["shape"]), np.float32)}
+    most, classes = config["data"]["max_boxes"], recipe.get("classes")
+    if most is None:
+        return batch | ({} if classes is None else {"label": generator.integers(0, classes, rows).astype(np.int32)})
+    size = np.array(recipe["shape"][1::-1], np.float32)
+    corner, extent = generator.uniform(0, 0.7, (2, rows, most, 2))
+    boxes = np.concatenate([corner, np.minimum(corner + extent + 0.05, 1)], axis=-1) * np.tile(size, 2)
+    mask = np.arange(most) < generator.integers(1, most + 1, (rows, 1))
+    labels = generator.integers(0, classes, mask.shape).astype(np.int32) * mask
+    nothing = np.zeros_like(mask)
+    boxes = (boxes * mask[..., None]).astype(np.float32)
+    return {**batch, "boxes": boxes, "labels": labels, "mask": mask, "difficult": nothing, "crowd": nothing}
 
 
 # Ours.
@@ -133,13 +156,13 @@ def torch_networks(config: Mapping[str, Any]) -> dict[str, nn.Module]:
     return {"generator": generator, "discriminator": discriminator}
 
 
-def theirs(config: Mapping[str, Any], device: str = "cpu") -> Callable[[], None]:
-    """Returns a function that takes one training step in torch."""
+def theirs(config: Mapping[str, Any], device: str = "cpu", layout: Layout = CONTIGUOUS) -> Callable[[], None]:
+    """Returns a function that takes one training step in torch, with images and kernels in a memory layout."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(config["seed"])
-    nets = {name: net.to(device) for name, net in torch_networks(config).items()}
+    nets = {name: net.to(device, memory_format=layout) for name, net in torch_networks(config).items()}
     placed = [
-        [torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy()).to(device)]
+        [torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy()).to(device, memory_format=layout)]
         + [torch.from_numpy(batch["label"]).long().to(device) for _ in range("label" in batch)]
         for batch in batches(config)
     ]
@@ -147,8 +170,9 @@ def theirs(config: Mapping[str, Any], device: str = "cpu") -> Callable[[], None]
     turn = itertools.cycle(placed)
     if device == "cpu":
         return lambda: step(*next(turn))
-    for net in nets.values():
-        net.compile()
+    for name, net in nets.items():
+        if config["system"] != "generative.gans.wgan" or name == "generator":  # no second derivatives otherwise
+            net.compile()
 
     def work():
         with torch.autocast(device, torch.bfloat16):
