@@ -4,7 +4,8 @@ Paper: Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection
 Command: python train.py --config=configs/retinanet_scenes.py --workdir=runs/retinanet_scenes
 Result: VOC07 mAP 0.949 on the 1,000 held-out scenes, 0.985 by area, COCO AP 0.767 (seed 101; 103 and 105: 0.937 and
   0.933, AP 0.751 and 0.760). Without the pyramid: 0.871 and AP 0.669 (seed 108); cross-entropy in place of focal loss:
-  0.932 and AP 0.720 (seed 109).
+  0.932 and AP 0.720 (seed 109). A quarter of the steps: 0.894 and AP 0.651 from the backbone of
+  configs/resnet_digits.py, 0.464 and AP 0.305 from scratch (seed 2028).
 Time: 245 ms per step on two idle CPU cores, 12 minutes without compilation and evaluation.
 """
 
@@ -69,7 +70,11 @@ def get_config(name: str = ""):
     smoke |= {"data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
     variants = {
         "short": SHORT,
-        "pretrained": SHORT | {"borrow": {"resnet": "runs/resnet_digits/classifier/resnet"}},
+        "pretrained": {
+            **SHORT,
+            "borrow": {"resnet": "runs/resnet_digits/classifier/resnet"},
+            "expect": {"map_voc07": (">=", 0.85), "ap": (">=", 0.6)},  # `short` misses both by far
+        },
         # Ablations of table 1 of the paper, and of Lin et al., Feature Pyramid Networks for Object Detection, 2017,
         # without bars.
         "cross_entropy": {"recipe.gamma": 0.0, "recipe.alpha": None},

@@ -8,6 +8,7 @@ variable that the caller has set already is kept: `JAX_PLATFORMS=cuda pytest ...
 import atexit
 import contextlib
 import fcntl
+import gc
 import os
 import pathlib
 import shutil
@@ -41,6 +42,10 @@ for name, value in {
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }.items():
     os.environ.setdefault(name, value)
+
+# Traced programs are millions of objects that live as long as their worker; looking through them again and again is a
+# tenth of the time at Python's own thresholds.
+gc.set_threshold(50_000, 20, 100)
 
 sys.path.insert(0, str(ROOT))  # `configs` and `train` live beside the package, not in it
 jaxtyping.install_import_hook("cvjax", "beartype.beartype")
