@@ -20,6 +20,7 @@ import safetensors
 from jaxtyping import Shaped
 
 from cvjax.errors import UserError, suggest_beside
+from cvjax.weights.npz import read_npz
 
 DTYPES = {  # torch's name: NumPy's type
     "float64": np.dtype("<f8"),
@@ -75,7 +76,7 @@ LEGACY_VERSION = 1001
 
 
 def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Reads all tensors of a `.pth` or `.safetensors` file.
+    """Reads all tensors of a `.pth`, `.safetensors` or `.npz` file.
 
     Args:
       path: the file. A `.pth` holds a dict of tensors, such as a state dict, or dicts of dicts; what is not a tensor is
@@ -95,6 +96,8 @@ def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
         raise UserError(f"{path}: {error.strerror or 'no such file'}. {suggest_beside(path)}".rstrip()) from error
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path, content)
+    if path.suffix.lower() == ".npz":
+        return read_npz(path, content)
     legacy = content.startswith(LEGACY)
     if not legacy and not content.startswith(b"PK"):
         raise UserError(f"{path} is neither a .safetensors file nor one that torch.save wrote.")
