@@ -35,6 +35,7 @@ class AlexNet(nn.Module):
     Attributes:
       head: None: end with `pool5`; "classifier": `pool5` averaged to 6x6, as torchvision does, and classified.
       classes: number of logits.
+      hidden: channels of `fc6` and `fc7`.
       dropout: share of the inputs of `fc6` and `fc7` dropped while training; takes the random stream "dropout".
       capture: activations to return: `conv3` (before the ReLU), `relu3`, `pool1`, `pool2`, `pool5`, and with a head
         `fc6`, `relu6`, `fc7`, `relu7`, `fc8`.
@@ -42,6 +43,7 @@ class AlexNet(nn.Module):
 
     head: Literal["classifier"] | None = None
     classes: int = 1000
+    hidden: int = 4096
     dropout: float = 0.5
     capture: Sequence[str] = ()
 
@@ -77,6 +79,7 @@ class AlexNet(nn.Module):
     def _classify(self, x: Array, train: bool, keep: Capture) -> Array:
         for number, kernel in ((6, FIELD), (7, 1)):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = keep(f"fc{number}", Conv(4096, kernel, kernel_init=nn.initializers.he_normal(), name=f"fc{number}")(x))
+            initial = nn.initializers.he_normal()
+            x = keep(f"fc{number}", Conv(self.hidden, kernel, kernel_init=initial, name=f"fc{number}")(x))
             x = keep(f"relu{number}", nn.relu(x))
         return keep("fc8", Conv(self.classes, 1, name="fc8")(x)).reshape(len(x), -1)
