@@ -56,6 +56,7 @@ def save(path: str | Path, variables: PyTree) -> None:
       UserError: the file cannot be written.
     """
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
-    # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory.
-    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+    # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory. np.ascontiguousarray would
+    # give a scalar an axis.
+    arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
     write_atomically(Path(path), safetensors.numpy.save(arrays))

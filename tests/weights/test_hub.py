@@ -3,6 +3,7 @@
 import json
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,9 +58,8 @@ def test_the_card_has_a_head_and_the_figures(tmp_path, networks):
 def test_a_network_is_borrowed_from_a_folder_of_the_hub(tmp_path, networks):
     hub.save(tmp_path / "model", networks, CONFIG, CARD)
     wanted = start({"mine": jax.tree.map(lambda leaf: jnp.zeros_like(leaf), networks["net"])}, {})
-    read = lambda name: borrow.read(  # noqa: E731
-        {"system": "x", "borrow": {"mine": f"{tmp_path}/model/{name}"}}, Recipe({"mine": None}, *[print] * 5), wanted
-    )
+    recipe = Recipe({"mine": nn.Dense(1)}, *[print] * 5)
+    read = lambda name: borrow.read({"system": "x", "borrow": {"mine": f"{tmp_path}/model/{name}"}}, recipe, wanted)  # noqa: E731
     kernels = (held["params"]["conv"]["kernel"] for held in (read("net")["mine"], networks["net"]))
     np.testing.assert_array_equal(*kernels)
     with pytest.raises(UserError, match=r"model has no network 'nett'. Did you mean 'net'"):
