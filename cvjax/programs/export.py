@@ -154,7 +154,9 @@ def make_card(
             figures |= {name: value for name, value in row.items() if name not in ("step", "split")}
     data, classes = config.get("data", {}), classes_of(description)
     height, width, channels = description["batch"]["image"][0][1:]
-    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(held["params"])) for name, held in networks.items()}
+    sizes = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(held.get("params", {}))) for name, held in networks.items()
+    }
     facts = {
         "system": f"`{config['system']}`",
         "networks": ", ".join(f"`{name}` ({size:,} parameters)" for name, size in sizes.items()),
@@ -162,8 +164,9 @@ def make_card(
         "classes": ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else ""),
         "data": data.get("name") or "a folder of images",
         "splits": f"trained on {data.get('train_split')}, evaluated on {data.get('eval_split')}",
-        "training": f"{step:,} steps, seed {description.get('seed', 0)}, cvjax {cvjax.__version__}",
+        "training": f"{step:,} steps, seed {description.get('seed', 0)}",
         "commit": description.get("commit", ""),
+        "written by": f"cvjax {cvjax.__version__}",
     }
     return hub.Card(
         title=arguments.hub.absolute().name,
