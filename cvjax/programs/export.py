@@ -139,7 +139,7 @@ def describe_networks(description: Mapping[str, Any], step: int) -> dict[str, An
 def make_card(
     arguments: argparse.Namespace, description: Mapping[str, Any], state: State, networks: Mapping[str, Variables]
 ) -> hub.Card:
-    """Makes the model card of a run, with the figures of its evaluation at the checkpoint's step.
+    """Makes the model card of a run, with the figures over all classes of its evaluation at the checkpoint's step.
 
     Args:
       arguments: of the command line. The figures of a run with moving averages are those of the averages, so with
@@ -151,7 +151,7 @@ def make_card(
     figures: dict[str, float] = {}
     for row in () if arguments.latest and state.average else read_metrics(arguments.run.expanduser()):
         if row["split"] == "eval" and row["step"] == step:
-            figures |= {name: value for name, value in row.items() if name not in ("step", "split")}
+            figures |= {name: value for name, value in row.items() if name not in ("step", "split") and "/" not in name}
     data, classes = config.get("data", {}), classes_of(description)
     height, width, channels = description["batch"]["image"][0][1:]
     sizes = {
