@@ -54,14 +54,12 @@ def list_packages() -> str:
 
 
 def describe(tensors: Tensors) -> str:
-    """Returns the names, shapes and types of tensors as a table, with their totals and the networks that have them."""
+    """Returns the number of tensors and parameters, and names, shapes and types as a table."""
     statistics = [name for name in tensors if set(STATISTICS) & set(name.replace("/", ".").split("."))]
     total = sum(tensor.size for name, tensor in tensors.items() if name not in statistics)
+    apart = f" and {len(statistics)} tensors of batch statistics" if statistics else ""
     rows = [(name, " x ".join(map(str, tensor.shape)) or "-", str(tensor.dtype)) for name, tensor in tensors.items()]
-    lines = [format_columns(rows, align="<<<"), f"{len(tensors)} tensors, {total:,} parameters"]
-    if statistics:
-        lines[-1] += f", {len(statistics)} tensors of batch statistics"
-    return "\n".join(lines)
+    return f"{len(tensors)} tensors: {total:,} parameters{apart}\n" + format_columns(rows, align="<<<")
 
 
 if __name__ == "__main__":

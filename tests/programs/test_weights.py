@@ -20,14 +20,14 @@ def test_names_shapes_types_and_totals_are_shown(tmp_path, capsys):
     net["batch_stats"] = {"norm": {"mean": np.ones(4, np.float32)}}
     networks.save(tmp_path / "x.safetensors", net)
     weights.main([str(tmp_path / "x.safetensors")])
-    title, *rows, total = capsys.readouterr().out.splitlines()
+    title, total, *rows = capsys.readouterr().out.splitlines()
     assert title == f"{tmp_path}/x.safetensors: safetensors, {(tmp_path / 'x.safetensors').stat().st_size} bytes"
     assert sorted(row.split() for row in rows) == [
         ["batch_stats/norm/mean", "4", "float32"],
         ["params/conv/bias", "4", "float16"],
         ["params/conv/kernel", "3", "x", "3", "x", "2", "x", "4", "float32"],
     ]
-    assert total == "3 tensors, 76 parameters, 1 tensors of batch statistics"
+    assert total == "3 tensors: 76 parameters and 1 tensors of batch statistics"
 
 
 def test_a_package_is_shown_and_packages_are_listed(tmp_path, monkeypatch, capsys):
@@ -39,7 +39,7 @@ def test_a_package_is_shown_and_packages_are_listed(tmp_path, monkeypatch, capsy
     assert line[0].split() == ["package:toy-weights/dense", "Dense", "MIT", "installed"]
     weights.main(["package:toy-weights/dense"])
     shown = capsys.readouterr().out
-    assert "dense.ckpt: pickle of NumPy arrays" in shown and "1 tensors, 6 parameters" in shown
+    assert "dense.ckpt: pickle of NumPy arrays" in shown and "1 tensors: 6 parameters" in shown
 
 
 class Call:
