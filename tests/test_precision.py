@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from cvjax import config, data, precision
 from cvjax.nets.resnet_segmenter import ResNetSegmenter
@@ -56,7 +57,7 @@ def convolutions(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv":
             yield {str(operand.aval.dtype) for operand in equation.invars}
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from convolutions(inner)
 
 

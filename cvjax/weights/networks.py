@@ -29,8 +29,8 @@ def load(path: str | Path, module: nn.Module, like: PyTree | None = None) -> Var
     """Reads the variables of a network.
 
     Args:
-      path: a file that `save` wrote, or published weights of a VGG, ResNet, Inception v3, `ResNetSegmenter` (.pth,
-        .safetensors) or Xception (.npz).
+      path: a file that `save` wrote, or published weights of a `VGG`, `AlexNet`, `ResNet`, `InceptionV3`,
+        `ResNetSegmenter` or `Xception`.
       module: the network.
       like: its variables, or their shapes; needed for networks that take anything but images.
 
@@ -61,9 +61,7 @@ def convert(tensors: Mapping[str, Shaped[np.ndarray, "..."]], like: PyTree) -> V
     Raises:
       UserError: tensors that are missing, left over or of another shape.
     """
-    for wrapper in WRAPPERS:
-        if tensors and all(name.startswith(wrapper) for name in tensors):
-            tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    tensors = _unwrap(tensors)
     wanted = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(like).items()}
     if (layout := torchvision.find_layout(tensors)) is not None:
         return layouts.convert(tensors, wanted, layout, torchvision.describe(tensors))
@@ -72,18 +70,35 @@ def convert(tensors: Mapping[str, Shaped[np.ndarray, "..."]], like: PyTree) -> V
     return layouts.convert(tensors, wanted, layouts.OWN)
 
 
+def describe(tensors: Mapping[str, Shaped[np.ndarray, "..."]]) -> str:
+    """Returns whose layout a published file has and which network it holds, or "" if it is not known."""
+    tensors = _unwrap(tensors)
+    if (layout := torchvision.find_layout(tensors)) is not None:
+        held = torchvision.describe(tensors)
+        return f"{layout.owner}{held and f': {held}'}"
+    return keras.XCEPTION.owner if keras.SIGN in keras.normalise(tensors) else ""
+
+
+def _unwrap(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    for wrapper in WRAPPERS:
+        if tensors and all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
 def _variables(module: nn.Module) -> PyTree:
     """The shapes of a network's variables, if it takes images."""
     return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
 
 
 def save(path: str | Path, variables: PyTree) -> None:
-    """Writes a network's variables as safetensors.
+    """Writes a network's variables, or several by their names, as safetensors.
 
     Raises:
       UserError: the file cannot be written.
     """
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
-    # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory.
+    # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory. np.ascontiguousarray would
+    # give a scalar an axis.
     arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
     write_atomically(Path(path), safetensors.numpy.save(arrays))

@@ -1,4 +1,4 @@
-"""Names of the tensors in torchvision's checkpoints: VGG, ResNet, Inception v3, and FCN and DeepLabv3 over a ResNet.
+"""Names of the tensors in torchvision's checkpoints: VGG, AlexNet, ResNet, Inception v3, FCN, DeepLabv3.
 
 A rule takes the names of the modules around an array, such as ("stage_2_block_1", "conv_1"), and returns torch's name
 of that module, `layer1.0.conv1`, or None if there is none.
@@ -52,13 +52,19 @@ def name_classifier(modules: Modules) -> str | None:
     return name_resnet(modules[1:] if modules[:1] == ("resnet",) else modules)
 
 
-# --- VGG ----------------------------------------------------------------------------------------------------------
+# --- VGG and AlexNet ----------------------------------------------------------------------------------------------
 
 VGG_HEAD = {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
+ALEXNET = {
+    **{f"conv{number}": f"features.{index}" for number, index in enumerate((0, 3, 6, 8, 10), start=1)},
+    **{"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"},
+}
 
 
 def name_vgg(paths: Iterable[ArrayPath]) -> dict[ArrayPath, str | None]:
-    """Names the arrays of `VGG`: layers without arrays count, so the numbers depend on all that there are.
+    """Names the arrays of `VGG` or `AlexNet`.
+
+    Layers without arrays have numbers too, so those of a VGG depend on its depth and its normalisations.
 
     Args:
       paths: of all arrays of the network.
@@ -68,6 +74,8 @@ def name_vgg(paths: Iterable[ArrayPath]) -> dict[ArrayPath, str | None]:
     """
     paths = list(paths)
     layers = {path[1] for path in paths}
+    if "conv1" in layers:
+        return _apply(lambda modules: ALEXNET.get("/".join(modules)), paths)
     names, index, stage = dict(VGG_HEAD), 0, "1"
     for layer in sorted(layer for layer in layers if layer.startswith("conv")):
         place = layer.removeprefix("conv")
@@ -121,7 +129,7 @@ def name_segmenter(paths: Iterable[ArrayPath]) -> dict[ArrayPath, str | None]:
 
 _layout = partial(Layout, shape=torch_shapes, arrange=from_torch, ignored=(".num_batches_tracked",))
 
-VGG = _layout("torchvision's VGG", name_vgg, parts=("classifier.", "classifier.6."))
+VGG = _layout("torchvision's VGG or AlexNet", name_vgg, parts=("classifier.", "classifier.6."))
 RESNET = _layout("torchvision's ResNet", partial(_apply, name_classifier), parts=("fc.",))
 SEGMENTER = _layout("torchvision's FCN or DeepLabv3", name_segmenter, parts=("classifier.", "aux_classifier."))
 INCEPTION = _layout("torch's Inception v3", partial(_apply, ".".join), parts=("AuxLogits.",))
@@ -139,6 +147,8 @@ def describe(tensors: Tensors) -> str:
 
 def _describe_vgg(tensors: Tensors) -> str:
     axes = [tensor.ndim for name, tensor in tensors.items() if re.fullmatch(r"features\.\d+\.weight", name)]
+    if axes.count(4) == 5:
+        return "AlexNet"
     depths = {sum(counts): depth for depth, counts in vgg.DEPTHS.items()}
     depth = depths.get(axes.count(4))
     return "" if depth is None else f"VGG-{depth}{' with batch norm' if 1 in axes else ''}"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cvjax.errors import UserError
+from cvjax.nets.alexnet import AlexNet
 from cvjax.nets.resnet import ResNet
 from cvjax.nets.resnet_segmenter import ResNetSegmenter
 from cvjax.nets.vgg import VGG
@@ -30,6 +31,7 @@ def arrays(net):
         ("vgg13", VGG(13, head="convolutional", head_padding=3), torchvision.VGG),
         ("vgg16_bn", VGG(16, batch_norm=True, head="classifier"), torchvision.VGG),
         ("vgg19", VGG(19, head="classifier"), torchvision.VGG),
+        ("alexnet", AlexNet("classifier"), torchvision.VGG),
         ("resnet18", ResNetClassifier(1000, 18), torchvision.RESNET),
         ("resnet152", ResNetClassifier(1000, 152), torchvision.RESNET),
         ("segmentation.fcn_resnet50", ResNetSegmenter("fcn"), torchvision.SEGMENTER),
