@@ -34,7 +34,7 @@ OPS = {
     "elastic": lambda g, s: transforms.elastic(g, s, 4.0, border="constant", value=OUTSIDE),
     "elastic reflected": lambda g, s: transforms.elastic(g, s, 4.0),
 }
-# Where classes meet, these mix the values of an image, or Pillow rounds a pixel to its other neighbour.
+# Where classes meet, and at the image's border, these mix values, or Pillow rounds a pixel to its other neighbour.
 INEXACT = ("rotate", "elastic", "random_scale", "random_scale_crop")
 
 
@@ -67,7 +67,7 @@ def test_a_class_map_is_that_of_its_image_and_void_around_it(name):
         wrong = np.where(outside, numbers != 255, np.abs(numbers - level) > 1e-3)
         if name.split()[0] in INEXACT:
             wrong &= ndimage.maximum_filter(numbers, 3) == ndimage.minimum_filter(numbers, 3)
-        assert wrong.mean() <= (0.02 if name.split()[0] in INEXACT else 0)
+        assert wrong.mean() <= (0.04 if name.split()[0] in INEXACT else 0)
         seen += int((numbers == 255).sum())
     padded = ("letterbox", "pad", "random_expand", "random_scale", "random_scale_crop", "rotate", "elastic")
     assert (seen > 0) == (name in padded)
