@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
 from cvjax.errors import UserError
-from cvjax.metrics import plots
+from cvjax.metrics import classification, plots
 from cvjax.signature import Range
 
 Images = Float[Array, "batch height width channels"]
@@ -148,6 +148,10 @@ class FGSM:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
+        rows = list(rows)
+        if self.classifier.classes:
+            labels = np.concatenate([batch["label"] for batch, _ in rows])
+            classification.check_labels(labels, len(self.classifier.classes))
         rows = [outputs for _, outputs in rows]
         shares = {name: np.concatenate([outputs[name] for outputs in rows]).mean(axis=0) for name in rows[0]}
         figures = {"accuracy": float(shares["clean"])}
@@ -215,6 +219,7 @@ def recipe(classifier: Network, epsilons: tuple[Annotated[float, Range(1e-6, 1)]
 
     Returns:
       The recipe. Figures: accuracy of the classifier on the images as they are, robust_accuracy_<epsilon> when
-      they are attacked, and random_sign_accuracy_<epsilon> when each pixel is changed as much at random.
+      they are attacked, and random_sign_accuracy_<epsilon> when each pixel is changed as much at random. A label that is
+      not one of the classifier's classes is an error.
     """
     return Recipe.of(FGSM(classifier, tuple(epsilons)))

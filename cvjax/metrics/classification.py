@@ -60,11 +60,7 @@ def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
     """
     rows = list(rows)
     labels = np.concatenate([batch["label"] for batch, _ in rows])
-    wrong = labels[(labels < 0) | (labels >= len(classes))]
-    if len(wrong):  # optax takes -1 for the last class, and makes NaN of 255
-        raise UserError(
-            f"The label of an image is {wrong[0]}; there are {len(classes)} classes, 0 to {len(classes) - 1}."
-        )
+    check_labels(labels, len(classes))
     columns = {name: np.concatenate([outputs[name] for _, outputs in rows]) for name in rows[0][1]}
     right, confidence = columns["rank"] == 0, columns["confidence"]
     found = {"top1": right.mean(), "nll": columns["nll"].mean(dtype=np.float64)}
@@ -77,6 +73,13 @@ def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
     if len(classes) <= LISTED:
         found |= {f"accuracy/{name}": accuracy for name, accuracy in zip(classes, each, strict=True)}
     return {name: float(value) for name, value in found.items()}
+
+
+def check_labels(labels: Integer[np.ndarray, " examples"], classes: int) -> None:
+    """Raises a UserError if a label is not one of 0, ..., classes - 1."""
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):  # optax takes -1 for the last class, and makes NaN of 255
+        raise UserError(f"The label of an image is {wrong[0]}; there are {classes} classes, 0 to {classes - 1}.")
 
 
 def confusion(

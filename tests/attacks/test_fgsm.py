@@ -125,6 +125,12 @@ def test_figures_are_those_of_the_attack_by_hand(digits, system):
         assert found[f"random_sign_accuracy_{size}"] > found[f"robust_accuracy_{size}"] + 0.05
 
 
+def test_labels_of_another_dataset_are_refused(system):
+    row = {name: np.zeros((1, 2), bool) for name in ("adversarial", "random_sign")} | {"clean": np.zeros(1, bool)}
+    with pytest.raises(UserError, match=r"label of an image is 12; there are 10 classes, 0 to 9"):
+        system[0].score([({"label": np.array([12])}, row)])
+
+
 def test_nothing_is_trained_and_the_classifier_is_frozen(system):
     recipe, state = system
     first = jax.eval_shape(recipe.init, KEY, {"image": jnp.zeros((2, 8, 8, 1))})
