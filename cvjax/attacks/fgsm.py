@@ -219,7 +219,7 @@ def recipe(classifier: Network, epsilons: tuple[Annotated[float, Range(1e-6, 1)]
 
     Returns:
       The recipe. Figures: accuracy of the classifier on the images as they are, robust_accuracy_<epsilon> when
-      they are attacked, and random_sign_accuracy_<epsilon> when each pixel is changed as much at random. A label that is
-      not one of the classifier's classes is an error.
+      they are attacked, and random_sign_accuracy_<epsilon> when each pixel is changed as much at random. A label
+      that is not one of the classifier's classes is an error.
     """
     return Recipe.of(FGSM(classifier, tuple(epsilons)))
