@@ -35,10 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not file:
         print(list_packages())
         return
-    path = packages.locate(file) if file.startswith(packages.PREFIX) else Path(file).expanduser()
+    packaged = file.startswith(packages.PREFIX)
+    path = packages.locate(file) if packaged else Path(file).expanduser()
     content = read_bytes(path)
+    tensors = packages.read(file) if packaged else decode(path, content)  # the former checks its SHA-256
     print(f"{path}: {find_format(path, content)}, {len(content):,} bytes")
-    print(describe(decode(path, content)))
+    if packaged:
+        print(f"{type(packages.find(file).module).__name__}, the file of {packages.find(file).requirement}")
+    print(describe(tensors))
 
 
 def list_packages() -> str:

