@@ -14,6 +14,10 @@ from cvjax.config import experiment, variant
 STEPS = 3000
 # `pretrained` starts from a classifier, as the paper does; `short` takes the same number of steps from scratch.
 SHORT = {"steps": STEPS // 4, "recipe.optimiser.schedule.decay_steps": STEPS // 4 - 100}
+PRETRAINED = SHORT | {
+    "borrow": {"resnet": "runs/resnet_digits/classifier/resnet"},
+    "expect": {"map_voc07": (">=", 0.85), "ap": (">=", 0.6)},  # `short` misses both by far
+}
 
 
 def get_config(name: str = ""):
@@ -70,11 +74,7 @@ def get_config(name: str = ""):
     smoke |= {"data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
     variants = {
         "short": SHORT,
-        "pretrained": {
-            **SHORT,
-            "borrow": {"resnet": "runs/resnet_digits/classifier/resnet"},
-            "expect": {"map_voc07": (">=", 0.85), "ap": (">=", 0.6)},  # `short` misses both by far
-        },
+        "pretrained": PRETRAINED,
         # Ablations of table 1 of the paper, and of Lin et al., Feature Pyramid Networks for Object Detection, 2017,
         # without bars.
         "cross_entropy": {"recipe.gamma": 0.0, "recipe.alpha": None},
