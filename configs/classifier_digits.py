@@ -5,7 +5,7 @@ its last weights to `cvjax/weights/digit_classifier.npz`. No checkpoint was sele
 
 Paper: LeCun, Bottou, Bengio & Haffner, Gradient-Based Learning Applied to Document Recognition, 1998 (LeNet).
 Command: python train.py --config=configs/classifier_digits.py --workdir=runs/classifier_digits
-Result: accuracy 0.998 on the 500 test digits (seeds 0, 1, 2, 7: 0.998, 1.000, 0.998, 0.996).
+Result: accuracy 0.998 on the 500 test digits (mean of six seeds; 0.996 to 1.000).
 Time: 0.5 minutes on two CPU cores.
 """
 
@@ -37,7 +37,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="accuracy",
-        expect={"accuracy": (">=", 0.99)},
+        expect={"accuracy": (">=", 0.994)},
     )
     smoke = {"steps": 4, "recipe.width": 8, "data.batch": 16, "log_every": 1}
     return variant(config, name, smoke=smoke)
