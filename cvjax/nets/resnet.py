@@ -11,17 +11,14 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cvjax.errors import UserError, suggest
+from cvjax.nets.imagenet import KERNELS, standardise
 from cvjax.nets.layers import Conv
 from cvjax.ops.pooling import max_pool
 
 Features = Float[Array, "batch height width channels"]
-
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue
-KERNELS = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al., arXiv:1502.01852, section 2.2
 
 
 class BasicBlock(nn.Module):
@@ -136,7 +133,7 @@ class ResNet(nn.Module):
         block, sizes = DEPTHS[self.depth]
         norm = partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5)
         conv = partial(Conv, use_bias=False, kernel_init=KERNELS, name="stem")
-        x = (images - jnp.array(MEAN)) / jnp.array(DEVIATION)
+        x = standardise(images)
         if self.stem == "small":
             x = nn.relu(norm(name="stem_norm")(conv(self.width, 3, padding=1)(x)))
         else:

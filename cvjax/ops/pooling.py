@@ -3,6 +3,7 @@
 from functools import reduce
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -56,3 +57,29 @@ def avg_pool(
     sums = add(at_least_float32(x))
     counts = add(jnp.ones((1,) * leading + (*x.shape[-3:-1], 1))) if inside else window**2
     return (sums / counts).astype(x.dtype)
+
+
+def adaptive_avg_pool(
+    x: Float[Array, "*batch height width channels"], size: int
+) -> Float[Array, "*batch size size channels"]:
+    """Takes the means of size x size windows that cover the image, as torch's `AdaptiveAvgPool2d` does.
+
+    Window i of n pixels reaches from floor(i n / size) to ceil((i + 1) n / size): windows overlap where size does not
+    divide n.
+
+    Args:
+      x: features.
+      size: of the output.
+
+    Returns:
+      Features, in the dtype of x.
+    """
+    pooled = at_least_float32(x)
+    for axis in (x.ndim - 3, x.ndim - 2):
+        length, number = x.shape[axis], np.arange(size)[:, None]
+        pixel = np.arange(length)
+        window = (pixel >= number * length // size) & (pixel < -(-(number + 1) * length // size))
+        weights = jnp.asarray(window / window.sum(axis=1, keepdims=True), pooled.dtype)
+        means = jnp.tensordot(weights, pooled, (1, axis), precision=lax.Precision.HIGHEST)
+        pooled = jnp.moveaxis(means, 0, axis)
+    return pooled.astype(x.dtype)

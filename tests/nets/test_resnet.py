@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cvjax.errors import UserError
-from cvjax.nets.resnet import DEPTHS, DEVIATION, MEAN, ResNet, stage_strides
+from cvjax.nets.imagenet import DEVIATION, MEAN
+from cvjax.nets.resnet import DEPTHS, ResNet, stage_strides
 
 
 def shapes(net, size=(64, 64)):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax.ops.pooling import avg_pool, max_pool
+from cvjax.ops.pooling import adaptive_avg_pool, avg_pool, max_pool
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,17 @@ def test_means_are_flaxs_in_float32_and_exact_in_half_precision(window, stride, 
     assert middle.dtype == jnp.float16 and (middle == 60_000).all()
     uneven = jnp.ones((1, 2, 2, 1), jnp.bfloat16).at[0, 0, 0].set(256)  # 256 + 1 is 256 in bfloat16
     assert avg_pool(uneven, 2, 2)[0, 0, 0, 0] == jnp.bfloat16(259 / 4)
+
+
+@pytest.mark.parametrize("size", [(14, 21), (9, 5), (7, 1)])  # windows side by side, overlapping, of one pixel
+def test_adaptive_means_are_those_of_their_windows(size):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    found = adaptive_avg_pool(jnp.asarray(x), 7)
+    for row in range(7):
+        for column in range(7):
+            window = x
+            for axis, place in ((1, row), (2, column)):
+                first = int(np.floor(place * x.shape[axis] / 7))
+                window = np.take(window, np.arange(first, np.ceil((place + 1) * x.shape[axis] / 7), dtype=int), axis)
+            np.testing.assert_allclose(found[:, row, column], window.mean(axis=(1, 2)), atol=1e-6)
+    assert adaptive_avg_pool(jnp.asarray(x, jnp.bfloat16), 7).dtype == jnp.bfloat16

@@ -1,0 +1,152 @@
+"""VGG beside torchvision's networks with the same weights, and the published numbers of parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.errors import UserError
+from cvjax.nets.imagenet import DEVIATION, MEAN
+from cvjax.nets.vgg import DEPTHS, VGG, layers
+
+
+def shapes(net, size=(40, 70)):
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), images)
+    return variables, jax.eval_shape(net.apply, variables, images)
+
+
+def count(net):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(net)[0]["params"]))
+
+
+# torchvision's pages; 64 times the paper's table 2 in millions: 133, 133, 138, 144.
+@pytest.mark.parametrize(
+    ("depth", "plain", "normalised"),
+    [
+        (11, 132_863_336, 132_868_840),
+        (13, 133_047_848, 133_053_736),
+        (16, 138_357_544, 138_365_992),
+        (19, 143_667_240, 143_678_248),
+    ],
+)
+def test_as_many_parameters_as_published(depth, plain, normalised):
+    assert count(VGG(depth, head="classifier")) == plain
+    assert count(VGG(depth, head="classifier", batch_norm=True)) == normalised
+    assert count(VGG(depth, head="convolutional", head_padding=3)) == plain
+
+
+def test_a_fully_convolutional_head_has_the_classifiers_variables():
+    classifier, (logits, _) = shapes(VGG(16, head="classifier"))
+    net = VGG(16, head="convolutional", padding=100, capture=("pool3", "pool4", "fc7"))
+    convolutional, (scores, captured) = shapes(net, size=(500, 333))
+    assert jax.tree.map(jnp.shape, convolutional) == jax.tree.map(jnp.shape, classifier)
+    assert logits.shape == (2, 1000)
+    # Long et al.'s Caffe model: 500 + 2 * 99 pixels, and a seventh of the field on every side is lost.
+    assert scores.shape == (2, 698 // 32 - 6, 531 // 32 - 6, 1000)
+    assert {name: value.shape[1:] for name, value in captured.items()} == {
+        "pool3": (698 // 8, 531 // 8, 256),
+        "pool4": (698 // 16, 531 // 16, 512),
+        "fc7": (15, 10, 4096),
+    }
+    narrow = VGG(11, head="convolutional", classes=None, width=4, hidden=6, head_padding=3)
+    assert shapes(narrow, (64, 96))[1][0].shape == (2, 2, 3, 6)
+
+
+@pytest.mark.parametrize(("depth", "last"), [(11, "conv5_2"), (19, "conv5_4")])
+def test_captures_every_layer_by_its_name(depth, last):
+    names = layers(depth, "classifier")
+    assert last in names and len(names) == 2 * (depth - 3) + 5 + 5 == len(set(names))
+    _, (_, captured) = shapes(VGG(depth, head="classifier", width=2, hidden=2, capture=names))
+    assert {*captured} == {*names}
+    assert captured["conv4_2"].shape == (2, 5, 8, 16)
+
+
+def test_refuses_what_no_vgg_has():
+    with pytest.raises(UserError, match="no depth=12"):
+        shapes(VGG(12))
+    with pytest.raises(UserError, match="VGG-16: there is no layer 'conv5_4'"):
+        shapes(VGG(16, capture=("conv5_4",)))
+    with pytest.raises(UserError, match="there is no layer 'fc6'"):
+        shapes(VGG(16, capture=("fc6",)))
+
+
+def torch_vgg(torch, depth, batch_norm, pooling, width, hidden, classes):
+    """torchvision's VGG, module names included, of any width."""
+    nn = torch.nn
+    features, inputs = [], 3
+    for stage, repeats in enumerate(DEPTHS[depth]):
+        outputs = width * min(2**stage, 8)
+        for _ in range(repeats):
+            norms = [nn.BatchNorm2d(outputs)] if batch_norm else []
+            features += [nn.Conv2d(inputs, outputs, 3, padding=1), *norms, nn.ReLU()]
+            inputs = outputs
+        features.append(nn.MaxPool2d(2, 2) if pooling == "max" else nn.AvgPool2d(2, 2))
+    head = [nn.Linear(49 * inputs, hidden), nn.ReLU(), nn.Dropout(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout()]
+    net = nn.Module()
+    net.features = nn.Sequential(*features)
+    net.avgpool = nn.AdaptiveAvgPool2d((7, 7))
+    net.classifier = nn.Sequential(*head, nn.Linear(hidden, classes))
+    return net.eval()
+
+
+def randomise(torch, net):
+    """Kernels that keep an image's contrast, and norms away from 0 and 1, where mistakes in them would not show."""
+    for module in net.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(module.weight)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.7, 1.3)
+            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.7, 1.3)
+    return net
+
+
+def convert(net, theirs, torch):
+    """Our variables with the weights of torch's layers, taken in their order."""
+    variables = {"params": {}, "batch_stats": {}}
+    modules = [m for m in [*theirs.features, *theirs.classifier] if hasattr(m, "weight")]
+    convs = iter(m for m in modules if not isinstance(m, torch.nn.BatchNorm2d))
+    norms = iter(m for m in modules if isinstance(m, torch.nn.BatchNorm2d))
+    for name in [n for n in layers(net.depth, "classifier") if n.startswith(("conv", "fc"))]:
+        module = next(convs)
+        weight = module.weight.detach().numpy()
+        if name.startswith("fc"):
+            side = 7 if name == "fc6" else 1
+            weight = weight.reshape(len(weight), -1, side, side)
+        variables["params"][name] = {"kernel": weight.transpose(2, 3, 1, 0), "bias": module.bias.detach().numpy()}
+        if net.batch_norm and name.startswith("conv"):
+            norm, place = next(norms), name.replace("conv", "norm")
+            variables["params"][place] = {"scale": norm.weight.detach().numpy(), "bias": norm.bias.detach().numpy()}
+            variables["batch_stats"][place] = {"mean": norm.running_mean.numpy(), "var": norm.running_var.numpy()}
+    return variables
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("depth", "batch_norm", "pooling"), [(11, True, "average"), (16, False, "max")])
+def test_activations_are_torchs(depth, batch_norm, pooling):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(depth)
+    theirs = randomise(torch, torch_vgg(torch, depth, batch_norm, pooling, 4, 8, 5))
+    names = layers(depth, "classifier")
+    net = VGG(depth, batch_norm, pooling, "classifier", classes=5, width=4, hidden=8, capture=names)
+    images = np.random.default_rng(0).uniform(size=(2, 65, 47, 3)).astype(np.float32)
+    logits, captured = jax.jit(net.apply)(convert(net, theirs, torch), images)
+    x = torch.tensor((images - MEAN) / DEVIATION, dtype=torch.float32).permute(0, 3, 1, 2).contiguous()
+    expected = []
+    with torch.no_grad():
+        for module in theirs.features:
+            x = module(x)
+            expected.append((module, x.permute(0, 2, 3, 1).numpy()))
+        x = theirs.avgpool(x).flatten(1)
+        for module in theirs.classifier:
+            x = module(x)
+            expected.append((module, x[:, None, None].numpy()))
+    skipped = (torch.nn.BatchNorm2d, torch.nn.Dropout)
+    expected = [value for module, value in expected if not isinstance(module, skipped)]
+    for name, value in zip(names, expected, strict=True):
+        # float32 through up to 16 layers, relative to the size of the layer's features
+        np.testing.assert_allclose(captured[name], value, atol=1e-5 * np.abs(value).max(), rtol=0, err_msg=name)
+    np.testing.assert_allclose(logits, captured["fc8"][:, 0, 0])
