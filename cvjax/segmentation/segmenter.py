@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int32, Key, Shaped
 
@@ -20,6 +21,7 @@ from cvjax.errors import UserError, suggest
 from cvjax.losses import segmentation as losses
 from cvjax.losses.segmentation import MapLoss
 from cvjax.metrics import segmentation as metrics
+from cvjax.ops.drawing import colour
 from cvjax.signature import Positive
 
 Images = Float[Array, "batch height width channels"]
@@ -28,8 +30,8 @@ Maps = Int32[Array, "batch height width"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Testing:
-    """How images are segmented once a network is trained: `config.recipe.testing` of every segmenter.
+class Inference:
+    """How images are segmented once a network is trained: `config.recipe.inference` of every segmenter.
 
     Attributes:
       scales: factors by which images are resized; the probabilities of all are averaged.
@@ -40,23 +42,23 @@ class Testing:
     flip: bool = False
 
 
-def average_probabilities(segment: Callable[[Images], Logits], images: Images, testing: Testing) -> Logits:
+def average_probabilities(segment: Callable[[Images], Logits], images: Images, inference: Inference) -> Logits:
     """Averages the class probabilities of images at several scales, mirrored or not.
 
     Args:
       segment: images of any size -> logits of the same size.
       images: in [0, 1].
-      testing: the scales.
+      inference: the scales.
 
     Returns:
       Probabilities of the size of the images.
     """
     batch, *size, channels = images.shape
     found = []
-    for scale in testing.scales:
+    for scale in inference.scales:
         scaled = [max(1, round(scale * side)) for side in size]
         resized = _resize(images, (batch, *scaled, channels))
-        for mirrored in (False, True)[: 1 + testing.flip]:
+        for mirrored in (False, True)[: 1 + inference.flip]:
             logits = segment(resized[:, :, ::-1] if mirrored else resized)
             logits = _resize(logits, (batch, *size, logits.shape[-1]))
             found.append(jax.nn.softmax(logits[:, :, ::-1] if mirrored else logits))
@@ -66,6 +68,9 @@ def average_probabilities(segment: Callable[[Images], Logits], images: Images, t
 def _resize(images: Array, shape: Sequence[int]) -> Array:
     """Resizes by bilinear interpolation, as torch's `interpolate(align_corners=False)` does."""
     return images if images.shape == tuple(shape) else jax.image.resize(images, shape, "bilinear", antialias=False)
+
+
+CROSS_ENTROPY, ONE_SCALE = MapLoss(), Inference()
 
 
 def check_loss(loss: MapLoss, classes: Sequence[str]) -> None:
@@ -89,7 +94,7 @@ class Segmenter(abc.ABC):
       truth: name of the batch's maps of true classes.
       weights: name of the batch's pixel weights in the loss; "": all pixels weigh the same.
       loss: the parts of the loss.
-      testing: scales of evaluation.
+      inference: scales of evaluation.
       ema: share of the moving average that each step keeps; 0: no average.
       tx: the optimiser.
     """
@@ -99,7 +104,7 @@ class Segmenter(abc.ABC):
     truth: str
     weights: str
     loss: MapLoss
-    testing: Testing
+    inference: Inference
     ema: float
     tx: optax.GradientTransformation
 
@@ -114,14 +119,14 @@ class Segmenter(abc.ABC):
 
     @abc.abstractmethod
     def forward(
-        self, held: Mapping[str, Variables], images: Images, key: Key[Array, ""] | None = None
+        self, key: Key[Array, ""] | None, held: Mapping[str, Variables], images: Images
     ) -> tuple[Logits, dict[str, Any]]:
         """Computes the logits of every pixel.
 
         Args:
+          key: random key of training; None: evaluation.
           held: variables of the networks.
           images: in [0, 1].
-          key: random key of training; None: evaluation.
 
         Returns:
           (logits of the size of the images, new batch statistics by network in training).
@@ -147,7 +152,7 @@ class Segmenter(abc.ABC):
 
         def loss_fn(params):
             held = {name: {"params": params[name], "batch_stats": state.stats.get(name, {})} for name in params}
-            logits, stats = self.forward(held, batch["image"], key)
+            logits, stats = self.forward(key, held, batch["image"])
             parts = losses.parts(logits, labels, self.loss, weights)
             _, known = losses.split_void(labels, len(self.classes))
             right = (logits.argmax(-1) == labels).sum() / jnp.maximum(known.sum(), 1)
@@ -161,7 +166,7 @@ class Segmenter(abc.ABC):
     def segment(self, state: State, images: Images) -> Maps:
         """Finds the most probable class of each pixel."""
         held = {name: variables(state, name) for name in self.networks}
-        return average_probabilities(lambda x: self.forward(held, x)[0], images, self.testing).argmax(-1)
+        return average_probabilities(lambda x: self.forward(None, held, x)[0], images, self.inference).argmax(-1)
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
         """Segments a batch and counts the confusions of each image."""
@@ -181,4 +186,9 @@ class Segmenter(abc.ABC):
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images with their true maps, the maps found and the errors."""
-        raise NotImplementedError
+        found = np.asarray(self.segment(state, batch["image"]))
+        truth = np.asarray(batch[self.truth])
+        lut = np.asarray([colour(i) if i else (0, 0, 0) for i in range(256)])
+        images = np.asarray(batch["image"])
+        error = np.where((found != truth)[..., None], 1.0, images)
+        return {"segmentations": np.concatenate([images, lut[truth % 256], lut[found], error], axis=2)[:16]}

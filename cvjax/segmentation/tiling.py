@@ -3,14 +3,15 @@
 Ronneberger et al., U-Net, 2015 (arXiv:1505.04597), figure 2: the overlap-tile strategy.
 """
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Array, Float, Integer, Shaped
+from jaxtyping import Array, Float, Float32, Integer, Shaped
 
 from cvjax.errors import UserError
 
-Segment = Callable[[Float[Array, "1 rows columns channels"]], Shaped[Array, "1 tile_height tile_width *classes"]]
+Segment = Callable[[Float32[np.ndarray, "1 rows columns channels"]], Float[Array, "1 tile_rows tile_columns classes"]]
 
 
 def predict_tiles(
@@ -46,23 +47,15 @@ def predict_tiles(
     if not 0 < step <= tile:
         raise UserError(f"predict_tiles: step={step} must be from 1 to tile={tile}.")
     out = np.empty((height, width), np.int32) if out is None else out
-    overlap = tile - step
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            rows, columns = (
-                mirrored_indices(at - margin, tile + 2 * margin, n) for at, n in ((top, height), (left, width))
-            )
-            window = np.asarray(image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
-            window = window[np.ix_(rows - rows.min(), columns - columns.min())]
-            if window.dtype.kind in "ub":
-                window = window.astype(np.float32) / np.float32(np.iinfo(window.dtype).max)
-            found = np.asarray(segment(window[None].astype(np.float32)))[0]
-            if found.shape[:2] != (tile, tile):
-                size = "x".join(map(str, found.shape[:2]))
-                raise UserError(f"predict_tiles: segment returned {size} for a tile of {tile}x{tile}.")
-            down, right = (overlap if at else 0 for at in (top, left))
-            part = found.argmax(-1)[down : height - top, right : width - left]
-            out[top + down : top + tile, left + right : left + tile] = part
+    for top, left in itertools.product(range(0, height, step), range(0, width, step)):
+        window = _read(image, top - margin, left - margin, tile + 2 * margin)
+        found = np.asarray(segment(window[None]))[0]
+        if found.shape[:2] != (tile, tile):
+            size = "x".join(map(str, found.shape[:2]))
+            raise UserError(f"predict_tiles: segment returned {size} for a tile of {tile}x{tile}.")
+        down, right = (tile - step if at else 0 for at in (top, left))  # seen by the tile before
+        part = found[down : height - top, right : width - left].argmax(-1)
+        out[top + down : top + tile, left + right : left + tile] = part
     return out
 
 
@@ -78,3 +71,12 @@ def mirrored_indices(first: int, count: int, size: int) -> Integer[np.ndarray, "
         return np.zeros(count, int)
     folded = np.arange(first, first + count) % (2 * size - 2)
     return np.minimum(folded, 2 * size - 2 - folded)
+
+
+def _read(image: np.ndarray, top: int, left: int, side: int) -> Float32[np.ndarray, "side side channels"]:
+    """Reads a square of a mirrored image, as floats in [0, 1]."""
+    rows, columns = (mirrored_indices(*axis) for axis in ((top, side, image.shape[0]), (left, side, image.shape[1])))
+    window = np.asarray(image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
+    window = window[np.ix_(rows - rows.min(), columns - columns.min())]
+    scale = 1 if window.dtype.kind == "f" else np.iinfo(window.dtype).max
+    return window.astype(np.float32) / np.float32(scale)

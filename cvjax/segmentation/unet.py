@@ -1,4 +1,4 @@
-"""U-Net: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597)."""
+"""U-Net: Ronneberger et al., Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from cvjax.core import Recipe, Variables, class_names
 from cvjax.losses.segmentation import MapLoss
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.ops.pooling import max_pool
-from cvjax.segmentation.segmenter import Images, Logits, Segmenter, Testing, check_loss
+from cvjax.segmentation.segmenter import CROSS_ENTROPY, ONE_SCALE, Images, Inference, Logits, Segmenter, check_loss
 from cvjax.signature import Count, Share
 
 KERNELS = nn.initializers.he_normal()  # section 3: deviation sqrt(2 / N)
@@ -121,7 +121,7 @@ class UNetSegmenter(Segmenter):
         return jnp.pad(images, ((0, 0), rows, columns, (0, 0)), mode="reflect")
 
     def forward(
-        self, held: Mapping[str, Variables], images: Images, key: Key[Array, ""] | None = None
+        self, key: Key[Array, ""] | None, held: Mapping[str, Variables], images: Images
     ) -> tuple[Logits, dict[str, Any]]:
         """Computes the logits of every pixel."""
         height, width = images.shape[1:3]
@@ -145,8 +145,8 @@ def recipe(
     padding: Literal["valid", "same"] = "valid",
     batch_norm: bool = False,
     dropout: Share = 0.5,
-    loss: MapLoss = MapLoss(),
-    testing: Testing = Testing(),
+    loss: MapLoss = CROSS_ENTROPY,
+    inference: Inference = ONE_SCALE,
     ema: Share = 0.0,
     optimiser: Mapping[str, Any] = PAPER,
 ) -> Recipe:
@@ -159,7 +159,7 @@ def recipe(
       weights: name of a map of pixel weights, such as that of the borders between touching objects; "": none.
       width, depth, padding, batch_norm, dropout: as in `UNet`.
       loss: weights of the parts of the loss.
-      testing: scales and mirror images of evaluation.
+      inference: scales and mirror images of evaluation.
       ema: share of the moving average that each step keeps; 0: no average.
       optimiser: as in `cvjax.optim.build`.
 
@@ -172,5 +172,5 @@ def recipe(
     names = class_names(classes)
     check_loss(loss, names)
     net = UNet(len(names), width, depth, padding, batch_norm, dropout)
-    base = (tuple(shape), names, truth, weights, loss, testing, ema, optim.build(optimiser))
+    base = (tuple(shape), names, truth, weights, loss, inference, ema, optim.build(optimiser))
     return Recipe.of(UNetSegmenter(*base, net))
