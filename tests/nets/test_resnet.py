@@ -24,6 +24,7 @@ def shapes(net, size=(64, 64)):
         (34, 21_797_672 - 513_000),
         (50, 25_557_032 - 2_049_000),
         (101, 44_549_160 - 2_049_000),
+        (152, 60_192_808 - 2_049_000),
     ],
 )
 def test_as_many_parameters_as_torchvision(depth, count):
@@ -47,6 +48,55 @@ def test_small_stem_and_strides():
     assert stage_strides("imagenet", (1, 2, 2, 2)) == {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 
 
+def test_layers_are_captured_by_name():
+    names = ("stem", "pool", "stage_4_block_23", "c4", "c2")
+    _, captured = shapes(ResNet(101, width=2, capture=names))
+    assert {name: value.shape for name, value in captured.items()} == {
+        "stem": (1, 32, 32, 2),
+        "pool": (1, 16, 16, 2),
+        "c2": (1, 16, 16, 8),
+        "stage_4_block_23": (1, 4, 4, 32),
+        "c4": (1, 4, 4, 32),
+    }
+    with pytest.raises(UserError, match="no layer 'stage_4_block_24' to capture"):
+        shapes(ResNet(101, capture=("stage_4_block_24",)))
+    with pytest.raises(UserError, match="no layer 'pool'"):
+        shapes(ResNet(18, stem="small", capture=("pool",)))
+
+
+def test_atrous_stages_compute_the_same_features_at_more_places():
+    plain, atrous = (ResNet(18, 4, "small", (2, 2, 2), output_stride) for output_stride in (None, 2))
+    images, random = np.random.default_rng(0).uniform(size=(1, 65, 47, 3)).astype(np.float32), np.random.default_rng(1)
+    variables = jax.tree.map(lambda leaf: random.uniform(0.1, 0.5, leaf.shape), shapes(plain)[0])
+    expected, found = (jax.jit(net.apply)(variables, images) for net in (plain, atrous))
+    for name, step in {"c2": 1, "c3": 2, "c4": 4}.items():
+        assert found[name].shape[1:3] == (33, 24)
+        # the same sums of float32, relative to the size of the stage's features
+        tolerance = 1e-5 * np.abs(expected[name]).max()
+        np.testing.assert_allclose(found[name][:, ::step, ::step], expected[name], atol=tolerance, rtol=0)
+
+
+def test_output_strides():
+    assert stage_strides("imagenet", (1, 2, 2, 2), 16) == {"c2": 4, "c3": 8, "c4": 16, "c5": 16}
+    assert stage_strides("small", (1, 2, 2), 1) == {"c2": 1, "c3": 1, "c4": 1}
+    with pytest.raises(UserError, match="output_stride=12: the strides of its layers are 4, 8, 16, 32 pixels"):
+        shapes(ResNet(output_stride=12))
+    plain, atrous = (shapes(ResNet(18, 4, "small", (2, 2), stride))[0] for stride in (None, 1))
+    assert jax.tree.map(jnp.shape, plain) == jax.tree.map(jnp.shape, atrous)
+
+
+def test_normalisations_have_the_momentum_and_epsilon_given():
+    net = ResNet(18, 2, "small", (1,), momentum=0.75, epsilon=3.0, capture=("stem",))
+    images = jnp.asarray(MEAN) * jnp.ones((1, 4, 4, 3))  # nothing, once standardised
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes(net)[0])
+    variables["params"]["stem_norm"]["bias"] = jnp.zeros(2)
+    variables["batch_stats"]["stem_norm"]["mean"] = jnp.full(2, -4.0)
+    stages = net.apply(variables, images)
+    np.testing.assert_allclose(stages["stem"], 4 / (1 + 3) ** 0.5)
+    _, new = net.apply(variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(new["batch_stats"]["stem_norm"]["mean"], 0.75 * -4)
+
+
 def test_refuses_what_no_resnet_has():
     with pytest.raises(UserError, match="no depth=19"):
         shapes(ResNet(19))
@@ -56,21 +106,21 @@ def test_refuses_what_no_resnet_has():
         shapes(ResNet(strides=(2,) * 5))
 
 
-def torch_resnet(torch, depth, width, stem, strides):
-    """The convolutional part of a ResNet, module names as in torchvision's checkpoints."""
+def torch_resnet(torch, depth, width, stem, strides, dilate=(False,) * 4):
+    """The convolutional part of a ResNet, names and `replace_stride_with_dilation` as in torchvision."""
     nn = torch.nn
 
-    def conv(inputs, outputs, kernel, stride=1):
-        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    def conv(inputs, outputs, kernel, stride=1, dilation=1):
+        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 * dilation, dilation, bias=False)
 
     class Block(nn.Module):
-        def __init__(self, inputs, features, stride):
+        def __init__(self, inputs, features, stride, dilation):
             super().__init__()
             if depth < 50:
                 outputs, convs = features, [(inputs, features, 3, stride), (features, features, 3)]
             else:
                 outputs = 4 * features
-                convs = [(inputs, features, 1), (features, features, 3, stride), (features, outputs, 1)]
+                convs = [(inputs, features, 1), (features, features, 3, stride, dilation), (features, outputs, 1)]
             self.count = len(convs)
             for index, arguments in enumerate(convs, start=1):
                 setattr(self, f"conv{index}", conv(*arguments))
@@ -90,11 +140,14 @@ def torch_resnet(torch, depth, width, stem, strides):
             super().__init__()
             self.conv1 = conv(3, width, 7, 2) if stem == "imagenet" else conv(3, width, 3)
             self.bn1 = nn.BatchNorm2d(width)
-            inputs = width
+            inputs, dilation = width, 1
             for stage, stride in enumerate(strides):
-                blocks = []
+                blocks, previous = [], dilation
+                if dilate[stage]:
+                    dilation, stride = dilation * stride, 1
                 for index in range(DEPTHS[depth][1][stage]):
-                    blocks.append(Block(inputs, width * 2**stage, stride if index == 0 else 1))
+                    arguments = (stride, previous) if index == 0 else (1, dilation)
+                    blocks.append(Block(inputs, width * 2**stage, *arguments))
                     inputs = width * 2**stage * (1 if depth < 50 else 4)
                 setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
 
@@ -149,15 +202,16 @@ def randomise(torch, net):
 
 @pytest.mark.parity
 @pytest.mark.parametrize(
-    ("depth", "stem", "strides"),
-    [(18, "small", (2, 1, 2)), (34, "imagenet", (1, 2, 2, 2)), (50, "imagenet", (1, 2, 2, 2))],
+    ("depth", "stem", "strides", "output_stride"),
+    [(18, "small", (2, 1, 2), None), (34, "imagenet", (1, 2, 2, 2), None), (50, "imagenet", (1, 2, 2, 2), 8)],
 )
-def test_stages_are_torchs(depth, stem, strides):
+def test_stages_are_torchs(depth, stem, strides, output_stride):
     torch = pytest.importorskip("torch")
     torch.manual_seed(depth)
-    theirs = randomise(torch, torch_resnet(torch, depth, 4, stem, strides)).eval()
-    net = ResNet(depth, 4, stem, strides)
-    images = np.random.default_rng(0).uniform(size=(2, 45, 64, 3)).astype(np.float32)
+    dilate = (False, False, output_stride == 8, output_stride == 8)
+    theirs = randomise(torch, torch_resnet(torch, depth, 4, stem, strides, dilate)).eval()
+    net = ResNet(depth, 4, stem, strides, output_stride)
+    images = np.random.default_rng(0).uniform(size=(2, 65, 47, 3)).astype(np.float32)
     variables = convert(theirs.state_dict())
     ours = jax.jit(net.apply)(variables, images)
     inputs = torch.tensor((np.asarray(images) - MEAN) / DEVIATION, dtype=torch.float32).permute(0, 3, 1, 2)
