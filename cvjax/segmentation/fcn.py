@@ -1,0 +1,237 @@
+"""FCN-32s, -16s and -8s: Long et al., Fully Convolutional Networks for Semantic Segmentation, 2015 (arXiv:1411.4038).
+
+The networks of the three strides contain one another, so FCN-16s can start from FCN-32s, and FCN-8s from FCN-16s:
+
+    --config.borrow.vgg=RUN/vgg --config.borrow.score32=RUN/score32 --config.borrow.score16=RUN/score16
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from cvjax import optim
+from cvjax.core import Recipe, Variables, class_names
+from cvjax.losses.segmentation import MapLoss
+from cvjax.nets.imagenet import MEAN
+from cvjax.nets.layers import Conv, ConvTranspose
+from cvjax.nets.vgg import VGG
+from cvjax.segmentation.segmenter import CROSS_ENTROPY, ONE_SCALE, Images, Inference, Logits, Segmenter, check_loss
+from cvjax.signature import Count, NonNegative, Share
+
+Features = Float[Array, "batch rows columns features"]
+Scores = Float[Array, "batch rows columns classes"]
+
+SKIPS = {32: (), 16: ("pool4",), 8: ("pool4", "pool3")}  # features that are scored besides fc7, in order
+# Where the authors crop with 100 zeros around the image: pool4 and pool3 before they are added, and the last output.
+SKIP_CROPS, LAST_CROPS = {"pool4": 5, "pool3": 9}, {32: 19, 16: 27, 8: 31}
+
+
+# --- nets ---------------------------------------------------------------------------------------------------------
+
+
+def bilinear_kernel(
+    size: int,
+) -> Float[np.ndarray, "size"]:
+    """Returns the weights of bilinear upsampling by size / 2 along one axis, as a transposed convolution has them."""
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 else factor - 0.5
+    return 1 - np.abs(np.arange(size) - centre) / factor
+
+
+def bilinear_init(key: Key[Array, ""], shape: tuple[int, int, int, int], dtype: Any = "float32") -> Float[Array, "..."]:
+    """Draws nothing: the kernel of a transposed convolution that upsamples each channel by itself.
+
+    Args:
+      key: unused.
+      shape: rows, columns, channels, features of the kernel.
+      dtype: of the kernel.
+
+    Returns:
+      The kernel.
+    """
+    rows, columns, channels, features = shape
+    weights = np.outer(bilinear_kernel(rows), bilinear_kernel(columns))
+    return jnp.asarray(weights[..., None, None] * np.eye(channels, features), dtype)
+
+
+def upsample(
+    scores: Scores, factor: int, crop: int, size: tuple[int, int]
+) -> Float[Array, "batch height width classes"]:
+    """Upsamples by a transposed convolution with a fixed bilinear kernel of twice the factor, and crops.
+
+    Args:
+      scores: what is upsampled.
+      factor: stride of the transposed convolution, even.
+      crop: first row and column of its output that is kept.
+      size: height and width that are kept.
+
+    Returns:
+      The scores of every pixel.
+    """
+    both = [_bilinear_matrix(n, factor)[crop : crop + kept] for n, kept in zip(scores.shape[1:3], size, strict=True)]
+    rows, columns = (jnp.asarray(matrix, scores.dtype) for matrix in both)
+    return jnp.einsum("hr,brcn,wc->bhwn", rows, scores, columns)
+
+
+def _bilinear_matrix(count: int, factor: int) -> np.ndarray:
+    """Returns the transposed convolution along one axis as a matrix [output, input]."""
+    kernel = bilinear_kernel(2 * factor)
+    matrix = np.zeros(((count + 1) * factor, count))
+    for place in range(count):
+        matrix[place * factor : (place + 2) * factor, place] = kernel
+    return matrix
+
+
+class FirstScore(nn.Module):
+    """Scores fc7 by a 1x1 convolution, zero at first.
+
+    Attributes:
+      classes: number of scores.
+    """
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Features) -> Scores:
+        """Returns the scores."""
+        return Conv(self.classes, 1, kernel_init=nn.initializers.zeros, name="score")(x)
+
+
+class SkipScore(nn.Module):
+    """Doubles the resolution of scores, bilinear at first, and adds those of finer features (figure 3).
+
+    Attributes:
+      scale: factor of the features; those of "at once" training bring the pools to the size of fc7.
+      crop: first row and column of the features that the scores cover; None: both cover the same.
+    """
+
+    scale: float = 1.0
+    crop: int | None = None
+
+    @nn.compact
+    def __call__(self, scores: Scores, x: Features) -> Float[Array, "batch finer_rows finer_columns classes"]:
+        """Returns the sum."""
+        classes, padding = scores.shape[-1], 1 if self.crop is None else 0
+        options = dict(stride=2, padding=padding, use_bias=False, kernel_init=bilinear_init)
+        scores = ConvTranspose(classes, 4, **options, name="upscore")(scores)
+        fine = Conv(classes, 1, kernel_init=nn.initializers.zeros, name="score")(self.scale * x)
+        first = self.crop or 0
+        return scores + fine[:, first : first + scores.shape[1], first : first + scores.shape[2]]
+
+
+# --- recipe -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FCNSegmenter(Segmenter):
+    """VGG and the scores of its features: how they are trained and applied.
+
+    Attributes are those of `Segmenter`, the networks and an argument of `recipe`; scores: by names in the state.
+    """
+
+    vgg: VGG
+    scores: Mapping[str, nn.Module]
+    stride: int
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks, by their names in the state."""
+        return {"vgg": self.vgg, **self.scores}
+
+    def begin(self, key: Key[Array, ""], images: Images) -> dict[str, Variables]:
+        """Initialises the networks."""
+        keys = dict(zip(self.networks, jax.random.split(key, len(self.networks)), strict=True))
+        (x, pools), vgg = self.vgg.init_with_output(keys["vgg"], self.extend(images))
+        scores, first = self.scores["score32"].init_with_output(keys["score32"], x)
+        held = {"vgg": vgg, "score32": first}
+        for name, pool in self.skips:
+            scores, held[name] = self.scores[name].init_with_output(keys[name], scores, pools[pool])
+        return held
+
+    @property
+    def skips(self) -> list[tuple[str, str]]:
+        """Names of the networks that add finer features, and of these features."""
+        return list(zip(("score16", "score8"), SKIPS[self.stride], strict=False))
+
+    def extend(self, images: Images) -> Float[Array, "batch rows columns channels"]:
+        """Extends images at the bottom and right by the mean colour, until all poolings halve their size.
+
+        With 100 zeros around them, this stands for Caffe's poolings, which round sizes up.
+        """
+        beyond = 2 * self.vgg.padding - 2  # added by the first convolution
+        rows, columns = ((0, -(side + beyond) % 32) for side in images.shape[1:3])
+        colour = jnp.asarray(MEAN if images.shape[-1] == 3 else np.mean(MEAN), images.dtype)
+        return jnp.pad(images - colour, ((0, 0), rows, columns, (0, 0))) + colour
+
+    def forward(
+        self, key: Key[Array, ""] | None, held: Mapping[str, Variables], images: Images
+    ) -> tuple[Logits, dict[str, Any]]:
+        """Computes the logits of every pixel."""
+        extended, new = self.extend(images), {}
+        if key is None:
+            x, pools = self.vgg.apply(held["vgg"], extended)
+        else:
+            options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
+            (x, pools), new = self.vgg.apply(held["vgg"], extended, **options)
+        scores = self.scores["score32"].apply(held["score32"], x)
+        for name, pool in self.skips:
+            scores = self.scores[name].apply(held[name], scores, pools[pool])
+        crop = LAST_CROPS[self.stride] if self.vgg.padding == 100 else self.stride // 2
+        return upsample(scores, self.stride, crop, images.shape[1:3]), {"vgg": new.get("batch_stats", {})}
+
+
+# Section 4.3 has momentum 0.9 and batches of 20; the authors' later models have batches of one image, 0.99 and a rate
+# of 1e-10 for the sum over pixels, which for VOC's images is about this rate for their mean.
+PAPER = {"name": "sgd", "learning_rate": 2e-5, "momentum": 0.99, "weight_decay": 5e-4}
+
+
+def recipe(
+    shape: tuple[Count, Count, Count],
+    classes: Count | tuple[str, ...],
+    truth: str = "class_map",
+    weights: str = "",
+    stride: Literal[32, 16, 8] = 8,
+    skip_scales: tuple[NonNegative, NonNegative] = (0.01, 0.0001),
+    depth: Literal[11, 13, 16, 19] = 16,
+    width: Count = 64,
+    hidden: Count = 4096,
+    batch_norm: bool = False,
+    dropout: Share = 0.5,
+    padding: Literal[100, 1] = 100,
+    loss: MapLoss = CROSS_ENTROPY,
+    inference: Inference = ONE_SCALE,
+    ema: Share = 0.0,
+    optimiser: Mapping[str, Any] = PAPER,
+) -> Recipe:
+    """Makes FCN-32s, FCN-16s or FCN-8s. The defaults are the authors' FCN-8s, trained at once.
+
+    Args:
+      shape, classes, truth, weights: as in `cvjax.segmentation.unet.recipe`.
+      stride: pixels per score before the last upsampling.
+      skip_scales: factors of pool4 and pool3; (1, 1) where a run borrows the networks of the next larger stride.
+      depth, width, hidden, batch_norm, dropout: as in `cvjax.nets.vgg.VGG`.
+      padding: 100: zeros around the image, and the authors' crops; 1: features cover the image and no more, which takes
+        less computation for small images.
+      loss, inference, ema, optimiser: as in `cvjax.segmentation.unet.recipe`.
+
+    Returns:
+      The recipe. Its figures are those of `cvjax.metrics.segmentation.figures`.
+
+    Raises:
+      UserError: class weights that do not fit.
+    """
+    names = class_names(classes)
+    check_loss(loss, names)
+    options = dict(head="convolutional", classes=None, width=width, hidden=hidden, dropout=dropout)
+    options |= dict(padding=padding, head_padding=0 if padding == 100 else 3, capture=SKIPS[stride])
+    scores = {"score32": FirstScore(len(names))}
+    for name, pool, scale in zip(("score16", "score8"), SKIPS[stride], skip_scales, strict=False):
+        scores[name] = SkipScore(scale, SKIP_CROPS[pool] if padding == 100 else None)
+    base = (tuple(shape), names, truth, weights, loss, inference, ema, optim.build(optimiser))
+    return Recipe.of(FCNSegmenter(*base, VGG(depth, batch_norm, **options), scores, stride))
