@@ -4,7 +4,7 @@ Without its decoder it is DeepLabv3: Chen et al., Rethinking Atrous Convolution,
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from cvjax.errors import UserError
 from cvjax.losses.segmentation import MapLoss
 from cvjax.nets.layers import Conv
 from cvjax.nets.resnet import ResNet, stage_strides
-from cvjax.nets.xception import Xception
+from cvjax.nets.resnet_segmenter import ASPP, ConvNormRelu
+from cvjax.nets.xception import SeparableConv, Xception
 from cvjax.segmentation.segmenter import CROSS_ENTROPY, Images, Inference, Logits, Segmenter, check_loss
 from cvjax.signature import Count, Positive, Share
 
@@ -31,84 +32,6 @@ LOW = 48  # channels of the low-level features
 
 
 # --- nets ---------------------------------------------------------------------------------------------------------
-
-
-class SeparableConv(nn.Module):
-    """A 3x3 convolution of each channel by itself and a 1x1 convolution, each normalised and with a ReLU.
-
-    Attributes:
-      features: channels of the output.
-      norm: makes a normalisation.
-      rate: dilation of the 3x3 convolution.
-    """
-
-    features: int
-    norm: Callable[..., nn.Module]
-    rate: int = 1
-
-    @nn.compact
-    def __call__(self, x: Features) -> Float[Array, "batch rows columns channels"]:
-        """Returns the features."""
-        channels, initial = x.shape[-1], nn.initializers.he_normal()
-        spatial = dict(padding=self.rate, dilation=self.rate, groups=channels)
-        conv = partial(Conv, use_bias=False, kernel_init=initial)
-        x = nn.relu(self.norm(name="depthwise_norm")(conv(channels, 3, **spatial, name="depthwise")(x)))
-        return nn.relu(self.norm(name="pointwise_norm")(conv(self.features, 1, name="pointwise")(x)))
-
-
-class FullConv(nn.Module):
-    """A convolution, normalised and with a ReLU.
-
-    Attributes:
-      features: channels of the output.
-      norm: makes a normalisation.
-      kernel, rate: side and dilation.
-    """
-
-    features: int
-    norm: Callable[..., nn.Module]
-    kernel: int = 3
-    rate: int = 1
-
-    @nn.compact
-    def __call__(self, x: Features) -> Float[Array, "batch rows columns channels"]:
-        """Returns the features."""
-        options = dict(padding=self.kernel // 2 * self.rate, dilation=self.rate, use_bias=False)
-        x = Conv(self.features, self.kernel, kernel_init=nn.initializers.he_normal(), name="conv", **options)(x)
-        return nn.relu(self.norm(name="norm")(x))
-
-
-class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, atrous 3x3 and image-level features (DeepLabv3, figure 5).
-
-    Attributes:
-      features: channels of each branch and of the output.
-      rates: dilations of the 3x3 convolutions.
-      norm: makes a normalisation.
-      separable: whether these convolutions are separable.
-      dropout: share of the output dropped in training.
-    """
-
-    features: int
-    rates: Sequence[int]
-    norm: Callable[..., nn.Module]
-    separable: bool = False
-    dropout: float = 0.1
-
-    @nn.compact
-    def __call__(self, x: Features, train: bool = False) -> Float[Array, "batch rows columns channels"]:
-        """Returns the features."""
-        atrous = SeparableConv if self.separable else FullConv
-        branches = [FullConv(self.features, self.norm, 1, name="point")(x)]
-        branches += [
-            atrous(self.features, self.norm, rate=rate, name=f"atrous_{place}")(x)
-            for place, rate in enumerate(self.rates, start=1)
-        ]
-        mean = x.astype(jnp.float32).mean(axis=(1, 2), keepdims=True).astype(x.dtype)
-        pooled = FullConv(self.features, self.norm, 1, name="pooled")(mean)
-        branches.append(jnp.broadcast_to(pooled, branches[0].shape))
-        x = FullConv(self.features, self.norm, 1, name="project")(jnp.concatenate(branches, axis=-1))
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
 class DeepLabHead(nn.Module):
@@ -133,10 +56,7 @@ class DeepLabHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        stages: Stages,
-        size: tuple[int, int],
-        train: bool = False,
+        self, stages: Stages, size: tuple[int, int], train: bool = False
     ) -> Float[Array, "batch height width classes"]:
         """Computes logits.
 
@@ -150,13 +70,15 @@ class DeepLabHead(nn.Module):
         """
         norm = partial(nn.BatchNorm, not train, momentum=self.momentum, epsilon=self.epsilon)
         *_, last = stages.values()
-        x = ASPP(self.features, self.rates, norm, self.separable, self.dropout, name="aspp")(last, train)
+        x = ASPP(self.features, self.rates, norm, self.dropout, self.separable, name="aspp")(last, train)
         if self.low_features is not None:
-            low = FullConv(self.low_features, norm, 1, name="low")(stages["c2"])
+            low = ConvNormRelu(self.low_features, 1, norm, name="low")(stages["c2"])
             x = jnp.concatenate([_resize(x, low.shape[1:3]), low], axis=-1)
-            conv = SeparableConv if self.separable else FullConv
-            for place in (1, 2):
-                x = conv(self.features, norm, name=f"decoder_{place}")(x)
+            for name in ("decoder_1", "decoder_2"):
+                if self.separable:
+                    x = SeparableConv(self.features, norm, inner_relu=True, name=name)(x)
+                else:
+                    x = ConvNormRelu(self.features, 3, norm, name=name)(x)
         return _resize(Conv(self.classes, 1, name="logits")(x), size)
 
 
@@ -224,11 +146,11 @@ class Backbone:
 
     def make(self, output_stride: int, momentum: float, epsilon: float) -> ResNet | Xception:
         """Makes the network; see `cvjax.nets.resnet.ResNet` for the arguments."""
-        common = dict(output_stride=output_stride, momentum=momentum, epsilon=epsilon)
+        shared = dict(output_stride=output_stride, momentum=momentum, epsilon=epsilon)
         if self.name == "xception":
-            return Xception(self.width / 64, self.units, **common, capture=("c2", "c5"))
+            return Xception(self.width / 64, self.units, **shared, capture=("c2", "c5"))
         *_, last = stage_strides(self.stem, self.strides, output_stride)
-        return ResNet(self.depth, self.width, self.stem, self.strides, **common, capture=("c2", last))
+        return ResNet(self.depth, self.width, self.stem, self.strides, **shared, capture=("c2", last))
 
 
 RESNET = Backbone()

@@ -35,9 +35,7 @@ SKIP_CROPS, LAST_CROPS = {"pool4": 5, "pool3": 9}, {32: 19, 16: 27, 8: 31}
 # --- nets ---------------------------------------------------------------------------------------------------------
 
 
-def bilinear_kernel(
-    size: int,
-) -> Float[np.ndarray, "size"]:
+def bilinear_kernel(size: int) -> Float[np.ndarray, " size"]:
     """Returns the weights of bilinear upsampling by size / 2 along one axis, as a transposed convolution has them."""
     factor = (size + 1) // 2
     centre = factor - 1 if size % 2 else factor - 0.5
