@@ -113,7 +113,9 @@ class SkipScore(nn.Module):
     crop: int | None = None
 
     @nn.compact
-    def __call__(self, scores: Scores, x: Features) -> Float[Array, "batch finer_rows finer_columns classes"]:
+    def __call__(
+        self, scores: Scores, x: Float[Array, "batch skip_rows skip_columns features"]
+    ) -> Float[Array, "batch finer_rows finer_columns classes"]:
         """Returns the sum."""
         classes, padding = scores.shape[-1], 1 if self.crop is None else 0
         options = dict(stride=2, padding=padding, use_bias=False, kernel_init=bilinear_init)
@@ -130,32 +132,28 @@ class SkipScore(nn.Module):
 class FCNSegmenter(Segmenter):
     """VGG and the scores of its features: how they are trained and applied.
 
-    Attributes are those of `Segmenter`, the networks and an argument of `recipe`; scores: by names in the state.
+    Attributes are those of `Segmenter`, the networks and an argument of `recipe`; scores: names and networks.
     """
 
     vgg: VGG
-    scores: Mapping[str, nn.Module]
+    scores: tuple[tuple[str, nn.Module], ...]
     stride: int
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The networks, by their names in the state."""
-        return {"vgg": self.vgg, **self.scores}
+        return {"vgg": self.vgg, **dict(self.scores)}
 
     def begin(self, key: Key[Array, ""], images: Images) -> dict[str, Variables]:
         """Initialises the networks."""
-        keys = dict(zip(self.networks, jax.random.split(key, len(self.networks)), strict=True))
-        (x, pools), vgg = self.vgg.init_with_output(keys["vgg"], self.extend(images))
-        scores, first = self.scores["score32"].init_with_output(keys["score32"], x)
-        held = {"vgg": vgg, "score32": first}
-        for name, pool in self.skips:
-            scores, held[name] = self.scores[name].init_with_output(keys[name], scores, pools[pool])
+        vgg_key, *keys = jax.random.split(key, len(self.networks))
+        (x, pools), vgg = self.vgg.init_with_output(vgg_key, self.extend(images))
+        held, scores = {"vgg": vgg}, ()
+        features = (x, *(pools[name] for name in SKIPS[self.stride]))
+        for (name, net), score_key, each in zip(self.scores, keys, features, strict=True):
+            found, held[name] = net.init_with_output(score_key, *scores, each)
+            scores = (found,)
         return held
-
-    @property
-    def skips(self) -> list[tuple[str, str]]:
-        """Names of the networks that add finer features, and of these features."""
-        return list(zip(("score16", "score8"), SKIPS[self.stride], strict=False))
 
     def extend(self, images: Images) -> Float[Array, "batch rows columns channels"]:
         """Extends images at the bottom and right by the mean colour, until all poolings halve their size.
@@ -177,11 +175,11 @@ class FCNSegmenter(Segmenter):
         else:
             options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
             (x, pools), new = self.vgg.apply(held["vgg"], extended, **options)
-        scores = self.scores["score32"].apply(held["score32"], x)
-        for name, pool in self.skips:
-            scores = self.scores[name].apply(held[name], scores, pools[pool])
+        scores, features = (), (x, *(pools[name] for name in SKIPS[self.stride]))
+        for (name, net), each in zip(self.scores, features, strict=True):
+            scores = (net.apply(held[name], *scores, each),)
         crop = LAST_CROPS[self.stride] if self.vgg.padding == 100 else self.stride // 2
-        return upsample(scores, self.stride, crop, images.shape[1:3]), {"vgg": new.get("batch_stats", {})}
+        return upsample(scores[0], self.stride, crop, images.shape[1:3]), {"vgg": new.get("batch_stats", {})}
 
 
 # Section 4.3 has momentum 0.9 and batches of 20; the authors' later models have batches of one image, 0.99 and a rate
@@ -228,8 +226,8 @@ def recipe(
     check_loss(loss, names)
     options = dict(head="convolutional", classes=None, width=width, hidden=hidden, dropout=dropout)
     options |= dict(padding=padding, head_padding=0 if padding == 100 else 3, capture=SKIPS[stride])
-    scores = {"score32": FirstScore(len(names))}
+    scores = [("score32", FirstScore(len(names)))]
     for name, pool, scale in zip(("score16", "score8"), SKIPS[stride], skip_scales, strict=False):
-        scores[name] = SkipScore(scale, SKIP_CROPS[pool] if padding == 100 else None)
+        scores.append((name, SkipScore(scale, SKIP_CROPS[pool] if padding == 100 else None)))
     base = (tuple(shape), names, truth, weights, loss, inference, ema, optim.build(optimiser))
-    return Recipe.of(FCNSegmenter(*base, VGG(depth, batch_norm, **options), scores, stride))
+    return Recipe.of(FCNSegmenter(*base, VGG(depth, batch_norm, **options), tuple(scores), stride))

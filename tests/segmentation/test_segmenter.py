@@ -71,7 +71,7 @@ def test_pixel_weights_and_all_parts_reach_the_loss():
     state = jax.eval_shape(recipe.init, KEY, batch)
     _, metrics = jax.eval_shape(recipe.train_step, state, batch, KEY)
     assert {f"loss/{name}" for name in ("cross_entropy", "focal", "dice", "lovasz", "total")} < metrics.keys()
-    with pytest.raises(UserError, match="recipe.weights='border_weights': the examples have no such map"):
+    with pytest.raises(UserError, match=r"recipe\.weights='border_weights': the examples have no such map"):
         recipe.init(KEY, batch_of())
 
 

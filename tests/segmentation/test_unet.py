@@ -37,7 +37,7 @@ def test_equals_torch(padding):
     torch.set_num_threads(1)
     f = torch.nn.functional
     net, images = UNet(3, width=2, depth=2, padding=padding), jax.random.uniform(KEY, (2, 44, 52, 1))
-    params = jax.device_get(net.init(KEY, images)["params"])
+    params = jax.device_get(jax.jit(net.init)(KEY, images)["params"])
     generator = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: leaf + 0.1 * generator.normal(size=leaf.shape).astype(np.float32), params)
 
@@ -60,7 +60,7 @@ def test_equals_torch(padding):
         skip = levels[level][:, :, cut[0] : cut[0] + x.shape[2], cut[1] : cut[1] + x.shape[3]]
         x = twice(torch.cat([skip, x], dim=1), f"expand_{level}")
     x = f.conv2d(x, *tensors("logits")).permute(0, 2, 3, 1).numpy()
-    ours = net.apply({"params": params}, images)
+    ours = jax.jit(net.apply)({"params": params}, images)
     assert ours.shape[1:3] == ((44, 52) if padding == "same" else (4, 12))
     np.testing.assert_allclose(ours, x, atol=1e-4)
 
@@ -71,10 +71,9 @@ def test_tiles_of_a_large_image_equal_the_whole():
     size, edge, tile = (50, 37), unet.margin(2), unet.tile_size(17, 2)
     image = np.random.default_rng(0).uniform(size=(*size, 1)).astype(np.float32)
     whole = [unet.padding_of(net, side) for side in size]
-    mirrored = np.pad(image, (*whole, (0, 0)), mode="reflect")[None]
-    variables = net.init(KEY, mirrored)
-    apply = jax.jit(net.apply)
+    mirrored = jnp.asarray(np.pad(image, (*whole, (0, 0)), mode="reflect")[None])
+    apply, variables = jax.jit(net.apply), jax.jit(net.init)(KEY, mirrored)
     expected = apply(variables, mirrored)[0, : size[0], : size[1]].argmax(-1)
-    found = predict_tiles(lambda x: apply(variables, x), image, tile, edge, tile - 4)
+    found = predict_tiles(lambda x: apply(variables, jnp.asarray(x)), image, tile, edge, tile - 4)
     np.testing.assert_array_equal(found, expected)
     assert tile == 20 and len(np.unique(expected)) > 1
