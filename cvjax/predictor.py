@@ -1,4 +1,4 @@
-"""A recipe's `predict` on images of any size: resized for the network, boxes mapped back."""
+"""A recipe's `predict` on images of any size: resized for the network, boxes and maps of classes brought back."""
 
 import dataclasses
 import itertools
@@ -12,9 +12,11 @@ from jaxtyping import Float32
 from cvjax.core import Recipe, State, class_names
 from cvjax.data import pipeline, transforms
 from cvjax.data.annotations import Annotations
+from cvjax.data.class_maps import VOID
 from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError
 
+SEGMENTATION = "segmentation"  # the output that is the class of each pixel
 SMALLEST = 1e-3  # side in pixels of a box that counts as a detection
 
 
@@ -68,11 +70,15 @@ class Predictor:
           seed: seed of the keys for `predict`.
         """
         described = description["config"]["data"]
-        self.transforms = pipeline.build(described["eval_transforms"], annotations=Annotations.of(described))
+        built = pipeline.build(described["eval_transforms"], annotations=Annotations.of(described))
+        self.transforms = dataclasses.replace(
+            built, ops=tuple(op for op in built.ops if op.name not in transforms.TRUTH)
+        )
         self.shape = tuple(description["batch"]["image"][0][1:])
         self.classes = classes_of(description)
         # Objects keep their proportions; an output image should have no margins.
-        self.resize = transforms.letterbox if described.get("max_boxes") else transforms.resize
+        proportions = described.get("max_boxes") or described.get("class_maps")
+        self.resize = transforms.letterbox if proportions else transforms.resize
         self.batch = batch
         self.state, self.predict = state, recipe.predict
         self.inputs, self.key = dict(inputs or {}), jax.random.key(seed)
@@ -99,7 +105,8 @@ class Predictor:
         """Yields each image with its outputs, holding one batch in memory at a time.
 
         Detections come without padding, their boxes in pixels of the original and clipped to it. Those that lie in the
-        margins of the network's image are dropped.
+        margins of the network's image are dropped. The map `segmentation` has the original's size, and void where the
+        transforms crop the image.
         """
         images, further = iter(images), {}
         for name, value in self.inputs.items():
@@ -114,6 +121,8 @@ class Predictor:
             outputs = jax.device_get(self.predict(self.state, {"image": padded, **further}, key))
             for row, prepared in enumerate(chunk):
                 mine = {name: value[row] for name, value in outputs.items()}
+                if SEGMENTATION in mine:
+                    mine[SEGMENTATION] = _to_original_size(mine[SEGMENTATION], prepared)
                 yield prepared, _to_original_pixels(mine, prepared) if "detected" in mine else mine
 
 
@@ -124,3 +133,15 @@ def _to_original_pixels(found: Mapping[str, np.ndarray], prepared: Prepared) -> 
     real["boxes"] = np.clip(boxes, 0, np.float32([width, height, width, height]))
     inside = (real["boxes"][:, 2:] - real["boxes"][:, :2] > SMALLEST).all(1)
     return {name: value[inside] for name, value in real.items()}
+
+
+def _to_original_size(numbers: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """Returns the class that the network's nearest pixel has at each of the original's, void outside its image."""
+    back = np.full(prepared.original.shape[:2], VOID, numbers.dtype)
+    places, inside = [], []
+    for axis, old, new in zip((1, 0), back.shape, numbers.shape, strict=True):
+        place = np.floor((np.arange(old) + 0.5) * prepared.scale[axis] + prepared.shift[axis]).astype(int)
+        inside.append(np.flatnonzero((place >= 0) & (place < new)))
+        places.append(place[inside[-1]])
+    back[np.ix_(*inside)] = numbers[np.ix_(*places)]
+    return back

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cvjax.data.class_maps import ClassMap
 from cvjax.data.derive import Derived
 from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError
@@ -23,6 +24,7 @@ class Annotations:
     points: Landmarks | None = None
     masks: str | None = None
     derive: tuple[Derived, ...] = ()
+    class_maps: tuple[ClassMap, ...] = ()
 
     @classmethod
     def of(cls, config_data: Mapping[str, Any]) -> "Annotations":
@@ -44,16 +46,27 @@ class Annotations:
                 raise UserError(f"data.images.{name}={source!r} must be text: where the image comes from")
         if given.get("points") is not None:
             given["points"] = Landmarks.of(given["points"])
+        given["class_maps"] = tuple(ClassMap.of(name, entry) for name, entry in given.get("class_maps", {}).items())
+        maps = [asked.feature for asked in given["class_maps"]]
+        for name in maps:
+            if name in (*RESERVED, *given["keep"], *given.get("images", {})):
+                raise UserError(f"data.class_maps: {name!r} is taken in a batch; choose another name")
         given["derive"] = tuple(Derived.of(name, entry) for name, entry in given.get("derive", {}).items())
         for name in (derived.feature for derived in given["derive"]):
-            if name in (*RESERVED, *given["keep"], *given.get("images", {})):
+            if name in (*RESERVED, *given["keep"], *given.get("images", {}), *maps):
                 raise UserError(f"data.derive: {name!r} is taken in a batch; choose another name, such as 'proposals'")
         return cls(**given)
 
     @property
     def map_names(self) -> tuple[str, ...]:
         """Names of all maps, derived ones included."""
-        return (*self.keep, *(derived.feature for derived in self.derive if derived.kind == "map"))
+        derived = (derived.feature for derived in self.derive if derived.kind == "map")
+        return (*self.keep, *self.class_map_names, *derived)
+
+    @property
+    def class_map_names(self) -> tuple[str, ...]:
+        """Names of the maps of classes."""
+        return tuple(asked.feature for asked in self.class_maps)
 
     @property
     def image_names(self) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray
     images = {name: to_float(example[name]) for name in annotations.image_names}
     regions = {name: example[name] for name in annotations.regions}
     texts = {name: tuple(np.atleast_1d(example[name]).tolist()) for name in pipeline.texts}
-    scene = Scene(image, maps=maps, images=images, regions=regions, texts=texts)
+    scene = Scene(image, maps=maps, images=images, regions=regions, texts=texts, voids=annotations.class_map_names)
     if annotations.points:
         marks = example["points"], example["visible"], example["points_mask"]
         scene = dataclasses.replace(scene, points=Points(*marks, annotations.points.exchange))

@@ -170,7 +170,7 @@ def open_split(
         split=split,
         directory=str(builder.data_dir),
         count=len(records),
-        classes=_classes(builder.info.features),
+        classes=columns.classes or _classes(builder.info.features),
         columns=columns,
         records=records,
     )
@@ -202,13 +202,19 @@ def image_channels(name: str, data_dir: str | Path | None, images: Mapping[str, 
 
 def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int, int] | None:
     """Returns the shape that a dataset declares for its images, None if it varies."""
-    shape = find_builder(name, data_dir).info.features["image"].shape
+    there = find_builder(name, data_dir).info.features
+    shape = there[features.first_image(there)].shape
     return None if None in shape else tuple(shape)
 
 
-def classes(name: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
-    """Returns the names of a dataset's labels, or of its objects' labels, or ()."""
-    return _classes(find_builder(name, data_dir).info.features)
+def classes(name: str, data_dir: str | Path | None = None, annotations: Annotations = NONE) -> tuple[str, ...]:
+    """Returns the names of the classes of a dataset's first map, of its labels, or of its objects' labels, or ().
+
+    Args:
+      name, data_dir, annotations: as for `open_split`.
+    """
+    there = find_builder(name, data_dir).info.features
+    return features.select(name, there, annotations).classes or _classes(there)
 
 
 def labelled(name: str, data_dir: str | Path | None = None) -> bool:
@@ -234,7 +240,7 @@ def _records(
             raise UserError(f"{setting}={split!r}: {name} has no such split. {suggest(split, splits)}") from error
         if empty:
             raise UserError(f"{setting}={split!r}: there are no examples in it")
-    if "image" not in builder.info.features:
+    if features.first_image(builder.info.features) is None:
         raise UserError(f"data.name={name!r} has no feature `image`, only {', '.join(sorted(builder.info.features))}")
     try:
         records = builder.as_data_source(split)

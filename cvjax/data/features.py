@@ -1,7 +1,7 @@
 """Features of a TFDS dataset: which of them are read, and how."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from cvjax.data import objects
 from cvjax.data.annotations import Annotations
+from cvjax.data.class_maps import ClassMap, Table, dataset_table
 from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError, suggest
 
@@ -25,6 +26,8 @@ class Columns:
       images: pairs of a further image's name in a batch and its feature.
       points: landmarks.
       masks: the feature of each object that holds its mask.
+      class_maps: name in a batch, feature and table of the maps of classes.
+      image: the feature that is the image.
     """
 
     numbers: tuple[str, ...] = ("image",)
@@ -34,13 +37,22 @@ class Columns:
     images: tuple[tuple[str, str], ...] = ()
     points: Landmarks | None = None
     masks: str | None = None
+    class_maps: tuple[tuple[str, str, Table], ...] = ()
+    image: str = "image"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the first map of classes, or ()."""
+        return self.class_maps[0][2].names if self.class_maps else ()
 
     def read(self, example: Mapping[str, Any], one_based: bool = False) -> dict[str, np.ndarray]:
         """Converts an example that TFDS decoded; `one_based` as for `cvjax.data.objects.read`.
 
         Raises:
-          ValueError: a further image or a mask differs in size from the image, or there are too many points.
+          ValueError: a further image or a mask differs in size from the image, there are too many points, or a map has
+            a value of no class.
         """
+        example = {**example, "image": example[self.image]}
         read = {key: _narrow(example[key]) for key in self.numbers}
         height, width = read["image"].shape[:2]
         if self.boxes:
@@ -50,6 +62,12 @@ class Columns:
         read |= {key: example[key][..., 0].astype(np.int32) for key in self.maps}
         for name, feature in self.images:
             read[name] = np.asarray(example[feature])
+        for name, feature, table in self.class_maps:
+            try:
+                read[name] = table.classes(example[feature][..., 0])
+            except ValueError as error:
+                raise ValueError(f"`{feature}`: {error}") from error
+        for name, feature, *_ in (*self.images, *self.class_maps):
             if read[name].shape[:2] != (height, width):
                 size = "x".join(map(str, read[name].shape[:2]))
                 raise ValueError(f"`image` is {height}x{width} and `{feature}`, which should move with it, {size}")
@@ -74,7 +92,8 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
     if annotations.max_boxes is not None and not found:
         wanted = annotations.max_boxes
         raise UserError(f"data.max_boxes={wanted}: {name} has no objects with boxes and labels; leave it None")
-    maps = [key for key, feature in there.items() if _is_image(key, feature) and feature.shape[-1] == 1]
+    image = first_image(features)
+    maps = [key for key, feature in there.items() if _is_image(key, feature, image) and feature.shape[-1] == 1]
     texts = [key for key, feature in there.items() if _is_text(feature)]
     for key in annotations.keep:
         if key not in (*maps, *texts):
@@ -85,7 +104,8 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
         raise UserError(f"data.masks={annotations.masks!r}: the objects of {name} have no such mask. {there_is}")
     points = annotations.points and annotations.points.resolved(name, there)
     apart = (points.feature,) if points else ()
-    numbers = tuple(sorted(key for key, feature in there.items() if key not in apart and _stacks(key, feature)))
+    stacking = (key for key, feature in there.items() if key not in apart and _stacks(key, feature, image))
+    numbers = tuple(sorted("image" if key == image else key for key in stacking))
     images = [key for key, feature in there.items() if isinstance(feature, tfds.features.Image)]
     for key, source in annotations.images.items():
         if source not in images:
@@ -100,7 +120,14 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
         images=tuple(annotations.images.items()),
         points=points,
         masks=annotations.masks,
+        class_maps=tuple(_class_map(asked, name, there, maps) for asked in annotations.class_maps),
+        image=image or "image",
     )
+
+
+def first_image(features: tfds.features.FeaturesDict) -> str | None:
+    """Returns the feature that is a dataset's image, the left one if they are stereo images; None if there is none."""
+    return next((name for name in ("image", "image_left") if name in features), None)
 
 
 def read_text(value: Any) -> np.ndarray:
@@ -108,6 +135,21 @@ def read_text(value: Any) -> np.ndarray:
     if isinstance(value, Mapping):  # captions with more beside them, as COCO's
         value = value["text"]
     return np.array(value.decode()) if isinstance(value, bytes) else np.array([one.decode() for one in value], str)
+
+
+def _class_map(asked: ClassMap, name: str, there: Mapping[str, Any], maps: Sequence[str]) -> tuple[str, str, Table]:
+    """Finds the map and the table that an entry of `data.class_maps` asks for."""
+    where, source = f"data.class_maps.{asked.feature}", asked.source
+    if source not in maps:
+        known = suggest(source, maps) if maps else "None of its features is one"
+        raise UserError(f"{where}: {name} has no map {source!r}. {known}")
+    if asked.table and asked.table.coloured:
+        raise UserError(f"{where}: the maps of {name} hold numbers; give `classes` in place of `colours`")
+    declared = there[source].names if isinstance(there[source], tfds.features.LabeledImage) else ()
+    table = asked.table or dataset_table(name, source, declared or ())
+    if table is None:
+        raise UserError(f"{where}: {name} does not say which values of {source!r} are which class; give `classes`")
+    return asked.feature, source, table
 
 
 def _is_text(feature: Any) -> bool:
@@ -118,19 +160,19 @@ def _is_text(feature: Any) -> bool:
     return isinstance(feature, tfds.features.Text)
 
 
-def _is_image(name: str, feature: Any) -> bool:
+def _is_image(name: str, feature: Any, first: str | None) -> bool:
     """Whether a feature is an image other than the first; these are read only if asked for."""
-    return isinstance(feature, tfds.features.Image) and name != "image"
+    return isinstance(feature, tfds.features.Image) and name != first
 
 
-def _stacks(name: str, feature: Any) -> bool:
+def _stacks(name: str, feature: Any, first: str | None) -> bool:
     """Whether a feature stacks into arrays: the image, and numbers of a fixed shape."""
     info = feature.get_tensor_info()
-    return name == "image" or (
+    return name == first or (
         isinstance(info, tfds.features.TensorInfo)
         and None not in info.shape
         and np.dtype(info.np_dtype).kind in "biuf"
-        and not _is_image(name, feature)
+        and not _is_image(name, feature, first)
     )
 
 

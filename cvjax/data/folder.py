@@ -76,7 +76,7 @@ class FolderSplit:
 
 def read_size(file: Path) -> tuple[int, int]:
     """Returns height and width of an upright image from the file's header."""
-    with _opened(file) as image:
+    with opened(file) as image:
         width, height = image.size
         # Pillow returns the size of a TIFF upright, and decodes all of a PNG to look for an orientation.
         declared = image.format != "TIFF" and (image.format != "PNG" or _has_metadata(file))
@@ -86,12 +86,12 @@ def read_size(file: Path) -> tuple[int, int]:
 
 def _has_metadata(file: Path) -> bool:
     """Whether any chunk of a PNG may hold an orientation: EXIF, or text such as XMP and ImageMagick's profiles."""
-    with file.open("rb") as opened:
-        opened.seek(8)
-        while len(header := opened.read(8)) == 8:
+    with file.open("rb") as stream:
+        stream.seek(8)
+        while len(header := stream.read(8)) == 8:
             if header[4:] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
                 return True
-            opened.seek(int.from_bytes(header[:4]) + 4, os.SEEK_CUR)  # the content and its checksum
+            stream.seek(int.from_bytes(header[:4]) + 4, os.SEEK_CUR)  # the content and its checksum
     return False
 
 
@@ -164,6 +164,42 @@ def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, l
     return root, files
 
 
+def counterparts(
+    files: Sequence[Path | None], root: Path, there: Path, found: Sequence[Path], setting: str
+) -> tuple[Path | None, ...]:
+    """Finds the file of the same relative name for each image, preferring the same suffix.
+
+    Args:
+      files: the images; None, an annotation without an image, stays None.
+      root: their folder.
+      there: the other folder.
+      found: the files below it.
+      setting: the setting to name in a message.
+
+    Returns:
+      A file for each image.
+
+    Raises:
+      UserError: an image has no counterpart, or several.
+    """
+    by_name = {}
+    for file in found:
+        by_name.setdefault(file.relative_to(there).with_suffix(""), []).append(file)
+    matched = []
+    for file in files:
+        if file is None:
+            matched.append(None)
+            continue
+        relative = file.relative_to(root)
+        several = by_name.get(relative.with_suffix(""), [])
+        same = [other for other in several if other.suffix == file.suffix] or several
+        if len(same) != 1:
+            fault = f"there are several: {', '.join(map(str, same))}" if same else f"{there} has no {relative}"
+            raise UserError(f"{setting}: {file} needs one counterpart, but {fault}")
+        matched.append(same[0])
+    return tuple(matched)
+
+
 def count_channels(files: Sequence[Path]) -> int:
     """Returns 1 if all images are grey, else 3."""
     return 1 if all(map(_is_grey, files)) else 3
@@ -179,7 +215,7 @@ def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channel
     Raises:
       CorruptExample: it cannot be decoded.
     """
-    with _opened(file) as image:
+    with opened(file) as image:
         kind = image.format
         image = ImageOps.exif_transpose(_with_alpha(file, image))
         if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
@@ -211,8 +247,8 @@ def _with_alpha(file: Path, image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    """Opens an image file; errors, also inside the `with`, name it."""
+def opened(file: Path) -> Iterator[Image.Image]:
+    """Opens an image file; errors inside the `with` become a `CorruptExample` that names it."""
     try:
         with Image.open(file) as image:
             limit = Image.MAX_IMAGE_PIXELS
@@ -281,7 +317,7 @@ def _class_name(parts: tuple[str, ...]) -> str | None:
 def _is_grey(file: Path) -> bool:
     """Whether an image has one channel; True for files that cannot be read."""
     try:
-        with _opened(file) as image:
+        with opened(file) as image:
             return image.mode in GREY or image.mode.startswith("I;16")
     except CorruptExample:
         return True

@@ -8,7 +8,8 @@
     {"target": "image"}          a copy of `image`, such as the colours of one that transforms make grey
 
 `data.keep=("caption",)` reads `captions.json`, {file name below the folder: a caption or a list of captions}, and
-`data.max_boxes` the files of `cvjax.data.box_files`.
+`data.max_boxes` the files of `cvjax.data.box_files`. `data.class_maps` reads masks as `cvjax.data.mask_files` says; a
+folder of VOC's development kit then has the splits `train`, `val` and `trainval` of its segmentation.
 """
 
 import dataclasses
@@ -19,11 +20,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from cvjax.data import boxed, folder, idx
+from cvjax.data import boxed, folder, idx, mask_files
 from cvjax.data.annotations import NONE, Annotations
 from cvjax.data.boxed import BoxedSplit
 from cvjax.data.folder import FolderSplit
 from cvjax.data.idx import IdxSplit
+from cvjax.data.mask_files import CocoMaps, MaskFiles
 from cvjax.data.sources import CorruptExample
 from cvjax.data.splits import HELD_OUT, HeldOut
 from cvjax.errors import UserError
@@ -42,6 +44,7 @@ class Accompanied:
       files: files of the further images, for those in a folder of their own.
       channels_of: number of channels of each further image.
       captions: captions of each image, or ().
+      maps: maps of classes.
     """
 
     source: FolderSplit | BoxedSplit
@@ -49,6 +52,7 @@ class Accompanied:
     files: Mapping[str, tuple[Path, ...]]
     channels_of: Mapping[str, int]
     captions: tuple[tuple[str, ...], ...] = ()
+    maps: tuple[MaskFiles | CocoMaps, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,8 +61,8 @@ class Accompanied:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.source.classes
+        """Names of the classes, those of the first map if there is one."""
+        return self.maps[0].names if self.maps else self.source.classes
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -77,7 +81,10 @@ class Accompanied:
                 example[name] = example["image"]
             else:
                 example[name] = folder.decode(self.files[name][index], self.channels_of[name])
-                self._check_size(index, example["image"].shape[:2], name, example[name].shape[:2])
+                self._check_size(index, example["image"].shape[:2], self.files[name][index], example[name].shape[:2])
+        for one in self.maps:
+            example[one.feature] = one.read(index)
+            self._check_size(index, example["image"].shape[:2], one.describe(index), example[one.feature].shape)
         if self.captions:
             example[CAPTION] = np.array(self.captions[index], str)
         return example
@@ -99,8 +106,10 @@ class Accompanied:
         height, width, channels = self.source.shape(index)
         if self._halved:
             width = self._half(width, index)
-        for name, files in self.files.items():
-            self._check_size(index, (height, width), name, folder.read_size(files[index]))
+        for files in self.files.values():
+            self._check_size(index, (height, width), files[index], folder.read_size(files[index]))
+        for one in self.maps:
+            self._check_size(index, (height, width), one.describe(index), one.size(index))
         return height, width, channels
 
     @property
@@ -117,10 +126,9 @@ class Accompanied:
             raise CorruptExample(f"{self.describe(index)} is {width} pixels wide, which cannot be halved")
         return width // 2
 
-    def _check_size(self, index: int, size: tuple[int, int], name: str, other: tuple[int, int]) -> None:
+    def _check_size(self, index: int, size: tuple[int, int], file: Path | str, other: tuple[int, int]) -> None:
         if size != other:
             first, second = ("x".join(map(str, sides)) for sides in (size, other))
-            file = self.files[name][index]
             raise CorruptExample(f"{self.describe(index)} is {first}, and {file}, which should move with it, {second}")
 
 
@@ -145,17 +153,18 @@ def open_split(
     """
     images = annotations.images
     if idx.find(Path(root).expanduser()):
-        if images or annotations.keep or annotations.max_boxes is not None:
-            asked = "data.images, data.keep and data.max_boxes"
+        if images or annotations.keep or annotations.class_maps or annotations.max_boxes is not None:
+            asked = "data.images, data.keep, data.class_maps and data.max_boxes"
             raise UserError(f"{asked} are for folders of image files, and {root} has IDX files")
         return idx.open_split(Path(root).expanduser(), split, setting, held_out.by_class)
     if annotations.max_boxes is None:
-        source = folder.open_split(root, split, setting, held_out)
+        devkit = annotations.class_maps and voc_split(Path(root).expanduser(), split)
+        source = devkit or folder.open_split(root, split, setting, held_out)
     else:
         source = boxed.open_split(root, split, setting, held_out)
         if set(SIDES) & set(images.values()):
             raise UserError(f"data.images={dict(images)}: boxes belong to whole files, not to their halves")
-    if not images and not annotations.keep:
+    if not images and not annotations.keep and not annotations.class_maps:
         return source
     if set(SIDES) <= set(images.values()):
         raise UserError(f'data.images={dict(images)}: `image` is one half, so name "left" or "right", not both')
@@ -164,30 +173,21 @@ def open_split(
         channels[name] = source.channels
         if given not in (COPY, *SIDES):
             there, found = folder.open_root(given, f"data.images.{name}")
-            files[name] = _counterparts(source, there, found, name)
+            files[name] = folder.counterparts(source.files, source.root, there, found, f"data.images.{name}")
             channels[name] = folder.count_channels(found)
     captions = _captions(source) if CAPTION in annotations.keep else ()
-    return Accompanied(source, images, files, channels, captions)
+    maps = tuple(mask_files.open_maps(one, source.root, source.files) for one in annotations.class_maps)
+    return Accompanied(source, images, files, channels, captions, maps)
 
 
-def _counterparts(source: FolderSplit | BoxedSplit, root: Path, found: list[Path], name: str) -> tuple[Path, ...]:
-    """Finds the file of the same relative name for each image, preferring the same suffix."""
-    by_name = {}
-    for file in found:
-        by_name.setdefault(file.relative_to(root).with_suffix(""), []).append(file)
-    counterparts = []
-    for file in source.files:
-        if file is None:  # an annotation without an image, which `source` refuses
-            counterparts.append(None)
-            continue
-        relative = file.relative_to(source.root)
-        several = by_name.get(relative.with_suffix(""), [])
-        same = [other for other in several if other.suffix == file.suffix] or several
-        if len(same) != 1:
-            there = f"there are several: {', '.join(map(str, same))}" if same else f"{root} has no {relative}"
-            raise UserError(f"data.images.{name}: {file} needs one counterpart, but {there}")
-        counterparts.append(same[0])
-    return tuple(counterparts)
+def voc_split(root: Path, split: str) -> FolderSplit | None:
+    """Opens a split of VOC's segmentation, by its lists in `ImageSets/Segmentation`; None for any other folder."""
+    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not path.is_file():
+        return None
+    images = root / "JPEGImages"
+    files = tuple(images / f"{name}.jpg" for name in path.read_text(encoding="utf-8").split())
+    return FolderSplit(root.name, images, files, (), (), 3)
 
 
 def _captions(source: FolderSplit | BoxedSplit) -> tuple[tuple[str, ...], ...]:

@@ -163,6 +163,7 @@ class Pipeline:
             image,
             texts={name: ("",) for name in self.texts},
             maps={name: np.zeros((height, width), np.int32) for name in self.annotations.map_names},
+            voids=self.annotations.class_map_names,
             images={
                 name: np.zeros((height, width, channels.get(name, own)), np.float32)
                 for name in self.annotations.image_names

@@ -33,6 +33,7 @@ class Settings:
     on_corrupt: Literal["raise", "skip"] = "raise"  # "skip": examples that cannot be decoded are counted and named
     max_boxes: Count | None = None  # read boxes and what goes with them, padded to this number; of a folder too
     keep: tuple[str, ...] = ()  # further features: maps, which move with the image, and texts, for `tokenise`
+    class_maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {"class_map": FEATURE}; see class_maps.py
     vocabulary: Count = 10_000  # largest number of tokens of `tokenise`, special ones included
     images: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {"target": FEATURE}; see layouts.py
     masks: str | None = None  # the feature of each object that holds its mask, such as "mask"; masks may overlap
@@ -113,6 +114,10 @@ def _check_source(chosen: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _check_per_class(chosen: Mapping[str, Any], names: Sequence[str]) -> None:
     dataset = chosen["name"] or str(chosen["folder"])
+    if chosen["class_maps"]:
+        raise UserError(
+            f"data.per_class={chosen['per_class']} is for labels of images; with data.class_maps leave it None"
+        )
     boxed = chosen["name"] is None and chosen["max_boxes"] is not None  # the classes are those of the boxes
     if boxed or not (names if chosen["name"] is None else catalogue.labelled(chosen["name"], chosen["data_dir"])):
         raise UserError(f"data.per_class={chosen['per_class']}: the examples of {dataset} have no labels")
@@ -164,7 +169,7 @@ def _check_name(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipe
         channels = catalogue.image_channels(chosen["name"], chosen["data_dir"], chosen["images"])
         for key, built in pipelines.items():
             built.dry_run(shape, f"data.{key}", f"an image of {chosen['name']}", channels)
-    return catalogue.classes(chosen["name"], chosen["data_dir"])
+    return catalogue.classes(chosen["name"], chosen["data_dir"], Annotations.of(chosen))
 
 
 def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pipeline]) -> tuple[str, ...]:

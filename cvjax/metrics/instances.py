@@ -9,9 +9,10 @@ import dataclasses
 
 import cv2
 import numpy as np
-import scipy.ndimage
 import scipy.optimize
 from jaxtyping import Bool, Float, Int32, Integer
+
+from cvjax.data.transforms.borders import find_borders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +64,8 @@ def touching(instances: Integer[np.ndarray, "height width"], gap: int = 0) -> Bo
     Returns:
       For each number from 1 to the greatest.
     """
-    reach = np.ones((2 * gap + 3,) * 2, bool)
-    background = np.iinfo(np.int32).max
-    lowest = scipy.ndimage.minimum_filter(np.where(instances > 0, instances, background), footprint=reach)
-    highest = scipy.ndimage.maximum_filter(instances, footprint=reach)
-    beside = (instances > 0) & ((lowest != instances) | (highest != instances))
-    return np.bincount(instances[beside].ravel(), minlength=int(instances.max(initial=0)) + 1)[1:] > 0
+    beside = instances[find_borders(instances, gap + 1)]
+    return np.bincount(beside, minlength=int(instances.max(initial=0)) + 1)[1:] > 0
 
 
 def overlaps(

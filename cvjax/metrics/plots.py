@@ -1,11 +1,16 @@
 """Curves, matrices and maps drawn as float32 images in [0, 1], on the host."""
 
+import collections
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from cvjax.data.class_maps import VOID
+from cvjax.ops.palettes import GREY, paint, voc_palette
 
 Curve = tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]
 Image = Float[np.ndarray, "height width 3"]
@@ -80,6 +85,55 @@ def draw_gallery(
     for index, (axes, image, caption) in enumerate(zip(grid, images, captions, strict=False)):
         axes.imshow(np.broadcast_to(np.clip(image, 0, 1), (height, width, 3)))
         axes.set_title(caption, fontsize=7, pad=2, color="crimson" if marked is not None and marked[index] else "black")
+    return _pixels(figure)
+
+
+def draw_segmentations(
+    images: Float[np.ndarray, "count rows columns channels"],
+    truth: Integer[np.ndarray, "count rows columns"],
+    predicted: Integer[np.ndarray, "count rows columns"],
+    names: Sequence[str],
+) -> Image:
+    """Draws images in rows of four: the image, the true classes, those found and the errors, with a legend.
+
+    Args:
+      images: in [0, 1], one or three channels.
+      truth: true classes; void is grey.
+      predicted: classes found.
+      names: of the classes. The legend has the 24 most frequent ones of `truth` and `predicted`.
+
+    Returns:
+      The figure. In the errors, wrong pixels are red, void ones grey, and right ones those of the image, dimmed.
+    """
+    count, height, width = images.shape[:3]
+    wrong, void = (truth != predicted)[..., None], (truth == VOID)[..., None]
+    shown = np.broadcast_to(np.clip(images, 0, 1), (count, height, width, 3))
+    errors = np.select([void, wrong], [np.divide(GREY, 255), (0.9, 0.1, 0.1)], 0.35 * shown.mean(-1, keepdims=True))
+    columns = {"image": shown, "truth": paint(truth), "prediction": paint(predicted), "errors": errors}
+    frequent = collections.Counter(np.concatenate([truth.ravel(), predicted.ravel()]).tolist())
+    labels = sorted(label for label, _ in frequent.most_common() if 0 <= label < len(names))[:24]
+    entries = {names[label]: voc_palette()[label] / 255 for label in labels}
+    entries |= {"void": np.divide(GREY, 255)} if frequent[VOID] else {}
+    figure = Figure(figsize=(8, 2 * count * height / width + 0.3 + 0.25 * -(-len(entries) // 6)), dpi=120)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    grid = figure.subplots(count, 4, squeeze=False)
+    for column, (title, pictures) in enumerate(columns.items()):
+        grid[0, column].set_title(title, fontsize=9)
+        for axes, picture in zip(grid[:, column], pictures, strict=True):
+            axes.imshow(picture, vmin=0, vmax=1, interpolation="nearest")
+            axes.set_axis_off()
+    patches = [Patch(facecolor=colour, edgecolor="0.5", label=name) for name, colour in entries.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    return _pixels(figure)
+
+
+def draw_legend(names: Sequence[str]) -> Image:
+    """Returns the names of classes beside their colours in a palette PNG or an overlay."""
+    lines = -(-len(names) // 3)
+    figure = Figure(figsize=(6, 0.3 + 0.22 * lines), dpi=120)
+    colours = voc_palette()[: len(names)] / 255
+    patches = [Patch(facecolor=c, edgecolor="0.5", label=name) for c, name in zip(colours, names, strict=True)]
+    figure.legend(handles=patches, loc="center", ncols=3, fontsize=8, frameon=False)
     return _pixels(figure)
 
 

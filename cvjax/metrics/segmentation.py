@@ -78,7 +78,7 @@ def matrix_figures(matrix: Int[np.ndarray, "classes classes"], classes: Sequence
       classes: names.
 
     Returns:
-      mean_iou and mean_dice, over the classes in truth or predictions; pixel_accuracy; class_accuracy, the mean of the
+      mean_iou and mean_dice, over the classes in truth or predictions; pixel_accuracy; mean_accuracy, the mean of the
       true classes' accuracies; weighted_iou, IoUs weighted by the classes' true pixels; and up to 100 classes also
       iou/<class>, -1 for those that are in neither. All are 0 without any pixel.
     """
@@ -88,7 +88,7 @@ def matrix_figures(matrix: Int[np.ndarray, "classes classes"], classes: Sequence
         "mean_iou": _mean(ious[~np.isnan(ious)]),
         "mean_dice": _mean((dices := class_dices(matrix))[~np.isnan(dices)]),
         "pixel_accuracy": np.trace(matrix) / max(matrix.sum(), 1),
-        "class_accuracy": _mean(accuracies[true > 0]),
+        "mean_accuracy": _mean(accuracies[true > 0]),
         "weighted_iou": (true * np.nan_to_num(ious)).sum() / max(true.sum(), 1),
     }
     if len(classes) <= LISTED:

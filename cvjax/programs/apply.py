@@ -3,7 +3,8 @@
 python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    apply the system to images
 python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          sample from a generative system
 
-Detections are drawn, with class names and scores, and written to detections.json in COCO's format.
+Detections are drawn, with class names and scores, and written to detections.json in COCO's format. Classes of pixels
+are painted over the images, and written to classes/: PNG files of the images' sizes, whose palette shows the numbers.
 """
 
 import argparse
@@ -21,14 +22,20 @@ from jaxtyping import Float, Int, UInt8
 from cvjax import command, runs
 from cvjax.core import Recipe, State
 from cvjax.data import folder, vocabulary
+from cvjax.data.mask_files import BACKGROUND
 from cvjax.data.sources import CorruptExample
 from cvjax.display import grid
 from cvjax.errors import UserError, suggest, suggest_beside
-from cvjax.predictor import Predictor, Prepared, classes_of
+from cvjax.metrics.plots import draw_legend
+from cvjax.ops.palettes import overlay
+from cvjax.predictor import SEGMENTATION, Predictor, Prepared, classes_of
 from cvjax.programs import video
 from cvjax.programs.detections import coco_format, draw_detections
-from cvjax.programs.images import save_image, to_bytes
+from cvjax.programs.images import save_classes, save_image, to_bytes
 from cvjax.rundir import write_atomically
+
+CLASSES = "classes"  # the folder of maps, below the output's
+LEGEND = ".legend.png"  # beside them; hidden, so that it is no map
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,7 +190,8 @@ def draw_samples(
 def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
     """Writes image outputs as PNG files named after the input, and all other outputs to predictions.json.
 
-    Detections are drawn and written to detections.json. Unreadable images are skipped and reported at the end. Images
+    Detections are drawn and written to detections.json. Classes of pixels are painted, and written below `classes`, a
+    folder that can be the source of `data.class_maps`. Unreadable images are skipped and reported at the end. Images
     in the output folder are not inputs, so that the same command can be given again.
 
     Args:
@@ -213,7 +221,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
                 read.append((name, file.relative_to(source) if source.is_dir() else Path(file.name)))
                 yield image
 
-    records = []
+    records, painted = [], False
     for index, (prepared, outputs) in enumerate(predictor(images())):
         name, file = read[index]
         if "scores" in outputs and "boxes" in outputs:
@@ -221,6 +229,11 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
             records.append((str(file), prepared.original.shape[:2], outputs))
             continue
         for kind, value in outputs.items():
+            if kind == SEGMENTATION:
+                save_classes(output / CLASSES / f"{name}.png", value)
+                save_image(output / f"{name}.png", draw_classes(predictor, prepared, value))
+                painted = True
+                continue
             if value.ndim == 3 and value.shape[-1] in (1, 3):
                 save_image(output / (f"{name}.png" if kind == "image" else f"{name}_{kind}.png"), value)
                 continue
@@ -231,10 +244,30 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
         write_atomically(output / "predictions.json", json.dumps(predictions, indent=1))
     if records:
         write_atomically(output / "detections.json", json.dumps(coco_format(records, predictor.classes), indent=1))
+    if painted and predictor.classes:
+        write_atomically(output / CLASSES / "labels.txt", "".join(f"{name}\n" for name in predictor.classes))
+        save_image(output / CLASSES / LEGEND, draw_legend(predictor.classes))
     print(f"{len(read)} images in {output}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise UserError(f"{len(faults)} of {len(files)} images were skipped. " + "; ".join(faults[:5]) + more)
+
+
+def draw_classes(
+    predictor: Predictor, prepared: Prepared, numbers: Int[np.ndarray, "height width"]
+) -> Float[np.ndarray, "height width 3"]:
+    """Paints the classes of pixels over their image, except the class `background`.
+
+    Args:
+      predictor: has the class names.
+      prepared: the image.
+      numbers: classes, in the size of the original.
+
+    Returns:
+      A new image in [0, 1].
+    """
+    names = predictor.classes
+    return overlay(prepared.original, numbers, background=names.index(BACKGROUND) if BACKGROUND in names else None)
 
 
 def below(file: Path, parent: Path) -> bool:
@@ -249,7 +282,7 @@ def name_outputs(files: Sequence[Path]) -> list[str]:
 
 
 def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
-    """Writes a video of the system's image outputs, or of detections drawn on the frames, at the source's frame rate.
+    """Writes a video of image outputs, or of what the system finds drawn on the frames, at the source's frame rate.
 
     Args:
       predictor: the trained system.
@@ -266,6 +299,8 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
         for prepared, outputs in predictor(map(predictor.prepare, video.read_frames(capture))):
             if "scores" in outputs and "boxes" in outputs:
                 outputs = {"image": draw_detections(predictor, prepared, outputs, threshold)}
+            if SEGMENTATION in outputs:
+                outputs = {"image": draw_classes(predictor, prepared, outputs[SEGMENTATION])}
             if "image" not in outputs:
                 raise UserError("this system's outputs are not images, so it cannot make a video; apply it to images.")
             yield to_bytes(outputs["image"])

@@ -4,9 +4,10 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 
+from cvjax.ops.palettes import voc_palette
 from cvjax.rundir import write_atomically
 
 LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
@@ -16,6 +17,15 @@ def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) ->
     """Writes an image in [0, 1], grey or RGB, with or without opacity, as a PNG; creates its folder if necessary."""
     encoded = io.BytesIO()
     Image.fromarray(to_bytes(image)).save(encoded, "png")
+    write_atomically(path, encoded.getvalue())
+
+
+def save_classes(path: Path, numbers: Integer[np.ndarray, "height width"]) -> None:
+    """Writes a map of classes as a PNG of these numbers with VOC's palette; creates its folder if necessary."""
+    encoded = io.BytesIO()
+    image = Image.fromarray(numbers.astype(np.uint8), "P")
+    image.putpalette(voc_palette().tobytes())
+    image.save(encoded, "png")
     write_atomically(path, encoded.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what a network will be given: batches after the transforms, with their boxes, masks and classes."""
+"""Pictures of what a network will be given: batches after the transforms, with their boxes, masks, maps and classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from cvjax import config as experiments
 from cvjax import data, runs
 from cvjax.display import grid
 from cvjax.ops.drawing import colour, draw_boxes
+from cvjax.ops.palettes import paint
 from cvjax.programs.images import LEGIBLE, save_image
 
 MOST = 32  # images of each kind
@@ -43,7 +44,8 @@ def draw_batch(
     """Draws the images of a batch.
 
     Args:
-      batch: NumPy arrays; `image` gets the boxes, object masks and classes, other images are shown as they are.
+      batch: NumPy arrays; `image` gets the boxes, object masks and classes, other images are shown as they are, and
+        maps in the colours of their numbers.
       names: names of the classes.
 
     Returns:
@@ -60,6 +62,9 @@ def draw_batch(
                 own = {key: values[row] for key, values in batch.items()} if name == "image" else {}
                 drawn.append(_annotate(image, own, names, scale))
             pictures[name] = np.stack(drawn)
+        elif images.ndim == 3 and np.issubdtype(images.dtype, np.integer):
+            scale = max(1, LEGIBLE // max(images.shape[1:]))
+            pictures[name] = paint(images[:MOST].repeat(scale, 1).repeat(scale, 2))
     return pictures
 
 

@@ -53,7 +53,7 @@ def test_figures_of_batches_are_scikit_learns_of_all_pixels():
     dices = metrics.f1_score(truth, predicted, labels=range(5), average=None, zero_division=0)
     assert found["mean_dice"] == pytest.approx(dices.mean())
     assert found["pixel_accuracy"] == pytest.approx(metrics.accuracy_score(truth, predicted))
-    assert found["class_accuracy"] == pytest.approx(
+    assert found["mean_accuracy"] == pytest.approx(
         metrics.recall_score(truth, predicted, labels=range(4), average="macro")
     )
     assert found["weighted_iou"] == pytest.approx(metrics.jaccard_score(truth, predicted, average="weighted"))
@@ -65,7 +65,7 @@ def test_all_is_finite_where_everything_is_void_and_perfect_maps_have_ones():
     void = segmentation.figures(rows(np.full_like(TRUTH, 255), FOUND, segmentation=FOUND), NAMES)
     assert np.isfinite(list(void.values())).all() and void["mean_iou"] == void["boundary_f"] == 0
     same = segmentation.figures(rows(FOUND, FOUND, segmentation=FOUND), NAMES)
-    assert [same[name] for name in ("mean_iou", "mean_dice", "pixel_accuracy", "class_accuracy", "boundary_f")] == [
+    assert [same[name] for name in ("mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy", "boundary_f")] == [
         1
     ] * 5
 

@@ -7,6 +7,7 @@ from PIL import Image
 from cvjax import config
 from cvjax.errors import UserError
 from cvjax.ops.drawing import colour
+from cvjax.ops.palettes import paint
 from cvjax.programs import preview
 
 
@@ -29,6 +30,13 @@ def test_boxes_and_masks_are_drawn_where_they_are():
     np.testing.assert_allclose(image[4 * 45, 4 * 8], colour(2), atol=0.01)  # the box's left edge
     assert not image[:30, :30].any()  # padding has no box
     assert (drawn["target"] == 1).all()
+
+
+def test_maps_are_drawn_in_the_colours_of_their_numbers():
+    numbers = np.int32([[[0, 1], [15, 255]]])
+    drawn = preview.draw_batch({"class_map": numbers, "label": np.int32([3])}, ())
+    assert drawn.keys() == {"class_map"} and drawn["class_map"].shape == (1, 256, 256, 3)
+    np.testing.assert_allclose(drawn["class_map"][:, ::128, ::128], paint(numbers))
 
 
 def test_a_preview_is_written_and_nothing_is_trained(tmp_path, capsys):

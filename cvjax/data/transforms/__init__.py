@@ -4,6 +4,7 @@ Random ones take a `numpy.random.Generator` called `generator` first. Those that
 image with its annotations, and move all of it. Every function in `__all__` can be the `op` of `data.transforms`.
 """
 
+from cvjax.data.transforms.borders import border_weights, separate
 from cvjax.data.transforms.colour import (
     adjust_brightness,
     adjust_contrast,
@@ -17,6 +18,7 @@ from cvjax.data.transforms.colour import (
 )
 from cvjax.data.transforms.geometry import center_crop, crop, letterbox, pad, resize
 from cvjax.data.transforms.random_geometry import (
+    elastic,
     flip,
     mosaic,
     random_crop,
@@ -24,6 +26,7 @@ from cvjax.data.transforms.random_geometry import (
     random_quarter_turn,
     random_resized_crop,
     random_scale,
+    random_scale_crop,
     random_shift,
     rotate,
 )
@@ -34,9 +37,11 @@ __all__ = [
     "adjust_contrast",
     "adjust_hue",
     "adjust_saturation",
+    "border_weights",
     "center_crop",
     "color_jitter",
     "crop",
+    "elastic",
     "flip",
     "grayscale",
     "letterbox",
@@ -49,14 +54,17 @@ __all__ = [
     "random_quarter_turn",
     "random_resized_crop",
     "random_scale",
+    "random_scale_crop",
     "random_shift",
     "random_text",
     "remove_background",
     "resize",
     "rotate",
+    "separate",
     "tokenise",
 ]
 TEXT = frozenset({"random_text", "tokenise"})  # the transforms of texts
+TRUTH = frozenset({"border_weights", "separate"})  # those of maps alone, which an image to be predicted does not have
 COLOUR = frozenset(  # the transforms that move no pixels
     {
         "adjust_brightness",

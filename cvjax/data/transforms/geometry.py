@@ -48,7 +48,7 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
         chosen = np.ix_(*(_nearest(old, new) for old, new in ((rows, height), (columns, width))))
         return image.moved(
             lambda pixels: resize(pixels, (height, width), method),
-            lambda numbers: numbers[chosen],
+            lambda numbers, _: numbers[chosen],
             ((width / columns, 0), (0, height / rows)),
         )
     kernel = PILImage.Resampling[method.upper()]
@@ -98,7 +98,7 @@ def crop(image: Image, top: int, left: int, size: Size, keep: Keep = "centre") -
         )
     window = slice(top, top + height), slice(left, left + width)
     if isinstance(image, Scene):
-        return image.moved(lambda pixels: pixels[window], lambda map: map[window], shift=(-left, -top)).clipped(keep)
+        return image.moved(lambda pixels: pixels[window], lambda map, _: map[window], shift=(-left, -top)).clipped(keep)
     return image[window]
 
 
@@ -122,7 +122,7 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
       padding: pixels on every side; or (vertical, horizontal); or (top, bottom, left, right).
       border: mode of `numpy.pad`. Images with boxes take "constant" or "edge": the others would repeat objects
         without their boxes.
-      value: the constant, in [0, 1]. Maps get 0; with boxes, for any border.
+      value: the constant, in [0, 1]. Maps get 0, and those of classes void; with boxes, for any border.
 
     Raises:
       UserError: a padding of another length, or a border that is not for boxes.
@@ -130,13 +130,13 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
     given = (padding,) if isinstance(padding, int) else tuple(padding)
     if len(given) not in (1, 2, 4):
         raise UserError(f"padding={given} must be one, two or four numbers")
-    top, bottom, left, right = np.repeat(given, 4 // len(given)).tolist()
+    margins = top, bottom, left, right = np.repeat(given, 4 // len(given)).tolist()
     if isinstance(image, Scene):
         if image.boxed and border not in ("constant", "edge") and any((top, bottom, left, right)):
             raise UserError(f'border={border!r} repeats objects without their boxes; use "constant" or "edge"')
         return image.moved(
             lambda pixels: pad(pixels, padding, border, value),
-            lambda numbers: np.pad(numbers, ((top, bottom), (left, right)), "constant" if image.boxed else border),
+            lambda numbers, fill: _padded(numbers, margins, "constant" if image.boxed else border, fill),
             shift=(left, top),
         )
     value = (float(value),) * 4
@@ -150,6 +150,12 @@ def sides(size: Size) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise UserError(f"a size must be positive, not {size}")
     return int(height), int(width)
+
+
+def _padded(numbers: np.ndarray, margins: Sequence[int], border: str, fill: int) -> np.ndarray:
+    top, bottom, left, right = margins
+    constant = {"constant_values": fill} if border == "constant" else {}
+    return np.pad(numbers, ((top, bottom), (left, right)), border, **constant)
 
 
 def _nearest(old: int, new: int) -> np.ndarray:

@@ -1,12 +1,26 @@
 """Transforms that move the pixels of an image, or all of a `Scene`, at random."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
-from cvjax.data.transforms.geometry import Border, Image, Method, Resized, Size, center_crop, crop, pad, resize, sides
+from cvjax.data.transforms.geometry import (
+    BORDERS,
+    Border,
+    Image,
+    Method,
+    Resized,
+    Size,
+    center_crop,
+    crop,
+    pad,
+    resize,
+    sides,
+)
 from cvjax.data.transforms.scene import Keep, Scene, collage
 from cvjax.errors import UserError
 
@@ -135,6 +149,40 @@ def random_scale(
     return _put(generator, shown, *image.shape[:2], value)
 
 
+def random_scale_crop(
+    generator: np.random.Generator,
+    image: Image,
+    size: Size,
+    scale: Sequence[float] = (0.5, 2.0),
+    step: float = 0.25,
+    value: float = 0.5,
+    method: Method = "bilinear",
+    keep: Keep = "centre",
+) -> Resized:
+    """Resizes an image by a random factor and cuts out a rectangle at a random place, padded if it is too small.
+
+    Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018, with
+    size=513: factors 0.5, 0.75, ..., 2.
+
+    Args:
+      generator, image: random numbers and the image.
+      size: (height, width) of the rectangle, or one number for both.
+      scale: (least, most) factor.
+      step: factors differ by multiples of it; 0: any factor, drawn uniformly.
+      value: value of the padding, below and to the right, in [0, 1].
+      method: as for `resize`.
+      keep: as for `crop`.
+    """
+    least, most = scale
+    if step:
+        factor = least + step * int(generator.integers(round((most - least) / step), endpoint=True))
+    else:
+        factor = generator.uniform(least, most)
+    image = resize(image, [max(1, round(side * factor)) for side in image.shape[:2]], method)
+    below, beside = (max(0, new - old) for new, old in zip(sides(size), image.shape[:2], strict=True))
+    return random_crop(generator, pad(image, (0, below, 0, beside), value=value), size, keep=keep)
+
+
 def mosaic(
     generator: np.random.Generator,
     image: Image,
@@ -185,7 +233,7 @@ def rotate(
     Args:
       generator, image: random numbers and the image.
       degrees: (least, most), drawn uniformly; d means (-d, d).
-      value: value at the corners, in [0, 1]; maps get 0.
+      value: value at the corners, in [0, 1]; maps get 0, and those of classes void.
 
     Raises:
       UserError: there are boxes.
@@ -194,7 +242,7 @@ def rotate(
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), generator.uniform(least, most), 1.0)
 
-    def turned(pixels: np.ndarray, value: float, flags: int = cv2.INTER_LINEAR) -> np.ndarray:
+    def turned(pixels: np.ndarray, value: float | int, flags: int = cv2.INTER_LINEAR) -> np.ndarray:
         border = (float(value),) * 4
         after = cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), flags=flags, borderValue=border)
         return after.reshape(pixels.shape)  # OpenCV drops a single channel
@@ -204,11 +252,61 @@ def rotate(
             raise UserError("rotate cannot move boxes: a turned object's box does not follow from its box before")
         return image.moved(
             lambda pixels: turned(pixels, value),
-            lambda numbers: turned(numbers.astype(np.float32), 0.0, cv2.INTER_NEAREST).astype(numbers.dtype),
+            lambda numbers, fill: turned(numbers.astype(np.float32), fill, cv2.INTER_NEAREST).astype(numbers.dtype),
             turn[:, :2].tolist(),
             (turn @ (-0.5, -0.5, 1) + 0.5).tolist(),  # OpenCV counts from the middle of the first pixel
         )
     return turned(image, value)
+
+
+def elastic(
+    generator: np.random.Generator,
+    image: Image,
+    std: float = 10.0,
+    grid: int = 3,
+    border: Border = "reflect",
+    value: float = 0.0,
+) -> Image:
+    """Deforms an image smoothly, with bilinear interpolation; maps keep their values.
+
+    Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015, section 3.1:
+    random displacements on a coarse grid, from which those of the pixels follow by bicubic interpolation.
+
+    Args:
+      generator, image: random numbers and the image.
+      std: standard deviation of the grid's displacements, in pixels.
+      grid: number of its rows and columns, of which the first and last lie on the image's border.
+      border: what a pixel from outside of the image shows, as for `pad`.
+      value: the constant, in [0, 1]; maps get 0, and those of classes void.
+
+    Raises:
+      UserError: there are boxes or points.
+    """
+    height, width = image.shape[:2]
+    if isinstance(image, Scene) and (image.boxed or image.points is not None):
+        raise UserError("elastic cannot move boxes or points; use it with images, maps and masks alone")
+    moves = generator.normal(0, std, (2, grid, grid))
+    rows, columns = (_spline(height, grid) @ move @ _spline(width, grid).T for move in moves)
+    places = columns + np.arange(width), rows + np.arange(height)[:, None]
+    column, row = (np.ascontiguousarray(place, np.float32) for place in places)
+
+    def deformed(pixels: np.ndarray, value: float | int, flags: int = cv2.INTER_LINEAR) -> np.ndarray:
+        options = dict(borderMode=BORDERS[border], borderValue=(float(value),) * 4)
+        return cv2.remap(np.ascontiguousarray(pixels), column, row, flags, **options).reshape(pixels.shape)
+
+    if isinstance(image, Scene):
+        return image.moved(
+            lambda pixels: deformed(pixels, value),
+            lambda numbers, fill: deformed(numbers.astype(np.float32), fill, cv2.INTER_NEAREST).astype(numbers.dtype),
+        )
+    return deformed(image, value)
+
+
+@functools.lru_cache(maxsize=16)
+def _spline(size: int, grid: int) -> np.ndarray:
+    """Weights of `grid` values, evenly spaced over a side of `size` pixels, in the cubic spline through them."""
+    places = np.linspace(0, grid - 1, size)
+    return np.stack([ndimage.map_coordinates(unit, [places], order=3, mode="mirror") for unit in np.eye(grid)], -1)
 
 
 def random_quarter_turn(
@@ -223,7 +321,8 @@ def random_quarter_turn(
     for _ in range(int(generator.choice(quarters)) % 4):
         width = image.shape[1]
         scene = isinstance(image, Scene)
-        image = image.moved(np.rot90, np.rot90, ((0, 1), (-1, 0)), (0, width)) if scene else np.rot90(image)
+        turn = ((0, 1), (-1, 0)), (0, width)
+        image = image.moved(np.rot90, lambda numbers, _: np.rot90(numbers), *turn) if scene else np.rot90(image)
     return image
 
 
@@ -240,7 +339,7 @@ def flip(
     if generator.random() >= p:
         return image
 
-    def mirrored(pixels: np.ndarray) -> np.ndarray:
+    def mirrored(pixels: np.ndarray, _: int = 0) -> np.ndarray:
         return np.flip(pixels, 1 if axis == "horizontal" else 0)
 
     if isinstance(image, Scene):

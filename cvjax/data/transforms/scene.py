@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Integer, Shaped
 
+from cvjax.data.class_maps import VOID
 from cvjax.errors import UserError
 
 Keep = Literal["centre"] | float
@@ -63,6 +64,7 @@ class Scene:
       regions: further boxes by name, such as proposals, moved, clipped and dropped like `boxes`.
       texts: captions, one or several for each name.
       tokens: output of `tokenise`.
+      voids: the maps that are `VOID` outside of the image; the others are 0 there.
     """
 
     image: Float32[np.ndarray, "height width channels"]
@@ -75,6 +77,7 @@ class Scene:
     regions: Mapping[str, Float32[np.ndarray, "_ 4"]] = dataclasses.field(default_factory=dict)
     texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     tokens: Mapping[str, Shaped[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
+    voids: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,10 +89,14 @@ class Scene:
         """Whether boxes of any kind are read."""
         return self.boxes is not None or bool(self.regions)
 
+    def fill(self, name: str) -> int:
+        """Returns the value of a map outside of the image."""
+        return VOID if name in self.voids else 0
+
     def moved(
         self,
         pixels: Callable[[np.ndarray], np.ndarray],
-        numbers: Callable[[np.ndarray], np.ndarray],
+        numbers: Callable[[np.ndarray, int], np.ndarray],
         linear: Sequence[Sequence[float | int]] = ((1, 0), (0, 1)),
         shift: Sequence[float | int] = (0, 0),
     ) -> "Scene":
@@ -97,13 +104,13 @@ class Scene:
 
         Args:
           pixels: moves an image.
-          numbers: moves a map or a mask.
+          numbers: moves a map or a mask; takes its value outside of the image, too.
           linear, shift: move a point (x, y) to linear @ (x, y) + shift.
         """
         moved = {
             "image": pixels(self.image),
             "images": {name: pixels(value) for name, value in self.images.items()},
-            "maps": {name: numbers(value) for name, value in self.maps.items()},
+            "maps": {name: numbers(value, self.fill(name)) for name, value in self.maps.items()},
         }
         # Double precision, so that boxes that end at the border still do when they are scaled.
         linear = np.asarray(linear, np.float64)
@@ -114,7 +121,7 @@ class Scene:
         if self.masks is not None:
             moved["masks"] = np.zeros((len(self.masks), *moved["image"].shape[:2]), bool)
             for row, mask in enumerate(self.masks):
-                moved["masks"][row] = numbers(mask)
+                moved["masks"][row] = numbers(mask, 0)
         if self.points is not None:
             moved["points"] = self.points.moved(linear, shift, *moved["image"].shape[:2])
         return dataclasses.replace(self, **moved)
@@ -181,7 +188,7 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
     first = placed[0][2]
     image = np.zeros((height, width, first.shape[2]), np.float32)
     images = {name: np.zeros((height, width, value.shape[2]), np.float32) for name, value in first.images.items()}
-    maps = {name: np.zeros((height, width), numbers.dtype) for name, numbers in first.maps.items()}
+    maps = {name: np.full((height, width), first.fill(name), numbers.dtype) for name, numbers in first.maps.items()}
     masks = (
         None if first.masks is None else np.zeros((sum(len(scene.boxes) for *_, scene in placed), height, width), bool)
     )
@@ -203,4 +210,5 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
         count += len(scene.boxes)
     rows = {name: np.concatenate([scene.rows[name] for _, _, scene in placed]) for name in first.rows}
     regions = {name: np.concatenate(parts) for name, parts in regions.items()}
-    return Scene(image, np.concatenate(boxes), rows, maps, images, masks=masks, regions=regions)
+    boxes = np.concatenate(boxes)
+    return Scene(image, boxes, rows, maps, images, masks=masks, regions=regions, voids=first.voids)

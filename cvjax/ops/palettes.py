@@ -1,0 +1,57 @@
+"""Colours of classes, and maps of classes painted in them, on the host."""
+
+import functools
+
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+
+from cvjax.data.class_maps import VOID
+
+GREY = (200, 200, 200)  # of void
+
+
+@functools.cache
+def voc_palette() -> UInt8[np.ndarray, "256 3"]:
+    """Returns the colours of PASCAL VOC: a class's bits, lowest first, are the highest of red, green, blue, red, ...
+
+    The last one, that of void, is grey here.
+    """
+    numbers = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        place = 7 - bit // 3
+        colours[:, bit % 3] |= ((numbers >> bit & 1) << place).astype(np.uint8)
+    colours[VOID] = GREY
+    colours.flags.writeable = False  # it is shared
+    return colours
+
+
+def paint(numbers: Integer[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
+    """Returns maps of classes in their colours, float32 in [0, 1]; what is no class is painted as void."""
+    inside = np.where((numbers >= 0) & (numbers < VOID), numbers, VOID)
+    return voc_palette()[inside].astype(np.float32) / 255
+
+
+def overlay(
+    image: Float[np.ndarray, "height width channels"],
+    numbers: Integer[np.ndarray, "height width"],
+    opacity: float = 0.6,
+    background: int | None = 0,
+) -> Float[np.ndarray, "height width 3"]:
+    """Paints the classes of pixels over an image, opaque where a class ends.
+
+    Args:
+      image: in [0, 1], one or three channels.
+      numbers: classes.
+      opacity: of the colours.
+      background: the class that is not painted, if any.
+
+    Returns:
+      A new image, float32 in [0, 1].
+    """
+    edge = np.zeros(numbers.shape, bool)
+    edge[1:] |= numbers[1:] != numbers[:-1]
+    edge[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
+    share = np.where(edge, 1.0, opacity) * ((numbers != background) & (numbers != VOID))
+    colours = paint(numbers)
+    return (image + share[..., None].astype(np.float32) * (colours - image)).astype(np.float32)
