@@ -28,6 +28,7 @@ def get_config(name: str = ""):
             batch_norm=True,
             dropout=0.1,
             padding=1,  # 100 zeros around would be two thirds of what is computed
+            loss=dict(cross_entropy=1.0, dice=1.0),  # nine tenths of the pixels are background
             ema=0.99,
             # The paper starts from an ImageNet classifier.
             optimiser=dict(
@@ -41,11 +42,10 @@ def get_config(name: str = ""):
         ),
         data=dict(
             name="digit_scenes/plain_64",
-            keep=("class_map",),
+            class_maps={"class_map": "class_map"},
             batch=8,
             eval_batch=16,
             transforms=(
-                dict(op="random_scale", scale=(0.75, 1.33), aspect=(0.8, 1.25), value=0.5),
                 dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
                 ENLARGE,
             ),

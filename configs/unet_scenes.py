@@ -8,7 +8,7 @@ Time: 1 minute.
 
 from cvjax.config import experiment, variant
 
-STEPS = 3000
+STEPS = 2600
 CLASSES = ("background", *"0123456789")
 
 
@@ -19,10 +19,11 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(64, 64, 3),
             classes=CLASSES,
-            width=8,
+            width=12,
             padding="same",  # the paper's 184 pixels of margin would be most of what is computed
             batch_norm=True,
             dropout=0.1,
+            loss=dict(cross_entropy=1.0, dice=1.0),  # nine tenths of the pixels are background
             ema=0.99,
             optimiser=dict(
                 name="adamw",
@@ -35,19 +36,16 @@ def get_config(name: str = ""):
         ),
         data=dict(
             name="digit_scenes/plain_64",
-            keep=("class_map",),
+            class_maps={"class_map": "class_map"},
             batch=16,
             eval_batch=128,
             # No flip: most mirrored digits are not digits.
-            transforms=(
-                dict(op="random_scale", scale=(0.75, 1.33), aspect=(0.8, 1.25), value=0.5),
-                dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
-            ),
+            transforms=(dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),),
         ),
         steps=STEPS,
         log_every=100,
-        eval_every=1000,
-        figure_every=1000,
+        eval_every=1300,
+        figure_every=1300,
         checkpoint_every=500,
         expect={"mean_iou": (">=", 0.8)},
     )

@@ -164,15 +164,8 @@ def check(config: ConfigDict, devices: int = 1) -> tuple[str, ...]:
         raise UserError(f"config.checkpoint_best={best!r}: no such figure in expect. {suggest(best, values['expect'])}")
     _recipe_arguments(values["system"], values["recipe"])
     names = data.check(values["data"], devices)
-    if segments(values["system"]):
-        return ()
     _check_classes(values, names)
     return names
-
-
-def segments(system: str) -> bool:
-    """Returns whether a system's classes are those of a map, its argument `truth`; datasets name other classes."""
-    return "truth" in recipe_parameters(system)
 
 
 def name_classes(config: ConfigDict, names: Sequence[str]) -> ConfigDict:

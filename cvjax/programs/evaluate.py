@@ -76,8 +76,6 @@ def choose_data(description: Mapping[str, Any], arguments: argparse.Namespace) -
         settings["eval_batch"] = arguments.batch
     found, trained = data.check(settings), classes_of(description)
     numbers = tuple(map(str, range(len(trained))))  # the run knows only how many
-    if experiments.segments(description["config"]["system"]):
-        return settings
     if found and trained and (len(found) != len(trained) or (found != trained and trained != numbers)):
         raise UserError(
             f"{settings['name'] or settings['folder']} has the classes {', '.join(found)}; the run was trained on "

@@ -20,13 +20,15 @@ from cvjax.core import Batch, Metrics, Pictures, State, Variables, advance, chec
 from cvjax.errors import UserError, suggest
 from cvjax.losses import segmentation as losses
 from cvjax.losses.segmentation import MapLoss
+from cvjax.metrics import plots
 from cvjax.metrics import segmentation as metrics
-from cvjax.ops.drawing import colour
 from cvjax.signature import Positive
 
 Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch height width classes"]
 Maps = Int32[Array, "batch height width"]
+
+SHOWN = 12  # images in a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +140,8 @@ class Segmenter(abc.ABC):
         for argument, name in {"truth": self.truth, "weights": self.weights}.items():
             if name and name not in batch:
                 raise UserError(
-                    f"config.recipe.{argument}={name!r}: the examples have no such map; data.keep names the maps of a "
-                    f"dataset that are read. {suggest(name, batch)}"
+                    f"config.recipe.{argument}={name!r}: the examples have no such map. data.class_maps names "
+                    f"those of classes, and the transform border_weights adds a map of weights. {suggest(name, batch)}"
                 )
         networks = self.begin(key, jnp.zeros((1, *self.shape)))
         opt = {"segmenter": self.tx.init({name: network["params"] for name, network in networks.items()})}
@@ -186,9 +188,6 @@ class Segmenter(abc.ABC):
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images with their true maps, the maps found and the errors."""
-        found = np.asarray(self.segment(state, batch["image"]))
-        truth = np.asarray(batch[self.truth])
-        lut = np.asarray([colour(i) if i else (0, 0, 0) for i in range(256)])
-        images = np.asarray(batch["image"])
-        error = np.where((found != truth)[..., None], 1.0, images)
-        return {"segmentations": np.concatenate([images, lut[truth % 256], lut[found], error], axis=2)[:16]}
+        images = batch["image"][:SHOWN]
+        arrays = map(np.asarray, (images, batch[self.truth][:SHOWN], self.segment(state, images)))
+        return {"segmentations": plots.draw_segmentations(*arrays, self.classes)}

@@ -102,6 +102,6 @@ def test_what_does_not_fit_is_explained():
         make(loss=MapLoss(class_weights=(1.0, 2.0)))
     with pytest.raises(UserError, match="all weights are 0"):
         make(loss=MapLoss(cross_entropy=0.0))
-    with pytest.raises(UserError, match=r"recipe.truth='map'.*data.keep"):
+    with pytest.raises(UserError, match=r"recipe.truth='map'.*data.class_maps"):
         make(truth="map").init(KEY, batch_of())
     assert isinstance(jax.eval_shape(make().init, KEY, batch_of()), State)
