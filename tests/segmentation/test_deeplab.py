@@ -10,14 +10,15 @@ import pytest
 from cvjax.errors import UserError
 from cvjax.segmentation import deeplab
 from cvjax.segmentation.deeplab import Backbone, DeepLabHead
+from cvjax.segmentation.segmenter import Inference
 
 KEY = jax.random.key(0)
-TINY = Backbone(depth=18, width=2)
+SMALL = dict(backbone=Backbone(depth=18, width=2), features=8, low_features=4, inference=Inference())
 
 
 def traced(size=(65, 81), **options):
     """The system, its first state and the shape of its maps, without computing them."""
-    recipe = deeplab.recipe((*size, 3), 4, **{"backbone": TINY, "features": 8, "low_features": 4, **options})
+    recipe = deeplab.recipe((*size, 3), 4, **{**SMALL, **options})
     batch = {"image": jnp.zeros((2, *size, 3)), "class_map": jnp.zeros((2, *size), jnp.int32)}
     state = jax.eval_shape(recipe.init, KEY, batch)
     return recipe.init.__self__, state, jax.eval_shape(recipe.eval_step, state, batch, KEY)["segmentation"].shape
