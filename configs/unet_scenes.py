@@ -1,5 +1,7 @@
 """U-Net on scenes of real digits, upright and side by side, into ten digits and the background.
 
+The variant "border_weights" separates digits that touch by the paper's weights, "touching" without them.
+
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_scenes.py --workdir=runs/unet_scenes
 Result: not measured yet.
@@ -10,6 +12,22 @@ from cvjax.config import experiment, variant
 
 STEPS = 2600
 CLASSES = ("background", *"0123456789")
+COLOURS = dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5)
+# Digits of one class that touch, kept apart by a border of background, which the paper's weights make heavy.
+SEPARATE, WEIGHTS = dict(op="separate"), dict(op="border_weights", w0=10.0, sigma=5.0)
+TOUCHING = {
+    "recipe.classes": ("background", "digit"),
+    "data.name": "digit_scenes/64",
+    "data.keep": ("instances",),
+    "data.class_maps": {"class_map": dict(source="class_map", classes={"background": 0, "digit": (*range(1, 11),)})},
+    "data.transforms": (SEPARATE, COLOURS),
+    "data.eval_transforms": (SEPARATE,),
+}
+WEIGHTED = {
+    "recipe.weights": "border_weights",
+    "data.transforms": (SEPARATE, WEIGHTS, COLOURS),
+    "data.eval_transforms": (SEPARATE, WEIGHTS),
+}
 
 
 def get_config(name: str = ""):
@@ -40,7 +58,7 @@ def get_config(name: str = ""):
             batch=16,
             eval_batch=128,
             # No flip: most mirrored digits are not digits.
-            transforms=(dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),),
+            transforms=(COLOURS,),
         ),
         steps=STEPS,
         log_every=100,
@@ -51,4 +69,4 @@ def get_config(name: str = ""):
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {"recipe.width": 4, "recipe.depth": 2}
-    return variant(config, name, smoke=smoke)
+    return variant(config, name, smoke=smoke, touching=TOUCHING, border_weights=TOUCHING | WEIGHTED)

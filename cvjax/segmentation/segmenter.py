@@ -5,7 +5,7 @@ Probabilities are averaged over scales and mirror images as by Chen et al., Deep
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,11 @@ import optax
 from jaxtyping import Array, Float, Int32, Key, Shaped
 
 from cvjax.core import Batch, Metrics, Pictures, State, Variables, advance, check_images, descend, start, variables
+from cvjax.data.transforms.scene import INSTANCES
 from cvjax.errors import UserError, suggest
 from cvjax.losses import segmentation as losses
 from cvjax.losses.segmentation import MapLoss
-from cvjax.metrics import plots
+from cvjax.metrics import instances, plots
 from cvjax.metrics import segmentation as metrics
 from cvjax.signature import Positive
 
@@ -29,6 +30,7 @@ Logits = Float[Array, "batch height width classes"]
 Maps = Int32[Array, "batch height width"]
 
 SHOWN = 12  # images in a picture
+GAP = 3  # pixels between objects that count as touching: `separate` paints a border of two between those that do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,8 +181,19 @@ class Segmenter(abc.ABC):
         }
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes the figures of all images: `cvjax.metrics.segmentation.figures`."""
-        return metrics.figures(rows, self.classes, self.truth)
+        """Computes the figures of all images: `cvjax.metrics.segmentation.figures`.
+
+        Where the batches have the map `instances`, also those of its objects by connected components.
+        """
+        objects = instances.Tally(gap=GAP)
+        found = metrics.figures(self._count(rows, objects), self.classes, self.truth)
+        return found | (objects.figures() if objects.found + objects.missed else {})
+
+    def _count(self, rows: Iterable[tuple[Mapping, Mapping]], objects: instances.Tally) -> Iterator:
+        for batch, outputs in rows:
+            if INSTANCES in batch:
+                objects.add(batch[INSTANCES], outputs["segmentation"])
+            yield batch, outputs
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Maps]:
         """Segments images."""

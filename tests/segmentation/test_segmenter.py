@@ -97,6 +97,19 @@ def test_probabilities_are_averaged_over_scales_and_mirror_images():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_objects_are_scored_where_the_batch_has_instances():
+    found = np.zeros((1, 8, 12), np.int32)
+    found[0, 2:6, 1:5] = 1
+    found[0, 2:6, 6:9] = 1
+    batch = {"class_map": found, "instances": found * np.where(np.arange(12) < 5, 1, 2)}
+    outputs = {"segmentation": found, "confusions": np.diag([68, 28, 0])[None]}
+    assert make().score([(batch, outputs)])["separated"] == 1
+    merged = {**outputs, "segmentation": np.maximum(found, (np.arange(12) == 5) & (found[:, :, :1] * 0 + 1 > 0))}
+    figures = make().score([(batch, merged)])
+    assert figures["separated"] == 0.0 and 0 <= figures["instance_f1"] < 1
+    assert "separated" not in make().score([({"class_map": found}, outputs)])
+
+
 def test_what_does_not_fit_is_explained():
     with pytest.raises(UserError, match="class_weights has 2 numbers, and there are 3"):
         make(loss=MapLoss(class_weights=(1.0, 2.0)))
