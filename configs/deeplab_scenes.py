@@ -58,6 +58,12 @@ def get_config(name: str = ""):
         expect={"mean_iou": (">=", 0.78)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
-    smoke |= {"recipe.backbone.width": 4, "recipe.features": 8, "recipe.low_features": 4}
+    smoke |= {
+        "recipe.backbone.strides": (2, 2),
+        "recipe.output_stride": 2,
+        "recipe.backbone.width": 4,
+        "recipe.features": 8,
+        "recipe.low_features": 4,
+    }
     variants = {"no_decoder": {"recipe.decoder": False}, "no_atrous": {"recipe.output_stride": 16}}
     return variant(config, name, smoke=smoke, **variants)

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from cvjax import optim
 from cvjax.core import Recipe, Variables, class_names
@@ -58,23 +58,29 @@ def bilinear_init(key: Key[Array, ""], shape: tuple[int, int, int, int], dtype: 
     return jnp.asarray(weights[..., None, None] * np.eye(channels, features), dtype)
 
 
-def upsample(
-    scores: Scores, factor: int, crop: int, size: tuple[int, int]
-) -> Float[Array, "batch height width classes"]:
+class Upsample(nn.Module):
     """Upsamples by a transposed convolution with a fixed bilinear kernel of twice the factor, and crops.
 
-    Args:
-      scores: what is upsampled.
+    Attributes:
       factor: stride of the transposed convolution, even.
       crop: first row and column of its output that is kept.
-      size: height and width that are kept.
-
-    Returns:
-      The scores of every pixel.
+      dtype: of the computation, by default that of the scores.
     """
-    both = [_bilinear_matrix(n, factor)[crop : crop + kept] for n, kept in zip(scores.shape[1:3], size, strict=True)]
-    rows, columns = (jnp.asarray(matrix, scores.dtype) for matrix in both)
-    return jnp.einsum("hr,brcn,wc->bhwn", rows, scores, columns)
+
+    factor: int
+    crop: int
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, scores: Scores, size: tuple[int, int]) -> Float[Array, "batch height width classes"]:
+        """Returns the scores of every pixel of a height and width."""
+        matrices = [_bilinear_matrix(count, self.factor) for count in scores.shape[1:3]]
+        rows, columns = (
+            jnp.asarray(matrix[self.crop : self.crop + side], scores.dtype)
+            for matrix, side in zip(matrices, size, strict=True)
+        )
+        scores, rows, columns = nn.dtypes.promote_dtype(scores, rows, columns, dtype=self.dtype)
+        return jnp.einsum("hr,brcn,wc->bhwn", rows, scores, columns)
 
 
 def _bilinear_matrix(count: int, factor: int) -> np.ndarray:
@@ -179,7 +185,8 @@ class FCNSegmenter(Segmenter):
         for (name, net), each in zip(self.scores, features, strict=True):
             scores = (net.apply(held[name], *scores, each),)
         crop = LAST_CROPS[self.stride] if self.vgg.padding == 100 else self.stride // 2
-        return upsample(scores[0], self.stride, crop, images.shape[1:3]), {"vgg": new.get("batch_stats", {})}
+        logits = Upsample(self.stride, crop).apply({}, *scores, images.shape[1:3])
+        return logits, {"vgg": new.get("batch_stats", {})}
 
 
 # Section 4.3 has momentum 0.9 and batches of 20; the authors' later models have batches of one image, 0.99 and a rate
