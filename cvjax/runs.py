@@ -20,6 +20,7 @@ from cvjax.compiled import describe_state
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
 from cvjax.rundir import read_config
+from cvjax.weights import hub
 
 
 def make_folder(folder: Path, setting: str) -> None:
@@ -116,6 +117,11 @@ def load(run: str | Path, step: int | None = None) -> tuple[dict[str, Any], Reci
     description = read_config(run)
     if not {"system", "recipe"} <= description["config"].keys() or "batch" not in description:
         raise UserError(f"{run} is not the folder of a run: its config.json was not written by a run.")
+    if hub.is_published(run):
+        raise UserError(
+            f"{run} is a folder for the hub: it has networks and no checkpoint of a run. A run takes them by "
+            f"--config.borrow.NETWORK={run}/NETWORK."
+        )
     if not checkpoint.exists(run / "checkpoints"):
         raise UserError(f"{run} has no checkpoint yet; train.py with its config and --workdir={run} continues it.")
     recipe = experiments.build(description["config"], borrow.make_networks(description.get("networks", {})))

@@ -65,7 +65,9 @@ def top(name: str) -> str:
     parts = name.removesuffix(".py").replace("/", ".").removesuffix(".__init__").split(".")
     if parts[0] != "cvjax":
         return "train.py" if parts[0] == "train" else parts[0]
-    dunder = len(parts) > 1 and parts[1].startswith("__") and parts[1] != "__main__"  # cvjax.__version__
+    if parts[-1] == "__main__":  # also of a folder
+        return "__main__"
+    dunder = len(parts) > 1 and parts[1].startswith("__")  # cvjax.__version__
     return "cvjax" if len(parts) == 1 or dunder else parts[1]
 
 

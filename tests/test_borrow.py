@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import packaged
 import pytest
 
 from cvjax import borrow, checkpoint, sharding
@@ -84,8 +85,27 @@ def test_a_file_of_weights_is_borrowed(tmp_path):
     files.save(tmp_path / "a.safetensors", jax.tree.map(lambda leaf: np.asarray(leaf).T.copy().T, network(4.0)))
     assert values(variables(lent({"resnet": str(tmp_path / "a.safetensors")}), "resnet")) == [4.0, 4.0]
     files.save(tmp_path / "b.safetensors", network(4.0)["params"])
-    with pytest.raises(UserError, match=r"2 of 2 arrays are missing, 1 are not of this network"):
+    with pytest.raises(UserError, match=r"2 missing: batch_stats/conv/mean, .*; 1 left over: conv/kernel"):
         lent({"resnet": str(tmp_path / "b.safetensors")})
+
+
+def test_a_network_of_a_package_is_borrowed_by_the_first_state_only(tmp_path, monkeypatch):
+    module = nn.Dense(3)
+    borrowed = {name: np.asarray(leaf) for name, leaf in network(6.0)["params"]["conv"].items()}
+    with monkeypatch.context() as installed:
+        packaged.install(tmp_path, installed, module, {"params": {"kernel": borrowed["kernel"]}})
+        source = f"package:{packaged.NAME}"
+        state = start({"dense": {"params": {"kernel": jnp.zeros((2, 3))}}}, {}, averaged=("dense",))
+        wanted = checkpoint.abstract(state, sharding.state_sharding(MESH, state))
+        recipe = Recipe({"dense": module}, *[print] * 5)
+        first = borrow.insert_networks(state, borrow.read({"system": "x", "borrow": {"dense": source}}, recipe, wanted))
+        assert values(variables(first, "dense")) == values(variables(first, "dense", averaged=False)) == [6.0]
+        described = json.loads(json.dumps({"dense": borrow.describe_network("dense", source)}))
+        (tmp_path / "toy_weights" / "files" / "dense.ckpt").unlink()
+        taken = borrow.make_networks(described)["dense"]  # of the table alone
+        assert taken.module == module and taken.shape == (224, 224, 3)
+        with pytest.raises(UserError, match=r"Did you mean 'toy-weights/dense'"):
+            borrow.describe_network("dense", f"{source}r")
 
 
 def test_a_transposed_kernel_is_written_in_its_own_order(tmp_path):

@@ -53,6 +53,7 @@ PLANTED = [
     (upward_imports, "cvjax/ops/x.py", "if __name__ == '__main__':\n  import cvjax.fit", "floor above"),
     (upward_imports, "cvjax/generative/gans/gan.py", "from cvjax.record import Record", "floor above"),
     (upward_imports, "cvjax/generative/gans/gan.py", "from cvjax.detection.ssd import decode", "another family"),
+    (upward_imports, "cvjax/weights/files.py", "from cvjax.weights import __main__", "floor above"),
     (upward_imports, "cvjax/tools/x.py", "", "no floor"),
     (upward_imports, "cvjax/fit.py", "import cvjax.tools", "no floor"),
     (foreign_imports, "cvjax/ops/boxes.py", "def f():\n  import torch.nn.functional as F", "torch"),

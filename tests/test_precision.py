@@ -7,8 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from cvjax import config, data, precision
+from cvjax.nets.resnet_segmenter import ResNetSegmenter
+from cvjax.nets.vgg import VGG
+from cvjax.nets.xception import Xception
 
 KEY = jax.random.key(0)
 ROWS = jax.random.normal(KEY, (8, 6))
@@ -46,6 +50,32 @@ def test_a_layer_equals_one_with_the_dtype():
         ours = nn.Dense(4).apply(variables, ROWS)
     np.testing.assert_array_equal(ours, nn.Dense(4, dtype="bfloat16").apply(variables, ROWS).astype("float32"))
     assert not np.array_equal(ours, nn.Dense(4).apply(variables, ROWS))
+
+
+def convolutions(jaxpr):
+    """The dtypes of the inputs of all convolutions in a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv":
+            yield {str(operand.aval.dtype) for operand in equation.invars}
+        for inner in jaxprs_in_params(equation.params):
+            yield from convolutions(inner)
+
+
+@pytest.mark.parametrize(
+    ("net", "count"),
+    [
+        (VGG(11, batch_norm=True, head="classifier", width=1, hidden=1), 11),
+        (Xception(width=1 / 32, units=1), 2 + 6 * 6 + 4),  # stem, separable convolutions of six blocks, shortcuts
+        (ResNetSegmenter("deeplabv3", depth=18, width=4), 20 + 8 + 2),  # with three shortcuts; the heads
+    ],
+)
+def test_every_convolution_of_a_backbone_computes_in_it(net, count):
+    image = jax.ShapeDtypeStruct((1, 65, 47, 3), jnp.float32)
+    variables = jax.eval_shape(net.init, KEY, image)
+    with precision.computing_in("bfloat16"):
+        program, outputs = jax.make_jaxpr(net.apply, return_shape=True)(variables, image)
+    assert [*convolutions(program.jaxpr)] == [{"bfloat16"}] * count
+    assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {np.dtype("float32")}
 
 
 def test_functions_jitted_before_are_traced_again():

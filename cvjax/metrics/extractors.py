@@ -17,7 +17,7 @@ from jaxtyping import Float
 from cvjax.errors import UserError, suggest
 from cvjax.metrics import digits, generative, neighbours
 from cvjax.nets.inception import InceptionV3
-from cvjax.weights import inception as inception_weights
+from cvjax.weights import networks
 
 CHUNK = 32  # images a call of Inception, always padded to that many: one compilation a size
 WEIGHTS = (".pth", ".pt", ".safetensors")
@@ -73,7 +73,8 @@ def inception(weights: str | Path) -> Extractor:
     Raises:
       UserError: the file cannot be read, or does not hold these weights.
     """
-    net, variables = InceptionV3("fid"), jax.device_put(inception_weights.load(weights, "fid"))
+    net = InceptionV3("fid")
+    variables = jax.device_put(networks.load(weights, net))
 
     @jax.jit
     def run(variables, images):

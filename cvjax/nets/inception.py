@@ -1,7 +1,7 @@
 """Inception v3: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016 (arXiv:1512.00567).
 
 In two variants that differ by more than their weights: the graph of December 2015 that FID, KID and the Inception Score
-are defined by, and torchvision's. Modules have the names of torch's checkpoints; `cvjax.weights.inception` reads them.
+are defined by, and torchvision's. Modules have the names of torch's checkpoints, which `cvjax.weights` reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cvjax.errors import UserError, suggest
 from cvjax.nets.layers import Conv
 from cvjax.ops.pooling import avg_pool, max_pool
 from cvjax.ops.precision import at_least_float32
@@ -151,7 +152,12 @@ class InceptionV3(nn.Module):
 
         Returns:
           (logits, activations: `features` [batch, 2048] and the output of each block by its name).
+
+        Raises:
+          UserError: an unknown variant.
         """
+        if self.variant not in CLASSES:
+            raise UserError(f"Inception v3 has no variant {self.variant!r}. {suggest(self.variant, CLASSES)}")
         images = jnp.broadcast_to(images, (*images.shape[:3], 3))
         if self.variant == "fid":
             # The graph takes bytes: (byte - 128) / 128, where torchvision's 2 * image - 1 is (byte - 127.5) / 127.5.

@@ -172,16 +172,16 @@ class ResNet(nn.Module):
         x = keep("stem", nn.relu(norm(name="stem_norm")(conv(standardise(images)))))
         if self.stem == "imagenet":
             x = keep("pool", max_pool(x, window=3, stride=2, padding=1))
-        before, dilation = STEMS[self.stem], 1
-        for (stage, after), stride, size in zip(totals.items(), self.strides, sizes, strict=False):
+        before, dilation = STEMS[self.stem], 1  # strides of all stages so far: taken, and turned into a dilation
+        for stage, (stride, size) in enumerate(zip(self.strides, sizes, strict=False), start=2):
+            atrous = totals[f"c{stage}"] == before
             for index in range(1, size + 1):
-                name = f"stage_{stage[1:]}_block_{index}"
-                first = dict(stride=stride, atrous=after == before) if index == 1 else dict(stride=1)
-                features = self.width * 2 ** (int(stage[1:]) - 2)
-                x = keep(name, block(features, norm=norm, dilation=dilation, **first, name=name)(x))
-                if index == 1 and after == before:
-                    dilation *= stride
-            x, before = keep(stage, x), after
+                name = f"stage_{stage}_block_{index}"
+                first = dict(stride=stride, atrous=atrous) if index == 1 else dict(stride=1)
+                x = block(self.width * 2 ** (stage - 2), norm=norm, dilation=dilation, **first, name=name)(x)
+                x = keep(name, x)
+                dilation *= stride if atrous and index == 1 else 1
+            x, before = keep(f"c{stage}", x), totals[f"c{stage}"]
         return keep.activations
 
     def _layers(self) -> list[str]:

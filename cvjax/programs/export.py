@@ -1,4 +1,4 @@
-"""Writes a run's networks for use without cvjax: weights as safetensors, and programs that need only JAX.
+"""Writes a run's networks for use elsewhere: weights as safetensors, programs that need only JAX, a folder for the hub.
 
 python -m cvjax.export --run=runs/x --output=exported
 
@@ -14,6 +14,11 @@ A program is loaded and called by three lines:
     outputs = program.call(images)  # or, of sample.stablehlo: program.call(jax.numpy.uint32(seed))
 
 Systems of classes also take labels, int32: export.json lists the inputs of each program.
+
+python -m cvjax.export --run=runs/x --hub=my-model --licence=apache-2.0
+
+writes a folder to upload to the Hugging Face hub: model.safetensors, config.json, and README.md, the model card with
+the run's figures and how to load it.
 """
 
 import argparse
@@ -26,12 +31,16 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+import cvjax
 from cvjax import command, runs
-from cvjax.core import Recipe, State, variables
+from cvjax.captions import describe_measure
+from cvjax.core import Recipe, State, Variables, variables
 from cvjax.errors import UserError
 from cvjax.predictor import classes_of
-from cvjax.rundir import write_atomically
-from cvjax.weights import networks
+from cvjax.programs import overview
+from cvjax.rundir import read_metrics, write_atomically
+from cvjax.weights import hub
+from cvjax.weights import networks as files
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -42,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m cvjax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--output", type=Path, required=True, help="a folder")
+    parser.add_argument("--output", type=Path, help="a folder for weights and programs")
+    parser.add_argument("--hub", type=Path, help="a folder for the Hugging Face hub")
+    parser.add_argument("--licence", "--license", help="licence of the weights on the hub, such as apache-2.0")
     parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
     parser.add_argument("--seed", type=command.seed, default=0, help="seed of what `predict` draws at random")
     parser.add_argument("--count", type=int, default=16, help="number of samples that sample.stablehlo draws")
@@ -50,12 +61,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
         raise UserError(f"--count={arguments.count}: must be at least 1.")
+    if not (arguments.output or arguments.hub):
+        raise UserError("where to? Give --output=FOLDER, --hub=FOLDER, or both.")
+    if arguments.hub and not arguments.licence:
+        raise UserError("--hub: under which licence? Give --licence=apache-2.0, cc-by-4.0, other or the like.")
     description, recipe, state = runs.load(arguments.run.expanduser(), arguments.step)
-    state = state.replace(average={}) if arguments.latest else state
+    held = state.replace(average={}) if arguments.latest else state
+    networks = {name: jax.device_get(variables(held, name)) for name in recipe.networks}
+    folders = {"--output": arguments.output, "--hub": arguments.hub}
+    for flag, folder in folders.items():
+        if folder:
+            runs.make_folder(folder.expanduser(), flag)
+    if arguments.hub:
+        card = make_card(arguments, description, state, networks)
+        hub.save(arguments.hub.expanduser(), networks, describe_networks(description, int(state.step)), card)
+    if arguments.output:
+        write_programs(arguments, description, recipe, held, networks)
+    for folder in filter(None, folders.values()):
+        for path in sorted(folder.expanduser().iterdir()):
+            print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def write_programs(
+    arguments: argparse.Namespace,
+    description: Mapping[str, Any],
+    recipe: Recipe,
+    state: State,
+    networks: Mapping[str, Variables],
+) -> None:
+    """Writes weights, programs and export.json to `--output`.
+
+    Args:
+      arguments: of the command line.
+      description, recipe, state: the run, as `runs.load` returns it.
+      networks: variables by network.
+    """
     output = arguments.output.expanduser()
-    runs.make_folder(output, "--output")
-    for name in recipe.networks:
-        networks.save(output / f"{name}.safetensors", jax.device_get(variables(state, name)))
+    for name, held in networks.items():
+        files.save(output / f"{name}.safetensors", held)
     about = {
         "run": str(arguments.run),
         "step": int(state.step),
@@ -75,8 +118,64 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomically(output / "sample.stablehlo", bytes(program.serialize()))
         about["sample"] = describe(program)
     write_atomically(output / "export.json", json.dumps(about, indent=1) + "\n")
-    for path in sorted(output.iterdir()):
-        print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def describe_networks(description: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Returns the part of a run's config.json that rebuilds its networks, and the step of their weights.
+
+    Paths on this machine, such as a folder of images, stay here.
+
+    Args:
+      description: contents of config.json.
+      step: the checkpoint's step.
+    """
+    kept = {
+        key: description["config"][key] for key in ("system", "recipe", "precision") if key in description["config"]
+    }
+    facts = {key: description[key] for key in ("networks", "batch", "seed", "commit", "versions") if key in description}
+    return {"config": kept, **facts, "step": step}
+
+
+def make_card(
+    arguments: argparse.Namespace, description: Mapping[str, Any], state: State, networks: Mapping[str, Variables]
+) -> hub.Card:
+    """Makes the model card of a run, with the figures over all classes of its evaluation at the checkpoint's step.
+
+    Args:
+      arguments: of the command line. The figures of a run with moving averages are those of the averages, so with
+        `--latest` there are none.
+      description, state: the run, as `runs.load` returns it.
+      networks: variables by network.
+    """
+    config, step = description["config"], int(state.step)
+    figures: dict[str, float] = {}
+    for row in () if arguments.latest and state.average else read_metrics(arguments.run.expanduser()):
+        if row["split"] == "eval" and row["step"] == step:
+            figures |= {name: value for name, value in row.items() if name not in ("step", "split") and "/" not in name}
+    data, classes = config.get("data", {}), classes_of(description)
+    height, width, channels = description["batch"]["image"][0][1:]
+    sizes = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(held.get("params", {}))) for name, held in networks.items()
+    }
+    facts = {
+        "system": f"`{config['system']}`",
+        "networks": ", ".join(f"`{name}` ({size:,} parameters)" for name, size in sizes.items()),
+        "images": f"{height} x {width}, channels: {channels}, in [0, 1]",
+        "classes": ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else ""),
+        "data": data.get("name") or "a folder of images",
+        "splits": f"trained on {data.get('train_split')}, evaluated on {data.get('eval_split')}",
+        "training": f"{step:,} steps, seed {description.get('seed', 0)}",
+        "commit": description.get("commit", ""),
+        "written by": f"cvjax {cvjax.__version__}",
+    }
+    return hub.Card(
+        title=arguments.hub.absolute().name,
+        licence=arguments.licence,
+        description=overview.title_of(config["system"]),
+        tags=["jax", "flax", "computer-vision", *config["system"].split(".")],
+        facts={name: text for name, text in facts.items() if text},
+        figures=[(name, value, describe_measure(name)) for name, value in figures.items()],
+    )
 
 
 def export_predict(recipe: Recipe, state: State, shape: tuple[int, ...], seed: int) -> jax.export.Exported:

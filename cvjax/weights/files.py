@@ -1,16 +1,16 @@
-"""Tensors of a checkpoint file of the user's, read without running anything that is in it: `.pth` and `.safetensors`.
+"""Tensors of a checkpoint file, read without running anything in it: `.pth`, `.safetensors`, `.npz`, pickled arrays.
 
-A `.pth` is a pickle: a program that names functions and calls them. `read_tensors` has stand-ins for torch's few
-functions that put tensors together, and for harmless values that lie beside tensors; it refuses all others. Torch
-itself is not needed. Both of its formats are read, the zip archive of 1.6 (2020) and later and the one before.
+A `.pth` is a pickle: a program that names functions and calls them. There are stand-ins for torch's few functions that
+put tensors together, and for harmless values that lie beside tensors; all others are refused. Torch itself is not
+needed. Both of its formats are read, the zip archive of 1.6 (2020) and later and the one before.
 """
 
 import io
 import pickle
-import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ import safetensors
 from jaxtyping import Shaped
 
 from cvjax.errors import UserError, suggest_beside
+from cvjax.weights.npz import read_npz
+from cvjax.weights.pickles import Refused, Unpickler, find_leaves, read_arrays
 
 DTYPES = {  # torch's name: NumPy's type
     "float64": np.dtype("<f8"),
@@ -75,46 +77,67 @@ LEGACY_VERSION = 1001
 
 
 def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Reads all tensors of a `.pth` or `.safetensors` file.
+    """Reads all tensors of a file.
 
     Args:
-      path: the file. A `.pth` holds a dict of tensors, such as a state dict, or dicts of dicts; what is not a tensor is
-        left out.
+      path: a `.safetensors`, an `.npz`, a `.pth`, or a pickle of NumPy arrays. The last two hold a dict of tensors,
+        such as a state dict, or dicts of dicts.
 
     Returns:
-      {name: array}, in the types of the file; the names of dicts within dicts are joined by dots. The arrays of a
-      `.pth` are read-only, and share memory where the tensors did.
+      {name: array}, in the types of the file; the names of dicts within dicts are joined by dots, and what is not a
+      tensor is left out. The arrays of a pickle are read-only, and share memory where the tensors did.
 
     Raises:
-      UserError: no such file, neither of these formats, a damaged file, or a `.pth` that calls anything else.
+      UserError: no such file, none of these formats, a damaged file, or one that calls anything else.
     """
     path = Path(path).expanduser()
+    return decode(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of a file; raises a UserError if it cannot be read."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'no such file'}. {suggest_beside(path)}".rstrip()) from error
-    if path.suffix.lower() == ".safetensors":
+
+
+def find_format(path: Path, content: bytes) -> str:
+    """Returns the format of a file, "safetensors", "npz" or a key of `PICKLED`; raises a UserError if it has none."""
+    if path.suffix.lower() in (".safetensors", ".npz"):
+        return path.suffix.lower().removeprefix(".")
+    for name, kind in PICKLED.items():
+        if content.startswith(kind.start):
+            return name
+    raise UserError(
+        f"{path} is neither a .safetensors or .npz file nor one that torch.save wrote, nor a pickle of arrays."
+    )
+
+
+def decode(path: Path, content: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Returns the tensors in the content of a file as `read_tensors` does.
+
+    Args:
+      path: the file, which is not read.
+      content: its bytes.
+    """
+    name = find_format(path, content)
+    if name == "safetensors":
         return _read_safetensors(path, content)
-    legacy = content.startswith(LEGACY)
-    if not legacy and not content.startswith(b"PK"):
-        raise UserError(f"{path} is neither a .safetensors file nor one that torch.save wrote.")
-    reader = _read_legacy if legacy else _read_zip
+    if name == "npz":
+        return read_npz(path, content)
+    kind = PICKLED[name]
     try:
-        tree, data = reader(content)
-        tensors: dict[str, np.ndarray] = {}
-        for name, tensor in _leaves(tree, "", set()):
-            if name in tensors:
-                raise ValueError(f"two tensors are called {name}")
-            tensors[name] = _materialise(tensor, data)
-    except _Refused as refused:
+        tensors = kind.read(content)
+    except Refused as refused:
         raise UserError(
             f"{path} is not read: it asks for {refused}, and a file that may call that may run any code. It has to "
-            "hold tensors only: in torch, torch.save(model.state_dict(), FILE) writes such a file."
+            f"hold tensors only{kind.advice and f': in torch, {kind.advice} writes such a file'}."
         ) from None
     except Exception as error:  # whatever a damaged or a made-up file leads to
-        raise UserError(f"{path} is damaged, or was not written by torch.save: {error!r}") from error
+        raise UserError(f"{path} is damaged, or was not written by {kind.writer}: {error!r}") from error
     if not tensors or "" in tensors:
-        raise UserError(f"{path} holds no dict of tensors: torch.save(model.state_dict(), FILE) writes one.")
+        raise UserError(f"{path} holds no dict of tensors{kind.advice and f': {kind.advice} writes one'}.")
     return tensors
 
 
@@ -131,11 +154,6 @@ def _read_safetensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
 
 
 # --- what a pickle may name ---------------------------------------------------------------------------------------
-# All that it gets hold of is immutable: it could otherwise set attributes that outlive it.
-
-
-class _Refused(Exception):
-    """Names what a pickle asked for."""
 
 
 class _Storage(NamedTuple):
@@ -170,9 +188,9 @@ class _RebuildTypedTensor:
 
     def __call__(self, storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> _Tensor:
         if metadata:
-            raise _Refused(f"a tensor with {metadata}")  # conjugated or negated lazily
+            raise Refused(f"a tensor with {metadata}")  # conjugated or negated lazily
         if dtype not in DTYPES:
-            raise _Refused(f"a tensor of torch.{dtype}")
+            raise Refused(f"a tensor of torch.{dtype}")
         return _Tensor(storage, offset, size, stride, dtype)
 
 
@@ -216,7 +234,6 @@ _HARMLESS = {
     "numpy": ("dtype", "ndarray"),
     "numpy.core.multiarray": ("_reconstruct", "scalar"),
 }
-_RENAMED = {"__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray"}
 _KNOWN = {
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): _MakeDict(),
@@ -231,31 +248,16 @@ _KNOWN = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(Unpickler):
     def __init__(self, file: io.BytesIO):
-        super().__init__(file, encoding="utf-8")
-        self.file = file
+        super().__init__(file, _KNOWN)
         self.storages: dict[str, _Storage] = {}
-
-    def load(self) -> Any:
-        start, end = self.file.tell(), len(self.file.getbuffer())
-        for opcode, number, _ in pickletools.genops(self.file):
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > end:  # as much memory would be allocated
-                raise ValueError(f"object {number} of {end} bytes")
-        self.file.seek(start)
-        return super().load()
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[_RENAMED.get(module, module), name]
-        except KeyError:
-            raise _Refused(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
             case ("storage", str(kind), str(key), str(), int(count), *views) if kind in STORAGES and not any(views):
                 return self.storages.setdefault(key, _Storage(kind, key, count))
-        raise _Refused(f"the storage {pid!r:.80}")
+        raise Refused(f"the storage {pid!r:.80}")
 
 
 # --- the two formats ----------------------------------------------------------------------------------------------
@@ -301,16 +303,6 @@ def _read_legacy(content: bytes) -> tuple[Any, Callable[[_Storage], memoryview]]
     return tree, lambda storage: blocks[storage.key]
 
 
-def _leaves(node: Any, name: str, seen: set[int]) -> Iterator[tuple[str, _Tensor]]:
-    """All tensors below a node with their names; what is shared or contains itself is looked into once."""
-    if isinstance(node, _Tensor):
-        yield name, node
-    elif isinstance(node, (dict, list, tuple)) and id(node) not in seen:
-        seen.add(id(node))
-        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _leaves(child, f"{name}.{key}" if name else str(key), seen)
-
-
 def _numbers(storage: _Storage) -> np.dtype:
     return DTYPES[STORAGES[storage.kind]]
 
@@ -331,3 +323,23 @@ def _materialise(tensor: _Tensor, data: Callable[[_Storage], bytes | memoryview]
         raise ValueError(f"a tensor of size {size} reaches beyond its storage of {count}")
     strides = [step * dtype.itemsize for step in stride]
     return np.ndarray(size, dtype, block, offset * dtype.itemsize, strides)
+
+
+def _read_torch(reader: Callable, content: bytes) -> dict[str, np.ndarray]:
+    tree, data = reader(content)
+    return {name: _materialise(tensor, data) for name, tensor in find_leaves(tree, _Tensor).items()}
+
+
+class _Format(NamedTuple):
+    start: bytes  # of a file
+    read: Callable[[bytes], dict[str, np.ndarray]]
+    writer: str
+    advice: str  # how to write a file with nothing but tensors
+
+
+_SAVING = "torch.save(model.state_dict(), FILE)"
+PICKLED = {
+    "torch (1.6 or later)": _Format(b"PK", partial(_read_torch, _read_zip), "torch.save", _SAVING),
+    "torch (before 1.6)": _Format(LEGACY, partial(_read_torch, _read_legacy), "torch.save", _SAVING),
+    "pickle of NumPy arrays": _Format(b"\x80", read_arrays, "pickle.dump", ""),
+}

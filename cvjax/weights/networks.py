@@ -1,61 +1,104 @@
 """Files of a whole network's weights: written as safetensors under our own names, read back, or read as published.
 
-A network's own file names each array by its path in the variables, `params/conv1/kernel`.
+A network's own file names each array by its path in the variables, `params/conv1/kernel`. Published files are those of
+torchvision and Keras that `cvjax.weights.torchvision` and `cvjax.weights.keras` know. Nothing is downloaded.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import flax
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from jaxtyping import PyTree
+from jaxtyping import PyTree, Shaped
 
+from cvjax.core import Variables
 from cvjax.errors import UserError
-from cvjax.nets.inception import InceptionV3
 from cvjax.rundir import write_atomically
-from cvjax.weights import inception
+from cvjax.weights import keras, layouts, torchvision
 from cvjax.weights.files import read_tensors
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
+WRAPPERS = ("state_dict.", "model.", "module.")  # around the names of a whole file: of training scripts, DataParallel
 
 
-def load(path: str | Path, module: nn.Module, like: PyTree) -> Mapping[str, Any]:
+def load(path: str | Path, module: nn.Module, like: PyTree | None = None) -> Variables:
     """Reads the variables of a network.
 
     Args:
-      path: a file that `save` wrote, or published weights where they are known (Inception v3).
+      path: a file that `save` wrote, or published weights of a `VGG`, `AlexNet`, `ResNet`, `InceptionV3`,
+        `ResNetSegmenter` or `Xception`.
       module: the network.
-      like: its variables, or their shapes.
+      like: its variables, or their shapes; needed for networks that take anything but images.
 
     Returns:
-      The variables.
+      The variables, for `module.apply(variables, images)`.
 
     Raises:
-      UserError: the file cannot be read, or holds other weights.
+      UserError: the file cannot be read, or does not hold exactly these weights.
     """
-    if isinstance(module, InceptionV3):
-        return inception.load(path, module.variant)
-    tensors = read_tensors(Path(path).expanduser())
-    wanted = flax.traverse_util.flatten_dict(like, sep="/")
-    strange = sorted(tensors.keys() - wanted.keys())
-    absent = sorted(wanted.keys() - tensors.keys())
-    if strange or absent:
-        counts = f"{len(absent)} of {len(wanted)} arrays are missing, {len(strange)} are not of this network"
-        names = ", ".join([*absent[:2], *strange[:2]])
-        raise UserError(f"{path} does not hold the weights of {type(module).__name__}: {counts} ({names}, ...).")
-    return flax.traverse_util.unflatten_dict(tensors, sep="/")
+    tensors = read_tensors(path)
+    like = _variables(module) if like is None else like
+    try:
+        return convert(tensors, like)
+    except UserError as error:
+        raise UserError(f"{path} does not hold the weights of this {type(module).__name__}: {error}") from error
+
+
+def convert(tensors: Mapping[str, Shaped[np.ndarray, "..."]], like: PyTree) -> Variables:
+    """Converts the tensors of a file, whose layout is found by their names, into a network's variables.
+
+    Args:
+      tensors: {name: tensor}.
+      like: the variables, or their shapes.
+
+    Returns:
+      The variables. Those of published files are float32.
+
+    Raises:
+      UserError: tensors that are missing, left over or of another shape.
+    """
+    tensors = _unwrap(tensors)
+    wanted = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(like).items()}
+    if (layout := torchvision.find_layout(tensors)) is not None:
+        return layouts.convert(tensors, wanted, layout, torchvision.describe(tensors))
+    if keras.SIGN in (named := keras.normalise(tensors)):
+        return layouts.convert(named, wanted, keras.XCEPTION)
+    return layouts.convert(tensors, wanted, layouts.OWN)
+
+
+def describe(tensors: Mapping[str, Shaped[np.ndarray, "..."]]) -> str:
+    """Returns whose layout a published file has and which network it holds, or "" if it is not known."""
+    tensors = _unwrap(tensors)
+    if (layout := torchvision.find_layout(tensors)) is not None:
+        held = torchvision.describe(tensors)
+        return f"{layout.owner}{held and f': {held}'}"
+    return keras.XCEPTION.owner if keras.SIGN in keras.normalise(tensors) else ""
+
+
+def _unwrap(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    for wrapper in WRAPPERS:
+        if tensors and all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _variables(module: nn.Module) -> PyTree:
+    """The shapes of a network's variables, if it takes images."""
+    return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
 
 
 def save(path: str | Path, variables: PyTree) -> None:
-    """Writes a network's variables as safetensors.
+    """Writes a network's variables, or several by their names, as safetensors.
 
     Raises:
       UserError: the file cannot be written.
     """
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
-    # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory.
-    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+    # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory. np.ascontiguousarray would
+    # give a scalar an axis.
+    arrays = {name: np.asarray(value, order="C") for name, value in flat.items()}
     write_atomically(Path(path), safetensors.numpy.save(arrays))

@@ -11,7 +11,7 @@ from cvjax import data
 from cvjax.errors import UserError
 from cvjax.metrics import digits, extractors, generative, neighbours
 from cvjax.nets.inception import InceptionV3
-from cvjax.weights import inception as inception_weights
+from cvjax.weights import networks
 
 
 def test_digits_are_the_frozen_classifiers():
@@ -57,10 +57,10 @@ def random_inception(rng):
 def test_inception_rounds_to_bytes_and_takes_any_number_of_images(monkeypatch):
     rng = np.random.default_rng(1)
     weights, asked = random_inception(rng), []
-    monkeypatch.setattr(inception_weights, "load", lambda *arguments: asked.append(arguments) or weights)
+    monkeypatch.setattr(networks, "load", lambda *arguments: asked.append(arguments) or weights)
     monkeypatch.setattr(extractors, "CHUNK", 2)
     extract = extractors.make("weights.pth")
-    assert asked == [("weights.pth", "fid")]
+    assert asked == [("weights.pth", InceptionV3("fid"))]
     images = rng.integers(256, size=(3, 9, 12, 3)).astype(np.float32) / 255
     features, probabilities = extract(images)
     assert features.shape == (3, 2048) and probabilities.shape == (3, 1008) and features.dtype == np.float64

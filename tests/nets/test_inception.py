@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cvjax.nets.inception import BLOCKS, CLASSES, InceptionV3, resize_as_tensorflow_1
-from cvjax.weights import inception
+from cvjax.weights import networks
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_network_is_the_published_one_through_a_file_of_its_weights(torch, monke
     fid = variant == "fid"
     theirs = fidelity_network(torch, monkeypatch) if fid else torchvision_network(torch)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth", _use_new_zipfile_serialization=not fid)
-    variables = inception.load(tmp_path / "weights.pth", variant)
+    variables = networks.load(tmp_path / "weights.pth", InceptionV3(variant))
     levels = np.random.default_rng(0).integers(256, size=(2, 20, 20, 3), dtype=np.uint8)
     levels[1] = levels[1].mean(axis=-1, keepdims=True) / 2
     images = levels.astype(np.float32) / 255

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 from cvjax.errors import UserError
 from cvjax.nets.imagenet import DEVIATION, MEAN
 from cvjax.nets.vgg import DEPTHS, VGG, layers
+from cvjax.weights import networks
 
 
 def shapes(net, size=(40, 70)):
@@ -62,7 +64,10 @@ def test_captures_every_layer_by_its_name(depth, last):
     assert captured["conv4_2"].shape == (2, 5, 8, 16)
 
 
-def test_refuses_what_no_vgg_has():
+def test_refuses_what_no_vgg_has(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UserError, match="no pooling='mean'"):
+        shapes(VGG(pooling="mean"))
     with pytest.raises(UserError, match="no depth=12"):
         shapes(VGG(12))
     with pytest.raises(UserError, match="VGG-16: there is no layer 'conv5_4'"):
@@ -104,36 +109,26 @@ def randomise(torch, net):
     return net
 
 
-def convert(net, theirs, torch):
-    """Our variables with the weights of torch's layers, taken in their order."""
-    variables = {"params": {}, "batch_stats": {}}
-    modules = [m for m in [*theirs.features, *theirs.classifier] if hasattr(m, "weight")]
-    convs = iter(m for m in modules if not isinstance(m, torch.nn.BatchNorm2d))
-    norms = iter(m for m in modules if isinstance(m, torch.nn.BatchNorm2d))
-    for name in [n for n in layers(net.depth, "classifier") if n.startswith(("conv", "fc"))]:
-        module = next(convs)
-        weight = module.weight.detach().numpy()
-        if name.startswith("fc"):
-            side = 7 if name == "fc6" else 1
-            weight = weight.reshape(len(weight), -1, side, side)
-        variables["params"][name] = {"kernel": weight.transpose(2, 3, 1, 0), "bias": module.bias.detach().numpy()}
-        if net.batch_norm and name.startswith("conv"):
-            norm, place = next(norms), name.replace("conv", "norm")
-            variables["params"][place] = {"scale": norm.weight.detach().numpy(), "bias": norm.bias.detach().numpy()}
-            variables["batch_stats"][place] = {"mean": norm.running_mean.numpy(), "var": norm.running_var.numpy()}
-    return variables
-
-
 @pytest.mark.parity
-@pytest.mark.parametrize(("depth", "batch_norm", "pooling"), [(11, True, "average"), (16, False, "max")])
-def test_activations_are_torchs(depth, batch_norm, pooling):
+@pytest.mark.parametrize(
+    ("depth", "batch_norm", "pooling", "suffix"), [(11, True, "average", ".safetensors"), (16, False, "max", ".pth")]
+)
+def test_activations_are_torchs_through_a_file_of_its_weights(tmp_path, depth, batch_norm, pooling, suffix):
     torch = pytest.importorskip("torch")
+    import safetensors.torch
+
     torch.manual_seed(depth)
+    torch.set_num_threads(1)
     theirs = randomise(torch, torch_vgg(torch, depth, batch_norm, pooling, 4, 8, 5))
     names = layers(depth, "classifier")
     net = VGG(depth, batch_norm, pooling, "classifier", classes=5, width=4, hidden=8, capture=names)
+    file = tmp_path / f"vgg{suffix}"
+    if suffix == ".pth":
+        torch.save(theirs.state_dict(), file)
+    else:
+        safetensors.torch.save_file(theirs.state_dict(), file)
     images = np.random.default_rng(0).uniform(size=(2, 65, 47, 3)).astype(np.float32)
-    logits, captured = jax.jit(net.apply)(convert(net, theirs, torch), images)
+    logits, captured = jax.jit(net.apply)(networks.load(file, net), images)
     x = torch.tensor((images - MEAN) / DEVIATION, dtype=torch.float32).permute(0, 3, 1, 2).contiguous()
     expected = []
     with torch.no_grad():

@@ -34,6 +34,7 @@ CASES = {
     "dilated stride 2": ((9, 9), (3, 2), 2, 2, 2, (8, 4, 1)),
     "1x1": ((5, 4), (1, 1), 1, 0, 1, (4, 6, 1)),
     "1x1 stride 2": ((6, 5), (1, 1), 2, 0, 1, (4, 6, 1)),  # stamps
+    "whole image": ((5, 4), (5, 4), 1, 0, 1, (3, 6, 1)),  # a matrix product
     "patches": ((9, 8), (4, 2), (4, 3), (1, 0), 1, (3, 5, 1)),  # stamps with a gap
     "holes": ((8, 9), (5, 1), (2, 3), 1, 1, (8, 2, 1)),  # phases that no tap reaches
     "stride 4": ((13, 13), (5, 5), 4, 2, 1, (8, 2, 1)),  # more phases than are worth it

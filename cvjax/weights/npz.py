@@ -1,0 +1,29 @@
+"""Arrays of a NumPy archive, `.npz`."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from cvjax.errors import UserError
+
+
+def read_npz(path: Path, content: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Reads all arrays of an archive; pickled objects are refused.
+
+    Args:
+      path: the file, for messages.
+      content: its bytes.
+
+    Returns:
+      {name: array}.
+
+    Raises:
+      UserError: the archive is damaged, or holds more than arrays of numbers.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # whatever a damaged file leads to
+        raise UserError(f"{path} is no .npz of arrays of numbers, or a damaged one: {error}") from error

