@@ -134,7 +134,7 @@ def _check(truth: np.ndarray, classes: int, void: int, name: str) -> None:
     if len(wrong):
         raise UserError(
             f"`{name}` of an image has the value {wrong[0]}; there are {classes} classes, 0 to {classes - 1}, and "
-            f"{void} for void. data.relabel gives the map's values other classes"
+            f"{void} for void. data.class_maps says which values are which class"
         )
 
 
