@@ -107,9 +107,10 @@ PICTURES = {
     "samples": "Samples of the model, not selected.",
     "denoised": "Held-out images, noisy and denoised.",
     "denoising": "Held-out images, noisy and denoised.",
+    "segmentations": "Held-out images, their true classes, those found, and the errors in red.",
     "traversals": "Each row moves along one latent, all else equal.",
 }
-FIRST = ("samples", "detections")  # pictures that a page begins with
+FIRST = ("samples", "detections", "segmentations")  # pictures that a page begins with
 
 
 def describe_measure(name: str) -> str:

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from cvjax import data
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8, "generative": 12}  # drawn by each
+FIGURES = {"detection": 8, "generative": 12, "segmentation": 5}  # drawn by each
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -37,6 +37,10 @@ QUESTIONS = {
         ahead=[bool((field[centre:, centre + 1:] > 0.5).any() or (field[centre + 1:] > 0.5).any())
                for field in fields.values()],
         generator_steps=json.loads((RUNS / "collapsed" / "config.json").read_text())["config"]["recipe"]["training"],
+    )""",
+    "segmentation": """dict(
+        final=figures, mean_iou=np.nanmean(ious), same=all(jax.tree.leaves(same)), table=table[1:],
+        inside=(tiled == whole)[margin:-margin, margin:-margin].mean(),
     )""",
 }
 
@@ -191,3 +195,15 @@ def test_generative_is_measured(run):
     assert not plain[2, 6] and plain[:3, :4].all()  # two to the right in the row above is in the blind spot
     for name in ("autoencoder", "vae", "collapsed", "cured", "dcgan", "pixelcnn"):
         assert (folder / "runs" / "generative_smoke" / name / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "segmentation"], indirect=True)
+def test_segmentation_is_measured(run):
+    _, _, found, folder = run
+    assert found["mean_iou"] == pytest.approx(found["final"]["mean_iou"], abs=1e-6)
+    assert found["same"] and found["inside"] == 1  # the smoke's network sees less than the margin
+    (_, accuracy, entropy, dice, lovasz), (_, *truth) = found["table"]
+    assert float(accuracy) > 0.8 and float(entropy) < 2 < 4 * float(dice) and float(lovasz) > 0.8  # as the text says
+    assert float(truth[0]) == 1 and all(float(loss) < 0.05 for loss in truth[1:])
+    assert (folder / "runs" / "colab_smoke" / "report.html").exists()

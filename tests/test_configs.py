@@ -29,6 +29,7 @@ from cvjax.programs import apply
 
 CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
+SOURCE = ("name", "folder", "train_split", "eval_split", "class_maps")  # keys of `data` that say what is read
 FULL = pytest.param("", id="full", marks=pytest.mark.slow)
 
 
@@ -86,7 +87,8 @@ def assert_finite(run, steps):
 def shapes(path, variant):
     """The shapes and types of a training batch and of an evaluation batch, from one example of the smoke's dataset."""
     chosen, small = config.load(path + variant).data, config.load(f"{path}:smoke")
-    one = config.as_dict(chosen) | {name: small.data[name] for name in ("name", "train_split", "eval_split")}
+    source = {name: config.as_dict(small.data)[name] for name in SOURCE}
+    one = config.as_dict(chosen) | source
     with examples_of(small):
         examples = data.load(one | {"batch": chosen.per_class or 1, "eval_batch": 1, "workers": 0}, seed=0)
         pairs = [(chosen.batch, next(examples.train())), (chosen.eval_batch or chosen.batch, next(examples.evaluate()))]

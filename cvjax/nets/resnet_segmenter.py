@@ -18,6 +18,7 @@ from cvjax.errors import UserError, suggest
 from cvjax.nets.imagenet import KERNELS
 from cvjax.nets.layers import Conv
 from cvjax.nets.resnet import ResNet
+from cvjax.nets.xception import SeparableConv
 from cvjax.ops.precision import at_least_float32
 
 Features = Float[Array, "batch rows columns channels"]
@@ -78,20 +79,24 @@ class ASPP(nn.Module):
       rates: dilation of each 3x3 branch; beside them are a 1x1 convolution and the mean of the image (section 3.3).
       norm: makes a normalisation.
       dropout: share of the output dropped while training.
+      separable: whether the 3x3 branches are `cvjax.nets.xception.SeparableConv`, as in DeepLabv3+.
     """
 
     features: int
     rates: Sequence[int]
     norm: Norm
     dropout: float = 0.5
+    separable: bool = False
 
     @nn.compact
     def __call__(self, x: Features, train: bool = False) -> Float[Array, "batch rows columns features"]:
         """Returns the features; training takes the random stream "dropout"."""
         conv = partial(ConvNormRelu, self.features, norm=self.norm)
         branches = [conv(1, name="branch_1")(x)]
-        for index, rate in enumerate(self.rates, start=2):
-            branches.append(conv(3, dilation=rate, name=f"branch_{index}")(x))
+        atrous = (
+            partial(SeparableConv, self.features, self.norm, inner_relu=True) if self.separable else partial(conv, 3)
+        )
+        branches += [atrous(dilation=rate, name=f"branch_{index}")(x) for index, rate in enumerate(self.rates, start=2)]
         mean = at_least_float32(x).mean(axis=(1, 2), keepdims=True).astype(x.dtype)
         mean = conv(1, name="pooled")(mean)
         branches.append(jnp.broadcast_to(mean, branches[0].shape))
