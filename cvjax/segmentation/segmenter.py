@@ -29,7 +29,7 @@ Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch height width classes"]
 Maps = Int32[Array, "batch height width"]
 
-SHOWN = 12  # images in a picture
+SHOWN = 8  # images in a picture
 GAP = 3  # pixels between objects that count as touching: `separate` paints a border of two between those that do
 
 
