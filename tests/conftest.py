@@ -99,6 +99,15 @@ def trained_run():
     return find
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drops the programs that a file has compiled, which nearly no other file uses: a worker would grow to 7 GB."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture
 def one_device(monkeypatch):
     """Makes `fit` train on the first device alone."""

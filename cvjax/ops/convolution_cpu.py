@@ -85,7 +85,7 @@ def weight_gradient(
 def _dense_conv(x: Array, w: Array, *, geometry: Geometry, dtype: DTypeLike, precision) -> Array:
     """One matrix product where the window is the whole image, for which a convolution takes twice the time."""
     if geometry.kernel == geometry.image and geometry.padding == ((0, 0), (0, 0)):
-        x, w = x.reshape(len(x), -1), w.reshape(-1, w.shape[3])
+        x, w = x.reshape(x.shape[0], -1), w.reshape(-1, w.shape[3])  # the batch may be symbolic
         return _einsum("bi,io->bo", x, w, dtype=dtype, precision=precision)[:, None, None]
     return plain.conv(x, w, geometry=geometry, dtype=dtype, precision=precision)
 
