@@ -122,5 +122,6 @@ def test_broken_gzip_files_are_named(tmp_path, damage):
 def test_mistakes_in_the_settings_are_named(mnist):
     with pytest.raises(UserError, match=r"data.eval_split='val'.*has no such images. .*Known: test, train"):
         load(mnist, eval_split="val")
-    with pytest.raises(UserError, match=r"data.class_maps and data.max_boxes are for folders of image files"):
+    asked = r"data\.images, data\.keep, data\.class_maps and data\.max_boxes"
+    with pytest.raises(UserError, match=f"{asked} are for folders of image files"):
         load(mnist, images={"target": "right"})
