@@ -1,17 +1,18 @@
-"""Training steps on a GPU beside torch's, compiled, in the faster of its two memory layouts; both in bfloat16.
+"""Networks on a GPU beside torch's, compiled, in the faster of its two memory layouts; both in bfloat16.
 
     python -m benchmarks.gpu [--minutes=8] [--only=SUBSTRING] [--rounds=7]
 
 Needs the extra `parity` and a GPU that both JAX and torch see. Batches are random and stay on the device. The
-contestants of a row are prepared at the same time, each in its own process, and then timed alternately. Each row is
-written to the section `gpu` of BENCHMARKS.md as soon as it is measured; a row for which the time is too short is named.
+contestants of two rows are prepared at the same time, each in its own process, and then timed alternately. Rows are
+written to the section `gpu` of BENCHMARKS.md as soon as they are measured; those for which the time is short are named.
 Exits with 1 if a bar is missed. `--device=cpu --smoke` runs all of it at a tiny size, for the tests.
 """
 
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks import autoregressive, detectors, report, steps
+from benchmarks import autoregressive, detectors, report, segmentation, steps
 
 MINUTES = flags.DEFINE_float("minutes", 8.0, "Time for all rows.")
 DEVICE = flags.DEFINE_enum("device", "cuda", ["cuda", "cpu"], "Where torch computes.")
@@ -43,23 +44,36 @@ TINY_RETINANET = {"recipe.shape": (64, 64, 3), "recipe.depth": 18, "recipe.width
 TINY_RETINANET |= {"recipe.subnet_depth": 1, "data.batch": 2}
 TINY_PIXELS = {"recipe.shape": (8, 8, 3), "recipe.architecture.layers": 1, "recipe.architecture.width": 6}
 TINY_PIXELS |= {"recipe.architecture.head": 9, "data.batch": 2}
+SEGMENTERS = steps.ours, segmentation.torch_step
+TINY_UNET = {"recipe.shape": (20, 20, 3), "recipe.depth": 1, "recipe.width": 2, "data.batch": 2}
+DEEPLAB = {"recipe.backbone.depth": 50}
+TINY_DEEPLAB = {"recipe.shape": (33, 33, 3), "recipe.backbone.depth": 18, "recipe.backbone.width": 2}
+TINY_DEEPLAB |= {"recipe.features": 4, "recipe.low_features": 2, "data.batch": 2}
+NETWORKS = segmentation.our_inference, segmentation.torch_inference
+RESNET = dict(system="", precision="bfloat16", network="resnet", width=64, size=224, batch=64)
+VGG = RESNET | dict(network="vgg")
+TINY_NETWORK = dict(width=2, size=32, batch=2)
 CASES = {
     "DCGAN of the paper, 64 px, batch 128": ("dcgan_mnist", DCGAN, TINY, *GANS),
     "YOLOv2, 416 px, batch 32": ("yolov2_voc", YOLO, TINY_YOLO, *DETECTORS),
-    "RetinaNet-50, 512 px, batch 16": ("retinanet_coco", RETINANET, TINY_RETINANET, *DETECTORS),
-    "SAGAN, 32 px, batch 256": ("sagan_cifar10", {}, TINY | {"recipe.width": 8}, *GANS),
+    "U-Net of the paper, 388 px (572 with its margin), batch 8": ("unet_pet", {}, TINY_UNET, *SEGMENTERS),
     "WGAN-GP, 32 px, 5 x 64": ("wgan_gp_cifar10", {}, TINY, *GANS),
+    "DeepLabv3+ with ResNet-50, 513 px, batch 16": ("deeplab_voc", DEEPLAB, TINY_DEEPLAB, *SEGMENTERS),
+    "SAGAN, 32 px, batch 256": ("sagan_cifar10", {}, TINY | {"recipe.width": 8}, *GANS),
+    "RetinaNet-50, 512 px, batch 16": ("retinanet_coco", RETINANET, TINY_RETINANET, *DETECTORS),
     "PixelCNN of the paper, 32 px, batch 16": ("pixelcnn_cifar10", {}, TINY_PIXELS, *PIXELS),
+    "ResNet-50, 224 px, batch 64, no gradients": ("", RESNET, TINY_NETWORK, *NETWORKS),
+    "VGG-16, 224 px, batch 64, no gradients": ("", VGG, TINY_NETWORK, *NETWORKS),
 }
-HEAD = (
-    "| training step | ours / torch | ours, ms | torch, ms | its layout | peak memory, ours / torch | share of peak |"
-)
+TOGETHER = 2  # rows that are prepared at the same time
+HEAD = "| work | ours / torch | ours, ms | torch, ms | its layout | peak memory, ours / torch | share of peak |"
 
 
 def experiment(name: str, smoke: bool) -> Config:
-    """Returns the experiment of a row."""
+    """Returns the experiment of a row, or the settings of `segmentation.network`."""
     file, changes, tiny, _, _ = CASES[name]
-    return steps.experiment(file, COMMON | changes | (tiny if smoke else {}))
+    changes = changes | (tiny if smoke else {})
+    return steps.experiment(file, COMMON | changes) if file else changes
 
 
 def contestants(name: str, config: Config, device: str) -> dict[str, Callable]:
@@ -70,15 +84,17 @@ def contestants(name: str, config: Config, device: str) -> dict[str, Callable]:
     return {"ours": partial(ours, config), **peers}
 
 
-def peak_memory(contestant: str) -> int:
-    """Returns the most bytes of the device that this process has held; 0 on a CPU."""
-    if contestant != "ours":
+def peak_memory(contestant: tuple[str, str]) -> int:
+    """Returns the most bytes of the device that this process, of (row, contestant), has held; 0 on a CPU."""
+    if contestant[1] != "ours":
         return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
-def step_flops(config: Config) -> float:
-    """Returns the FLOPs of our training step, in products and convolutions."""
+def count_flops(config: Config) -> float:
+    """Returns the FLOPs of our training step or network, in products and convolutions."""
+    if not config["system"]:
+        return segmentation.inference_flops(config)
     return (detectors if config["system"].startswith("detection.") else steps).step_flops(config)
 
 
@@ -104,15 +120,47 @@ def write(lines: list[str], device: str) -> None:
     """Writes the rows so far into BENCHMARKS.md."""
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     rounds = detectors.ROUNDS.value
-    header = f"""## Training steps on a GPU
+    header = f"""## On a GPU
 
-`python -m benchmarks.gpu`: {where}, random batches, bfloat16 with float32 parameters; torch compiled (but the critic of
-WGAN-GP, whose second derivatives it does not compile), in the faster of its two layouts, Adam fused. Bars: time and
-memory at most torch's. Times are medians over {rounds} rounds in which all are timed in turn, ratios medians of the
-rounds' ratios, with their quartiles; the share is that of the chip's dense bfloat16 peak.
+`python -m benchmarks.gpu`: training steps unless without gradients; {where}, random batches, bfloat16 with float32
+parameters; torch compiled (but the critic of WGAN-GP, whose second derivatives it does not compile), in the faster of
+its two layouts, optimisers fused. Bars: time and memory at most torch's. Times are medians over {rounds} rounds in
+which all are timed in turn, ratios medians of the rounds' ratios, with their quartiles; the share is that of the chip's
+dense bfloat16 peak.
 {report.machine(["jax", "flax", "torch"])}.
 """
     report.write_section("gpu", "\n".join([header, HEAD, "|" + "---|" * 7, *lines]))
+
+
+def measure(names: Sequence[str], peak: float) -> dict[str, tuple[str, bool]]:
+    """Measures rows whose contestants are prepared at the same time; one that cannot be is measured by itself.
+
+    Args:
+      names: of the rows.
+      peak: FLOP/s of the chip.
+
+    Returns:
+      {name: (line of the table, whether the bar is met)}.
+    """
+    configs = {name: experiment(name, SMOKE.value) for name in names}
+    makers = {
+        (name, who): make
+        for name, config in configs.items()
+        for who, make in contestants(name, config, DEVICE.value).items()
+    }
+    with futures.ThreadPoolExecutor(1) as pool:  # counts while the contestants are prepared
+        counts = {name: pool.submit(count_flops, config) for name, config in configs.items()}
+        try:
+            found = report.measure(makers, detectors.ROUNDS.value, at_once=True, finish=peak_memory)
+        except RuntimeError as error:
+            if len(names) == 1:
+                return {names[0]: (f"| {names[0]} | not measured: {error} |", False)}
+            return {name: line for one in names for name, line in measure([one], peak).items()}
+    rows = {}
+    for name in names:
+        times, memory = ({who: values for (row, who), values in kept.items() if row == name} for kept in found)
+        rows[name] = row(name, times, memory, counts[name].result() / (np.median(times["ours"]) / 1e3) / peak)
+    return rows
 
 
 def main(_) -> None:
@@ -121,25 +169,18 @@ def main(_) -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the contestants share the GPU's memory
     peak = next((rate for name, rate in steps.PEAKS.items() if name in jax.devices()[0].device_kind), np.nan)
     begun, longest, lines, missed = time.monotonic(), 0.0, [], []
-    for name in (name for name in CASES if detectors.ONLY.value in name):
+    names = [name for name in CASES if detectors.ONLY.value in name]
+    for group in (names[first : first + TOGETHER] for first in range(0, len(names), TOGETHER)):
         started = time.monotonic()
         if started - begun + longest > 60 * MINUTES.value:
-            lines.append(f"| {name} | not measured: no time was left |")
-            print(lines[-1], flush=True)
-            continue
-        config = experiment(name, SMOKE.value)
-        makers = contestants(name, config, DEVICE.value)
-        try:
-            times, memory = report.measure(makers, detectors.ROUNDS.value, at_once=True, finish=peak_memory)
-        except RuntimeError as error:
-            line, met = f"| {name} | not measured: {error} |", False
+            found = {name: (f"| {name} | not measured: no time was left |", True) for name in group}
         else:
-            share = step_flops(config) / (np.median(times["ours"]) / 1e3) / peak
-            line, met = row(name, times, memory, share)
+            found = measure(group, peak)
         longest = max(longest, time.monotonic() - started)
-        lines.append(line)
-        print(line, flush=True)
-        missed += [] if met else [name]
+        for name, (line, met) in found.items():
+            lines.append(line)
+            print(line, flush=True)
+            missed += [] if met else [name]
         if not SMOKE.value and not detectors.ONLY.value:
             write(lines, DEVICE.value)
     if missed:

@@ -6,14 +6,16 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from importlib import metadata
+from typing import TypeVar
 
 import numpy as np
 
 PATH = pathlib.Path(__file__).resolve().parent.parent / "BENCHMARKS.md"
 TITLE = "# Benchmarks\n\nWritten by the commands named below, never by hand.\n"
 SLOT = 0.1
+Name = TypeVar("Name", bound=Hashable)
 
 
 def interleave(makers: dict[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
@@ -33,11 +35,11 @@ def interleave(makers: dict[str, Callable[[], Callable[[], object]]], rounds: in
 
 
 def measure(
-    makers: dict[str, Callable[[], Callable[[], object]]],
+    makers: dict[Name, Callable[[], Callable[[], object]]],
     rounds: int,
     at_once: bool = False,
-    finish: Callable[[str], object] = str,
-) -> tuple[dict[str, list[float]], dict[str, object]]:
+    finish: Callable[[Name], object] = str,
+) -> tuple[dict[Name, list[float]], dict[Name, object]]:
     """Times contestants alternately, as `interleave` does, and asks each process for a value afterwards.
 
     Args:
@@ -80,14 +82,14 @@ def measure(
             process.join()
 
 
-def _receive(name: str, pipe: multiprocessing.connection.Connection) -> object:
+def _receive(name: Hashable, pipe: multiprocessing.connection.Connection) -> object:
     try:
         return pipe.recv()
     except EOFError:
         raise RuntimeError(f"{name} failed") from None
 
 
-def _contestant(make: Callable, finish: Callable, name: str, pipe: multiprocessing.connection.Connection) -> None:
+def _contestant(make: Callable, finish: Callable, name: Hashable, pipe: multiprocessing.connection.Connection) -> None:
     work = make()
     work()
     pipe.send("ready")

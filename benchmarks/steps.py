@@ -71,10 +71,13 @@ def batches(config: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
 
 
 def synthetic(config: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Returns a batch of random images with labels or boxes, of the shapes of an experiment."""
+    """Returns a batch of random images with labels, boxes or maps of classes, of the shapes of an experiment."""
     generator, recipe, rows = np.random.default_rng(seed), config["recipe"], config["data"]["batch"]
     batch = {"image": generator.random((rows, *recipe["shape"]), np.float32)}
     most, classes = config["data"]["max_boxes"], recipe.get("classes")
+    if config["data"]["class_maps"]:
+        maps = (rows, *recipe["shape"][:2])
+        return batch | {name: generator.integers(0, classes, maps, np.int32) for name in config["data"]["class_maps"]}
     if most is None:
         return batch | ({} if classes is None else {"label": generator.integers(0, classes, rows).astype(np.int32)})
     size = np.array(recipe["shape"][1::-1], np.float32)
@@ -104,8 +107,9 @@ def ours(config: Mapping[str, Any]) -> Callable[[], None]:
 
 def step_flops(config: Mapping[str, Any]) -> float:
     """Returns the FLOPs of our training step, in products and convolutions."""
-    step, state, placed = _our_step(config)
-    return flops.count(step.trace(state, placed[0]).jaxpr).total()
+    recipe, key, batch = experiments.build(config), jax.random.key(0), batches(config)[0]
+    state = jax.eval_shape(recipe.init, key, batch)
+    return flops.count(jax.jit(recipe.train_step).trace(state, batch, key).jaxpr).total()
 
 
 def _our_step(config: Mapping[str, Any]) -> tuple[Callable, Any, list[dict[str, jax.Array]]]:

@@ -129,7 +129,7 @@ def region_loss(outputs: torch.Tensor, objects: Objects, recipe: Recipe) -> torc
 class Residual(nn.Module):
     """A basic block, or a bottleneck for `expansion` 4, with torchvision's structure."""
 
-    def __init__(self, inputs: int, features: int, stride: int, expansion: int):
+    def __init__(self, inputs: int, features: int, stride: int, expansion: int, dilation: int = 1):
         super().__init__()
         outputs = features * expansion
         if expansion == 1:
@@ -138,14 +138,14 @@ class Residual(nn.Module):
             shapes = [(inputs, features, 1, 1), (features, features, 3, stride), (features, outputs, 1, 1)]
         layers = []
         for shape in shapes:
-            layers += [self._convolution(*shape), nn.BatchNorm2d(shape[1]), nn.ReLU(inplace=True)]
+            layers += [self._convolution(*shape, dilation), nn.BatchNorm2d(shape[1]), nn.ReLU(inplace=True)]
         self.layers, self.shortcut = nn.Sequential(*layers[:-1]), nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(self._convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     @staticmethod
-    def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
-        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    def _convolution(inputs: int, outputs: int, kernel: int, stride: int, dilation: int = 1) -> nn.Conv2d:
+        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 * dilation, dilation, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Applies the block."""
