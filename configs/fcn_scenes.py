@@ -1,4 +1,4 @@
-"""FCN-8s at once on scenes of real digits, upright and side by side, enlarged four times for its stride of 8 pixels.
+"""FCN-8s at once on scenes of real digits, upright and side by side, enlarged three times for its stride of 8 pixels.
 
 The variants "fcn32s" and "fcn16s" end with larger strides.
 
@@ -12,7 +12,7 @@ from cvjax.config import experiment, variant
 
 STEPS = 2400
 CLASSES = ("background", *"0123456789")
-ENLARGE = dict(op="resize", size=(256, 256))
+ENLARGE = dict(op="resize", size=(192, 192))
 
 
 def get_config(name: str = ""):
@@ -20,7 +20,7 @@ def get_config(name: str = ""):
     config = experiment(
         "segmentation.fcn",
         recipe=dict(
-            shape=(256, 256, 3),
+            shape=(192, 192, 3),
             classes=CLASSES,
             skip_scales=(1.0, 1.0),  # batch normalisation has scaled the pools
             width=8,
