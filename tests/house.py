@@ -150,10 +150,11 @@ def section(docstring: str, title: str) -> list[str]:
 
 
 def poor_docstrings(path: str, text: str) -> list[str]:
-    """Docstrings whose first line is no sentence, whose Args differ from the parameters, or that lack Returns.
+    """Docstrings whose first line is no sentence, whose Args are not parameters in their order, or without the result.
 
-    Args may be missing where there are at most two parameters, for methods, and if the only line is "Returns ...".
-    Parameters may share a line: `params, opt: ...`. Arithmetic and results with several parts need Returns.
+    Args leave out what the name and the type of a parameter say; those of `recipe`, which `--help` prints, are complete.
+    Parameters may share a line: `params, opt: ...`. Arithmetic and results with several parts need "Returns", except
+    where one sentence about one parameter is all.
     """
     complaints = []
     for where, node, method in public(path, text):
@@ -163,16 +164,16 @@ def poor_docstrings(path: str, text: str) -> list[str]:
             complaints.append(f"{where}: the docstring's first line is not one sentence that ends with a period")
         if isinstance(node, ast.ClassDef) or method:
             continue
-        if docstring == first and (len(parameters(node, method)) <= 1 or first.startswith("Returns ")):
-            continue
         names = [p.arg for p in parameters(node, method)]
         lines = re.findall(r"^  ((?:\*{0,2}\w+(?:, )?)+): ", "\n".join(section(docstring, "Args:")), re.MULTILINE)
         documented = [name.strip("*") for line in lines for name in line.split(", ")]
-        if documented != names and (documented or len(names) > 2):
+        wanted = names if node.name == "recipe" else [name for name in names if name in documented]
+        if documented != wanted:
             complaints.append(f"{where}: Args documents {documented}, the parameters are {names}")
         result = ast.unparse(node.returns) if node.returns else "None"
         many = result.startswith(("tuple", "dict")) or (top(path) in ARITHMETIC and result != "None")
-        if many and not first.startswith("Returns") and not section(docstring, "Returns:"):
+        said = re.search(r"\bReturns\b", docstring) or (docstring == first and len(names) <= 1)
+        if many and not said:
             complaints.append(f"{where}: no Returns")
     return complaints
 

@@ -62,9 +62,9 @@ PLANTED = [
     (poor_docstrings, "cvjax/ops/x.py", "class F:\n  def g(self): pass", "F.g"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("Moves boxes.", "Moves\n    boxes."), "first line"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("by: pixels", "bye: pixels"), "['key', 'boxes', 'bye']"),
-    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("boxes: xyxy", ""), "['key', 'by']"),
+    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("key: of the noise.\n      boxes", "boxes: xyxy.\n      key"), "['boxes'"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("Returns:", "So:"), "no Returns"),
-    (poor_docstrings, "cvjax/x.py", "def f(a, b, c):\n  'Adds three.'", "Args documents []"),
+    (poor_docstrings, "cvjax/x.py", "def recipe(a, b, c):\n  'Adds three.'", "Args documents []"),
     (bare_arrays, "cvjax/ops/x.py", "def f(x): pass", "x has no type"),
     (bare_arrays, "cvjax/ops/x.py", "def f(x: jax.Array): pass", "x is an array without a shape"),
     (bare_arrays, "cvjax/ops/x.py", "def f() -> tuple[int, np.ndarray | None]: pass", "the result"),
@@ -109,8 +109,9 @@ def test_rule_lets_good_code_pass(rule):
     )
     assert rule is not upward_imports or rule("cvjax/fit.py", "from cvjax import __version__, data") == []
     assert rule is not foreign_imports or rule("cvjax/data/x.py", "import tensorflow_datasets") == []
-    shared = "def f(a, b, c):\n  '''Adds.\n\n  Args:\n    a, b: summands.\n    c: another.\n  '''"
-    assert rule is not poor_docstrings or rule("cvjax/x.py", shared) == []
+    shared = "def recipe(a, b, c):\n  '''Adds.\n\n  Args:\n    a, b: summands.\n    c: another.\n  '''"
+    for documented in (shared, GOOD.replace("boxes: xyxy", ""), "def f(a, b, c):\n  'Adds three.'"):
+        assert rule is not poor_docstrings or rule("cvjax/x.py", documented) == []
     plain = "# twice as many rows, as many columns as there are, at least as many as before; models are told apart"
     assert rule is not stilted_prose or rule("cvjax/x.py", plain) == []
 
