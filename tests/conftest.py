@@ -11,6 +11,7 @@ import fcntl
 import gc
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -66,6 +67,32 @@ def _pytree(make):
 
 
 flax.struct.dataclass = _pytree(flax.struct.dataclass)
+
+
+FIRST = ("test_colabs", "test_configs", "test_misfortunes", "test_hosts")  # which take the longest
+
+
+def pytest_collection_modifyitems(items):
+    """Starts with the files that take the longest."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)  # which leaves the order otherwise
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps the tests of a file in one worker, or those of a `unit` of several files, which trace and train once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            named = re.search(r"\[unit:([\w.]+)", nodeid)
+            return named[1] if named else nodeid.partition("::")[0]
+
+    return Scheduler(config, log)
+
+
+def unit(name, value=None):
+    """A parameter, by default the name, all tests with which run in one worker."""
+    return pytest.param(name if value is None else value, id=f"unit:{name}" + ("" if value is None else f":{value}"))
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ def section(docstring: str, title: str) -> list[str]:
 def poor_docstrings(path: str, text: str) -> list[str]:
     """Docstrings whose first line is no sentence, whose Args are not parameters in their order, or without the result.
 
-    Args leave out what the name and the type of a parameter say; those of `recipe`, which `--help` prints, are complete.
+    Args leave out what a parameter's name and type say; those of `recipe`, which `--help` prints, are complete.
     Parameters may share a line: `params, opt: ...`. Arithmetic and results with several parts need "Returns", except
     where one sentence about one parameter is all.
     """

@@ -10,6 +10,7 @@ import house
 import nbformat
 import numpy as np
 import pytest
+from conftest import unit
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from sklearn.decomposition import PCA
@@ -68,7 +69,7 @@ def code(notebook):
     return "\n".join(map(TransformerManager().transform_cell, cells))
 
 
-@pytest.fixture(scope="module", params=NOTEBOOKS)
+@pytest.fixture(scope="module", params=[unit(name) for name in NOTEBOOKS])
 def run(request, tmp_path_factory):
     """(name, the executed notebook, the kernel's answers, folder) of each notebook, as a newcomer with one device."""
     name, notebook, folder = request.param, read(request.param), tmp_path_factory.mktemp("colab")

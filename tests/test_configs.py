@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conftest import unit
 from PIL import Image
 
 from cvjax import captions, config, data, fit, runs
@@ -31,6 +32,10 @@ CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
 SOURCE = ("name", "folder", "train_split", "eval_split", "class_maps")  # keys of `data` that say what is read
 FULL = pytest.param("", id="full", marks=pytest.mark.slow)
+
+
+EACH_CONFIG = pytest.mark.parametrize("path", [unit(config.load(path).system, path) for path in CONFIGS])
+EACH_SYSTEM = pytest.mark.parametrize("system", [unit(system) for system in config.systems()])
 
 
 def downloaded(experiment):
@@ -84,6 +89,7 @@ def assert_finite(run, steps):
     assert not [name for name in rows["eval"].keys() - {"step", "split"} if not captions.describe_measure(name)]
 
 
+@functools.cache
 def shapes(path, variant):
     """The shapes and types of a training batch and of an evaluation batch, from one example of the smoke's dataset."""
     chosen, small = config.load(path + variant).data, config.load(f"{path}:smoke")
@@ -132,7 +138,7 @@ def described(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+@EACH_CONFIG
 def test_config_is_whole(path):
     full, small = config.load(path), config.load(f"{path}:smoke")
     assert full.expect and small.system == full.system
@@ -150,7 +156,7 @@ def test_config_is_whole(path):
 
 
 @pytest.mark.parametrize("variant", [FULL, ":smoke"])
-@pytest.mark.parametrize("path", CONFIGS)
+@EACH_CONFIG
 def test_config_is_traced_and_its_state_keeps_its_structure(path, variant):
     found = traced(path, variant)
     assert found.outputs or config.load(path).judge  # what only samples tell has no rows
@@ -168,7 +174,7 @@ def test_every_system_has_a_config():
     assert sorted(trained_configs()) == sorted(config.systems())
 
 
-@pytest.mark.parametrize("system", config.systems())
+@EACH_SYSTEM
 def test_system_is_lowered_for_accelerators(system):
     found = traced(trained_configs()[system], ":smoke")
     state, batch, key = found.arguments
@@ -176,7 +182,7 @@ def test_system_is_lowered_for_accelerators(system):
     assert jax.export.export(step, platforms=PLATFORMS)(state, batch, key).platforms == PLATFORMS
 
 
-@pytest.mark.parametrize("system", config.systems())
+@EACH_SYSTEM
 def test_bfloat16_is_of_the_networks_alone(system):
     path, key = trained_configs()[system], jax.random.key(0)
     experiment, (batch, held_out) = config.load(f"{path}:smoke"), shapes(path, ":smoke")
@@ -209,7 +215,7 @@ def straight_run(trained_run, tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("system", config.systems())
+@EACH_SYSTEM
 def test_system_takes_finite_steps_and_resumes_exactly(system, one_device, straight_run, tmp_path):
     experiment, folder, straight = straight_run(system)
     with examples_of(experiment):
@@ -239,7 +245,7 @@ def pictures(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", config.systems())
+@EACH_SYSTEM
 def test_system_is_applied_and_sampled(system, one_device, straight_run, pictures, tmp_path, monkeypatch, capsys):
     _, folder, _ = straight_run(system)
     loaded = runs.load(folder)

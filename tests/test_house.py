@@ -62,7 +62,7 @@ PLANTED = [
     (poor_docstrings, "cvjax/ops/x.py", "class F:\n  def g(self): pass", "F.g"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("Moves boxes.", "Moves\n    boxes."), "first line"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("by: pixels", "bye: pixels"), "['key', 'boxes', 'bye']"),
-    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("key: of the noise.\n      boxes", "boxes: xyxy.\n      key"), "['boxes'"),
+    (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("key: of the noise", "by: pixels"), "['by', 'boxes', 'by']"),
     (poor_docstrings, "cvjax/ops/x.py", GOOD.replace("Returns:", "So:"), "no Returns"),
     (poor_docstrings, "cvjax/x.py", "def recipe(a, b, c):\n  'Adds three.'", "Args documents []"),
     (bare_arrays, "cvjax/ops/x.py", "def f(x): pass", "x has no type"),

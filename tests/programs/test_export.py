@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import test_configs
 import yaml
 
 from cvjax import config, data, runs
@@ -115,14 +116,12 @@ def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", config.systems())
+@test_configs.EACH_SYSTEM
 def test_every_system_is_exported_for_all_platforms(system):
-    import test_configs
-
     path = test_configs.trained_configs()[system]
     recipe = test_configs.build(config.load(f"{path}:smoke"), ":smoke")
     shape = test_configs.shapes(path, ":smoke")[0]
-    state = jax.eval_shape(recipe.init, jax.random.key(0), shape)
+    state = test_configs.traced(path, ":smoke").arguments[0]
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
     if recipe.predict is not None:
         program = export.export_predict(recipe, state, shape["image"].shape[1:], seed=0)
