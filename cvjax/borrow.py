@@ -33,11 +33,9 @@ LATEST = "@latest"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A parsed "RUN/NETWORK" of `config.borrow`.
+    """A parsed "RUN/NETWORK" of `config.borrow`: the run's folder, and the network's name there.
 
     Attributes:
-      run: the run's folder.
-      network: the network's name in that run.
       path: names of nested modules inside the network; () for the whole network.
       averaged: use the moving average if there is one.
     """
@@ -49,11 +47,9 @@ class Source:
 
 
 def parse(name: str, source: str) -> Source:
-    """Parses a source and finds its run.
+    """Parses the source of `name` in `config.borrow` and finds its run.
 
-    Args:
-      name: the key of `config.borrow`, for error messages.
-      source: "RUN/NETWORK" or "RUN/NETWORK/MODULE", optionally followed by "@latest".
+    It is "RUN/NETWORK" or "RUN/NETWORK/MODULE", optionally followed by "@latest".
     """
     text = source.removesuffix(LATEST)
     whole = Path(text).expanduser()
@@ -93,14 +89,9 @@ def describe_networks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def describe_network(name: str, source: str) -> dict[str, Any]:
-    """Describes a network of a run, such that `make_networks` can rebuild it.
+    """Returns what `make_networks` needs to rebuild `config.borrow[name]`, a "RUN/NETWORK" or "package:NAME".
 
-    Args:
-      name: the key of `config.borrow`, for error messages.
-      source: "RUN/NETWORK" or "package:NAME".
-
-    Returns:
-      The run's system, recipe and borrowed networks, and the network's name, or the package; image shape and classes.
+    That is the run's system, recipe, borrowed networks and the network's name, or the package; image shape and classes.
     """
     if source.startswith(packages.PREFIX):
         packaged = packages.find(source)
@@ -139,15 +130,9 @@ def make_networks(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Netwo
 
 
 def read(config: Mapping[str, Any], recipe: Recipe, wanted: State) -> dict[str, Variables]:
-    """Reads the networks that a run borrows.
+    """Returns {network: variables} of the networks that a run borrows, placed as in `wanted`.
 
-    Args:
-      config: the experiment, as plain dicts.
-      recipe: the run's recipe.
-      wanted: shapes and shardings of the run's first state.
-
-    Returns:
-      {network: variables}, placed as in `wanted`.
+    `wanted` has the shapes and shardings of the run's first state.
     """
     sources = {name: source for name, source in config["borrow"].items() if source}
     known = wanted.params.keys() | wanted.frozen.keys()

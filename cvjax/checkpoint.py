@@ -63,19 +63,11 @@ class Checkpoints:
         best: tuple[str, str] | None = None,
         say: Callable[[str], None] = print,
     ):
-        """Opens a folder for training, creating it if necessary.
+        """Opens a folder for training, creating it if necessary; raises a UserError if all its checkpoints are broken.
 
-        Incomplete checkpoints are deleted, so nobody else may be writing. Checkpoints that fail their checksums are
-        renamed to `<step>.broken`, so that the run continues from the one before.
-
-        Args:
-          folder: the folder.
-          keep: number of latest checkpoints to keep.
-          best: (figure, relation) of the best checkpoint to keep too, such as ("fid", "<=").
-          say: prints a line about each broken checkpoint.
-
-        Raises:
-          UserError: all checkpoints are broken.
+        Incomplete checkpoints are deleted, so nobody else may be writing. Those that fail their checksums are renamed
+        to `<step>.broken`, so that the run continues from the one before; `say` prints a line about each. The latest
+        `keep` are kept, and the best by `best`, (figure, relation) such as ("fid", "<=").
         """
         self._folder, self._say = Path(folder).absolute(), say
         if jax.process_index() == 0:
@@ -117,14 +109,8 @@ class Checkpoints:
     def save(self, step: int, state: State, data: Mapping[str, Any], figures: Mapping[str, float] | None = None):
         """Starts writing a checkpoint, unless the step has one. The state may be donated once this returns.
 
-        Args:
-          step: training steps taken.
-          state: the state.
-          data: the training iterator's state, as JSON.
-          figures: evaluation figures, to find the best checkpoint.
-
-        Raises:
-          UserError: this checkpoint, or the one before, cannot be written.
+        `data` is the training iterator's state, as JSON; `figures`, of an evaluation, tell which checkpoint is best.
+        Raises a UserError if this checkpoint, or the one before, cannot be written.
         """
         self.wait()
         if step in self.steps:
@@ -136,16 +122,10 @@ class Checkpoints:
         self._sealing = step, self._sealer.submit(_seal, self._folder / f"{step}", response.result)
 
     def restore(self, state: PyTree, step: int | None = None) -> tuple[State, dict[str, Any]]:
-        """Reads a checkpoint.
+        """Returns (state, the training iterator's state) of a checkpoint, by default the latest.
 
-        If the latest has no checksums yet because the run died, and cannot be read, it is treated as broken.
-
-        Args:
-          state: the wanted `jax.ShapeDtypeStruct`s with shardings; the mesh may differ from the writer's.
-          step: by default the latest.
-
-        Returns:
-          (state, the training iterator's state).
+        `state` has the wanted `jax.ShapeDtypeStruct`s with shardings; the mesh may differ from the writer's. If the
+        latest has no checksums yet because the run died, and cannot be read, it is treated as broken.
         """
         latest = self.latest if step is None else None
         if latest is None or (self._folder / f"{latest}" / CHECKSUMS).exists() or len(self.steps) == 1:
@@ -189,15 +169,7 @@ def read_state(folder: str | Path, state: PyTree, step: int | None = None) -> St
 
 
 def read_tree(folder: str | Path, step: int | None = None) -> dict[str, Any]:
-    """Reads the state of a run of any system.
-
-    Args:
-      folder: the run's checkpoints.
-      step: by default the latest.
-
-    Returns:
-      The fields of the `State` as nested dicts of arrays, in the present layout.
-    """
+    """Returns a checkpoint's `State` (default: the latest), of any system, as nested dicts in the present layout."""
     with _reader(folder, step) as checkpointer:
         step = checkpointer.latest.step if step is None and checkpointer.latest else step
         if step is None:

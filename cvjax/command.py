@@ -124,13 +124,7 @@ def _join_values(argv: Sequence[str]) -> list[str]:
 
 
 def _help(program: str, config: ConfigDict | None, asked: Sequence[str]) -> str:
-    """Returns the program's description and flags and, if there is a config, its keys.
-
-    Args:
-      program: sys.argv[0].
-      config: the config.
-      asked: keys or groups of the config to explain instead of all else.
-    """
+    """Returns a program's description and flags and, with a config, its keys; or only the keys and groups `asked`."""
     keys = {} if config is None else list_keys(config)
     for key in asked:
         if config is not None and not any(name == key or name.startswith(f"{key}.") for name in keys):

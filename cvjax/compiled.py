@@ -65,15 +65,9 @@ def enable_cache() -> None:
 
 
 def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence]) -> PyTree:
-    """Computes the shapes, dtypes and shardings of a recipe's state without running anything.
+    """Computes the shapes, dtypes and shardings of a recipe's state, as `jax.ShapeDtypeStruct`s; runs nothing.
 
-    Args:
-      recipe: the system.
-      mesh: the devices.
-      batch: {name: (shape, dtype)} of the global batch.
-
-    Returns:
-      A state of `jax.ShapeDtypeStruct`.
+    `batch` is the global one, {name: (shape, dtype)}.
     """
     specs = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in batch.items()}
     with _explain_missing_features(batch):
@@ -107,14 +101,9 @@ def jit_eval_step(recipe: Recipe, seed: int) -> Callable[[State, Mapping, int], 
 
 
 def compile_recipe(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence], seed: int) -> Compiled:
-    """Compiles a recipe's train step ahead of time and jits the rest.
+    """Compiles a recipe's train step ahead of time and jits the rest; `batch` as in `describe_state`.
 
-    Args:
-      recipe, mesh, batch: as in `describe_state`.
-      seed: seed of all keys.
-
-    Returns:
-      The functions; `train_step` folds `state.step` into its key.
+    `train_step` folds `state.step` into its key.
     """
     init_key, train_key, _ = jax.random.split(jax.random.key(seed), 3)
     rows = sharding.batch_sharding(mesh)

@@ -70,14 +70,8 @@ def experiment(system: str, **values: Any) -> ConfigDict:
     """Builds a config: defaults of the top level and of the system's recipe, overridden by `values`.
 
     Every argument of the system's `recipe()` becomes a key of `config.recipe`, so that a flag can set it; an argument
-    whose default is a dataclass becomes a group of keys.
-
-    Args:
-      system: import path below cvjax, such as "generative.autoencoders.vae".
-      **values: top-level keys; dicts are merged with the defaults one level deep, dataclass groups too.
-
-    Returns:
-      The config, its top level locked.
+    whose default is a dataclass becomes a group of keys. Dicts in `values` are merged with the defaults one level deep,
+    dataclass groups too. The config's top level is locked.
     """
     values = {"system": system, **values}
     _check_names(values, DEFAULTS, "config")
@@ -102,12 +96,9 @@ def experiment(system: str, **values: Any) -> ConfigDict:
 
 
 def variant(config: ConfigDict, name: str, **variants: Mapping[str, Any]) -> ConfigDict:
-    """Applies the variant of a config that `--config=FILE:NAME` selects; bars hold for it only if it sets its own.
+    """Applies the variant that `--config=FILE:NAME` selects, if any; bars hold for it only if it sets its own.
 
-    Args:
-      config: the full experiment.
-      name: the part after the colon, or "".
-      **variants: changes by dotted key, for each variant: `smoke={"steps": 4, "data.batch": 8}`.
+    Each of `variants` has its changes by dotted key: `smoke={"steps": 4, "data.batch": 8}`.
     """
     if name and name not in variants:
         raise UserError(f"the config has no variant {name!r}. {suggest(name, variants)}")
@@ -213,15 +204,9 @@ def as_dict(config: ConfigDict | Mapping) -> dict[str, Any]:
 
 
 def difference(old: Mapping, new: Mapping) -> list[str]:
-    """Lists the differences between two configs that a resumed run may not have.
+    """Lists the differences that a resumed run may not have, such as `data.batch: 64 in the run, 32 asked for`.
 
-    Args:
-      old: the config of the existing run, read from JSON.
-      new: the requested config.
-
-    Returns:
-      Lines such as `data.batch: 64 in the run, 32 asked for`. A missing key has its default, and names of classes
-      equal their number.
+    A missing key has its default, and names of classes equal their number.
     """
     flat_old, flat_new = (_flatten(json.loads(json.dumps(side))) for side in (old, new))
     usual = _flatten(json.loads(json.dumps(_defaults(new["system"]))))

@@ -52,16 +52,10 @@ def start(
     frozen: Mapping[str, Variables] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> State:
-    """Makes the first state of a run.
+    """Returns the first state of a run, at step 0.
 
-    Args:
-      networks: initial Linen variables of the trained networks.
-      opt: initial optimiser states.
-      averaged: names of the networks to keep a moving average of.
-      frozen, extra: as in `State`.
-
-    Returns:
-      The state at step 0.
+    `networks` has the initial Linen variables of the trained networks, and `opt` the initial optimiser states;
+    `averaged` names the networks to keep a moving average of.
     """
     return State(
         step=jnp.int32(0),
@@ -91,15 +85,9 @@ def advance(
     extra: Mapping[str, Any] | None = None,
     keep: float = 0.0,
 ) -> State:
-    """Makes the state after a training step and updates the moving averages.
+    """Returns the state after a training step, its moving averages updated with the decay `keep`.
 
-    Args:
-      state: the state before the step.
-      params, opt, stats, extra: new values of the changed entries; empty batch statistics are ignored.
-      keep: decay of the moving averages, as in `moving_average`.
-
-    Returns:
-      The next state.
+    `params`, `opt`, `stats` and `extra` hold the changed entries; empty batch statistics are ignored.
     """
     changed = {name: value for name, value in (stats or {}).items() if value}
     after = state.replace(
@@ -114,16 +102,10 @@ def advance(
 
 
 def moving_average(average: PyTree, latest: PyTree, step: Int[Array, ""], keep: float) -> PyTree:
-    """Updates an exponential moving average.
+    """Returns an exponential moving average with the latest values; `step` counts the training steps before this one.
 
-    Args:
-      average, latest: the average so far and the new values.
-      step: training steps taken before this one.
-      keep: decay rate; early on (1 + step) / (10 + step) if that is smaller, as in TensorFlow, to forget initial
-        values quickly.
-
-    Returns:
-      The new average.
+    `keep` is the decay rate; early on (1 + step) / (10 + step) if that is smaller, as in TensorFlow, to forget initial
+    values quickly.
     """
     return optax.incremental_update(latest, average, 1 - jnp.minimum(keep, (1 + step) / (10 + step)))
 
@@ -198,15 +180,9 @@ def descend(
     params: PyTree,
     opt_state: PyTree,
 ) -> tuple[PyTree, PyTree, Array, Any]:
-    """Takes one optimiser step. A GAN calls it twice in a train step.
+    """Takes one optimiser step on `loss_fn`, params -> (scalar loss, aux). A GAN calls it twice in a train step.
 
-    Args:
-      tx: the optimiser.
-      loss_fn: params -> (scalar loss, aux).
-      params, opt_state: the parameters to update and the optimiser's state for them.
-
-    Returns:
-      (new params, new opt_state, loss before the step, aux).
+    Returns (new params, new opt_state, loss before the step, aux).
     """
     (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
     line_search = dict(value=loss, grad=gradients, value_fn=lambda p: loss_fn(p)[0])  # for optimisers that use one

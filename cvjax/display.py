@@ -22,9 +22,7 @@ _FOLD = 40  # maximum rows of an unfolded parameter table
 def format_number(value: SupportsFloat, digits: int = 3) -> str:
     """Formats a number with a readable number of digits: 0.0123, 1.21, 12.35, 12,345, 3.1e-05.
 
-    Args:
-      value: the number.
-      digits: significant digits below 10; one more above. The integer part is always complete.
+    Below 10 it has `digits` significant digits, above one more. The integer part is always complete.
     """
     value = float(value)
     if not math.isfinite(value):
@@ -52,14 +50,7 @@ def format_columns(lines: Sequence[Sequence[str]], align: str) -> str:
 
 
 def list_parameters(params: Mapping) -> list[tuple[str, str, int]]:
-    """Lists the modules of networks; a long list is folded to each network and its top-level modules.
-
-    Args:
-      params: parameters by network.
-
-    Returns:
-      (path, shapes, count) for each module, in the order of the tree.
-    """
+    """Returns (path, shapes, count) of each module in order; long lists fold to networks and top-level modules."""
     leaves = [
         ([str(getattr(key, "key", getattr(key, "idx", key))) for key in path], np.shape(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(dict(params))
@@ -79,14 +70,11 @@ def list_parameters(params: Mapping) -> list[tuple[str, str, int]]:
 
 
 def grid(images: Float[ArrayLike, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Arranges images row by row in a near-square grid.
+    """Arranges images row by row in a near-square grid; returns bytes [height, width, channels + 1].
 
-    Args:
-      images: [count, height, width, channels] or [height, width, channels] with 1 or 3 channels, in [0, 1]. Values are
-        clipped, NaN becomes black, and images smaller than 48 pixels are enlarged by an integer factor.
-
-    Returns:
-      Bytes [height, width, channels + 1]; the last channel is opacity, 0 in gaps and empty cells.
+    Images are [count, height, width, channels] or a single one, with 1 or 3 channels. Values are clipped, NaN becomes
+    black, and images smaller than 48 pixels are enlarged by an integer factor. The last channel of the grid is opacity,
+    0 in gaps and empty cells.
     """
     images = np.asarray(images, np.float32)
     if images.ndim == 3:
@@ -114,15 +102,10 @@ def _columns(count: int, ideal: float) -> int:
 
 @functools.lru_cache(maxsize=256)  # a run rewrites its page often, and old figures do not change
 def embed_image(path: Path, modified: int, limit: int) -> tuple[str, int, int]:
-    """Makes a data URI of an image file, re-encoded as WebP if the file is too large.
+    """Returns (data URI, width of the file's image, height); an image over `limit` bytes is re-encoded as WebP.
 
-    Args:
-      path: the image.
-      modified: its modification time in ns, the cache key.
-      limit: maximum bytes before base64 encoding; the smallest WebP (160 pixels) is used even if larger.
-
-    Returns:
-      (data URI, width of the file's image, height).
+    The limit is before base64 encoding; the smallest WebP (160 pixels) is used even if larger. The cache key `modified`
+    is the file's modification time in ns.
     """
     content, kind = path.read_bytes(), "png"
     with PIL.Image.open(path) as picture:

@@ -1,8 +1,7 @@
 """The only training loop.
 
-`fit` reads from top to bottom: compile the recipe's steps, initialise or restore the state, then per step: get a batch,
-dispatch the step, record the metrics of earlier steps. Steps are dispatched before the metrics of earlier ones are
-fetched, so the device never waits for the host; the state is donated; the step compiles once.
+Steps are dispatched before the metrics of earlier ones are fetched, so the device never waits for the host; the state
+is donated; the step compiles once.
 """
 
 import collections
@@ -29,18 +28,11 @@ from cvjax.record import COMPILING, Record
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
-    """Trains an experiment, resuming the run in `workdir` if there is one.
+    """Trains an experiment, resuming the run in `workdir` if there is one. Returns figures of the final evaluation.
 
-    Args:
-      config: the experiment, as `cvjax.config.experiment` makes it.
-      workdir: receives config.json, metrics.jsonl, TensorBoard events, figures/, checkpoints/ and report.html.
-
-    Returns:
-      The figures of the final evaluation.
-
-    Raises:
-      UserError: a mistake in the config, or a failure that the message explains.
-      Stopped: SIGTERM or SIGINT arrived; a checkpoint has been saved.
+    `workdir` receives config.json, metrics.jsonl, TensorBoard events, figures/, checkpoints/ and report.html. Raises a
+    UserError for a mistake in the config or a failure that the message explains, and `Stopped` after SIGTERM or SIGINT,
+    once a checkpoint has been saved.
     """
     enable_cache()
     mesh = sharding.make_mesh(config.mesh.to_dict())
@@ -277,17 +269,9 @@ class Run:
 def evaluate(
     recipe: Recipe, eval_step: Callable, state: State, examples: data.Data, mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
-    """Scores a state on the evaluation split, counting each example once.
+    """Returns a state's figures on the evaluation split, each example counted once.
 
-    Args:
-      recipe: the system.
-      eval_step: its `eval_step`, jitted, as `compiled.jit_eval_step` makes it.
-      state: the state to score.
-      examples: the data.
-      mesh: the devices.
-
-    Returns:
-      The figures, by name.
+    `eval_step` is jitted, as `compiled.jit_eval_step` makes it.
     """
 
     def rows() -> Iterator[tuple[dict, dict]]:

@@ -29,17 +29,10 @@ def make_judge(name: str) -> Judge:
 def judge_samples(
     judge: Judge, recipe: Recipe, state: State, examples: data.Data, mesh: jax.sharding.Mesh, config: ConfigDict
 ) -> dict[str, float]:
-    """Measures samples of a state; if it has moving averages, samples of the latest networks too.
+    """Returns the judge's figures of a state's samples; `config` is read for `seed` and `judge_samples`.
 
-    Args:
-      judge: the judge.
-      recipe, state: the system and its state.
-      examples: the data; the evaluation split has the real images and the labels to condition on.
-      mesh: the devices.
-      config: read for `seed` and `judge_samples`.
-
-    Returns:
-      The judge's figures. With moving averages also `raw_fid`, for the latest networks, and `fid_over_raw`.
+    The evaluation split has the real images and the labels to condition on. With moving averages, samples of the latest
+    networks are measured too: their FID is `raw_fid`, beside `fid_over_raw`.
     """
     real, labels = _real_images(examples, mesh), None
     if "label" in recipe.sample_inputs and "label" in real:

@@ -17,13 +17,9 @@ _traced_in = jax.make_user_context("")  # tells jit's caches apart: a trace in o
 
 
 def in_precision(recipe: Recipe, dtype: DTypeLike) -> Recipe:
-    """Returns a recipe whose networks compute in `dtype`.
+    """Returns a recipe whose networks compute in `dtype`; with float32, the recipe itself.
 
     Every function of the recipe but `score` then runs within `computing_in`.
-
-    Args:
-      recipe: the system.
-      dtype: float32 returns the recipe as it is.
     """
     if jnp.dtype(dtype) == jnp.float32:
         return recipe

@@ -22,11 +22,9 @@ SMALLEST = 1e-3  # side in pixels of a box that counts as a detection
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image, ready for the network.
+    """A user's image, `original`, and the same at the network's size, `image`.
 
     Attributes:
-      original: the user's image, float32 in [0, 1].
-      image: the same at the network's size.
       scale: network pixels per original pixel, for x, y, x, y.
       shift: the original's upper left corner in the network's image, as x, y, x, y.
     """
@@ -38,11 +36,7 @@ class Prepared:
 
 
 def classes_of(description: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the class names of a run, or of the one network with classes that it has from another run, or ().
-
-    Args:
-      description: contents of the run's config.json.
-    """
+    """Returns the class names in a run's config.json, or those of the one borrowed network with classes, or ()."""
     own = class_names(description["config"]["recipe"].get("classes") or ())
     others = [network["classes"] for network in description.get("networks", {}).values() if network["classes"]]
     return own or (tuple(others[0]) if len(others) == 1 else ())
@@ -64,10 +58,7 @@ class Predictor:
 
         Args:
           description: contents of the run's config.json.
-          recipe, state: the system and its trained state.
-          batch: batch size.
           inputs: other inputs of `predict`, the same for every image.
-          seed: seed of the keys for `predict`.
         """
         described = description["config"]["data"]
         built = pipeline.build(described["eval_transforms"], annotations=Annotations.of(described))

@@ -45,20 +45,13 @@ BAR = "{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {remaining} left, {rate_
 
 
 class Record:
-    """Writes the records of a run; does nothing on processes other than the first.
+    """Writes the records of a run; does nothing unless `active`, which only the first process is.
 
     To continue an existing folder, `rewind` to the step of the restored checkpoint.
     """
 
     def __init__(self, workdir: str | Path, *, steps: int, expect: Mapping[str, Sequence] = {}, active: bool = True):
-        """Opens the folder, creating it if necessary.
-
-        Args:
-          workdir: the run's folder.
-          steps: total training steps of the run.
-          expect: bars for the final figures, `{"fid": ("<=", 0.9)}`.
-          active: False on all processes but the first.
-        """
+        """Opens the folder, creating it if necessary; `expect` has bars of final figures, `{"fid": ("<=", 0.9)}`."""
         self.workdir, self.steps, self.expect, self.active = Path(workdir), steps, dict(expect), active
         check_bars(self.expect, {})  # reports a malformed bar now, not at the end of the run
         self._metrics, self._events, self._bar = None, None, None
@@ -92,11 +85,9 @@ class Record:
         self.say(format_columns(lines, align="<<>"))
 
     def rewind(self, step: int, without: Sequence[str] = ()) -> None:
-        """Removes records after a step, so that a resumed run has each row once.
+        """Removes rows and figures after a restored step, and all verdicts, so that a resumed run has each row once.
 
-        Args:
-          step: the restored checkpoint's step. Later rows and figures are removed, and all verdicts.
-          without: splits whose rows at exactly this step are removed too.
+        Rows of the splits in `without` are removed at exactly this step too.
         """
         if not self.active:
             return
@@ -116,10 +107,8 @@ class Record:
     def scalars(self, step: int, split: str, values: Mapping[str, SupportsFloat]) -> None:
         """Appends a row to metrics.jsonl and the TensorBoard events, and updates the progress display.
 
-        Args:
-          step: training steps taken.
-          split: "train", "eval" or "speed"; progress advances on "train" rows.
-          values: metrics; a prefix with a slash, as in "loss/generator", names a group.
+        `split` is "train", "eval" or "speed"; progress advances on "train" rows. A prefix of a metric with a slash, as
+        in "loss/generator", names a group.
         """
         if not self.active:
             return
@@ -136,16 +125,7 @@ class Record:
             self.say(f"{split} at step {step}/{self.steps}  {_listed(values)}")
 
     def figure(self, step: int, name: str, images: Float[ArrayLike, "..."]) -> Path:
-        """Saves images as one grid, to figures/<name>/<step>.png and the TensorBoard events.
-
-        Args:
-          step: training steps taken.
-          name: name of the figure, such as "samples".
-          images: as in `display.grid`.
-
-        Returns:
-          The path of the PNG.
-        """
+        """Saves a `display.grid` to the TensorBoard events and to figures/<name>/<step>.png, whose path it returns."""
         path = self.workdir / "figures" / name / f"{step:08d}.png"
         if not self.active:
             return path

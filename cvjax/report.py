@@ -28,15 +28,7 @@ _TITLES = {"steps_per_second": "Steps per second", "data_wait": "Share of time w
 
 
 def write(workdir: str | Path, *, running: bool = False) -> Path:
-    """Writes report.html from the files in a run's folder.
-
-    Args:
-      workdir: the run's folder.
-      running: the run is still in progress; otherwise a run short of its last step is shown as stopped.
-
-    Returns:
-      The path of the page.
-    """
+    """Writes report.html and returns its path; unless `running`, a run short of its last step is shown as stopped."""
     workdir = Path(workdir).absolute()
     run, rows = read_config(workdir), sample_metrics(workdir, _ROWS)
     rows = [row for row in rows if row["split"] != "verdict"] + [row for row in rows if row["split"] == "verdict"][-1:]
@@ -63,13 +55,9 @@ def write(workdir: str | Path, *, running: bool = False) -> Path:
 
 
 def render(title: str, header: str, sections: Iterable[str], charts: Sequence[Mapping], last: int) -> str:
-    """Returns a page.
+    """Returns a page of a plain-text title and of HTML `header` and `sections`, of which empty ones are left out.
 
-    Args:
-      title: plain text.
-      header, sections: HTML; empty sections are left out.
-      charts: of the sections' panels, by their numbers.
-      last: last step of the curves.
+    `charts` are those of the sections' panels, by their numbers; `last` is the last step of the curves.
     """
     curves = json.dumps({"last": max(last, 1), "charts": charts}, allow_nan=False)
     parts = {

@@ -30,14 +30,9 @@ Verdict = list[tuple[str, float, str, float, bool]]
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl, even while it is being written or after a crash in mid-line.
+    """Returns the rows of metrics.jsonl, even while it is written or after a crash in mid-line; [] without a file.
 
-    Args:
-      workdir: the run's folder.
-
-    Returns:
-      One dict per row, with `step`, `split` and the metrics as floats ("NaN", "Infinity" and "-Infinity" in the file);
-      an empty list if there is no file.
+    Rows have `step`, `split` and the metrics as floats ("NaN", "Infinity" and "-Infinity" in the file).
     """
     return list(iterate_metrics(workdir))
 
@@ -50,14 +45,9 @@ def iterate_metrics(workdir: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def sample_metrics(workdir: str | Path, most: int) -> list[dict[str, Any]]:
-    """Reads rows spread evenly over metrics.jsonl.
+    """Returns about `most` rows of each split, or all if it has fewer, spread evenly over metrics.jsonl.
 
-    Args:
-      workdir: the run's folder.
-      most: about how many rows to read of each split; all if it has fewer.
-
-    Returns:
-      The rows in order, the last of each split among them.
+    They are in order, the last of each split among them.
     """
     path = Path(workdir) / "metrics.jsonl"
     counts: dict[bytes, int] = {}
@@ -117,14 +107,7 @@ def end_of_last_line(path: Path) -> int:
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:
-    """Reads config.json of a run.
-
-    Args:
-      workdir: the run's folder.
-
-    Returns:
-      `config`, under the present names of systems and keys, and the facts of the run.
-    """
+    """Returns config.json of a run: `config`, under the present names of systems and keys, and the facts of the run."""
     path = Path(workdir) / "config.json"
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
@@ -142,12 +125,7 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Writes a file atomically, creating its folder if necessary.
-
-    Args:
-      path: the file.
-      content: bytes, or text to encode as UTF-8, also in parts.
-    """
+    """Writes a file atomically, creating its folder if necessary; text, also in parts, is encoded as UTF-8."""
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(path.name + ".part")
@@ -175,16 +153,10 @@ def disk_is_full(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
-    """Keeps other processes from training in a run's folder; the system releases it when this process dies.
+    """Keeps other processes from training in an existing run's folder; raises a UserError if another one trains there.
 
-    The file `lock` is locked as network file systems support it (`lockf`), and says who holds it. On a file system
-    without locks, the process that it names counts.
-
-    Args:
-      workdir: the run's folder, which exists.
-
-    Raises:
-      UserError: another process trains there.
+    The file `lock` is locked as network file systems support it (`lockf`), and says who holds it; the system releases
+    it when this process dies. On a file system without locks, the process that it names counts.
     """
     path = workdir / LOCK
     with explain_write_errors(path):
@@ -231,14 +203,9 @@ def _alive(holder: Mapping[str, Any]) -> bool:
 
 
 def check_bars(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloat]) -> Verdict:
-    """Compares figures with their bars.
+    """Returns (name, value, relation, bar, met) for each bar of `expect`, `{"fid": ("<=", 0.9)}`.
 
-    Args:
-      expect: `{"fid": ("<=", 0.9)}`; the relations are <=, >=, <, > and ==.
-      values: the figures by name.
-
-    Returns:
-      (name, value, relation, bar, met) for each bar. A missing figure is NaN, which meets no bar.
+    The relations are <=, >=, <, > and ==. A missing figure is NaN, which meets no bar.
     """
     verdict = []
     for name, condition in expect.items():

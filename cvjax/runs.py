@@ -24,12 +24,7 @@ from cvjax.weights import hub
 
 
 def make_folder(folder: Path, setting: str) -> None:
-    """Creates a folder and checks that it is writable.
-
-    Args:
-      folder: the folder.
-      setting: the flag to name in the error message.
-    """
+    """Creates a folder and checks that it is writable; the error message names the flag `setting`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -58,15 +53,9 @@ def open_workdir(config: ConfigDict, workdir: Path) -> Path:
 
 
 def facts(config: ConfigDict, mesh: jax.sharding.Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Collects what is needed to repeat a run, for config.json.
+    """Returns what is needed to repeat a run, for config.json; `batch` has this process's rows.
 
-    Args:
-      config: the experiment.
-      mesh: the devices.
-      batch: this process's rows of a batch.
-
-    Returns:
-      Seed, commit, versions, devices, processes, mesh, and the shapes and dtypes of the global batch.
+    That is seed, commit, versions, devices, processes, mesh, and the shapes and dtypes of the global batch.
     """
     packages = ("cvjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
@@ -104,15 +93,7 @@ def _version(package: str) -> str:
 
 
 def load(run: str | Path, step: int | None = None) -> tuple[dict[str, Any], Recipe, State]:
-    """Loads a trained run from its folder.
-
-    Args:
-      run: the folder.
-      step: the checkpoint's step; by default the latest.
-
-    Returns:
-      (contents of config.json, recipe, state on the first device).
-    """
+    """Returns (contents of config.json, recipe, state on the first device) of a run, by default at its latest step."""
     run = Path(run)
     description = read_config(run)
     if not {"system", "recipe"} <= description["config"].keys() or "batch" not in description:

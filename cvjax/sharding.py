@@ -22,10 +22,8 @@ LARGE = 2**14  # minimum elements of an array that is split over fsdp
 def join_hosts(coordinator: str, count: int | None = None, index: int | None = None) -> None:
     """Joins the processes of a multi-host run; call it before anything touches a device.
 
-    Args:
-      coordinator: HOST:PORT of process 0, or "auto" on clusters that JAX can query (TPU pods, Slurm).
-      count: number of processes.
-      index: index of this process.
+    `coordinator` is HOST:PORT of process 0, or "auto" on clusters that JAX can query (TPU pods, Slurm); `index` is the
+    number of this process.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # for processes without accelerators
     known = dict(coordinator_address=coordinator, num_processes=count, process_id=index)
@@ -51,11 +49,9 @@ def any_process(flag: bool) -> bool:
 
 
 def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None) -> Mesh:
-    """Makes a mesh with the axes "data" and "fsdp".
+    """Makes a mesh with the axes "data" and "fsdp", by default of all devices.
 
-    Args:
-      shape: devices along each axis; one may be -1, for all remaining devices.
-      devices: by default all.
+    One number of `shape` may be -1, for all remaining devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [shape.get(axis, 1) for axis in AXES]

@@ -47,16 +47,8 @@ PLAIN = (typing.Literal, tuple, list, Sequence, dict, Mapping, float, int, bool,
 def cast(value: Any, annotation: Any) -> Any:
     """Converts a value to an annotated type: lists (as in JSON) become tuples, ints become floats; bools stay bools.
 
-    Args:
-      value: the value.
-      annotation: a plain type, union, literal, tuple, sequence or mapping, possibly annotated with a `Range`. Values of
-        any other type pass unchecked.
-
-    Returns:
-      The converted value.
-
-    Raises:
-      TypeError: the value has the wrong type or is out of range.
+    The annotation is a plain type, union, literal, tuple, sequence or mapping, possibly annotated with a `Range`.
+    Values of any other type pass unchecked. Raises a TypeError if the value has the wrong type or is out of range.
     """
     kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if kind is Annotated:
@@ -127,17 +119,10 @@ def arguments_of(called: Callable, without: Sequence[str] = ()) -> dict[str, Arg
 def match(
     values: Mapping[str, Any], arguments: Mapping[str, Argument], where: str, call: str = "", also: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Checks values against the arguments that they are for.
+    """Returns values as `cast` converts them to the types of their arguments; mappings of fields become dataclasses.
 
-    Args:
-      values: the values by name.
-      arguments: the arguments. One annotated with a dataclass takes a mapping of the fields.
-      where: the setting that holds the values, such as "config.recipe", for error messages.
-      call: the called function, such as "resize", for error messages that read like a call.
-      also: other names to suggest for an unknown one.
-
-    Returns:
-      The values as `cast` returns them, mappings of fields as dataclasses.
+    `where` is the setting that holds the values, such as "config.recipe"; `call` the called function, such as "resize",
+    for messages that read like a call; `also` has other names to suggest for an unknown one.
     """
     place = f"{where}: {call}" if call and where else where or call
     for name in values:

@@ -28,11 +28,7 @@ class Annotations:
 
     @classmethod
     def of(cls, config_data: Mapping[str, Any]) -> "Annotations":
-        """Reads them from a config's `data`.
-
-        Raises:
-          UserError: the values contradict each other, or a name is taken.
-        """
+        """Reads them from a config's `data`; raises a UserError if values contradict each other, or a name is taken."""
         given = {field.name: config_data[field.name] for field in dataclasses.fields(cls) if field.name in config_data}
         given["keep"] = tuple(given.get("keep", ()))
         if given.get("max_boxes") is not None and given["max_boxes"] < 1:

@@ -23,13 +23,8 @@ def members(labels: Int[np.ndarray, " examples"]) -> tuple[Int[np.ndarray, " _"]
 def grouped_order(count: int, group: int, seed: tuple[int, ...], epoch: int) -> Int[np.ndarray, " count"]:
     """Returns an epoch's permutation of `count` items, for a stream read in groups that never hold an item twice.
 
-    Where a group straddles two epochs, the second depends on the first, back to the last epoch that starts a group.
-
-    Args:
-      count: items, each visited once per epoch.
-      group: items read together, at most `count`.
-      seed: seed of the permutations.
-      epoch: number of the epoch.
+    `group` is at most `count`. Where a group straddles two epochs, the second depends on the first, back to the last
+    epoch that starts a group.
     """
     period = group // math.gcd(count, group)
     order = np.arange(count)
@@ -49,16 +44,11 @@ def grouped_order(count: int, group: int, seed: tuple[int, ...], epoch: int) -> 
 def indices(
     classes: Sequence[Int[np.ndarray, " _"]], per_class: int, batch: int, seed: int, step: int
 ) -> Int[np.ndarray, " batch"]:
-    """Returns the examples of a batch, class by class.
+    """Returns the examples of a batch, class by class; `classes` has the indices of each class's examples.
 
     Each epoch of classes visits every class once, and the visits to a class go through its examples in epochs too. A
-    batch has no class twice. A class with fewer than `per_class` examples repeats all of them about equally often.
-
-    Args:
-      classes: indices of each class's examples; at least batch / per_class classes.
-      per_class, batch: examples per class and per batch.
-      seed: seed of the order.
-      step: number of the batch.
+    batch has no class twice, so at least batch / per_class classes are needed. A class with fewer than `per_class`
+    examples repeats all of them about equally often.
     """
     group, count = batch // per_class, len(classes)
     chosen = []

@@ -37,15 +37,9 @@ def to_float(image: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
 def transformed(source: Source, index: int, pipeline: Pipeline, seed: int = 0, position: int = 0) -> Example:
     """Decodes an example and transforms its image and all that moves with it.
 
-    Args:
-      source: the examples; images are uint8, or float32 if the leading transforms were already applied.
-      index: the example's number.
-      pipeline: the transforms.
-      seed: seed of the random transforms.
-      position: the example's place in the endless stream of examples, the second part of the seed.
-
-    Raises:
-      UserError: it cannot be decoded, a transform refuses it, or it has too many boxes.
+    Images of the source are uint8, or float32 if the leading transforms were already applied. `position` is the
+    example's place in the endless stream of examples, the second part of the seed of the random transforms. Raises a
+    UserError if the example cannot be decoded, a transform refuses it, or it has too many boxes.
     """
     example = source[index]
     generator = np.random.default_rng((seed, TRANSFORMS, position)) if pipeline.random else None
@@ -102,15 +96,9 @@ def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray
 def stacked(
     examples: Sequence[Example], source: Source, indices: Sequence[int], rows: Mapping[str, int] = MappingProxyType({})
 ) -> Example:
-    """Stacks examples into arrays.
+    """Stacks examples with the same keys into arrays; boxes are padded to the number that `rows` has for the feature.
 
-    Args:
-      examples: the examples, all with the same keys.
-      source, indices: where they come from, for messages.
-      rows: number of rows to which boxes are padded, by feature.
-
-    Raises:
-      UserError: two of them differ in shape.
+    Raises a UserError if two differ in shape, which names them by their source and indices.
     """
     for feature, count in rows.items():
         pad = objects.padded if feature == "boxes" else functools.partial(objects.padded_boxes, feature=feature)
@@ -125,13 +113,7 @@ def stacked(
 
 
 def disagreement(feature: str, first: str, shape: tuple[int, ...], second: str, other: tuple[int, ...]) -> str:
-    """Returns the message for two examples of different shapes, with a transform that helps.
-
-    Args:
-      feature: the feature whose shapes differ.
-      first, shape: one example's name and shape.
-      second, other: those of the other.
-    """
+    """Returns the message for two examples that differ in the shape of `feature`, with a transform that helps."""
     by, by_other = ("x".join(map(str, dimensions)) for dimensions in (shape, other))
     if feature == "image" and shape[:2] == other[:2]:
         mend = 'dict(op="grayscale")'
@@ -148,11 +130,8 @@ class Batches:
     """A random-access sequence of this process's part of each batch.
 
     Attributes:
-      source: examples by index.
       pipeline: transforms still to be applied to an example.
-      seed: seed of the order and of the random transforms.
-      batch: size of a batch over all processes.
-      rows: this process's part of it, [first, last).
+      batch, rows: size of a batch over all processes, and this process's part of it, [first, last).
       endless: reshuffle in every epoch and never stop; else one pass in order, with `valid`.
       per_class: examples per class in a batch; None: batches are not balanced.
       classes: indices of each class's examples, where `per_class` is set.

@@ -32,13 +32,11 @@ NAMES = ("classes.txt", "obj.names", "labels.txt")  # YOLO's lists of classes, b
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """A box as a file has it.
+    """A box as a file has it, with the name of its class.
 
     Attributes:
       where: file and line.
-      name: name of the class.
-      corners: x1, y1, x2, y2 in pixels, far edges exclusive; or as shares of the sides.
-      relative: whether corners are shares.
+      corners: x1, y1, x2, y2 in pixels or, if `relative`, as shares of the sides.
       difficult, crowd: as VOC and COCO mark objects.
       area: of the object's mask in square pixels; None: the box's.
       fault: what is wrong with the line, or "".
@@ -56,11 +54,9 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image and its boxes.
+    """An image and its boxes, in the order of their file; `file` is None if the image is missing.
 
     Attributes:
-      file: the image; None if it is missing.
-      boxes: its boxes, in the order of the file.
       where: file and line that name the image; "" if none does.
       size: height and width that the annotation gives, if any.
       split: name of the split that the annotation's file is for, if any.
@@ -77,11 +73,9 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
-    """All boxes of a folder.
+    """All boxes of a folder in one format, "COCO", "VOC" or "YOLO"; `classes` are in the order of their labels.
 
     Attributes:
-      kind: "COCO", "VOC" or "YOLO".
-      classes: names of the classes, in the order of their labels.
       pictures: images that exist, in the order of their paths, and before them annotations without an image.
       unannotated: images that COCO's or VOC's files do not name, which are left out.
     """
@@ -104,15 +98,7 @@ def split_of(parts: Sequence[str]) -> str | None:
 
 
 def read(root: Path, files: Sequence[Path]) -> Boxes | None:
-    """Reads the boxes of a folder's images, None if there are no files of boxes.
-
-    Args:
-      root: the folder.
-      files: its images.
-
-    Raises:
-      UserError: there are files of several formats.
-    """
+    """Reads the boxes of a folder's images, None without files of boxes; raises a UserError for several formats."""
     images = _Images(root, files)
     found = [boxes for boxes in (_read_coco(images), _read_voc(images), _read_yolo(images)) if boxes]
     if len(found) > 1:

@@ -17,15 +17,7 @@ SHOWN = 3  # faults of an image in a message
 
 @dataclasses.dataclass(frozen=True)
 class BoxedSplit:
-    """One split of a folder of images with boxes.
-
-    Attributes:
-      name: name of the folder.
-      root: its path.
-      pictures: the images and their boxes.
-      classes: names of the boxes' classes.
-      channels: 1 if all images of the folder are grey, else 3.
-    """
+    """One split of a folder of images with boxes; `channels` is 1 if all images of the folder are grey, else 3."""
 
     name: str
     root: Path
@@ -103,14 +95,7 @@ class BoxedSplit:
 def open_split(root: str | Path, split: str, setting: str = "split", held_out: HeldOut = HELD_OUT) -> BoxedSplit:
     """Opens one split of a folder of images with boxes.
 
-    Args:
-      root: the folder.
-      split: one of its splits.
-      setting: the setting to name in a message.
-      held_out: how a folder without splits is divided.
-
-    Raises:
-      UserError: there is no such folder or split, or it has no boxes.
+    Raises a UserError, which names `setting`, if there is no such folder or split, or it has no boxes.
     """
     path, files = folder.open_root(root)
     boxes = box_files.read(path, files)
@@ -127,10 +112,7 @@ def open_split(root: str | Path, split: str, setting: str = "split", held_out: H
 def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, list[Picture]]:
     """Returns the images of each split: by folders, by names of COCO's files, or by a seeded share.
 
-    Args:
-      root: the folder.
-      boxes: its boxes; annotations without an image go to the first split.
-      held_out: how a folder without splits is divided.
+    Annotations without an image go to the first split.
     """
     pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
     parts = {file: box_files.parts_of(file, root) for file in pictures}
@@ -148,12 +130,9 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
 
 
 def faults(picture: Picture, size: tuple[int, int] | None, strict: bool = False) -> Iterator[str]:
-    """Lists what is wrong with a picture and its boxes, each with its file and line.
+    """Yields what is wrong with a picture and its boxes, with file and line; `size` is None if the image is missing.
 
-    Args:
-      picture: the picture.
-      size: height and width of its image; None if it is missing.
-      strict: also list what training copes with: boxes partly outside, which are clipped, and duplicates.
+    If `strict`, also what training copes with: boxes partly outside, which are clipped, and duplicates.
     """
     if picture.fault:
         yield f"{picture.where}: {picture.fault}"

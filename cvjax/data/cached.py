@@ -19,15 +19,10 @@ from cvjax.rundir import disk_is_full
 
 @dataclasses.dataclass(frozen=True)
 class WithDerived:
-    """A source with derived features, computed on first use and read from disk afterwards.
+    """A source with derived features, computed on first use and read from the folder `root` afterwards.
 
-    The key of a result covers the image's pixels and the function's module and arguments. If one changes, the result
-    is computed again; old files stay until the folder is removed.
-
-    Attributes:
-      source: the examples without derived features.
-      derived: the features.
-      root: the folder of the results.
+    The key of a result covers the image's pixels and the function's module and arguments. If one changes, the result is
+    computed again; old files stay until the folder is removed.
     """
 
     source: Source

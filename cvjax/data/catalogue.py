@@ -20,16 +20,9 @@ from cvjax.errors import UserError, suggest
 
 @dataclasses.dataclass(frozen=True)
 class CatalogueSplit:
-    """One split of a TFDS dataset. Two are equal if they read the same features of the same files.
+    """One split, or a slice of one, of a TFDS dataset, whose files are in `directory`.
 
-    Attributes:
-      name: name of the dataset.
-      split: name or slice of the split.
-      directory: where its files are.
-      count: number of examples.
-      classes: names of the labels.
-      columns: the features that are read.
-      records: TFDS's random access.
+    Two are equal if they read the same features of the same files. `records` is TFDS's random access.
     """
 
     name: str
@@ -75,12 +68,7 @@ class CatalogueSplit:
 def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
     """Finds a dataset's builder without preparing the dataset.
 
-    Args:
-      name: as `data.name`.
-      data_dir: as `data.data_dir`.
-
-    Raises:
-      UserError: TFDS does not know the name, or needs TensorFlow to load its builder.
+    Raises a UserError if TFDS does not know the name, or needs TensorFlow to load its builder.
     """
     base, _, config = name.partition("/")
     if base in builders.EMBEDDED:
@@ -113,15 +101,7 @@ def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.Dat
 
 
 def check_split(name: str, split: str, data_dir: str | Path | None, setting: str) -> None:
-    """Refuses a dataset or split that cannot be read, without preparing our own datasets.
-
-    Args:
-      name, split, data_dir: as for `open_split`.
-      setting: the setting to name in the message.
-
-    Raises:
-      UserError: there is no such dataset or split.
-    """
+    """Refuses a dataset or split that cannot be read, naming `setting`, without preparing our own datasets."""
     builder = find_builder(name, data_dir)
     if isinstance(builder, builders.Embedded) and not builder.data_path.exists():
         bases = [re.match(r"\s*\w*", part).group().strip() for part in split.split("+")]
@@ -140,18 +120,10 @@ def open_split(
     annotations: Annotations = NONE,
     boxes: bool = False,
 ) -> CatalogueSplit:
-    """Opens one split of a dataset, prepared first if it is one of our own.
+    """Opens one split of a dataset, such as "test" or "train[:10%]", prepared first if it is one of our own.
 
-    Args:
-      name: as `data.name`.
-      split: "train", "test", ... or a slice such as "train[:10%]".
-      data_dir: as `data.data_dir`.
-      setting: the setting to name in a message.
-      annotations: what to read besides the image and numbers.
-      boxes: read objects if the dataset has them, even if `annotations` leaves them out.
-
-    Raises:
-      UserError: the dataset cannot be read, or lacks the split or a feature.
+    With `boxes`, objects are read if the dataset has them, even if `annotations` leaves them out. Raises a UserError,
+    which names `setting`, if the dataset cannot be read, or lacks the split or a feature.
     """
     builder = find_builder(name, data_dir)
     columns = features.select(name, builder.info.features, annotations, boxes)
@@ -177,17 +149,9 @@ def open_split(
 
 
 def check_annotations(name: str, data_dir: str | Path | None, annotations: Annotations) -> tuple[int, tuple[str, ...]]:
-    """Refuses annotations that a dataset does not have.
+    """Raises a UserError if a dataset lacks one of the annotations that a config asks for.
 
-    Args:
-      name, data_dir: as for `open_split`.
-      annotations: what a config asks for.
-
-    Returns:
-      The most boxes of any example, 0 if unknown, and which of `annotations.keep` are texts.
-
-    Raises:
-      UserError: the dataset lacks one of them.
+    Returns the most boxes of any example, 0 if unknown, and which of `annotations.keep` are texts.
     """
     builder = find_builder(name, data_dir)
     texts = features.select(name, builder.info.features, annotations).texts
@@ -208,11 +172,7 @@ def image_shape(name: str, data_dir: str | Path | None = None) -> tuple[int, int
 
 
 def classes(name: str, data_dir: str | Path | None = None, annotations: Annotations = NONE) -> tuple[str, ...]:
-    """Returns the names of the classes of a dataset's first map, of its labels, or of its objects' labels, or ().
-
-    Args:
-      name, data_dir, annotations: as for `open_split`.
-    """
+    """Returns the names of the classes of a dataset's first map, of its labels, or of its objects' labels, or ()."""
     there = find_builder(name, data_dir).info.features
     return features.select(name, there, annotations).classes or _classes(there)
 

@@ -84,10 +84,7 @@ MAPS = MappingProxyType(  # the map of a dataset that has the classes of its tab
 class Table:
     """Which values of a map are which class.
 
-    Attributes:
-      names: of the classes.
-      entries: pairs of a value and its class, or `VOID`. A colour's value is 65536 red + 256 green + blue.
-      coloured: whether values are colours.
+    `entries` are pairs of a value and its class, or `VOID`. If `coloured`, a value is 65536 red + 256 green + blue.
     """
 
     names: tuple[str, ...]
@@ -98,8 +95,7 @@ class Table:
     def of(cls, given: Mapping[str, Any], where: str, coloured: bool = False) -> "Table":
         """Reads a table {name: value or values}; `where` names it in messages.
 
-        Raises:
-          UserError: a value is of the wrong type, or of two classes.
+        Raises a UserError if a value is of the wrong type, or of two classes.
         """
         names = tuple(name for name in given if name != NOTHING)
         if not 0 < len(names) <= VOID:
@@ -115,11 +111,7 @@ class Table:
         return cls(names, tuple(sorted(found.items())), coloured)
 
     def classes(self, values: Integer[np.ndarray, "height width"]) -> Int32[np.ndarray, "height width"]:
-        """Returns the class of each value.
-
-        Raises:
-          ValueError: a value is not in the table.
-        """
+        """Returns the class of each value; raises a ValueError if one is not in the table."""
         known, classes = self._columns
         place = np.minimum(np.searchsorted(known, values), len(known) - 1)
         right = known[place] == values
@@ -150,7 +142,6 @@ class ClassMap:
     Attributes:
       feature: name in a batch.
       source: a map of the dataset, a folder of masks or a json file in COCO's format.
-      table: the table that the config gives, if any.
     """
 
     feature: str
@@ -159,11 +150,7 @@ class ClassMap:
 
     @classmethod
     def of(cls, feature: str, entry: Any) -> "ClassMap":
-        """Checks an entry of the config.
-
-        Raises:
-          UserError: a key or a value is wrong.
-        """
+        """Checks an entry of the config; raises a UserError if a key or a value is wrong."""
         where = f"data.class_maps.{feature}"
         given = {"source": entry} if isinstance(entry, str) else entry
         if not isinstance(given, Mapping):
@@ -191,13 +178,7 @@ class _Entry:
 
 
 def dataset_table(name: str, feature: str, names: Sequence[str] = ()) -> Table | None:
-    """Returns the table of a dataset's map, None if it is unknown.
-
-    Args:
-      name: as `data.name`.
-      feature: the map.
-      names: of its values, if the dataset declares them.
-    """
+    """Returns the table of a dataset's map, None if unknown; `names` are those that the dataset declares for values."""
     base = name.partition("/")[0]
     if MAPS.get(base) == feature:
         return Table.of(KNOWN[base], base)

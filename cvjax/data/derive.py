@@ -35,14 +35,11 @@ KINDS: Mapping[str, str] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True)
 class Derived:
-    """A derived feature.
+    """A derived feature: what `function`, "package.module:function", computes from each image.
 
     Attributes:
-      feature: name in a batch.
-      function: "package.module:function".
       kind: one of `KINDS`. Boxes, maps and images move with the image that they were derived from; arrays do not.
       max_boxes: number of rows to which boxes are padded; the mask beside them is called `{feature}_mask`.
-      arguments: keyword arguments of the function.
     """
 
     feature: str
@@ -55,8 +52,7 @@ class Derived:
     def of(cls, feature: str, entry: Any) -> "Derived":
         """Checks an entry of `data.derive`.
 
-        Raises:
-          UserError: a key is wrong, or the function does not exist or does not take the arguments.
+        Raises a UserError if a key is wrong, or the function does not exist or does not take the arguments.
         """
         where = f"data.derive.{feature}"
         if not isinstance(entry, Mapping):
@@ -87,14 +83,7 @@ class Derived:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def compute(self, image: Float32[np.ndarray, "height width channels"]) -> Shaped[np.ndarray, "..."]:
-        """Calls the function and checks what it returns.
-
-        Args:
-          image: float32 in [0, 1].
-
-        Raises:
-          UserError: the function fails, or its result is not of the kind.
-        """
+        """Calls the function; raises a UserError if it fails, or its result is not of the kind."""
         try:
             result = np.asarray(resolve(self.function)(image, **self.arguments))
         except Exception as error:  # a user's function raises anything
@@ -118,15 +107,7 @@ class Derived:
 
 @functools.lru_cache(maxsize=64)
 def resolve(path: str, setting: str = "function") -> Callable:
-    """Imports a function.
-
-    Args:
-      path: "package.module:function".
-      setting: the setting to name in a message.
-
-    Raises:
-      UserError: there is no such module, or no such function in it.
-    """
+    """Imports a function by "package.module:function"; raises a UserError, naming `setting`, if there is none."""
     module, _, name = str(path).partition(":")
     if not module or not name:
         raise UserError(f'{setting}={path!r} must be "package.module:function"')

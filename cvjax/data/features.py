@@ -24,10 +24,8 @@ class Columns:
       maps: images of integers, read as int32 [height, width].
       texts: strings, or arrays of strings.
       images: pairs of a further image's name in a batch and its feature.
-      points: landmarks.
       masks: the feature of each object that holds its mask.
       class_maps: name in a batch, feature and table of the maps of classes.
-      image: the feature that is the image.
     """
 
     numbers: tuple[str, ...] = ("image",)
@@ -48,9 +46,8 @@ class Columns:
     def read(self, example: Mapping[str, Any], one_based: bool = False) -> dict[str, np.ndarray]:
         """Converts an example that TFDS decoded; `one_based` as for `cvjax.data.objects.read`.
 
-        Raises:
-          ValueError: a further image or a mask differs in size from the image, there are too many points, or a map has
-            a value of no class.
+        Raises a ValueError if a further image or a mask differs in size from the image, there are too many points, or a
+        map has a value of no class.
         """
         example = {**example, "image": example[self.image]}
         read = {key: _narrow(example[key]) for key in self.numbers}
@@ -77,15 +74,9 @@ class Columns:
 
 
 def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotations, boxes: bool = False) -> Columns:
-    """Selects the features to read.
+    """Selects the features to read, with arguments as for `cvjax.data.catalogue.open_split`.
 
-    Args:
-      name: the dataset's name, for messages.
-      features: all features of the dataset.
-      annotations, boxes: as for `cvjax.data.catalogue.open_split`.
-
-    Raises:
-      UserError: the dataset lacks a feature that `annotations` asks for.
+    Raises a UserError if the dataset lacks a feature that `annotations` asks for.
     """
     there = dict(features.items())
     found = bool(objects.annotated(features))

@@ -29,16 +29,7 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and the values that ex
 
 @dataclasses.dataclass(frozen=True)
 class FolderSplit:
-    """The images of one split of a folder.
-
-    Attributes:
-      name: name of the folder.
-      root: its path.
-      files: the images.
-      labels: the class of each image, or ().
-      classes: names of the classes.
-      channels: 1 if all images of the folder are grey, else 3.
-    """
+    """The images of one split of a folder; `channels` is 1 if all images of the folder are grey, else 3."""
 
     name: str
     root: Path
@@ -96,17 +87,10 @@ def _has_metadata(file: Path) -> bool:
 
 
 def open_split(folder: str | Path, split: str, setting: str = "split", held_out: HeldOut = HELD_OUT) -> FolderSplit:
-    """Opens one split of a folder.
+    """Opens one split of a folder; labels of unseen classes follow those of training.
 
-    Args:
-      folder: its path.
-      split: one of its splits.
-      setting: the setting to name in a message.
-      held_out: how a folder without splits is divided; labels of unseen classes follow those of training.
-
-    Raises:
-      UserError: there is no such folder or split, it holds no images, or an image has no class, or one that training
-        lacks.
+    Raises a UserError, which names `setting`, if there is no such folder or split, it holds no images, or an image has
+    no class, or one that training lacks.
     """
     root, files = open_root(folder)
     parts = {file: file.relative_to(root).parts for file in files}
@@ -141,15 +125,7 @@ def open_split(folder: str | Path, split: str, setting: str = "split", held_out:
 
 
 def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, list[Path]]:
-    """Returns a folder's path and all images below it.
-
-    Args:
-      folder: its path.
-      setting: the setting to name in a message.
-
-    Raises:
-      UserError: there is no such folder, or it holds no images.
-    """
+    """Returns a folder's path and all images below it; raises a UserError, naming `setting`, if there are none."""
     root = Path(folder).expanduser()
     try:
         if not root.is_dir():
@@ -167,20 +143,10 @@ def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, l
 def counterparts(
     files: Sequence[Path | None], root: Path, there: Path, found: Sequence[Path], setting: str
 ) -> tuple[Path | None, ...]:
-    """Finds the file of the same relative name for each image, preferring the same suffix.
+    """Returns the file of the same relative name below `there` for each image, preferring the same suffix.
 
-    Args:
-      files: the images; None, an annotation without an image, stays None.
-      root: their folder.
-      there: the other folder.
-      found: the files below it.
-      setting: the setting to name in a message.
-
-    Returns:
-      A file for each image.
-
-    Raises:
-      UserError: an image has no counterpart, or several.
+    `found` are all files there. None, an annotation without an image, stays None. Raises a UserError, which names
+    `setting`, if an image has no counterpart, or several.
     """
     by_name = {}
     for file in found:
@@ -208,12 +174,7 @@ def count_channels(files: Sequence[Path]) -> int:
 def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channels"]:
     """Decodes an image file, turned upright by its EXIF orientation, on white where it is transparent.
 
-    Args:
-      file: its path.
-      channels: 1 (grey) or 3 (RGB).
-
-    Raises:
-      CorruptExample: it cannot be decoded.
+    `channels` is 1 (grey) or 3 (RGB). Raises a `CorruptExample` if the file cannot be decoded.
     """
     with opened(file) as image:
         kind = image.format
@@ -278,12 +239,8 @@ def list_images(root: Path) -> list[Path]:
 def list_files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Lists the files below a folder in a fixed order, without hidden ones. Links are followed unless they lead up.
 
-    Args:
-      root: the folder.
-      suffixes: in lower case; names of files have one of them in any case.
-
-    Raises:
-      UserError: a folder cannot be read, or is reached by two paths, so that its images would count twice.
+    `suffixes` are in lower case, those of files in any. Raises a UserError if a folder cannot be read, or is reached by
+    two paths, so that its images would count twice.
     """
     found, paths = [], {}
     for parent, folders, files in os.walk(root, onerror=_refuse, followlinks=True):

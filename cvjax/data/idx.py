@@ -30,12 +30,7 @@ UNSIGNED_BYTE = 8  # the third byte of a file gives the type of its numbers
 class IdxSplit:
     """The images of one split of a folder of IDX files, which each process reads once.
 
-    Attributes:
-      name: name of the folder.
-      images: file of the images.
-      labels: file of the labels, if there is one.
-      classes: names of the labels: numbers from 0 to the largest in training.
-      size: examples, height and width.
+    `classes` are the numbers from 0 to the largest in training; `size` is examples, height and width.
     """
 
     name: str
@@ -72,13 +67,9 @@ class IdxSplit:
 
 
 def find(root: Path) -> dict[str, dict[str, Path]]:
-    """Finds the IDX files in a folder.
+    """Returns the IDX files in a folder, {split: {"images": file, "labels": file}}, or {} if there are none.
 
-    Returns:
-      {split: {"images": file, "labels": file}}, or {} without IDX files.
-
-    Raises:
-      UserError: two files are the same part of a split.
+    Raises a UserError if two files are the same part of a split.
     """
     found = {}
     try:
@@ -95,16 +86,10 @@ def find(root: Path) -> dict[str, dict[str, Path]]:
 
 
 def open_split(root: Path, split: str, setting: str = "split", unseen_classes: bool = False) -> IdxSplit:
-    """Opens one split of a folder of IDX files.
+    """Opens the split "train" or "test" of a folder of IDX files.
 
-    Args:
-      root: the folder.
-      split: "train" or "test".
-      setting: the setting to name in a message.
-      unseen_classes: as `data.unseen_classes`.
-
-    Raises:
-      UserError: there is no such split, a file is damaged, or images and labels do not match.
+    Raises a UserError, naming `setting`, without such a split, for a damaged file, or if images and labels do not
+    match.
     """
     found = find(root)
     parts = found.get(split, {})
@@ -147,8 +132,7 @@ def _classes(
 def read(file: Path) -> UInt8[np.ndarray, "..."]:
     """Reads an IDX file of unsigned bytes, gzipped if its name ends in `.gz`; the array is cached and read-only.
 
-    Raises:
-      UserError: it cannot be read, is in another format, or is cut short.
+    Raises a UserError if it cannot be read, is in another format, or is cut short.
     """
     try:
         content = file.read_bytes()

@@ -19,14 +19,7 @@ THREADS = 8  # most batches that a process makes at the same time
 def iterate(
     batches: Batches | Joint, start: int = 0, workers: int = 0, stop: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Iterates over batches.
-
-    Args:
-      batches: batches by number.
-      start: number of the first.
-      workers: as `data.workers`.
-      stop: number after the last; None: the end of the pass.
-    """
+    """Iterates over batches from number `start` to before `stop`, by default the end of the pass."""
     stop = len(batches) if stop is None else stop
     if isinstance(batches, Joint):
         return Joined(*(iterate(part, start, workers, stop) for part in (batches.first, batches.second)))
@@ -104,8 +97,7 @@ class TrainIterator(Iterator):
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues from a state that `get_state` returned.
 
-        Raises:
-          UserError: the state belongs to other examples, another batch size or another seed.
+        Raises a UserError if it belongs to other examples, another batch size or another seed.
         """
         order = self._batches.order()
         for key in sorted({*order, *state} - {"step"}):

@@ -14,12 +14,7 @@ SECOND = 2  # its stream of random numbers, beside those of `cvjax.data.batches`
 
 @dataclasses.dataclass(frozen=True)
 class Joint:
-    """A random-access sequence of batches of two sources; a pass is as long as the longer source's.
-
-    Attributes:
-      first: batches under their own keys.
-      second: batches of the same size, whose keys get `PREFIX`.
-    """
+    """A random-access sequence of batches of two sources; a pass is as long as the longer source's."""
 
     first: Batches
     second: Batches
@@ -48,14 +43,9 @@ def second_seed(seed: int) -> int:
 
 
 def drop_padding(rows: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drops the rows that pad the last batches of a pass.
+    """Returns the rows of real examples, without those that pad the last batches of a pass.
 
-    Args:
-      rows: arrays with a row for each example; names of the second source's start with `also_`.
-      batch: the batch that they belong to, with `valid` and, for a second source, `also_valid`.
-
-    Returns:
-      The rows of real examples.
+    Names of the second source's start with `also_`. The batch has `valid` and, for a second source, `also_valid`.
     """
     second = PREFIX + "valid"
     return {

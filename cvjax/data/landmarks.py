@@ -30,11 +30,7 @@ class Landmarks:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Landmarks":
-        """Reads a config's `data.points`.
-
-        Raises:
-          UserError: an unknown key or a wrong value.
-        """
+        """Reads a config's `data.points`; raises a UserError for an unknown key or a wrong value."""
         values = match(given, arguments_of(cls), "data.points")
         named = [point for pair in values.get("exchange", ()) for point in pair]
         if len(set(named)) < len(named) or min(named, default=0) < 0:
@@ -44,12 +40,7 @@ class Landmarks:
     def resolved(self, name: str, features: Mapping[str, Any]) -> "Landmarks":
         """Fills in the number of points that the dataset declares, if `count` is None.
 
-        Args:
-          name: the dataset's name, for messages.
-          features: all features of the dataset.
-
-        Raises:
-          UserError: it has no such points, or fewer than `exchange` names.
+        Raises a UserError if it has no such points, or fewer than `exchange` names.
         """
         known = [key for key, feature in features.items() if _declared(feature) is not None]
         if self.feature not in known:
@@ -63,18 +54,10 @@ class Landmarks:
         return dataclasses.replace(self, count=count)
 
     def read(self, value: Any, height: int, width: int) -> dict[str, np.ndarray]:
-        """Converts a feature that TFDS decoded.
+        """Converts a feature that TFDS decoded; raises a ValueError if there are more points than `count`.
 
-        Args:
-          value: the feature.
-          height, width: size of the image.
-
-        Returns:
-          `points` float32 [count, 2], x and y in pixels, where (0.5, 0.5) is the middle of the first; `visible` and
-          `points_mask` bool [count]. Integers number pixels and become their middles.
-
-        Raises:
-          ValueError: there are more points than `count`.
+        Returns `points` float32 [count, 2], x and y in pixels, where (0.5, 0.5) is the middle of the first; `visible`
+        and `points_mask` bool [count]. Integers number pixels and become their middles.
         """
         if isinstance(value, Mapping):
             value = [[value[f"{name}_x"], value[f"{name}_y"]] for name in _names(value)]

@@ -36,15 +36,9 @@ CAPTION, CAPTIONS = "caption", "captions.json"
 
 @dataclasses.dataclass(frozen=True)
 class Accompanied:
-    """A folder's images with further images or captions.
+    """A folder's images with further images, captions or maps of classes.
 
-    Attributes:
-      source: the images alone.
-      images: as `data.images`.
-      files: files of the further images, for those in a folder of their own.
-      channels_of: number of channels of each further image.
-      captions: captions of each image, or ().
-      maps: maps of classes.
+    `images` is as `data.images`; `files` are those of the further images that are in a folder of their own.
     """
 
     source: FolderSplit | BoxedSplit
@@ -139,17 +133,9 @@ def open_split(
     annotations: Annotations = NONE,
     held_out: HeldOut = HELD_OUT,
 ) -> FolderSplit | BoxedSplit | Accompanied | IdxSplit:
-    """Opens one split of a folder of IDX files or images.
+    """Opens one split of a folder of IDX files or images; errors name `setting`.
 
-    Args:
-      root: the folder.
-      split: one of its splits.
-      setting: the setting to name in a message.
-      annotations: what to read besides images and labels.
-      held_out: how a folder without splits is divided.
-
-    Raises:
-      UserError: as `open_split` of `cvjax.data.folder`, `boxed` and `idx`; or an image has no counterpart.
+    Raises a UserError as `open_split` of `cvjax.data.folder`, `boxed` and `idx`, or if an image has no counterpart.
     """
     images = annotations.images
     if idx.find(Path(root).expanduser()):

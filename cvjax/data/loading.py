@@ -56,16 +56,9 @@ def load(
     """Opens a dataset for training and evaluation.
 
     Every batch depends only on the settings, the seed and its number, not on streaming, processes, workers or
-    interruptions. Row r of the global batch belongs to process r // (batch // process_count).
-
-    Args:
-      config_data: a config's `data`; missing keys have their `DEFAULTS`.
-      seed: seed of the order and of the random transforms.
-      process_index, process_count: this process and the number of processes that read together.
-      vocabulary: the vocabulary of a resumed run; None: build it from the training split.
-
-    Raises:
-      UserError: the settings are wrong, or an example cannot be decoded.
+    interruptions. Row r of the global batch belongs to process r // (batch // process_count). Missing settings have
+    their `DEFAULTS`. A resumed run gives its vocabulary; None: it is built from the training split. Raises a UserError
+    if the settings are wrong, or an example cannot be decoded.
     """
     settings.check(config_data)
     if seed < 0:
@@ -131,13 +124,9 @@ def _info(chosen: Mapping[str, Any], train: Batches, evaluation: Batches) -> dic
 def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Returns a whole decoded split in the dataset's order; the arrays are cached and read-only.
 
-    Args:
-      name, split, data_dir: as for `cvjax.data.catalogue.open_split`.
-      keep: names of maps and texts to include, such as "class_map" and "caption".
-
-    Returns:
-      `image` float32 [examples, height, width, channels] in [0, 1], `label` int32 [examples], the dataset's other
-      numbers, and the rows of its objects as in a batch, padded to the most of any example.
+    They are `image` float32 [examples, height, width, channels], `label` int32 [examples], the dataset's other numbers,
+    the maps and texts in `keep`, such as "class_map" and "caption", and the rows of its objects as in a batch, padded
+    to the most of any example.
     """
     return _arrays(catalogue.open_split(name, split, data_dir, annotations=Annotations(keep=keep), boxes=True))
 

@@ -34,13 +34,7 @@ TABLES = ("labels.txt", "classes.json", "colours.json")
 
 @dataclasses.dataclass(frozen=True)
 class MaskFiles:
-    """The masks of a split's images.
-
-    Attributes:
-      feature: name of the maps in a batch.
-      files: a mask for each image.
-      table: their classes.
-    """
+    """The masks of a split's images; `feature` is the name of the maps in a batch."""
 
     feature: str
     files: tuple[Path, ...]
@@ -66,14 +60,10 @@ class MaskFiles:
 
 @dataclasses.dataclass(frozen=True)
 class CocoMaps:
-    """The objects of a split's images, drawn as maps.
+    """The objects of a split's images, drawn as maps; `feature` is their name in a batch.
 
-    Attributes:
-      feature: name of the maps in a batch.
-      path: the json file.
-      names: names of the classes, the first for pixels without an object.
-      sizes: height and width of each image.
-      objects: (class, polygons or run lengths, id) of the objects of each image.
+    The first of the `names` of classes is for pixels without an object. `objects` has (class, polygons or run lengths,
+    id) of the objects of each image.
     """
 
     feature: str
@@ -105,12 +95,8 @@ class CocoMaps:
 def rasterise(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "height width"]:
     """Draws an object of COCO's format as pycocotools does.
 
-    Args:
-      segmentation: a list of polygons [x1, y1, x2, y2, ...], or run lengths, compressed or not.
-      height, width: size of the image.
-
-    Raises:
-      ValueError: a polygon has fewer than three points, or run lengths are those of an image of another size.
+    The segmentation is a list of polygons [x1, y1, x2, y2, ...], or run lengths, compressed or not. Raises a ValueError
+    if a polygon has fewer than three points, or run lengths are those of an image of another size.
     """
     if isinstance(segmentation, Mapping):
         if list(segmentation["size"]) != [height, width]:
@@ -129,12 +115,7 @@ def rasterise(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "h
 def read_classes(file: Path, table: Table) -> Int32[np.ndarray, "height width"]:
     """Reads the classes of a mask's pixels.
 
-    Args:
-      file: the mask.
-      table: its classes.
-
-    Raises:
-      CorruptExample: the file cannot be read, is of colours where the table is not, or has a value without a class.
+    Raises a `CorruptExample` if it is unreadable, of colours where the table is not, or has a value without a class.
     """
     values = read_values(file)
     if (values.ndim == 3) != table.coloured:
@@ -150,8 +131,7 @@ def read_classes(file: Path, table: Table) -> Int32[np.ndarray, "height width"]:
 def read_values(file: Path) -> Integer[np.ndarray, "height width *colour"]:
     """Reads the numbers that a mask stores, [height, width], or the colours of a mask in colours, [height, width, 3].
 
-    Raises:
-      CorruptExample: it cannot be decoded.
+    Raises a `CorruptExample` if it cannot be decoded.
     """
     with folder.opened(file) as image:
         image = ImageOps.exif_transpose(image)
@@ -165,15 +145,9 @@ def read_values(file: Path) -> Integer[np.ndarray, "height width *colour"]:
 
 
 def open_maps(asked: ClassMap, root: Path, files: Sequence[Path | None]) -> MaskFiles | CocoMaps:
-    """Finds the maps of a split's images.
+    """Finds the maps of a split's images, for an entry of `data.class_maps`.
 
-    Args:
-      asked: the entry of `data.class_maps`.
-      root: the folder of the images.
-      files: the images.
-
-    Raises:
-      UserError: there is no such folder or file, an image has no map, or no table says which values are which class.
+    Raises a UserError if there is no such folder or file, an image has no map, or there is no table of the classes.
     """
     where = f"data.class_maps.{asked.feature}"
     if asked.source.endswith(".json"):
@@ -230,11 +204,7 @@ def _lines(text: str) -> dict[str, Any]:
 def open_coco(asked: ClassMap, root: Path, files: Sequence[Path | None]) -> CocoMaps:
     """Reads a json file in COCO's format.
 
-    Args:
-      asked, root, files: as for `open_maps`.
-
-    Raises:
-      UserError: it cannot be read, is not in COCO's format, or lacks an image.
+    Raises a UserError if it cannot be read, is not in COCO's format, or lacks an image.
     """
     path = Path(asked.source).expanduser()
     try:

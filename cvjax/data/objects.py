@@ -34,14 +34,9 @@ def masks(features: tfds.features.FeaturesDict) -> list[str]:
 def read_masks(
     values: Sequence[Integer[np.ndarray, "..."] | Bool[np.ndarray, "..."]], height: int, width: int
 ) -> Bool[np.ndarray, "objects height width"]:
-    """Converts TFDS's masks, one per object; they may overlap.
+    """Converts TFDS's masks [height, width] or [height, width, 1], one per object, not 0 inside it; they may overlap.
 
-    Args:
-      values: masks [height, width] or [height, width, 1], not 0 inside the object.
-      height, width: size of the image.
-
-    Raises:
-      ValueError: a mask differs in size from the image.
+    Raises a ValueError if a mask differs in size from the image.
     """
     read = np.zeros((len(values), height, width), bool)
     for row, value in enumerate(values):
@@ -58,12 +53,11 @@ def read(objects: Mapping[str, Any], height: int, width: int, one_based: bool = 
     Args:
       objects: `bbox` [objects, 4], normalised `ymin, xmin, ymax, xmax`, `label`, and optionally `is_difficult`,
         `is_crowd` and `area` in square pixels.
-      height, width: size of the image in pixels.
       one_based: whether pixels were numbered from 1 and the far edges included, as in Pascal VOC.
 
     Returns:
-      `boxes` float32 [objects, 4], `x1, y1, x2, y2` in pixels, far edges exclusive; `labels` int32; `difficult` and
-      `crowd` bool, False by default; and `area` float32, by default that of the boxes.
+      `boxes` float32 [objects, 4] in pixels; `labels` int32; `difficult` and `crowd` bool, False by default; and
+      `area` float32, by default that of the boxes.
     """
     normalised = np.asarray(objects["bbox"], np.float64).reshape(-1, 4)
     # A float32 fraction of a side gives the pixel to 1e-4; annotations have two decimals at most.

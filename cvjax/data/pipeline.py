@@ -24,8 +24,6 @@ class Op:
     """A transform with its arguments.
 
     Attributes:
-      name: name of the function.
-      arguments: its keyword arguments.
       random: whether it takes a generator first.
       joining: whether it takes a function that returns further examples, after the image.
       images: the images that a transform of colours changes.
@@ -50,13 +48,7 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """Transforms in order.
-
-    Attributes:
-      ops: the transforms.
-      annotations: what moves with the image.
-      growth: factor by which the transforms may multiply the boxes of an example.
-    """
+    """Transforms in order, and what moves with the image; they may multiply an example's boxes by `growth`."""
 
     ops: tuple[Op, ...] = ()
     annotations: Annotations = NONE
@@ -94,16 +86,7 @@ class Pipeline:
         return {**own, **self.annotations.regions}
 
     def check_room(self, count: int, example: str, feature: str = "boxes") -> None:
-        """Refuses an example that may have more boxes than rows after the transforms.
-
-        Args:
-          count: number of its boxes.
-          example: its name, for a message.
-          feature: name of the boxes.
-
-        Raises:
-          UserError: there is no room.
-        """
+        """Raises a UserError if an example of `count` boxes may have more than there are rows after the transforms."""
         most = count * self.growth
         if feature in self.rows and most > self.rows[feature]:
             grown = f", which transforms may turn into {most}" if most > count else ""
@@ -118,13 +101,7 @@ class Pipeline:
         generator: np.random.Generator | None,
         another: Callable[[], Scene] | None = None,
     ) -> np.ndarray | Scene:
-        """Applies them to an image, float32 [height, width, channels], or to a scene.
-
-        Args:
-          image: the image.
-          generator: random numbers, for random transforms.
-          another: returns further scenes, for transforms that join several.
-        """
+        """Applies them to an image or a scene; `another` returns further scenes, for transforms that join several."""
         for place, op in enumerate(self.ops):
             image = _apply(op, image, generator, lambda place=place: self._upto(place)(another(), generator, another))
         return image
@@ -137,13 +114,8 @@ class Pipeline:
     ) -> tuple[int, ...]:
         """Runs on a black image and returns the shape that comes out.
 
-        Args:
-          shape: height, width, channels of the image.
-          setting, example: the setting and the example to name in a message.
-          channels: channels of further images, if they differ from the first's.
-
-        Raises:
-          UserError: a transform refuses its arguments, or the image.
+        `channels` are those of further images, if they differ from the first's. Raises a UserError, which names
+        `setting` and `example`, if a transform refuses its arguments, or the image.
         """
         image, generator = self._black(shape, channels or {}), np.random.default_rng(0)
         for place, op in enumerate(self.ops):
@@ -208,17 +180,11 @@ def build(
     annotations: Annotations = NONE,
     vocabulary: Vocabulary | None = None,
 ) -> Pipeline:
-    """Builds a pipeline.
+    """Builds a pipeline; raises a UserError for an unknown transform, or a wrong or missing argument.
 
-    Args:
-      entries: dicts of the function's name, `op`, and its arguments. A transform of colours also takes `images`, the
-        names of the images that it changes, `("image",)` by default.
-      setting: the setting to name in a message.
-      annotations: what moves with the image.
-      vocabulary: for `tokenise`; None leaves out all transforms of texts.
-
-    Raises:
-      UserError: an unknown transform, or a wrong or missing argument.
+    Entries are dicts of the function's name, `op`, and its arguments. A transform of colours also takes `images`, the
+    names of the images that it changes, `("image",)` by default. Without a vocabulary, for `tokenise`, all transforms
+    of texts are left out.
     """
     if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
         raise UserError(f'{setting} must be a list of dict(op="resize", size=(64, 64)), not {entries!r}')

@@ -73,17 +73,9 @@ def second(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
-    """Refuses settings that cannot work, without decoding an image.
+    """Refuses settings that cannot work, without decoding an image; `devices` share a batch.
 
-    Args:
-      config_data: a config's `data`.
-      devices: number of devices that share a batch.
-
-    Returns:
-      The names of the training split's classes, or ().
-
-    Raises:
-      UserError: a setting is wrong.
+    Returns the names of the training split's classes, or (). Raises a UserError if a setting is wrong.
     """
     chosen = complete(config_data)
     paths = {key: str(value) for key, value in chosen.items() if isinstance(value, Path)}

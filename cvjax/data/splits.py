@@ -25,13 +25,7 @@ SPLIT_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """How a folder without splits is divided; `cvjax.data.settings.Settings` describes the keys.
-
-    Attributes:
-      share: `data.held_out`.
-      seed: `data.split_seed`.
-      by_class: `data.unseen_classes`.
-    """
+    """How a folder without splits is divided: `data.held_out`, `data.split_seed` and `data.unseen_classes`."""
 
     share: float = 0.1
     seed: int = 0
@@ -42,16 +36,9 @@ HELD_OUT = HeldOut()
 
 
 def choose(by_split: Mapping[str, list[Any]], split: str, root: Path, setting: str) -> list[Any]:
-    """Returns what belongs to one split.
+    """Returns the files or pictures of a split, which may be named by a synonym.
 
-    Args:
-      by_split: the files or pictures of each split.
-      split: its name, or a synonym of it.
-      root: the folder, for a message.
-      setting: the setting to name in a message.
-
-    Raises:
-      UserError: there is no such split.
+    Raises a UserError, which names `setting`, if there is no such split.
     """
     name = SPLIT_NAMES.get(split.lower(), split)
     if name not in by_split:
@@ -62,12 +49,8 @@ def choose(by_split: Mapping[str, list[Any]], split: str, root: Path, setting: s
 def find_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> dict[str, list[Path]]:
     """Returns the files of each split, by the names of the topmost folders; {} if none is the name of a split.
 
-    Args:
-      root: the folder.
-      parts: parts of each file's path below it.
-
-    Raises:
-      UserError: there are files outside the splits, or two folders for one split.
+    `parts` are those of each file's path below the folder. Raises a UserError if there are files outside the splits, or
+    two folders for one split.
     """
     folders = {part[0]: SPLIT_NAMES[part[0].lower()] for part in parts.values() if _names_split(part)}
     if not folders:
@@ -92,18 +75,9 @@ def _names_split(parts: tuple[str, ...]) -> bool:
 
 
 def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: HeldOut) -> dict[str, list[Path]]:
-    """Splits files into `train` and `test` by the hashes of their names, or of their classes' names.
+    """Returns {"train": files, "test": files} by the hashes of the files' names, or of their classes' names.
 
-    Args:
-      root: the folder.
-      parts: parts of each file's path below it.
-      held_out: which share becomes `test`.
-
-    Returns:
-      {"train": files, "test": files}.
-
-    Raises:
-      UserError: there is only one file or class.
+    `parts` are those of each file's path below the folder. Raises a UserError if there is only one file or class.
     """
     units = {}  # what is held out as a whole: a class, or a file and the links to it
     for file, part in parts.items():

@@ -22,11 +22,7 @@ FILE = "vocabulary.json"  # in a run's folder
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Vocabulary:
-    """The words that have a token.
-
-    Attributes:
-      words: the word of each token; the first are `SPECIAL`.
-    """
+    """The words that have a token, in the order of the tokens; the first are `SPECIAL`."""
 
     words: tuple[str, ...] = SPECIAL
 
@@ -53,24 +49,16 @@ def split_words(text: str) -> list[str]:
 
 
 def build_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """Builds a vocabulary of the most frequent words of `texts`, ties in alphabetical order.
-
-    Args:
-      texts: the captions of a training split.
-      size: most tokens, special ones included.
-    """
+    """Builds a vocabulary of the most frequent words, ties in alphabetical order; `size` includes special tokens."""
     counts = collections.Counter(word for text in texts for word in split_words(text))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return Vocabulary((*SPECIAL, *ranked[: max(0, size - len(SPECIAL))]))
 
 
 def encode(text: str, vocabulary: Vocabulary, length: int) -> Int32[np.ndarray, " length"]:
-    """Writes text as tokens: start, words, end, and padding.
+    """Writes text as `length` tokens: start, words, end, and padding; longer texts are cut.
 
-    Args:
-      text: the text.
-      vocabulary: words that it lacks become `UNKNOWN`.
-      length: number of tokens; longer texts are cut.
+    Words that the vocabulary lacks become `UNKNOWN`.
     """
     words = [vocabulary.tokens.get(word, UNKNOWN) for word in split_words(text)][: length - 2]
     tokens = np.full(length, PAD, np.int32)
@@ -90,11 +78,7 @@ def decode(tokens: Int[np.ndarray, " length"], vocabulary: Vocabulary) -> str:
 
 
 def read(run: str | Path) -> Vocabulary | None:
-    """Reads the vocabulary from a run's folder, None if there is no such file.
-
-    Raises:
-      UserError: the file is not as `write` writes it.
-    """
+    """Reads the vocabulary from a run's folder, None without a file; raises a UserError if `write` did not write it."""
     path = Path(run) / FILE
     if not path.exists():
         return None

@@ -31,15 +31,7 @@ LEGIBLE = 200  # least side at which they are drawn
 
 
 def check(root: Path, boxes: Boxes) -> tuple[list[str], list[str]]:
-    """Finds what is wrong with a folder's boxes.
-
-    Args:
-      root: the folder.
-      boxes: its boxes.
-
-    Returns:
-      What training refuses, and what it copes with, a message each.
-    """
+    """Returns what training refuses in a folder's boxes, and what it copes with, a message each."""
     refused, noted = [], []
     for picture in boxes.pictures:
         size = None
@@ -62,15 +54,7 @@ def _count(boxes: Boxes) -> Mapping[str, int]:
 
 
 def draw(settings: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray:
-    """Draws a sheet of training images after the transforms, with their boxes.
-
-    Args:
-      settings: a config's `data`.
-      classes: names of the classes.
-
-    Returns:
-      Bytes [height, width, 4].
-    """
+    """Draws a sheet of training images after the transforms, with their boxes, as bytes [height, width, 4]."""
     loaded = data.load({**settings, "batch": SAMPLES, "workers": 0, "in_memory": False}, seed=0)
     batch = next(loaded.train())
     scale = -(-LEGIBLE // max(batch["image"].shape[1:3]))

@@ -89,15 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_inputs(
     arguments: argparse.Namespace, description: Mapping[str, Any], taken: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Reads the inputs that a system takes beside images, or beside the number of samples.
+    """Returns {name: value} of the inputs that a system takes beside images, or beside the number of samples.
 
-    Args:
-      arguments: the parsed command line.
-      description: contents of the run's config.json.
-      taken: names of the inputs that the system takes; any other raises a UserError.
-
-    Returns:
-      {name: value}: `label`, a class number; `style`, an image; `mask`, 1 where to fill in; `tokens`.
+    They are `label`, a class number; `style`, an image; `mask`, 1 where to fill in; `tokens`. Any that is not in
+    `taken` raises a UserError. `description` is the run's config.json.
     """
     inputs, system = {}, description["config"]["system"]
     for name, flag in {"label": "label", "style": "style", "mask": "mask", "tokens": "text"}.items():
@@ -139,16 +134,7 @@ def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""
 
 
 def read_map(file: Path, shape: Sequence[int], binary: bool) -> Float[np.ndarray, "height width channels"]:
-    """Reads a style image or a mask at the size of the network's images.
-
-    Args:
-      file: the image.
-      shape: height, width, channels of the network's images.
-      binary: read a mask: one channel, 0 or 1.
-
-    Returns:
-      The image in [0, 1].
-    """
+    """Reads a style image or, with `binary`, a mask of one channel, 0 or 1, at the size of the network's images."""
     try:
         image = folder.decode(file, channels=1 if binary else shape[2]).astype(np.float32) / 255
     except CorruptExample as error:
@@ -166,15 +152,7 @@ def draw_samples(
     output: Path,
     inputs: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Writes samples as PNG files: each one, and a grid of all.
-
-    Args:
-      recipe, state: the system and its trained state.
-      count: number of samples.
-      seed: seed of the samples.
-      output: the folder.
-      inputs: other inputs of `sample`, the same for every sample.
-    """
+    """Writes samples as PNG files: each one, and a grid of all; `inputs` of `sample` are the same for every sample."""
     if recipe.sample is None:
         raise UserError("this system does not sample: give --input=FILE|FOLDER|VIDEO.")
     runs.make_folder(output, "--output")
@@ -190,15 +168,10 @@ def draw_samples(
 def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
     """Writes image outputs as PNG files named after the input, and all other outputs to predictions.json.
 
-    Detections are drawn and written to detections.json. Classes of pixels are painted, and written below `classes`, a
-    folder that can be the source of `data.class_maps`. Unreadable images are skipped and reported at the end. Images
-    in the output folder are not inputs, so that the same command can be given again.
-
-    Args:
-      predictor: the trained system.
-      source: an image or a folder of images.
-      output: the folder to write to.
-      threshold: minimum score of drawn detections.
+    Detections are written to detections.json, and drawn if they score at least `threshold`. Classes of pixels are
+    painted, and written below `classes`, a folder that can be the source of `data.class_maps`. Unreadable images are
+    skipped and reported at the end. Images in the output folder are not inputs, so that the same command can be given
+    again.
     """
     files = [file for file in folder.list_images(source) if not below(file, output)] if source.is_dir() else [source]
     if output.resolve() == (source if source.is_dir() else source.parent).resolve():
@@ -256,16 +229,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
 def draw_classes(
     predictor: Predictor, prepared: Prepared, numbers: Int[np.ndarray, "height width"]
 ) -> Float[np.ndarray, "height width 3"]:
-    """Paints the classes of pixels over their image, except the class `background`.
-
-    Args:
-      predictor: has the class names.
-      prepared: the image.
-      numbers: classes, in the size of the original.
-
-    Returns:
-      A new image in [0, 1].
-    """
+    """Paints classes, at the original's size, over a copy of their image, except the class `background`."""
     names = predictor.classes
     return overlay(prepared.original, numbers, background=names.index(BACKGROUND) if BACKGROUND in names else None)
 
@@ -282,13 +246,9 @@ def name_outputs(files: Sequence[Path]) -> list[str]:
 
 
 def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
-    """Writes a video of image outputs, or of what the system finds drawn on the frames, at the source's frame rate.
+    """Writes a video, .mp4 or .avi, of image outputs, or of what the system finds drawn on the frames.
 
-    Args:
-      predictor: the trained system.
-      source: the video.
-      output: the video to write, .mp4 or .avi.
-      threshold: minimum score of drawn detections.
+    It has the source's frame rate. Detections that score at least `threshold` are drawn.
     """
     video.check_output(source, output)
     capture, start = video.open_video(source), time.monotonic()

@@ -21,15 +21,9 @@ CHUNK = 256  # images read at a time
 
 
 def read(path: Path, channels: int, setting: str) -> Iterator[Float[np.ndarray, "images height width channels"]]:
-    """Reads the images of a folder and its sub-folders in chunks.
+    """Yields the images of a folder and its sub-folders in chunks; all must have the same size.
 
-    Args:
-      path: the folder.
-      channels: 1 (grey) or 3.
-      setting: the flag to name in error messages.
-
-    Returns:
-      Images in [0, 1], which must all have the same size.
+    `channels` is 1 (grey) or 3; errors name the flag `setting`.
     """
     files = folder.list_images(path) if path.is_dir() else []
     if not files:
@@ -53,13 +47,8 @@ def read(path: Path, channels: int, setting: str) -> Iterator[Float[np.ndarray, 
 def compare(samples: Path, reference: Path, features: str, interval: bool = False) -> dict[str, float]:
     """Measures a folder of samples against a folder of real images.
 
-    Args:
-      samples, reference: the folders.
-      features: as in `cvjax.metrics.extractors.make`.
-      interval: add `fid_low` and `fid_high`, the 95 % interval of FID, and `fid_infinity`.
-
-    Returns:
-      The numbers of images, and the figures of `cvjax.metrics.extractors.evaluate`.
+    Returns the numbers of images, and the figures of `cvjax.metrics.extractors.evaluate` with `features` as in its
+    `make`; with `interval` also `fid_low` and `fid_high`, the 95 % interval of FID, and `fid_infinity`.
     """
     extract, channels = extractors.make(features), 1 if features == "digits" else 3
     found, probabilities = extractors.gather(read(samples, channels, "--samples"), extract)

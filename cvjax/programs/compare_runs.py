@@ -30,11 +30,7 @@ BYTES = 4_000_000  # for all pictures together, before base64 adds a third
 class Group:
     """Runs of one config on different seeds.
 
-    Attributes:
-      name: as the page shows it.
-      runs: their folders.
-      config: of the first run.
-      rows: of each run's metrics.jsonl.
+    `config` is that of the first run; `rows` are those of each run's metrics.jsonl.
     """
 
     name: str

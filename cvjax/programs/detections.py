@@ -14,16 +14,9 @@ from cvjax.programs.images import LEGIBLE
 def draw_detections(
     predictor: Predictor, prepared: Prepared, found: Mapping[str, np.ndarray], threshold: float
 ) -> Float[np.ndarray, "height width 3"]:
-    """Draws detections on their image, with class names and scores; enlarges small images so that names are legible.
+    """Draws detections that score at least `threshold`, with class names and scores, on a copy of their image.
 
-    Args:
-      predictor: has the class names.
-      prepared: the image.
-      found: its detections, boxes in pixels of the original.
-      threshold: minimum score of drawn detections.
-
-    Returns:
-      A new image in [0, 1].
+    Their boxes are in pixels of the original. Small images are enlarged so that names are legible.
     """
     sure = found["scores"] >= threshold
     boxes, labels, scores = (found[name][sure] for name in ("boxes", "labels", "scores"))
@@ -36,12 +29,8 @@ def coco_format(
 ) -> dict[str, list[dict[str, Any]]]:
     """Converts detections to COCO's dataset format (https://cocodataset.org/#format-data, read 2026).
 
-    Args:
-      records: file name, (height, width) and detections of each image.
-      classes: class names. Category ids are labels + 1.
-
-    Returns:
-      images, categories and annotations; annotations have scores, and boxes are `x, y, width, height`.
+    Records are file name, (height, width) and detections of each image. Returns images, categories, whose ids are
+    labels + 1, and annotations, which have scores and boxes as `x, y, width, height`.
     """
     images, annotations = [], []
     for number, (name, (height, width), found) in enumerate(records, start=1):

@@ -58,14 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def choose_data(description: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns `config.data` of a run with the data to evaluate on.
+    """Returns the complete `config.data` of a run, whose config.json is `description`, with the data to evaluate on.
 
-    Args:
-      description: contents of the run's config.json.
-      arguments: the parsed command line.
-
-    Returns:
-      The complete settings; a UserError is raised if their classes are not those of the run.
+    Raises a UserError if their classes are not those of the run.
     """
     settings = data.complete(description["config"]["data"])
     if arguments.name or arguments.folder:

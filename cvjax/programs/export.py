@@ -89,13 +89,7 @@ def write_programs(
     state: State,
     networks: Mapping[str, Variables],
 ) -> None:
-    """Writes weights, programs and export.json to `--output`.
-
-    Args:
-      arguments: of the command line.
-      description, recipe, state: the run, as `runs.load` returns it.
-      networks: variables by network.
-    """
+    """Writes weights, programs and export.json to `--output`."""
     output = arguments.output.expanduser()
     for name, held in networks.items():
         files.save(output / f"{name}.safetensors", held)
@@ -124,10 +118,6 @@ def describe_networks(description: Mapping[str, Any], step: int) -> dict[str, An
     """Returns the part of a run's config.json that rebuilds its networks, and the step of their weights.
 
     Paths on this machine, such as a folder of images, stay here.
-
-    Args:
-      description: contents of config.json.
-      step: the checkpoint's step.
     """
     kept = {
         key: description["config"][key] for key in ("system", "recipe", "precision") if key in description["config"]
@@ -141,11 +131,7 @@ def make_card(
 ) -> hub.Card:
     """Makes the model card of a run, with the figures over all classes of its evaluation at the checkpoint's step.
 
-    Args:
-      arguments: of the command line. The figures of a run with moving averages are those of the averages, so with
-        `--latest` there are none.
-      description, state: the run, as `runs.load` returns it.
-      networks: variables by network.
+    The figures of a run with moving averages are those of the averages, so with `--latest` there are none.
     """
     config, step = description["config"], int(state.step)
     figures: dict[str, float] = {}
@@ -179,18 +165,10 @@ def make_card(
 
 
 def export_predict(recipe: Recipe, state: State, shape: tuple[int, ...], seed: int) -> jax.export.Exported:
-    """Exports `predict` with its weights, for batches of any size.
+    """Exports `predict` with its weights: images [batch, height, width, channels] -> {name: array}, one row per image.
 
     It is exported for one image and vectorised, because a system may read the number of images, which is unknown here.
-
-    Args:
-      recipe, state: the system and its trained state.
-      shape: height, width, channels of the network's images.
-      seed: seed of the random keys, the same in every call.
-
-    Returns:
-      The program: images [batch, height, width, channels] -> {name: array}, one row per image. Systems that cannot do
-      without a class take labels [batch] as well.
+    Systems that cannot do without a class take labels [batch] as well. The random keys are the same in every call.
     """
 
     def predict_one(number, image, *labels):
@@ -213,14 +191,9 @@ def export_predict(recipe: Recipe, state: State, shape: tuple[int, ...], seed: i
 
 
 def export_sample(recipe: Recipe, state: State, count: int) -> jax.export.Exported:
-    """Exports `sample` with its weights.
+    """Exports `sample` with its weights: a seed, uint32 -> {name: images}, `count` rows.
 
-    Args:
-      recipe, state: the system and its trained state.
-      count: number of samples.
-
-    Returns:
-      The program: a seed, uint32 -> {name: images}, `count` rows. Systems that sample by class take labels [count] too.
+    Systems that sample by class take labels [count] too.
     """
 
     def sample(seed, *labels):

@@ -22,14 +22,9 @@ from cvjax.weights import digit_classifier
 
 
 def export(run: str | Path, file: str | Path = digit_classifier.FILE) -> dict[str, Any]:
-    """Writes the weights of a finished run to an .npz file, with metadata about their origin.
+    """Writes the weights of a finished run of `recognition.classifier` on digits to an .npz file.
 
-    Args:
-      run: folder of a run of `recognition.classifier` on digits.
-      file: the file to write.
-
-    Returns:
-      The metadata.
+    Returns the metadata about their origin, which is in the file too.
     """
     run = Path(run)
     description = read_config(run)

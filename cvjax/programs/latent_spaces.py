@@ -49,16 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def pictures(run: str, count: int, seed: int) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
-    """Draws a run's pictures and samples.
-
-    Args:
-      run: the run's folder.
-      count: number of samples.
-      seed: seed of the samples.
-
-    Returns:
-      (pictures by name as bytes, samples).
-    """
+    """Draws a run's pictures and `count` samples. Returns (pictures by name as bytes, samples)."""
     description, recipe, state = runs.load(run)
     if recipe.sample is None:
         raise UserError(f"{run}: {description['config']['system']} does not sample, so it has no latent space.")

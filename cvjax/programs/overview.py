@@ -22,7 +22,6 @@ class Listed:
     """A config as the overview shows it.
 
     Attributes:
-      path: its file.
       title: first line of its docstring.
       system: the system's import path below cvjax.
       variants: what may follow the file after a colon.

@@ -20,12 +20,7 @@ VEIL = 0.45  # opacity of masks
 
 
 def preview(config: ConfigDict, workdir: Path) -> None:
-    """Writes preview/train.png and preview/eval.png to a run's folder, and prints the shapes and ranges of a batch.
-
-    Args:
-      config: the experiment.
-      workdir: the run's folder.
-    """
+    """Writes preview/train.png and preview/eval.png to a run's folder, and prints the shapes and ranges of a batch."""
     names = experiments.check(config)
     runs.make_folder(workdir, "--workdir")
     examples = data.load(experiments.as_dict(config.data), seed=config.seed)
@@ -41,15 +36,10 @@ def preview(config: ConfigDict, workdir: Path) -> None:
 def draw_batch(
     batch: Mapping[str, np.ndarray], names: tuple[str, ...]
 ) -> dict[str, Float[np.ndarray, "images height width 3"]]:
-    """Draws the images of a batch.
+    """Draws the images of a batch. Returns {feature: pictures}, enlarged so that names are legible.
 
-    Args:
-      batch: NumPy arrays; `image` gets the boxes, object masks and classes, other images are shown as they are, and
-        maps in the colours of their numbers.
-      names: names of the classes.
-
-    Returns:
-      {feature: pictures in [0, 1]}, enlarged so that names are legible.
+    `image` gets the boxes, object masks and classes, other images are shown as they are, and maps in the colours of
+    their numbers.
     """
     pictures = {}
     for name, images in batch.items():

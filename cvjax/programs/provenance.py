@@ -29,13 +29,8 @@ def present_commit() -> str | None:
 def source_files(system: str) -> list[str]:
     """Lists the files of a system: its module, the judges, and their imports from families, nets, losses, metrics etc.
 
-    The loop, the data pipeline and the optimisers are left out: nearly every commit touches them.
-
-    Args:
-      system: import path below cvjax.
-
-    Returns:
-      Paths from the project's folder.
+    The loop, the data pipeline and the optimisers are left out: nearly every commit touches them. Paths are from the
+    project's folder.
     """
     found, waiting = set(), [f"cvjax.{system}", "cvjax.metrics.judges"]
     while waiting:
@@ -49,12 +44,8 @@ def source_files(system: str) -> list[str]:
 def changed_since(commit: str, files: Sequence[str]) -> bool:
     """Returns whether code changed since a commit; docstrings, comments and the bars of configs do not count.
 
-    Args:
-      commit: as `present_commit` returns it; one that the repository lacks counts as changed.
-      files: Python files, as paths from the project's folder.
-
-    Returns:
-      Whether any file changed; False without git.
+    A commit that the repository lacks counts as changed; without git nothing does. The files are paths from the
+    project's folder.
     """
     if git("rev-parse", "HEAD") is None:
         return False

@@ -51,16 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(path: str, seed: int, folder: Path, store: Path) -> bool:
-    """Trains a config from scratch and adds its row to the store.
+    """Trains a config from scratch, with another seed, and adds its row to the store; `folder` is for runs.
 
-    Args:
-      path: the config file, with its variant.
-      seed: replaces the config's seed.
-      folder: folder for runs.
-      store: the store of rows.
-
-    Returns:
-      Whether every bar that holds for the config is met.
+    `path` is the config file, with its variant. Returns whether every bar that holds for the config is met.
     """
     experiment = config.load(path)
     experiment.seed = seed
@@ -83,9 +76,7 @@ def measure(path: str, seed: int, folder: Path, store: Path) -> bool:
 def train_sources(experiment: ConfigDict, folder: Path) -> None:
     """Trains the runs that an experiment borrows from, unless they are finished, and points `config.borrow` to them.
 
-    Args:
-      experiment: the config, whose seed they get; a source "runs/NAME/NETWORK" is the run of configs/NAME.py.
-      folder: the folder for runs.
+    They get its seed; a source "runs/NAME/NETWORK" is the run of configs/NAME.py, in `folder`.
     """
     for name, source in experiment.borrow.items():
         run, separator, network = source.partition("/")[2].partition("/")
@@ -109,17 +100,9 @@ def embedded_configs() -> list[str]:
 def make_row(
     path: str, experiment: ConfigDict, figures: Mapping[str, float], workdir: Path, minutes: float
 ) -> dict[str, Any]:
-    """Makes the row of a finished run.
+    """Returns the row of a finished run, without figures that are not finite.
 
-    Args:
-      path: the config file, with its variant.
-      experiment: the config.
-      figures: figures of the final evaluation.
-      workdir: the run's folder.
-      minutes: the run's duration, including compilation and evaluation.
-
-    Returns:
-      The row; figures that are not finite are left out.
+    `path` is the config file with its variant; `minutes` include compilation and evaluation.
     """
     facts, devices = rundir.read_config(workdir), rundir.read_config(workdir)["devices"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -146,9 +129,7 @@ def read_rows(store: Path) -> list[dict[str, Any]]:
 def add_row(store: Path, row: Mapping[str, Any]) -> None:
     """Adds a row in place of that of the same config and seed; only a config's newest row keeps its controls.
 
-    Args:
-      store: the store; created if necessary.
-      row: the row, from `make_row`.
+    The store is created if necessary.
     """
     rows = {(old["config"], old["seed"]): old for old in read_rows(store)}
     for old in rows.values():

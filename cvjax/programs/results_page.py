@@ -35,13 +35,7 @@ configs.
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """A figure over the seeds of a config.
-
-    Attributes:
-      values: one value per seed; NaN for a run without the figure.
-      relation: relation of the value to its bar.
-      bar: the bar; None if none holds for the config.
-    """
+    """A figure over the seeds of a config: its values, NaN for a run without it, and its bar, None if none holds."""
 
     name: str
     values: tuple[float, ...]
@@ -92,12 +86,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def suggest_bars(path: str, rows: Sequence[Row]) -> list[str]:
-    """Returns a line per figure of a config with a suggested bar, if there are enough seeds.
-
-    Args:
-      path: the config file, with its variant.
-      rows: all stored rows.
-    """
+    """Returns a line per figure of a config with a suggested bar, if there are enough seeds among all stored rows."""
     lines = []
     for figure in fold(path, [row for row in rows if row["config"] == path]):
         suggested = figure.suggested_bar()
@@ -111,14 +100,9 @@ def suggest_bars(path: str, rows: Sequence[Row]) -> list[str]:
 
 
 def fold(path: str, rows: Sequence[Row]) -> list[Folded]:
-    """Collects the values of each figure of a config's `expect`.
+    """Returns a figure for each bar of a config's `expect`, over its rows; those with other settings do not count.
 
-    Args:
-      path: the config file, with its variant.
-      rows: the config's rows; those with other settings do not count.
-
-    Returns:
-      A figure for each bar of the config, or none if no row counts.
+    There are none if no row counts.
     """
     experiment, rows = load_config(path), [row for row in rows if comparable(row)]
     if experiment is None or not rows:

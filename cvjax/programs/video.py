@@ -54,15 +54,9 @@ def check_output(source: Path, output: Path) -> None:
 
 
 def write_video(output: Path, frames: Iterable[UInt8[np.ndarray, "height width 3"]], rate: float) -> int:
-    """Writes a video. Codecs want even sides, so the last row or column of odd ones is repeated.
+    """Writes a video, .mp4 or .avi, and returns the number of frames; `rate` is from `nearest_rate`.
 
-    Args:
-      output: the file, .mp4 or .avi.
-      frames: its frames.
-      rate: frames per second, as `nearest_rate` gives it.
-
-    Returns:
-      The number of frames.
+    Codecs want even sides, so the last row or column of odd ones is repeated.
     """
     frames = iter(frames)
     first = next(frames, None)

@@ -77,18 +77,13 @@ LEGACY_VERSION = 1001
 
 
 def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Reads all tensors of a file.
+    """Reads all tensors of a file, `.safetensors`, `.npz`, `.pth` or a pickle of NumPy arrays.
 
-    Args:
-      path: a `.safetensors`, an `.npz`, a `.pth`, or a pickle of NumPy arrays. The last two hold a dict of tensors,
-        such as a state dict, or dicts of dicts.
+    The last two hold a dict of tensors, such as a state dict, or dicts of dicts. Returns {name: array}, in the types of
+    the file; the names of dicts within dicts are joined by dots, and what is not a tensor is left out. The arrays of a
+    pickle are read-only, and share memory where the tensors did.
 
-    Returns:
-      {name: array}, in the types of the file; the names of dicts within dicts are joined by dots, and what is not a
-      tensor is left out. The arrays of a pickle are read-only, and share memory where the tensors did.
-
-    Raises:
-      UserError: no such file, none of these formats, a damaged file, or one that calls anything else.
+    Raises a UserError for no such file, none of these formats, a damaged file, or one that calls anything else.
     """
     path = Path(path).expanduser()
     return decode(path, read_bytes(path))
@@ -115,12 +110,7 @@ def find_format(path: Path, content: bytes) -> str:
 
 
 def decode(path: Path, content: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Returns the tensors in the content of a file as `read_tensors` does.
-
-    Args:
-      path: the file, which is not read.
-      content: its bytes.
-    """
+    """Returns the tensors in the content of a file, which is not read again, as `read_tensors` does."""
     name = find_format(path, content)
     if name == "safetensors":
         return _read_safetensors(path, content)

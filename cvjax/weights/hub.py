@@ -61,7 +61,6 @@ class Card:
     """What a model card says.
 
     Attributes:
-      title: of the model.
       licence: of the weights, as the hub writes it: "apache-2.0", "cc-by-4.0", "other".
       description: what the model is, in a sentence or two.
       tags: words that it is found by.
@@ -102,17 +101,7 @@ class Card:
 
 
 def save(folder: str | Path, networks: Mapping[str, Variables], config: Mapping[str, Any], card: Card) -> None:
-    """Writes a folder for the hub.
-
-    Args:
-      folder: the folder; files of these names are replaced.
-      networks: variables by network.
-      config: contents of config.json.
-      card: the model card.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
+    """Writes a folder for the hub, replacing files of these names; raises a UserError if it cannot be written."""
     folder = Path(folder)
     files.save(folder / WEIGHTS, networks)
     write_atomically(folder / CONFIG, json.dumps({"library_name": "cvjax", **config}, indent=1) + "\n")

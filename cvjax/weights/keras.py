@@ -13,14 +13,7 @@ NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_
 
 
 def name_xception(paths: Iterable[ArrayPath]) -> dict[ArrayPath, str | None]:
-    """Names the arrays of `Xception`, or of a network that has one as `xception`.
-
-    Args:
-      paths: of all arrays of the network.
-
-    Returns:
-      {path: name}.
-    """
+    """Returns {path: name} for the paths of all arrays of `Xception`, or of a network that has one as `xception`."""
     return {path: _name(path) for path in paths}
 
 

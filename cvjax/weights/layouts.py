@@ -47,16 +47,11 @@ class Layout:
 
 
 def convert(tensors: Tensors, wanted: Mapping[ArrayPath, Shape], layout: Layout, held: str = "") -> Variables:
-    """Converts the tensors of a file into a network's variables, each of them used once.
+    """Returns the tensors of a file as a network's variables, each of them used once.
 
     Args:
-      tensors: {name: tensor}.
       wanted: shapes of the network's arrays by path.
-      layout: that of the file.
       held: name of the network that the file holds, for the message.
-
-    Returns:
-      The variables.
 
     Raises:
       UserError: tensors that are missing, left over, or of another shape or type; it names some of each.
@@ -103,14 +98,9 @@ def _some(names: list[str]) -> str:
 
 
 def torch_shapes(path: ArrayPath, shape: Shape) -> list[Shape]:
-    """Returns the shapes that torch has for an array of ours.
+    """Returns the shapes that torch has for an array of ours, a kernel [height, width, in, out] or a matrix [in, out].
 
-    Args:
-      path: of the array.
-      shape: of the array: kernels are [height, width, in, out], matrices [in, out].
-
-    Returns:
-      [out, in, height, width] or, of a layer that sees its whole input, [out, in * height * width]; [out, in].
+    They are [out, in, height, width] (or, of a layer that sees its whole input, [out, in * height * width]); [out, in].
     """
     if len(shape) == 4:
         height, width, inputs, outputs = shape
@@ -119,12 +109,7 @@ def torch_shapes(path: ArrayPath, shape: Shape) -> list[Shape]:
 
 
 def from_torch(tensor: Shaped[np.ndarray, "..."], path: ArrayPath, shape: Shape) -> Shaped[np.ndarray, "..."]:
-    """Returns a tensor of torch's with its axes in our order.
-
-    Args:
-      tensor: of one of `torch_shapes`.
-      path, shape: of the array.
-    """
+    """Returns a tensor of one of `torch_shapes` with its axes in our order."""
     if len(shape) == 4:
         height, width, inputs, outputs = shape
         return tensor.reshape(outputs, inputs, height, width).transpose(2, 3, 1, 0)
@@ -132,21 +117,12 @@ def from_torch(tensor: Shaped[np.ndarray, "..."], path: ArrayPath, shape: Shape)
 
 
 def keras_shapes(path: ArrayPath, shape: Shape) -> list[Shape]:
-    """Returns the shapes that Keras has for an array of ours: a depthwise kernel is [height, width, channels, 1].
-
-    Args:
-      path, shape: of the array.
-    """
+    """Returns the shapes that Keras has for an array of ours: a depthwise kernel is [height, width, channels, 1]."""
     return [(*shape[:2], shape[3], shape[2])] if _is_depthwise(path) else [shape]
 
 
 def from_keras(tensor: Shaped[np.ndarray, "..."], path: ArrayPath, shape: Shape) -> Shaped[np.ndarray, "..."]:
-    """Returns a tensor of Keras's with its axes in our order.
-
-    Args:
-      tensor: of one of `keras_shapes`.
-      path, shape: of the array.
-    """
+    """Returns a tensor of one of `keras_shapes` with its axes in our order."""
     return tensor.swapaxes(2, 3) if _is_depthwise(path) else tensor
 
 

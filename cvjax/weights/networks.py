@@ -26,16 +26,12 @@ WRAPPERS = ("state_dict.", "model.", "module.")  # around the names of a whole f
 
 
 def load(path: str | Path, module: nn.Module, like: PyTree | None = None) -> Variables:
-    """Reads the variables of a network.
+    """Returns the variables of a network, for `module.apply(variables, images)`.
 
     Args:
       path: a file that `save` wrote, or published weights of a `VGG`, `AlexNet`, `ResNet`, `InceptionV3`,
         `ResNetSegmenter` or `Xception`.
-      module: the network.
       like: its variables, or their shapes; needed for networks that take anything but images.
-
-    Returns:
-      The variables, for `module.apply(variables, images)`.
 
     Raises:
       UserError: the file cannot be read, or does not hold exactly these weights.
@@ -49,17 +45,9 @@ def load(path: str | Path, module: nn.Module, like: PyTree | None = None) -> Var
 
 
 def convert(tensors: Mapping[str, Shaped[np.ndarray, "..."]], like: PyTree) -> Variables:
-    """Converts the tensors of a file, whose layout is found by their names, into a network's variables.
+    """Returns the tensors of a file, whose layout is found by their names, as variables of the shapes of `like`.
 
-    Args:
-      tensors: {name: tensor}.
-      like: the variables, or their shapes.
-
-    Returns:
-      The variables. Those of published files are float32.
-
-    Raises:
-      UserError: tensors that are missing, left over or of another shape.
+    Published files give float32. Raises a UserError for tensors that are missing, left over or of another shape.
     """
     tensors = _unwrap(tensors)
     wanted = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(like).items()}
@@ -92,11 +80,7 @@ def _variables(module: nn.Module) -> PyTree:
 
 
 def save(path: str | Path, variables: PyTree) -> None:
-    """Writes a network's variables, or several by their names, as safetensors.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
+    """Writes a network's variables, or several by their names, as safetensors; raises a UserError if that fails."""
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     # safetensors 0.8.0 writes arrays that are not C-contiguous in the order of their memory. np.ascontiguousarray would
     # give a scalar an axis.

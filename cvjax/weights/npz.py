@@ -10,17 +10,9 @@ from cvjax.errors import UserError
 
 
 def read_npz(path: Path, content: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Reads all arrays of an archive; pickled objects are refused.
+    """Returns all arrays in the content of an archive, {name: array}; messages name `path`.
 
-    Args:
-      path: the file, for messages.
-      content: its bytes.
-
-    Returns:
-      {name: array}.
-
-    Raises:
-      UserError: the archive is damaged, or holds more than arrays of numbers.
+    Raises a UserError if the archive is damaged, or holds more than arrays of numbers; pickled objects are refused.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:

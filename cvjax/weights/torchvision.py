@@ -62,15 +62,9 @@ ALEXNET = {
 
 
 def name_vgg(paths: Iterable[ArrayPath]) -> dict[ArrayPath, str | None]:
-    """Names the arrays of `VGG` or `AlexNet`.
+    """Returns {path: name} for the paths of all arrays of a `VGG` or an `AlexNet`.
 
     Layers without arrays have numbers too, so those of a VGG depend on its depth and its normalisations.
-
-    Args:
-      paths: of all arrays of the network.
-
-    Returns:
-      {path: name}.
     """
     paths = list(paths)
     layers = {path[1] for path in paths}
@@ -102,14 +96,7 @@ DEEPLAB_HEAD = {
 
 
 def name_segmenter(paths: Iterable[ArrayPath]) -> dict[ArrayPath, str | None]:
-    """Names the arrays of `ResNetSegmenter`, or of its `ResNet` alone.
-
-    Args:
-      paths: of all arrays of the network.
-
-    Returns:
-      {path: name}.
-    """
+    """Returns {path: name} for the paths of all arrays of a `ResNetSegmenter`, or of its `ResNet` alone."""
     paths = list(paths)
     table = DEEPLAB_HEAD if any(path[1:3] == ("head", "aspp") for path in paths) else FCN_HEAD
     heads = {"head": ("classifier", table), "auxiliary": ("aux_classifier", FCN_HEAD)}

@@ -43,10 +43,9 @@ TRIES = 3  # places tried for each size and angle
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Ranges of the random properties of a scene.
+    """Ranges of the random properties of a scene of `size` by `size` pixels.
 
     Attributes:
-      size: height and width of the scene in pixels.
       most: the number of digits is drawn uniformly from 1 to `most`.
       smallest, largest: range of the length of a digit's longer side in pixels before it is turned.
       degrees: most by which a digit is turned to either side.
@@ -63,14 +62,9 @@ class Layout:
 
 @dataclasses.dataclass
 class Digit:
-    """A digit in a scene.
+    """A digit in a scene, with its row in `load_digits`, its opacity `alpha` and the name of its colour.
 
-    Attributes:
-      row: its row in `load_digits`.
-      label: its value.
-      alpha: its opacity.
-      top, left: row and column of the scene at which `alpha` begins; may be negative.
-      colour: name of its colour.
+    The upper left corner of `alpha` in the scene, at `top` and `left`, may be negative.
     """
 
     row: int
@@ -116,13 +110,7 @@ class Glyphs:
         self.extents = {row: _extent(self.images[row]) for row in self.rows.tolist()}
 
     def draw(self, row: int, length: float, degrees: float) -> Float32[np.ndarray, "height width"]:
-        """Draws the opacity of a digit.
-
-        Args:
-          row: the digit's row in `load_digits`.
-          length: length of its longer side in pixels, before it is turned.
-          degrees: angle by which it is turned, counter-clockwise.
-        """
+        """Draws the opacity of a digit, `length` pixels on its longer side before it is turned counter-clockwise."""
         left, top, width, height = self.extents[row]
         canvas = int(np.ceil(1.5 * length)) + 2  # the diagonal is shorter
         middle = left + (width - 1) / 2, top + (height - 1) / 2
@@ -139,10 +127,7 @@ def background(
 ) -> Float32[np.ndarray, "size size 3"]:
     """Cuts a random square out of a photograph and shrinks it to `size`, mirrored half of the time.
 
-    Args:
-      generator: random numbers.
-      photograph: at least `size` pixels high and wide.
-      size: height and width of the result.
+    The photograph is at least `size` pixels high and wide.
     """
     height, width = photograph.shape[:2]
     side = round(np.exp(generator.uniform(np.log(size), np.log(min(height, width)))))
@@ -155,17 +140,10 @@ def background(
 def compose(
     generator: np.random.Generator, canvas: Float32[np.ndarray, "size size 3"], glyphs: Glyphs, layout: Layout
 ) -> dict[str, Any]:
-    """Puts digits on a background.
+    """Puts random digits on a background, which is painted over.
 
-    Args:
-      generator: random numbers.
-      canvas: the background, in [0, 1]; painted over.
-      glyphs: the digits to choose from.
-      layout: ranges of their number, sizes and places.
-
-    Returns:
-      `image` and the maps `class_map` and `instances`, all uint8; `objects`, a list of `box` in pixels, `label`,
-      `difficult`, `area` and `row`; and `caption`.
+    Returns `image` and the maps `class_map` and `instances`, all uint8; `objects`, a list of `box` in pixels, `label`,
+    `difficult`, `area` and `row`; and `caption`.
     """
     instances = np.zeros(canvas.shape[:2], np.uint8)
     placed = []

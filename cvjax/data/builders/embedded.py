@@ -24,14 +24,9 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @classmethod
     def prepared(cls, config: str | None = None, data_dir: str | os.PathLike | None = None) -> "Embedded":
-        """Returns the builder; the first call writes the examples below TFDS's folder.
+        """Returns a variant's builder, by default the first; the first call writes the examples below TFDS's folder.
 
-        Args:
-          config: name of the builder's variant; None: its first.
-          data_dir: as `data.data_dir`.
-
-        Raises:
-          OSError: the folder cannot be written.
+        Raises an OSError if the folder cannot be written.
         """
         builder = cls(config=config, data_dir=data_dir)
         if builder.data_path.exists():

@@ -2,6 +2,9 @@
 
 Random ones take a `numpy.random.Generator` called `generator` first. Those that move pixels also take a `Scene`, an
 image with its annotations, and move all of it. Every function in `__all__` can be the `op` of `data.transforms`.
+
+A `size` is (height, width), or one number for both. A `value`, in [0, 1], fills what an image does not cover. Ranges
+are (least, most). `method` is described at `resize`, `keep` at `crop` and `border` at `pad`.
 """
 
 from cvjax.data.transforms.borders import border_weights, separate

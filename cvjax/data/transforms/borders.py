@@ -24,17 +24,9 @@ def weigh_borders(
 ) -> Float32[np.ndarray, "height width"]:
     """Weighs pixels by how narrow the background is there: equation 2, w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)).
 
-    d1 and d2 are the distances to the nearest and the second nearest object. The second term is for the background
-    alone, where it makes the borders between objects heavy, and is 0 with fewer than two objects.
-
-    Args:
-      instances: numbers of the objects, 0 for background.
-      w0: weight of a border without width.
-      sigma: width in pixels at which the weight has fallen to exp(-1/2).
-      balance: w_c, which balances the classes.
-
-    Returns:
-      The weight of each pixel in the loss.
+    d1 and d2 are the distances in pixels to the nearest and the second nearest object. The second term is for the
+    background alone, where it makes the borders between objects heavy, and is 0 with fewer than two objects. It is w0
+    for a border without width and has fallen to w0 exp(-1/2) at a width of sigma. `balance` is w_c, for the classes.
     """
     nearest = np.full((2, *instances.shape), np.inf, np.float32)
     for number in np.unique(instances[instances > 0]):
@@ -46,12 +38,7 @@ def weigh_borders(
 
 
 def find_borders(instances: Map, reach: int = 1) -> Bool[np.ndarray, "height width"]:
-    """Returns the pixels of objects that have a pixel of another object near them.
-
-    Args:
-      instances: numbers of the objects, 0 for background.
-      reach: greatest distance, along rows and along columns; 1: the eight neighbours.
-    """
+    """Returns the pixels of objects with another object within `reach` rows and columns; 1: the eight neighbours."""
     far, size = np.iinfo(instances.dtype).max, 2 * reach + 1
     lowest = scipy.ndimage.minimum_filter(np.where(instances > 0, instances, far), size)
     highest = scipy.ndimage.maximum_filter(instances, size)
@@ -66,14 +53,9 @@ def border_weights(
     class_map: str = "class_map",
     name: str = "border_weights",
 ) -> Scene:
-    """Adds the map of weights of the loss that `weigh_borders` makes of the map `instances`.
+    """Adds the weights of the loss that `weigh_borders` makes of the map `instances`, under `name`.
 
-    Args:
-      image: a scene with this map.
-      w0, sigma: as for `weigh_borders`.
-      class_weights: w_c of each class of `class_map`; (): 1.
-      class_map: the map of classes.
-      name: name of the weights in a batch, where they are [batch, height, width, 1].
+    In a batch they are [batch, height, width, 1]. `class_weights` has w_c of each class of the map `class_map`; (): 1.
     """
     balance = 1.0
     if class_weights:
@@ -87,10 +69,7 @@ def border_weights(
 def separate(image: Image, class_map: str = "class_map", value: int = 0) -> Scene:
     """Paints a border between objects that touch: `find_borders` of the map `instances` become background.
 
-    Args:
-      image: a scene with both maps; `instances` is painted alike.
-      class_map: the map of classes that is painted.
-      value: the class of the background.
+    They are painted 0 in `instances`, and `value`, the class of the background, in the map `class_map`.
     """
     instances = _find(image, INSTANCES)
     borders = find_borders(instances)

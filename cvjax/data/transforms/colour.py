@@ -52,12 +52,8 @@ def color_jitter(
 ) -> Image:
     """Changes brightness, contrast, saturation and hue at random, in this order.
 
-    Args:
-      generator, image: random numbers and the image.
-      brightness: b adds uniformly from [-b, b].
-      contrast: c scales uniformly from [1 - c, 1 + c].
-      saturation: s scales uniformly from [1 - s, 1 + s].
-      hue: h shifts uniformly from [-h, h], in turns; at most 0.5.
+    Brightness b adds uniformly from [-b, b], contrast c scales uniformly from [1 - c, 1 + c], saturation s from [1 - s,
+    1 + s], and hue h, at most 0.5, shifts uniformly from [-h, h], in turns.
     """
     draws = generator.uniform(-1, 1, 4)  # always four, so that switching one off does not change the others' numbers
     if brightness:
@@ -72,13 +68,9 @@ def color_jitter(
 
 
 def lighting(generator: np.random.Generator, image: Image, std: float = 0.1) -> Image:
-    """Shifts all pixels along the principal components of natural colours, clipped to [0, 1].
+    """Shifts all pixels along the principal components of natural colours, clipped to [0, 1]; needs three channels.
 
     Krizhevsky et al., NIPS 2012, section 4.1: adds sum_i a_i l_i p_i, with a_i ~ N(0, std) drawn once per image.
-
-    Args:
-      generator, image: random numbers and an image of three channels.
-      std: standard deviation of a_i.
     """
     shift = VECTORS @ (EIGENVALUES * generator.normal(0, std, 3))
     return _clipped(_rgb(image, "lighting") + shift.astype(np.float32))
@@ -91,29 +83,18 @@ def grayscale(image: Image, channels: int = 1) -> Float32[np.ndarray, "height wi
 
 
 def normalise(image: Image, mean: float | Sequence[float], std: float | Sequence[float]) -> Image:
-    """Subtracts a mean and divides by a standard deviation; the result is not in [0, 1].
-
-    Args:
-      image: the image.
-      mean, std: one number for all channels, or one for each.
-    """
+    """Subtracts a mean and divides by a standard deviation, of all channels or of each; the result is not in [0, 1]."""
     return (image - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
 def remove_background(
     image: Image, rect: Sequence[int] | None = None, iterations: int = 5, value: float = 1.0
 ) -> Image:
-    """Paints over the background that GrabCut finds.
+    """Paints over the background that GrabCut finds in one or three channels with `value`.
 
-    Rother, Kolmogorov, Blake, "GrabCut: Interactive Foreground Extraction using Iterated Graph Cuts", SIGGRAPH 2004,
-    as OpenCV implements it.
-
-    Args:
-      image: one or three channels.
-      rect: (left, top, right, bottom) in pixels, right and bottom exclusive; all outside is background. None: a margin
-        of a twentieth is.
-      iterations: number of estimations of the two colour models.
-      value: value of the background, in [0, 1].
+    Rother, Kolmogorov, Blake, "GrabCut: Interactive Foreground Extraction using Iterated Graph Cuts", SIGGRAPH 2004, as
+    OpenCV implements it, with `iterations` estimations of the two colour models. All outside of `rect`, (left, top,
+    right, bottom) in pixels with right and bottom exclusive, is background; None: a margin of a twentieth is.
     """
     height, width = image.shape[:2]
     margins = max(1, height // 20), max(1, width // 20)

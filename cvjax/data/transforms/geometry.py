@@ -28,11 +28,8 @@ BORDERS = {
 def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool = False) -> Resized:
     """Resamples an image with PIL's kernels, which are stretched when shrinking (antialiased).
 
-    Args:
-      image: the image.
-      size: (height, width), or one number for both.
-      method: the kernel; overshoot of "bicubic" and "lanczos" is clipped to [0, 1].
-      shorter: scale the shorter side to `size`, one number, and keep the aspect.
+    Overshoot of "bicubic" and "lanczos" is clipped to [0, 1]. `shorter` scales the shorter side to `size`, one number,
+    and keeps the aspect.
     """
     height, width = sides(size)
     if shorter:
@@ -60,14 +57,7 @@ def resize(image: Image, size: Size, method: Method = "bilinear", shorter: bool 
 
 
 def letterbox(image: Image, size: Size, method: Method = "bilinear", value: float = 0.5) -> Resized:
-    """Resizes an image to fit, keeping its aspect, and pads both sides evenly.
-
-    Args:
-      image: the image.
-      size: (height, width) of the result, or one number for both.
-      method: as for `resize`.
-      value: value of the padding, in [0, 1].
-    """
+    """Resizes an image to fit, keeping its aspect, and pads both sides evenly."""
     height, width = sides(size)
     rows, columns = image.shape[:2]
     scale = min(height / rows, width / columns)
@@ -78,17 +68,10 @@ def letterbox(image: Image, size: Size, method: Method = "bilinear", value: floa
 
 
 def crop(image: Image, top: int, left: int, size: Size, keep: Keep = "centre") -> Resized:
-    """Cuts out a rectangle.
+    """Cuts out a rectangle from row `top` and column `left`; raises a UserError if it does not lie within the image.
 
-    Args:
-      image: the image.
-      top, left: first row and column.
-      size: (height, width) of the rectangle, or one number for both.
-      keep: which boxes stay, clipped: "centre", those with their centre in the rectangle; or the least share of a
-        box's area that has to be in it.
-
-    Raises:
-      UserError: the rectangle does not lie within the image.
+    `keep` says which boxes stay, clipped: "centre", those with their centre in the rectangle; or the least share of a
+    box's area that has to be in it.
     """
     height, width = sides(size)
     if top < 0 or left < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
@@ -103,29 +86,17 @@ def crop(image: Image, top: int, left: int, size: Size, keep: Keep = "centre") -
 
 
 def center_crop(image: Image, size: Size, keep: Keep = "centre") -> Resized:
-    """Cuts out the middle.
-
-    Args:
-      image: the image.
-      size: (height, width), or one number for both; not larger than the image.
-      keep: as for `crop`.
-    """
+    """Cuts out the middle, not larger than the image."""
     height, width = sides(size)
     return crop(image, (image.shape[0] - height) // 2, (image.shape[1] - width) // 2, (height, width), keep)
 
 
 def pad(image: Image, padding: Size, border: Border = "constant", value: float = 0.0) -> Resized:
-    """Adds a border.
+    """Adds a border of `padding` pixels: one number, (vertical, horizontal), or (top, bottom, left, right).
 
-    Args:
-      image: the image.
-      padding: pixels on every side; or (vertical, horizontal); or (top, bottom, left, right).
-      border: mode of `numpy.pad`. Images with boxes take "constant" or "edge": the others would repeat objects
-        without their boxes.
-      value: the constant, in [0, 1]. Maps get 0, and those of classes void; with boxes, for any border.
-
-    Raises:
-      UserError: a padding of another length, or a border that is not for boxes.
+    `border` is a mode of `numpy.pad`. The constant is `value`, in maps 0, and void in those of classes. Images with
+    boxes take "constant" or "edge", and their maps the constant for both: the other modes would repeat objects without
+    their boxes. Raises a UserError for these, and for a padding of another length.
     """
     given = (padding,) if isinstance(padding, int) else tuple(padding)
     if len(given) not in (1, 2, 4):
@@ -148,11 +119,8 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
 def by_fours(function: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
     """Applies a function of OpenCV to four channels at a time: the value of a border has four numbers.
 
-    Two channels are taken one by one, since OpenCV 5 interpolates them less exactly than one, three or four.
-
-    Args:
-      function: images of one to four channels -> images; it may drop a single channel, as OpenCV does.
-      image: the image.
+    Two channels are taken one by one, since OpenCV 5 interpolates them less exactly than one, three or four. The
+    function may drop a single channel, as OpenCV does.
     """
     channels = image.shape[-1]
     starts = [*range(0, channels, 4), *([channels - 1] if channels % 4 == 2 else [])]

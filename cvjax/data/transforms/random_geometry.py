@@ -34,14 +34,7 @@ def random_crop(
     border: Border = "reflect",
     keep: Keep = "centre",
 ) -> Resized:
-    """Cuts out a rectangle at a uniformly random place.
-
-    Args:
-      generator, image: random numbers and the image.
-      size: (height, width) of the rectangle, or one number for both.
-      padding, border: padding of the image beforehand, as for `pad`.
-      keep: as for `crop`.
-    """
+    """Cuts out a rectangle at a uniformly random place of an image that is padded first."""
     image = pad(image, padding, border) if np.any(padding) else image
     height, width = sides(size)
     if height > image.shape[0] or width > image.shape[1]:
@@ -66,12 +59,8 @@ def random_resized_crop(
     largest central one of an allowed aspect is used.
 
     Args:
-      generator, image: random numbers and the image.
-      size: (height, width) of the result, or one number for both.
-      scale: (least, most) share of the image's area, drawn uniformly.
-      ratio: (least, most) width over height, drawn uniformly in its logarithm.
-      method: as for `resize`.
-      keep: as for `crop`.
+      scale: share of the image's area, drawn uniformly.
+      ratio: width over height, drawn uniformly in its logarithm.
     """
     rows, columns = image.shape[:2]
     for _ in range(10):
@@ -89,14 +78,7 @@ def random_resized_crop(
 def random_shift(
     generator: np.random.Generator, image: Image, pixels: int = 1, border: Border = "edge", keep: Keep = "centre"
 ) -> Image:
-    """Moves an image by whole pixels in both directions.
-
-    Args:
-      generator, image: random numbers and the image.
-      pixels: largest shift; all shifts are equally likely.
-      border: fills the sides, as for `pad`.
-      keep: as for `crop`.
-    """
+    """Moves an image by whole pixels in both directions, `pixels` at most; all shifts are equally likely."""
     return random_crop(generator, image, image.shape[:2], pixels, border, keep)
 
 
@@ -105,12 +87,8 @@ def random_expand(
 ) -> Resized:
     """Puts an image anywhere on a larger canvas of the same aspect. Sizes differ, so `resize` afterwards.
 
-    Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, section 3.6.
-
-    Args:
-      generator, image: random numbers and the image.
-      ratio: (least, most) side of the canvas over the image's, drawn uniformly; at least 1.
-      value: value of the canvas, in [0, 1].
+    Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, section 3.6. The canvas's side over the image's,
+    `ratio`, is at least 1 and drawn uniformly.
     """
     if min(ratio) < 1:
         raise UserError(f"ratio={tuple(ratio)} must be at least 1: a canvas holds the image")
@@ -133,12 +111,8 @@ def random_scale(
     section 3.1 (large scale jittering); the detectors of Darknet jitter the aspect too.
 
     Args:
-      generator, image: random numbers and the image.
-      scale: (least, most) factor, drawn uniformly in its logarithm.
-      aspect: (least, most) ratio of the factors of width and height, drawn uniformly in its logarithm.
-      value: value around a shrunk image, in [0, 1].
-      method: as for `resize`.
-      keep: as for `crop`.
+      scale: the factor, drawn uniformly in its logarithm.
+      aspect: ratio of the factors of width and height, drawn uniformly in its logarithm.
     """
     old = np.array(image.shape[:2])
     factors = np.exp(generator.uniform(*np.log(scale)) + generator.uniform(*np.log(aspect)) * np.array([-0.5, 0.5]))
@@ -166,13 +140,9 @@ def random_scale_crop(
     size=513: factors 0.5, 0.75, ..., 2.
 
     Args:
-      generator, image: random numbers and the image.
-      size: (height, width) of the rectangle, or one number for both.
-      scale: (least, most) factor.
+      scale: the factor.
       step: factors differ by multiples of it; 0: any factor, drawn uniformly.
-      value: value of the padding, below and to the right, in [0, 1].
-      method: as for `resize`.
-      keep: as for `crop`.
+      value: of the padding, which is below and to the right.
     """
     least, most = scale
     if step:
@@ -192,18 +162,15 @@ def mosaic(
     scale: Sequence[float] = (0.5, 1.0),
     keep: Keep = "centre",
 ) -> Image:
-    """Joins random windows of four images with boxes at a random point in the middle half.
+    """Joins random windows of four images with boxes at a random point in the middle half, with probability `p`.
 
-    Bochkovskiy et al., "YOLOv4: Optimal Speed and Accuracy of Object Detection", 2020, section 3.3.
+    Bochkovskiy et al., "YOLOv4: Optimal Speed and Accuracy of Object Detection", 2020, section 3.3. The result has the
+    first image's shape.
 
     Args:
-      generator: random numbers.
-      image: a scene with boxes; the result has its shape.
       another: returns further scenes, already transformed by what precedes this transform.
-      p: probability of joining.
-      scale: (least, most) factor by which each is resized first, drawn uniformly in its logarithm; larger if it would
-        not fill its quarter.
-      keep: as for `crop`.
+      scale: factor by which each is resized first, drawn uniformly in its logarithm; larger if it would not fill its
+        quarter.
     """
     if not isinstance(image, Scene) or image.boxes is None:
         raise UserError("mosaic joins examples with boxes, and these have none: data.max_boxes is None")
@@ -229,15 +196,9 @@ def mosaic(
 def rotate(
     generator: np.random.Generator, image: Image, degrees: float | Sequence[float] = 10.0, value: float = 0.0
 ) -> Image:
-    """Rotates an image counter-clockwise about its centre, with bilinear interpolation.
+    """Rotates an image counter-clockwise about its centre, bilinearly; raises a UserError if there are boxes.
 
-    Args:
-      generator, image: random numbers and the image.
-      degrees: (least, most), drawn uniformly; d means (-d, d).
-      value: value at the corners, in [0, 1]; maps get 0, and those of classes void.
-
-    Raises:
-      UserError: there are boxes.
+    `degrees` is (least, most), drawn uniformly; d means (-d, d). At the corners, maps get 0, and those of classes void.
     """
     least, most = (-degrees, degrees) if isinstance(degrees, int | float) else degrees
     height, width = image.shape[:2]
@@ -270,20 +231,15 @@ def elastic(
     border: Border = "reflect",
     value: float = 0.0,
 ) -> Image:
-    """Deforms an image smoothly, with bilinear interpolation; maps keep their values.
+    """Deforms an image smoothly, with bilinear interpolation; raises a UserError if there are boxes or points.
 
     Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015, section 3.1:
     random displacements on a coarse grid, from which those of the pixels follow by bicubic interpolation.
 
     Args:
-      generator, image: random numbers and the image.
       std: standard deviation of the grid's displacements, in pixels.
       grid: number of its rows and columns, of which the first and last lie on the image's border.
-      border: what a pixel from outside of the image shows, as for `pad`.
-      value: the constant, in [0, 1]; maps get 0, and those of classes void.
-
-    Raises:
-      UserError: there are boxes or points.
+      border: what a pixel from outside of the image shows; constants are `value`, 0 in maps, void in those of classes.
     """
     height, width = image.shape[:2]
     if isinstance(image, Scene) and (image.boxed or image.points is not None):
@@ -316,11 +272,9 @@ def _spline(size: int, grid: int) -> np.ndarray:
 def random_quarter_turn(
     generator: np.random.Generator, image: Image, quarters: Sequence[int] = (0, 1, 2, 3)
 ) -> Resized:
-    """Rotates an image counter-clockwise by a random number of right angles.
+    """Rotates an image counter-clockwise by a random number of right angles among `quarters`.
 
-    Args:
-      generator, image: random numbers and the image.
-      quarters: the numbers to choose from; odd ones exchange height and width.
+    Odd numbers exchange height and width.
     """
     for _ in range(int(generator.choice(quarters)) % 4):
         width = image.shape[1]
@@ -333,13 +287,7 @@ def random_quarter_turn(
 def flip(
     generator: np.random.Generator, image: Image, p: float = 0.5, axis: Literal["horizontal", "vertical"] = "horizontal"
 ) -> Image:
-    """Mirrors an image with probability `p`.
-
-    Args:
-      generator, image: random numbers and the image.
-      p: the probability.
-      axis: "horizontal" exchanges left and right.
-    """
+    """Mirrors an image with probability `p`; "horizontal" exchanges left and right."""
     if generator.random() >= p:
         return image
 

@@ -20,7 +20,6 @@ class Points:
 
     Attributes:
       positions: x, y in pixels; (0.5, 0.5) is the middle of the first pixel.
-      visible: whether each is visible in the image.
       mask: False where a point is padding.
       exchange: pairs of points that a mirror exchanges, such as the left and the right eye.
     """
@@ -33,12 +32,7 @@ class Points:
     def moved(
         self, linear: Float64[np.ndarray, "2 2"], shift: Sequence[float | int], height: int, width: int
     ) -> "Points":
-        """Moves the points; those outside the image are no longer visible.
-
-        Args:
-          linear, shift: as for `Scene.moved`.
-          height, width: size of the image that they move to.
-        """
+        """Moves the points as `Scene.moved` to an image of this size; those outside are no longer visible."""
         positions = (self.positions @ linear.T + shift).astype(np.float32)
         visible = self.visible & ((positions >= 0) & (positions <= (width, height))).all(axis=1)
         order = np.arange(len(positions))
@@ -54,10 +48,9 @@ class Scene:
     """An image and its annotations. Transforms that move pixels take and return one in place of an image.
 
     Attributes:
-      image: float32 [height, width, channels].
-      boxes: `x1, y1, x2, y2` in pixels, far edges exclusive; None: boxes are not read.
+      boxes: None if they are not read.
       rows: further values of each box, such as its label; `area`, in square pixels, changes with the scale.
-      maps: integers [height, width], 0 for background. Numbers of the map `instances` are 1 + the row of the box.
+      maps: integers, 0 for background. Numbers of the map `instances` are 1 + the row of the box.
       images: further images of the same height and width. Transforms of colours change only those that they name.
       points: landmarks.
       masks: the pixels of each box's object; they may overlap.
@@ -100,12 +93,9 @@ class Scene:
         linear: Sequence[Sequence[float | int]] = ((1, 0), (0, 1)),
         shift: Sequence[float | int] = (0, 0),
     ) -> "Scene":
-        """Moves everything.
+        """Moves an image by `pixels`, a map or mask by `numbers` and a point (x, y) to linear @ (x, y) + shift.
 
-        Args:
-          pixels: moves an image.
-          numbers: moves a map or a mask; takes its value outside of the image, too.
-          linear, shift: move a point (x, y) to linear @ (x, y) + shift.
+        `numbers` takes the value outside of the image, too.
         """
         moved = {
             "image": pixels(self.image),
@@ -127,13 +117,9 @@ class Scene:
         return dataclasses.replace(self, **moved)
 
     def clipped(self, keep: Keep) -> "Scene":
-        """Clips boxes to the image and drops those that lie outside, by `keep`; `area` shrinks in proportion.
+        """Clips boxes to the image and drops those outside, by `keep` as for `crop`; `area` shrinks in proportion.
 
-        Args:
-          keep: as for `cvjax.data.transforms.crop`; boxes without area are kept by their centre.
-
-        Raises:
-          UserError: `keep` is neither.
+        Boxes without area are kept by their centre. Raises a UserError if `keep` is neither "centre" nor a share.
         """
         if keep != "centre" and not 0 <= keep <= 1:
             raise UserError(f'keep={keep!r} must be "centre", or a share of the area in [0, 1]')
@@ -179,11 +165,9 @@ def _clipped(boxes: np.ndarray, height: int, width: int, keep: Keep) -> tuple[np
 
 
 def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -> Scene:
-    """Lays scenes on one canvas, later ones on top.
+    """Lays scenes on one canvas at (top row, left column), later ones on top.
 
-    Args:
-      placed: top row, left column and scene; all have boxes, and the same rows, maps and further images.
-      height, width: size of the canvas.
+    All of them have boxes, and the same rows, maps and further images.
     """
     first = placed[0][2]
     image = np.zeros((height, width, first.shape[2]), np.float32)

@@ -14,13 +14,7 @@ Length = Annotated[int, Range(3)]  # start, one word and end
 
 
 def random_text(generator: np.random.Generator, image: Scene, text: str = "caption") -> Scene:
-    """Keeps a random text of an example.
-
-    Args:
-      generator: random numbers.
-      image: a scene with texts.
-      text: name of the texts.
-    """
+    """Keeps a random text among those that an example has under the name `text`."""
     several = _find(image, text)
     chosen = (several[int(generator.integers(len(several)))],) if several else ()
     return dataclasses.replace(image, texts={**image.texts, text: chosen})
@@ -29,14 +23,9 @@ def random_text(generator: np.random.Generator, image: Scene, text: str = "capti
 def tokenise(
     image: Scene, vocabulary: Vocabulary, length: Length, text: str = "caption", name: str = "tokens"
 ) -> Scene:
-    """Replaces a text by tokens and a mask that is False where they are padding.
+    """Replaces a text, the first of several, by tokens called `name` and `{name}_mask`, False where they are padding.
 
-    Args:
-      image: a scene with texts; the first of several is taken.
-      vocabulary: the words that have a token.
-      length: number of tokens, start, end and padding included.
-      text: name of the text.
-      name: name of the tokens; the mask is called `{name}_mask`.
+    `length` counts all tokens, start, end and padding included.
     """
     tokens = encode((*_find(image, text), "")[0], vocabulary, length)
     texts = {key: value for key, value in image.texts.items() if key != text}
