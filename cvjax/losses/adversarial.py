@@ -25,15 +25,10 @@ Others = Float[Array, "*others"]  # of a batch that may have another size
 def cross_entropy_discriminator_loss(
     real_logits: Logits, fake_logits: Others, real_label: float | Float[Array, "..."] = 1.0
 ) -> Float[Array, ""]:
-    """Computes the discriminator's cross-entropy, averaged over each batch (Goodfellow et al., equation 1).
+    """Returns the mean cross-entropy of real images + that of generated ones, in nats (Goodfellow et al., equation 1).
 
-    Args:
-      real_logits, fake_logits: of the two batches.
-      real_label: target of real images, one for all or one each; .9 is the one-sided smoothing of Salimans et al.
-        (arXiv:1606.03498).
-
-    Returns:
-      Mean over real images + mean over generated images, in nats.
+    `real_label` is the target of real images, one for all or one each; .9 is the one-sided smoothing of Salimans et al.
+    (arXiv:1606.03498).
     """
     real_logits, fake_logits = at_least_float32(real_logits), at_least_float32(fake_logits)
     labels = jnp.broadcast_to(_per_image(real_label, real_logits), real_logits.shape)
@@ -62,15 +57,11 @@ def least_squares_discriminator_loss(
     real_label: float | Float[Array, "..."] = 1.0,
     fake_label: float = 0.0,
 ) -> Float[Array, ""]:
-    """Computes the discriminator's squared error, averaged over each batch (Mao et al., equation 2).
+    """Returns half the sum of both batches' mean squared errors, of logits without a sigmoid (Mao et al., equation 2).
 
     Args:
-      real_logits, fake_logits: of the two batches, without a sigmoid.
       real_label: the paper's b, one for all or one each.
       fake_label: the paper's a; 0 with 1 is equation 9, -1 with 1 equation 8.
-
-    Returns:
-      Half the mean over real images + half the mean over generated images.
     """
     real_logits, fake_logits = at_least_float32(real_logits), at_least_float32(fake_logits)
     return (
@@ -110,16 +101,7 @@ LABELLED = ("cross_entropy", "least_squares")  # whose discriminator has a label
 
 
 def draw_labels(key: Key[Array, ""], count: int, real_label: float | tuple[float, float]) -> Float[Array, " count"]:
-    """Draws the targets of real images, uniform in a range.
-
-    Args:
-      key: of the draw.
-      count: number of images.
-      real_label: one target for all, or (low, high), such as (.7, 1.2).
-
-    Returns:
-      The target of each image.
-    """
+    """Returns targets of real images, all `real_label`, or uniform in it if it is (low, high), such as (.7, 1.2)."""
     low, high = real_label if isinstance(real_label, tuple) else (real_label, real_label)
     return jax.random.uniform(key, (count,), minval=low, maxval=high) if low != high else jnp.full((count,), low)
 
@@ -132,13 +114,12 @@ def gradient_penalty(
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Computes (|gradient of the critic| - 1)^2 between real and generated images (Gulrajani et al., algorithm 1).
 
+    Each pair's place in between is drawn uniformly. Returns (penalty, norm of the gradient over all rows, columns and
+    channels) of each pair; neither is averaged.
+
     Args:
-      key: draws for each pair the place in between, uniformly.
       critic: images -> scores. A score must depend on its own image alone: no batch normalisation.
       real, fake: images, in the range in which the slope is to be 1.
-
-    Returns:
-      (penalty, norm of the gradient over all rows, columns and channels) of each pair; neither is averaged.
     """
     batch = len(real)
     share = jax.random.uniform(key, (batch, *[1] * (real.ndim - 1)))

@@ -11,19 +11,14 @@ from cvjax.ops.precision import at_least_float32
 def sigmoid_focal(
     logits: Float[Array, "*shape"], labels: Bool[Array, "*shape"], gamma: float = 2.0, alpha: float | None = 0.25
 ) -> Float[Array, "*shape"]:
-    """Computes the focal loss of binary decisions, -alpha_t (1 - p_t)^gamma log p_t (equation 5).
+    """Returns the focal loss of each decision in nats, -alpha_t (1 - p_t)^gamma log p_t (equation 5).
 
     Value and gradient are exact at any logit and any gamma >= 0. `optax.sigmoid_focal_loss` agrees; it takes labels
     between 0 and 1 too, and five times as long.
 
     Args:
-      logits: of the positive answer.
-      labels: the right answers.
       gamma: how much less what is right already counts; 0 is the cross-entropy.
       alpha: weight of positives; that of negatives is 1 - alpha. None: both are 1.
-
-    Returns:
-      The loss of each decision, in nats.
     """
     logits = at_least_float32(logits)
     margins = jnp.where(labels, logits, -logits)
@@ -35,14 +30,9 @@ def sigmoid_focal(
 def smooth_l1(
     predictions: Float[Array, "*shape"], targets: Float[Array, "*shape"], beta: float = 1.0
 ) -> Float[Array, "*shape"]:
-    """Computes the smooth L1 loss of Girshick, Fast R-CNN, 2015 (arXiv:1504.08083, equation 3).
+    """Returns the smooth L1 loss of each number: Girshick, Fast R-CNN, 2015 (arXiv:1504.08083, equation 3).
 
-    Args:
-      predictions, targets: numbers.
-      beta: errors below it count by their square, e^2 / (2 beta), those above by |e| - beta / 2; 0 is L1.
-
-    Returns:
-      The loss of each number.
+    An error e below beta counts e^2 / (2 beta), one above it |e| - beta / 2; with beta = 0 it is L1.
     """
     predictions, targets = at_least_float32(predictions), at_least_float32(targets)
     if beta == 0:

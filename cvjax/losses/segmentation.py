@@ -28,30 +28,15 @@ def split_void(labels: Labels, classes: int) -> tuple[Labels, Bool[Array, "*pixe
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> Float[Array, "*pixels"]:
-    """Computes the cross-entropy of each pixel.
-
-    Args:
-      logits: unnormalised log-probabilities.
-      labels: true classes, or void.
-
-    Returns:
-      -log p of the true class in nats, 0 where void.
-    """
+    """Returns -log p of each pixel's true class in nats, 0 where void."""
     labels, known = split_void(labels, logits.shape[-1])
     return jnp.where(known, -_log_likelihood(logits, labels), 0)
 
 
 def focal(logits: Logits, labels: Labels, gamma: float = 2.0) -> Float[Array, "*pixels"]:
-    """Computes the focal loss of each pixel, -(1 - p)^gamma log p, p being the probability of the true class.
+    """Returns the focal loss of each pixel in nats, -(1 - p)^gamma log p with p of the true class; 0 where void.
 
-    Value and gradient are exact at any logits and any gamma >= 0.
-
-    Args:
-      logits, labels: as in `cross_entropy`.
-      gamma: how much less confident pixels count; 0 is the cross-entropy.
-
-    Returns:
-      The loss in nats, 0 where void.
+    Value and gradient are exact at any logits and any gamma >= 0; gamma = 0 is the cross-entropy.
     """
     labels, known = split_void(labels, logits.shape[-1])
     logits = at_least_float32(logits)
@@ -69,15 +54,11 @@ def weighted_mean_loss(
 ) -> Float[Array, ""]:
     """Averages the losses of all pixels that are not void, as torch's `cross_entropy(weight, ignore_index)` does.
 
+    Returns sum(weight * loss) / sum(weight), or 0 if no pixel has a weight.
+
     Args:
-      losses: of the pixels.
-      labels: true classes, or void.
-      classes: number of classes.
       class_weights: of the classes; (): all 1.
       pixel_weights: of the pixels, such as U-Net's border weights; None: all 1.
-
-    Returns:
-      sum(weight * loss) / sum(weight), or 0 if no pixel has a weight.
     """
     labels, known = split_void(labels, classes)
     weights = known.astype(losses.dtype)
@@ -92,15 +73,9 @@ def weighted_mean_loss(
 def dice_loss(logits: Logits, labels: Labels, smooth: float = 0.0, epsilon: float = 1e-7) -> Float[Array, ""]:
     """Computes the soft Dice loss over all pixels of a batch, averaged over all classes.
 
-    A class without a pixel has no loss, but is averaged, as in segmentation_models_pytorch.
-
-    Args:
-      logits, labels: as in `cross_entropy`.
-      smooth: added to the numerator and denominator.
-      epsilon: smallest denominator.
-
-    Returns:
-      The mean of 1 - (2 sum(p t) + smooth) / (sum(p + t) + smooth) over the classes; t is 1 for the true class.
+    Returns the mean of 1 - (2 sum(p t) + smooth) / (sum(p + t) + smooth) over the classes; t is 1 for the true class,
+    and `epsilon` the smallest denominator. A class without a pixel has no loss, but is averaged, as in
+    segmentation_models_pytorch.
     """
     probabilities, true, _ = _flat(logits, labels)
     overlap, size = (probabilities * true).sum(0), (probabilities + true).sum(0)
@@ -111,11 +86,7 @@ def dice_loss(logits: Logits, labels: Labels, smooth: float = 0.0, epsilon: floa
 def lovasz_softmax_loss(logits: Logits, labels: Labels) -> Float[Array, ""]:
     """Computes the Lovász-softmax loss over all pixels of a batch: a convex surrogate of 1 - mean IoU.
 
-    Args:
-      logits, labels: as in `cross_entropy`.
-
-    Returns:
-      The mean over the classes that the labels have (section 3.1, "classes present"); 0 if they have none.
+    Returns the mean over the classes that the labels have (section 3.1, "classes present"); 0 if they have none.
     """
     probabilities, true, known = _flat(logits, labels)
     errors = jnp.abs(true - probabilities)
@@ -152,16 +123,7 @@ class MapLoss:
 def parts(
     logits: Logits, labels: Labels, loss: MapLoss, pixel_weights: Float[Array, "*pixels"] | None = None
 ) -> dict[str, Float[Array, ""]]:
-    """Computes those parts of a loss that have a weight.
-
-    Args:
-      logits, labels: as in `cross_entropy`.
-      loss: weights of the parts.
-      pixel_weights: as in `weighted_mean_loss`.
-
-    Returns:
-      {name: weighted part}; the loss is their sum.
-    """
+    """Returns {name: weighted part} of the parts of a loss that have a weight; the loss is their sum."""
     classes = logits.shape[-1]
     pixels = {"cross_entropy": cross_entropy, "focal": lambda *both: focal(*both, loss.gamma)}
     regions = {"dice": dice_loss, "lovasz": lovasz_softmax_loss}

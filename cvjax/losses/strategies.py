@@ -43,11 +43,7 @@ class Training:
     ema: Share = 0.999
 
     def check(self, loss: str) -> None:
-        """Refuses strategies that a loss does not support.
-
-        Raises:
-          UserError: names the key.
-        """
+        """Raises a UserError that names the key, if a loss does not support one of these strategies."""
         if isinstance(self.real_label, tuple) and self.real_label[0] > self.real_label[1]:
             raise UserError(f"config.recipe.training.real_label={self.real_label}: expected (low, high).")
         if loss not in adversarial.LABELLED and self.real_label != 1.0:
@@ -59,11 +55,7 @@ class Training:
             raise UserError(f"config.recipe.training.saturating=True: only the cross_entropy loss has it, not {loss}.")
 
     def check_batch(self, size: int) -> None:
-        """Refuses a batch that cannot be split among the discriminator's steps.
-
-        Raises:
-          UserError: the size is not a multiple.
-        """
+        """Raises a UserError if the batch's size is not a multiple of the discriminator's steps."""
         if size % self.discriminator_steps:
             raise UserError(
                 f"config.data.batch={size}: must be a multiple of config.recipe.training.discriminator_steps="

@@ -23,12 +23,7 @@ def tolerance_of(height: int, width: int) -> int:
 def boundary(
     inside: Bool[np.ndarray, "height width"], counted: Bool[np.ndarray, "height width"]
 ) -> Bool[np.ndarray, "height width"]:
-    """Returns the pixels of a region that have a neighbour outside of it.
-
-    Args:
-      inside: the region.
-      counted: False for void pixels, which are in no region and are no neighbours.
-    """
+    """Returns a region's pixels that have a neighbour outside of it; void ones, not `counted`, are in neither."""
     inside = inside & counted
     outside = ~inside & counted
     edge = np.zeros_like(inside)
@@ -42,14 +37,10 @@ def boundary(
 def boundary_f(
     truth: Bool[np.ndarray, "height width"], predicted: Bool[np.ndarray, "height width"], tolerance: float | int
 ) -> float:
-    """Returns the harmonic mean of the shares of boundary pixels of either map that are near the other's.
+    """Returns the harmonic mean of the shares of either map's boundary pixels that are near the other's.
 
-    Args:
-      truth, predicted: boundary pixels.
-      tolerance: greatest Euclidean distance, in pixels.
-
-    Returns:
-      In [0, 1]: 0 if only one map has a boundary, NaN if none has.
+    Both maps are of boundary pixels, near at a Euclidean distance of at most `tolerance` pixels. The result is 0 if
+    only one map has a boundary, NaN if none has.
     """
     if not truth.any() or not predicted.any():
         return float("nan") if not truth.any() and not predicted.any() else 0.0

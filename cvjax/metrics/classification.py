@@ -21,15 +21,10 @@ LISTED = 100  # classes; figures of each class are left out where there are more
 def outcomes(
     logits: Float[Array, "batch classes"], labels: Integer[Array, " batch"]
 ) -> dict[str, Shaped[Array, " batch"]]:
-    """Reduces logits to the numbers that the figures of a classifier are computed from.
+    """Returns the numbers that the figures of a classifier are computed from, for each image.
 
-    Args:
-      logits: unnormalised log-probabilities.
-      labels: true classes.
-
-    Returns:
-      `predicted`, the most probable class; `confidence`, its probability; `rank`, the number of classes before the true
-      one, 0 if the prediction is right; `nll`, the negative log-probability of the true class in nats.
+    `predicted` is the most probable class; `confidence`, its probability; `rank`, the number of classes before the true
+    one, 0 if the prediction is right; `nll`, the negative log-probability of the true class in nats.
     """
     logits = at_least_float32(logits)
     classes, true = jnp.arange(logits.shape[-1]), labels[:, None]
@@ -47,16 +42,12 @@ def outcomes(
 def figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
     """Measures a classifier.
 
+    Returns top1 and, with more than five classes, top5 accuracy; nll in nats; calibration_error; class_accuracy, the
+    mean of the classes' own accuracies, and up to 100 classes also accuracy/<class>, -1 without examples. Raises a
+    UserError if a label is not one of the classes.
+
     Args:
       rows: (batch, outputs): `label` of the batch, and what `outcomes` returns. Padding of batches has been removed.
-      classes: names.
-
-    Returns:
-      top1 and, with more than five classes, top5 accuracy; nll in nats; calibration_error; class_accuracy, the mean of
-      the classes' own accuracies, and up to 100 classes also accuracy/<class>, -1 without examples.
-
-    Raises:
-      UserError: a label is not one of the classes.
     """
     rows = list(rows)
     labels = np.concatenate([batch["label"] for batch, _ in rows])
@@ -85,13 +76,7 @@ def check_labels(labels: Integer[np.ndarray, " examples"], classes: int) -> None
 def confusion(
     labels: Integer[np.ndarray, " examples"], predicted: Integer[np.ndarray, " examples"], classes: int
 ) -> Int[np.ndarray, "classes classes"]:
-    """Returns a matrix of counts [true class, class found].
-
-    Args:
-      labels: true classes.
-      predicted: classes found.
-      classes: number of classes.
-    """
+    """Returns a matrix of counts [true class, class found]."""
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
@@ -105,15 +90,12 @@ def class_accuracies(matrix: Int[np.ndarray, "classes classes"]) -> Float[np.nda
 def calibration_error(
     confidence: Float[np.ndarray, " examples"], right: Bool[np.ndarray, " examples"], bins: int = 15
 ) -> float:
-    """Computes the expected calibration error: how far confidence is from accuracy, in bins of equal width.
+    """Returns the expected calibration error: the mean over the examples of |accuracy - mean confidence| in their bin.
 
     Args:
       confidence: probability of each predicted class.
       right: whether the prediction is right.
-      bins: number of bins from 0 to 1.
-
-    Returns:
-      |accuracy - mean confidence| of the bins, averaged over the examples.
+      bins: number of bins of equal width from 0 to 1.
     """
     places = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(places, weights=right - confidence.astype(np.float64), minlength=bins)

@@ -1,8 +1,8 @@
 """Average precision and recall of COCO (Lin et al., Microsoft COCO, 2014), equal to pycocotools', image by image.
 
-pycocotools holds a whole set in memory and matches detection by detection in Python. `Tally` judges all images of a
-batch at once, and keeps some thirty bytes of each detection. `convert` and `pycocotools_figures` take the official way
-to the same figures, for the tests to compare and for papers to cite.
+pycocotools holds a whole set in memory and matches detection by detection in Python. `Tally` judges a batch at once,
+and keeps some thirty bytes of each detection. `convert` and `pycocotools_figures` are the official way to the same
+figures.
 """
 
 import contextlib
@@ -35,12 +35,7 @@ def match(detections: Detections, objects: Objects, pairs: Pairs) -> tuple[Verdi
     one, or that takes none and lies outside the range itself, is ignored. A crowd is measured by how much of the
     detection it covers, and is never taken up.
 
-    Args:
-      detections, objects: of some images.
-      pairs: of the two.
-
-    Returns:
-      (whether each detection finds an object, whether it is ignored).
+    Returns (whether each detection finds an object, whether it is ignored).
     """
     found = np.zeros((len(detections.group), len(AREAS), len(IOUS)), bool)
     ignored = np.zeros_like(found)
@@ -106,11 +101,7 @@ class Tally:
         self._kept.append(tuple(column[in_reach] for column in (*columns, *bits)))
 
     def figures(self) -> tuple[dict[str, float], list[float], list[float]]:
-        """Averages over classes, thresholds and recalls.
-
-        Returns:
-          (the twelve figures by name, AP of each class, its AP at 0.5); -1 without objects.
-        """
+        """Returns (the twelve figures by name, AP of each class, its AP at 0.5); -1 without objects."""
         precision = np.full((self.classes, len(AREAS), len(IOUS), len(RECALLS)), -1.0)
         recall = np.full((self.classes, len(AREAS), len(IOUS), len(LIMITS)), -1.0)
         if self._kept:
@@ -154,7 +145,7 @@ def _accumulate(
 
 
 def _mean(values: np.ndarray) -> float:
-    """pycocotools' mean: over what has objects, -1 where nothing has."""
+    """The mean over what has objects, -1 where nothing has, as pycocotools has it."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 

@@ -14,15 +14,13 @@ Rows = Iterable[tuple[Arrays, Arrays]]
 def measure(rows: Rows, classes: Sequence[str]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Measures detections batch by batch, so that a set of any size passes through.
 
+    Returns (figures of all classes, figures of each class), -1 without objects. Of all: map_voc07 and map_voc, the mean
+    over classes with objects; COCO's twelve, ap, ap50, ap75, ap_small, ..., ar_large. Of each: voc07 and voc, by eleven
+    points and by area, at IoU 0.5; ap and ap50; objects, their number for the VOC.
+
     Args:
       rows: (batch, outputs): `boxes`, `labels`, `mask` and optionally `difficult`, `crowd` and `area` of the batch;
         `boxes`, `scores`, `labels` and `detected` of the outputs. Padding of batches has been removed.
-      classes: names.
-
-    Returns:
-      (figures of all classes, figures of each class), -1 without objects. Of all: map_voc07 and map_voc, the mean over
-      classes with objects; COCO's twelve, ap, ap50, ap75, ap_small, ..., ar_large. Of each: voc07 and voc, by eleven
-      points and by area, at IoU 0.5; ap and ap50; objects, their number for the VOC.
 
     Raises:
       UserError: a label is not one of the classes.
@@ -65,12 +63,7 @@ def precision_recall(
 ) -> dict[str, tuple[Float[np.ndarray, " detections"], Float[np.ndarray, " detections"]]]:
     """Returns class -> (recall, precision) after each detection, by falling score, for every class with an object.
 
-    Args:
-      rows, classes: as in `measure`.
-      iou_threshold: a match exceeds it.
-
-    Raises:
-      UserError: a label is not one of the classes.
+    The arguments are as in `measure`; a match exceeds the threshold. Raises a UserError as `measure` does.
     """
     tally = voc.Tally(len(classes), iou_threshold)
     for batch, outputs in rows:

@@ -114,9 +114,8 @@ def _gaussian_draws(count: int) -> Iterator[Images]:
 def controls() -> dict[str, dict[str, float]]:
     """Measures real digits and impostors as `evaluate` measures a model's samples.
 
-    Returns:
-      {control: figures}: all 1,297 and 500 of the training digits, and 1,000 samples of each impostor. The row of the
-      Gaussians is the mean over the draws of `control_fid`.
+    Returns {control: figures}: all 1,297 and 500 of the training digits, and 1,000 samples of each impostor. The row of
+    the Gaussians is the mean over the draws of `control_fid`.
     """
     images, labels = _training_digits()
     rows = {}

@@ -28,14 +28,11 @@ Extractor = Callable[[Images], Found]
 
 
 def make(features: str) -> Extractor:
-    """Makes an extractor by its name.
+    """Returns an extractor by its name.
 
     Args:
       features: "digits": the frozen classifier of 8 x 8 digits; "pixels": `thumbnails`, a coarse measure of any images;
         else the `.pth` or `.safetensors` file of Inception's weights, for published figures.
-
-    Returns:
-      The extractor.
 
     Raises:
       UserError: no such name, or a file that does not hold these weights.
@@ -62,16 +59,11 @@ def _pixels(images: Images) -> Found:
 
 
 def inception(weights: str | Path) -> Extractor:
-    """Makes the extractor of published figures, Inception v3 as in the graph of 2015.
+    """Returns the extractor of published figures, Inception v3 as in the graph of 2015.
 
-    Images are first rounded to bytes, as image files are. The probabilities are of the logits without their bias, as
-    for the published Inception Score.
-
-    Returns:
-      The extractor, of 2,048 features and 1,008 probabilities.
-
-    Raises:
-      UserError: the file cannot be read, or does not hold these weights.
+    Images are first rounded to bytes, as image files are. It has 2,048 features and 1,008 probabilities, of the logits
+    without their bias, as for the published Inception Score. Raises a UserError if the file cannot be read, or does not
+    hold these weights.
     """
     net = InceptionV3("fid")
     variables = jax.device_put(networks.load(weights, net))
@@ -88,15 +80,10 @@ def inception(weights: str | Path) -> Extractor:
 
 
 def in_chunks(run: Callable[[jax.Array], tuple[jax.Array, ...]], images: Images, chunk: int = CHUNK) -> Found:
-    """Runs a compiled network on any number of images.
+    """Returns what a compiled network gives for any number of images, as float64.
 
     Args:
       run: (images, always `chunk` of them) -> arrays with a row for each image.
-      images: the images.
-      chunk: number of images in a call.
-
-    Returns:
-      The arrays for all images, float64.
     """
     rows = []
     for start in range(0, len(images), chunk):
@@ -119,13 +106,12 @@ def evaluate(
 ) -> dict[str, float]:
     """Measures generated images against real ones by the features of an extractor.
 
+    Returns fid, kid (of all images at once), precision and recall, and with probabilities inception_score. A figure
+    compares only with those by the same extractor and the same numbers of images.
+
     Args:
       samples, reference: features of generated and of real images, more than three of each.
       probabilities: of the samples, in random order, if the extractor has them.
-
-    Returns:
-      fid, kid (of all images at once), precision and recall, and with probabilities inception_score. A figure compares
-      only with those by the same extractor and the same numbers of images.
     """
     precision, recall = neighbours.precision_recall(samples, reference)
     figures = {

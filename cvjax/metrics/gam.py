@@ -50,13 +50,11 @@ class Verdict(NamedTuple):
 def gam(a: Errors, b: Errors, tolerance: float = 0.2) -> Verdict:
     """Decides between two GANs by the errors of their discriminators.
 
-    Args:
-      a: of the first one's discriminator, `samples` on images of the second.
-      b: of the second one's, `samples` on images of the first.
-      tolerance: how far from 1 r_test or its inverse may be. The paper says "approximately" and no number.
+    Returns the verdict. Two errors of 0 have the ratio 1, and one over 0 is infinite.
 
-    Returns:
-      The verdict. Two errors of 0 have the ratio 1, and one over 0 is infinite.
+    Args:
+      a, b: of the first and the second one's discriminator, `samples` on images of the other one.
+      tolerance: how far from 1 r_test or its inverse may be. The paper says "approximately" and no number.
     """
     r_test, r_samples = _ratio(a.test, b.test), _ratio(a.samples, b.samples)
     fair = max(r_test, _ratio(b.test, a.test)) <= 1 + tolerance
@@ -75,17 +73,13 @@ def battle(
 ) -> tuple[Errors, Errors]:
     """Shows two trained GANs' discriminators the test images and each other's samples.
 
+    Returns (errors of A's discriminator, errors of B's), for `gam`. Raises a UserError for a system that does not
+    sample, or has no discriminator that says real or not.
+
     Args:
       a, b: recipe and trained state; `sample` draws, and `predict` gives a `logit`, above 0 for real images.
-      images: held-out real ones, in [0, 1].
+      images: held-out real ones.
       count: number of samples that each draws.
-      seed: of the samples.
-
-    Returns:
-      (errors of A's discriminator, errors of B's), for `gam`.
-
-    Raises:
-      UserError: a system that does not sample, or has no discriminator that says real or not.
     """
     samples = []
     for name, (recipe, state) in (("a", a), ("b", b)):
@@ -115,13 +109,7 @@ def _logits(recipe: Recipe, state: State, images: Images) -> Float[np.ndarray, "
 
 
 def report(names: Mapping[str, str], errors: tuple[Errors, Errors], verdict: Verdict) -> str:
-    """Returns a comparison as a small table in text.
-
-    Args:
-      names: of the runs, for "a" and "b".
-      errors: of A's discriminator and of B's.
-      verdict: on them.
-    """
+    """Returns a comparison as a small table in text; `names` are those of the runs, for "a" and "b"."""
     width = max(12, *map(len, names.values()))
     rows = [
         ("discriminator of", *names.values()),

@@ -28,12 +28,8 @@ def frechet_distance(
     """Returns the squared Fréchet distance of two Gaussians, |m_a - m_b|^2 + tr(A + B - 2 (AB)^(1/2)), at least 0.
 
     tr (AB)^(1/2) is the sum of the singular values of A^(1/2) B^(1/2). That stays real and exact to rounding where
-    `scipy.linalg.sqrtm(A @ B)` turns complex or loses half of its digits: covariances near or below full rank. The
-    distance is nan where an argument is not finite.
-
-    Args:
-      mean_a, cov_a: of the first Gaussian; the covariance is symmetric and positive semi-definite.
-      mean_b, cov_b: of the second.
+    `scipy.linalg.sqrtm(A @ B)` turns complex or loses half of its digits: covariances near or below full rank. These
+    are symmetric and positive semi-definite. The distance is nan where an argument is not finite.
 
     Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions" (1982), eq. 4.
     """
@@ -57,10 +53,8 @@ def moments(
 ) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, "features features"]]:
     """Returns the mean and the unbiased covariance of features that need not fit into memory together.
 
-    `frechet_distance(*moments(a), *moments(b))` is the `fid` of two streams of chunks, which may be empty.
-
-    Raises:
-      UserError: fewer than two rows.
+    `frechet_distance(*moments(a), *moments(b))` is the `fid` of two streams of chunks, which may be empty. Raises a
+    UserError for fewer than two rows.
     """
     count, mean, scatter = 0, np.float64(0), np.float64(0)
     for chunk in chunks:
@@ -84,9 +78,7 @@ def fid(
     """Returns the Fréchet distance of two sets of features, each summarised by its mean and unbiased covariance.
 
     It is biased upwards by O(1 / samples): compare only figures taken with the same numbers of samples, or
-    `fid_infinity`.
-
-    Source: Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
+    `fid_infinity`. Source: Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. 6.
     """
     return frechet_distance(*moments([features_a]), *moments([features_b]))
 
@@ -100,16 +92,10 @@ def fid_interval(
 ) -> tuple[float, float]:
     """Returns the confidence interval of `fid` under other draws of the samples, by the bootstrap.
 
-    A resample repeats images and leaves others out, so that its FID is biased once more; the interval has the
-    resamples' deviations from their mean about the FID of all samples.
-
-    Args:
-      samples, reference: features.
-      level: share of such intervals that contain the mean FID of sets of this size.
-      resamples: number of sets drawn from the samples, with replacement.
-      seed: of the draws.
-
-    Source: Efron and Tibshirani, "An introduction to the bootstrap" (1993), chapters 12 and 13.
+    A resample, drawn with replacement, repeats images and leaves others out, so that its FID is biased once more; the
+    interval has the resamples' deviations from their mean about the FID of all samples. `level` is the share of such
+    intervals that contain the mean FID of sets of this size. Source: Efron and Tibshirani, "An introduction to the
+    bootstrap" (1993), chapters 12 and 13.
     """
     rng, count, real = np.random.default_rng(seed), len(samples), moments([reference])
     draws = [frechet_distance(*moments([samples[rng.integers(count, size=count)]]), *real) for _ in range(resamples)]
@@ -130,11 +116,9 @@ def fid_infinity(
     It removes only the bias by the samples, not that by the number of references. Around 0 it may be negative.
 
     Args:
-      samples, reference: features.
       points: numbers of samples, evenly spaced, at each of which FID is measured on a random subset.
       smallest: the least of them, as a share of the samples. With fewer than about twice as many samples as features
         FID is no longer a line.
-      seed: of the subsets.
 
     Source: Chong and Forsyth, "Effectively unbiased FID and Inception Score and where to find them" (2020), section 4.
     """
@@ -150,9 +134,8 @@ def kernel_distance(
 ) -> float:
     """Returns the unbiased squared maximum mean discrepancy by the kernel (x.y / features + 1)^3: KID of all images.
 
-    For equal distributions it is 0 on average, and so it may be negative.
-
-    Source: Gretton et al., "A kernel two-sample test" (2012), lemma 6.
+    For equal distributions it is 0 on average, and so it may be negative. Source: Gretton et al., "A kernel two-sample
+    test" (2012), lemma 6.
     """
     within = 0.0
     samples, reference = np.asarray(samples, np.float64), np.asarray(reference, np.float64)
@@ -177,19 +160,8 @@ def kid(
 ) -> tuple[float, float]:
     """Computes the Kernel Inception Distance: `kernel_distance` over random subsets, which unlike FID has no bias.
 
-    Args:
-      samples, reference: features.
-      subsets: number of pairs of subsets.
-      size: images in each subset, drawn without replacement.
-      seed: of the draws.
-
-    Returns:
-      (mean, standard deviation) over the subsets.
-
-    Raises:
-      UserError: fewer images than a subset has.
-
-    Source: Binkowski et al., "Demystifying MMD GANs" (2018), section 4.
+    Returns (mean, standard deviation) over pairs of subsets, each of `size` images drawn without replacement. Raises a
+    UserError for fewer images than that. Source: Binkowski et al., "Demystifying MMD GANs" (2018), section 4.
     """
     if size > min(len(samples), len(reference)):
         raise UserError(f"KID by subsets of {size} needs {size} images of each kind: {len(samples)}, {len(reference)}.")
@@ -207,9 +179,8 @@ def inception_score(probabilities: Float[np.ndarray, "samples classes"], splits:
     """Returns the mean and standard deviation of exp E_x KL(p(y|x) || p(y)) over parts of the samples in random order.
 
     It is between 1 and the number of classes; higher is better. Parts are cut as by the published code, at multiples of
-    samples / splits rounded down; with fewer samples than splits, each is a part.
-
-    Source: Salimans et al., "Improved techniques for training GANs" (2016), section 4.
+    samples / splits rounded down; with fewer samples than splits, each is a part. Source: Salimans et al., "Improved
+    techniques for training GANs" (2016), section 4.
     """
     splits, scores = min(splits, len(probabilities)), []
     bounds = np.arange(1, splits) * len(probabilities) // splits
@@ -224,14 +195,9 @@ def nearest_neighbours(
     reference: Float[np.ndarray, "references height width channels"],
     scale: float = 16.0,
 ) -> tuple[Float[np.ndarray, " samples"], Int[np.ndarray, " samples"]]:
-    """Finds for each sample the nearest reference image by L2 distance over all pixels.
+    """Returns each sample's L2 distance to the nearest reference image over all pixels, and the index of that image.
 
-    Args:
-      samples, reference: images.
-      scale: the distance is measured between images in [0, scale].
-
-    Returns:
-      (distance, index into `reference`) of each sample. A distance of 0 is a copy.
+    Distances are between images in [0, scale]; 0 is a copy.
     """
     tables = distance_tables(samples.reshape(len(samples), -1), reference.reshape(len(reference), -1))
     nearest = [(scale * table.min(axis=1), table.argmin(axis=1)) for table in tables]
@@ -257,9 +223,6 @@ def memorisation(
 
     0 for copies, 1 for images as new as unseen real ones, more for unlikely ones. It is a mean: half copies and half
     noise may reach 1, but then not the `precision_recall` of real images.
-
-    Args:
-      samples, training, held_out: images.
     """
     return nearest_distance(samples, training) / nearest_distance(held_out, training)
 
@@ -275,13 +238,8 @@ def class_figures(
 ) -> dict[str, float]:
     """Measures which classes the samples show, according to a classifier.
 
-    Args:
-      probabilities: of the samples.
-      labels: classes that the samples were made of, if any.
-
-    Returns:
-      classes_seen: number of classes with at least 1 % of the samples; with labels, class_accuracy: the share of
-      samples that the classifier takes for their class.
+    Returns classes_seen, the number of classes with at least 1 % of the samples; with `labels`, the classes that
+    samples were made of, also class_accuracy, the share of samples that the classifier takes for their class.
     """
     figures = {"classes_seen": float((class_shares(probabilities) >= SEEN).sum())}
     if labels is not None:

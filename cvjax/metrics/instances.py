@@ -31,15 +31,12 @@ class Match:
 def components(
     segmentation: Integer[np.ndarray, "height width"], background: int = 0, least: int = 1
 ) -> Int32[np.ndarray, "height width"]:
-    """Numbers the connected components of each class from 1 on; pixels that touch by a corner are connected.
+    """Returns connected components, numbered from 1 on; pixels that touch by a corner are connected.
 
     Args:
-      segmentation: classes, or 1 for any object.
+      segmentation: classes, each with components of its own, or 1 for any object.
       background: a class that is 0 in the result.
       least: components of fewer pixels are 0 too.
-
-    Returns:
-      The number of each pixel's component.
     """
     numbered, count = np.zeros(segmentation.shape, np.int32), 0
     for label in np.unique(segmentation).tolist():
@@ -55,14 +52,9 @@ def components(
 
 
 def touching(instances: Integer[np.ndarray, "height width"], gap: int = 0) -> Bool[np.ndarray, " objects"]:
-    """Returns which objects touch another one, or are nearer to it than a gap.
+    """Returns which objects, numbered from 1 to the greatest, touch another one, or are nearer to it than a gap.
 
-    Args:
-      instances: numbers of the objects, the first being 1; 0 is background.
-      gap: most pixels of background in between; 0: neighbouring pixels, by side or corner.
-
-    Returns:
-      For each number from 1 to the greatest.
+    `gap` is the most pixels of background in between; 0: neighbouring pixels, by side or corner.
     """
     beside = instances[find_borders(instances, gap + 1)]
     return np.bincount(beside, minlength=int(instances.max(initial=0)) + 1)[1:] > 0
@@ -82,15 +74,9 @@ def overlaps(
 def match(
     truth: Integer[np.ndarray, "height width"], predicted: Integer[np.ndarray, "height width"], threshold: float = 0.5
 ) -> Match:
-    """Matches components to objects so that most objects are found.
+    """Matches numbered components to numbered objects, by an IoU of at least the threshold, so that most are found.
 
-    Args:
-      truth: numbers of the objects, 0 for background.
-      predicted: numbers of the components, as `components` gives them.
-      threshold: least IoU.
-
-    Returns:
-      The objects in the order of their numbers, and the other components' count.
+    Returns the objects in the order of their numbers, and the other components' count.
     """
     there = np.unique(truth[truth > 0])
     parts = np.unique(predicted[predicted > 0])
@@ -115,9 +101,7 @@ class Tally:
     ) -> None:
         """Counts the objects of some images.
 
-        Args:
-          truth: numbers of the objects, 0 for background.
-          predicted: classes found, 0 for background.
+        `truth` has the numbers of the objects, `predicted` the classes found; 0 is background in both.
         """
         for true, classes in zip(np.asarray(truth), np.asarray(predicted), strict=True):
             matched = match(true, components(classes, least=self.least), self.threshold)

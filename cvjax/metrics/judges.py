@@ -40,17 +40,10 @@ class Judge:
 
 
 def make(name: str) -> Judge:
-    """Makes a judge that needs no run.
+    """Returns the judge of a name or a file that `cvjax.metrics.extractors.make` knows, which needs no run.
 
-    Args:
-      name: "digits": the frozen classifier of 8 x 8 digits; "pixels": thumbnails, a coarse measure of any images, not
-        comparable with published figures; else a file of Inception's weights, for published figures.
-
-    Returns:
-      The judge. All give fid, kid, precision and recall; see `measure_digits`, `measure_pixels` and `from_extractor`.
-
-    Raises:
-      UserError: no such judge, or a file that does not hold these weights.
+    All give fid, kid, precision and recall; see `measure_digits`, `measure_pixels` and `from_extractor`. Those of
+    "pixels" are not comparable with published figures. Raises a UserError as `extractors.make` does.
     """
     if name == "digits":
         return Judge(measure_digits, draw_nearest_digits, _digit_controls, channels=1)
@@ -73,15 +66,10 @@ def from_extractor(extract: extractors.Extractor, channels: int = 0) -> Judge:
 
 
 def from_network(network: Network, variables: Variables) -> Judge:
-    """Makes a judge of another run's classifier.
+    """Returns a judge by another run's classifier, with the figures of `from_extractor` and `generative.class_figures`.
 
-    Args:
-      network: returns (logits, activations), or logits alone; the activation called "features" is compared, or else the
-        logits.
-      variables: of the network.
-
-    Returns:
-      The judge. Its figures are those of `from_extractor` and of `generative.class_figures`.
+    A network returns (logits, activations), or logits alone; the activation called "features" is compared, or else the
+    logits.
     """
 
     @jax.jit
@@ -104,19 +92,11 @@ def from_network(network: Network, variables: Variables) -> Judge:
 
 
 def measure_digits(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
-    """Measures generated digits.
+    """Measures generated digits, 8 x 8 grey images.
 
-    Args:
-      samples: 8 x 8 grey images.
-      real: not used: samples are compared with the test digits.
-      labels: classes that the samples were made of.
-
-    Returns:
-      The figures of `digits.evaluate`; sure_share, the share that the classifier is sure of; classes_seen and, with
-      labels, class_accuracy.
-
-    Raises:
-      UserError: images of another shape.
+    Returns the figures of `digits.evaluate`, which compares with the test digits and not with `real`; sure_share, the
+    share that the classifier is sure of; classes_seen and, with the labels that the samples were made of,
+    class_accuracy. Raises a UserError for images of another shape.
     """
     if samples.shape[1:] != (8, 8, 1):
         raise UserError(f'config.judge="digits" measures 8 x 8 grey images, not {samples.shape[1:]}.')
@@ -126,15 +106,9 @@ def measure_digits(samples: Samples, real: Images, labels: Labels | None) -> dic
 
 
 def measure_pixels(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
-    """Measures any images by thumbnails of 8 x 8 pixels.
+    """Measures any images against held-out real ones by thumbnails of 8 x 8 pixels; `labels` are not used.
 
-    Args:
-      samples: generated images.
-      real: held-out real images.
-      labels: not used.
-
-    Returns:
-      fid, kid, precision and recall, and fid_over_noise, the share of the FID of uniform noise.
+    Returns fid, kid, precision and recall, and fid_over_noise, the share of the FID of uniform noise.
     """
     reference = generative.thumbnails(real)
     figures = extractors.evaluate(generative.thumbnails(samples), reference)

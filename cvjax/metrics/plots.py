@@ -32,16 +32,12 @@ def draw_precision_recall(curves: Mapping[str, Curve], title: str = "") -> Image
 def draw_confusion(
     matrix: Int[np.ndarray, "n n"], names: Sequence[str], title: str = "", x: str = "detected as", y: str = "object"
 ) -> Image:
-    """Draws a matrix of confusions, each row shaded by its shares.
+    """Returns a plot of a matrix of confusions, each row shaded by its shares.
 
     Args:
       matrix: counts [true class, class found], as `confusion` of `cvjax.metrics.mistakes` and of
         `cvjax.metrics.classification` return them.
       names: of its rows; one row more than names is for nothing. More than 60 are not written.
-      title, x, y: of the plot and its axes.
-
-    Returns:
-      The figure.
     """
     names = [*names, "nothing"][: len(matrix)]
     figure, axes = _figure(title, x, y)
@@ -63,17 +59,7 @@ def draw_gallery(
     columns: int = 8,
     marked: Bool[np.ndarray, " count"] | None = None,
 ) -> Image:
-    """Draws images in rows, each with a caption above.
-
-    Args:
-      images: in [0, 1], one or three channels.
-      captions: of the images; "" for none.
-      columns: images in a row.
-      marked: which captions are red; None: none.
-
-    Returns:
-      The figure.
-    """
+    """Returns a figure of images in rows, grey or RGB, each with a caption above it, red where `marked`."""
     count, height, width = images.shape[:3]
     rows = -(-count // columns)
     lines = 1 + max(caption.count("\n") for caption in captions)
@@ -94,16 +80,10 @@ def draw_segmentations(
     predicted: Integer[np.ndarray, "count rows columns"],
     names: Sequence[str],
 ) -> Image:
-    """Draws images in rows of four: the image, the true classes, those found and the errors, with a legend.
+    """Returns rows of four pictures: the image, grey or RGB, the true classes, those found and the errors.
 
-    Args:
-      images: in [0, 1], one or three channels.
-      truth: true classes; void is grey.
-      predicted: classes found.
-      names: of the classes. The legend has the 24 most frequent ones of `truth` and `predicted`.
-
-    Returns:
-      The figure. In the errors, wrong pixels are red, void ones grey, and right ones those of the image, dimmed.
+    In the errors, wrong pixels are red, void ones grey, and right ones those of the image, dimmed. A legend has the
+    names of the 24 most frequent classes of `truth` and `predicted`.
     """
     count, height, width = images.shape[:3]
     wrong, void = (truth != predicted)[..., None], (truth == VOID)[..., None]

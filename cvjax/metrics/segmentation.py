@@ -30,17 +30,9 @@ def confusions(
     void: int = VOID,
     mask: Bool[Array, "batch height width"] | None = None,
 ) -> Int32[Array, "batch classes classes"]:
-    """Counts the pixels of each image by true class and class found; a row of an `eval_step`.
+    """Returns counts of pixels [image, true class, class found]; a row of an `eval_step`.
 
-    Args:
-      truth: true classes.
-      predicted: classes found.
-      classes: number of classes.
-      void: value of `truth` that is left out.
-      mask: False for further pixels to leave out.
-
-    Returns:
-      Counts [image, true class, class found]. Pixels whose class is not one of `classes` are left out too.
+    Pixels whose true class is `void`, whose `mask` is False, or whose classes are not among `classes` are left out.
     """
     truth, predicted = truth.astype(jnp.int32), predicted.astype(jnp.int32)
     counted = (truth != void) & (truth >= 0) & (truth < classes) & (predicted >= 0) & (predicted < classes)
@@ -52,35 +44,22 @@ def confusions(
 
 
 def class_ious(matrix: Int[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
-    """Returns each class's intersection over union, NaN for classes in neither truth nor predictions.
-
-    Args:
-      matrix: counts [true class, class found].
-    """
+    """Returns each class's intersection over union, NaN for classes in neither truth nor predictions."""
     both = np.diag(matrix)
     return _ratio(both, matrix.sum(0) + matrix.sum(1) - both)
 
 
 def class_dices(matrix: Int[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
-    """Returns each class's Dice coefficient, which is its F1, NaN for classes in neither truth nor predictions.
-
-    Args:
-      matrix: counts [true class, class found].
-    """
+    """Returns each class's Dice coefficient, which is its F1, NaN for classes in neither truth nor predictions."""
     return _ratio(2 * np.diag(matrix), matrix.sum(0) + matrix.sum(1))
 
 
 def matrix_figures(matrix: Int[np.ndarray, "classes classes"], classes: Sequence[str]) -> dict[str, float]:
-    """Computes the figures of a confusion matrix.
+    """Computes the figures of a confusion matrix [true class, class found].
 
-    Args:
-      matrix: counts [true class, class found].
-      classes: names.
-
-    Returns:
-      mean_iou and mean_dice, over the classes in truth or predictions; pixel_accuracy; mean_accuracy, the mean of the
-      true classes' accuracies; weighted_iou, IoUs weighted by the classes' true pixels; and up to 100 classes also
-      iou/<class>, -1 for those that are in neither. All are 0 without any pixel.
+    Returns mean_iou and mean_dice, over the classes in truth or predictions; pixel_accuracy; mean_accuracy, the mean of
+    the true classes' accuracies; weighted_iou, IoUs weighted by the classes' true pixels; and up to 100 classes also
+    iou/<class>, -1 for those that are in neither. All are 0 without any pixel.
     """
     ious, true = class_ious(matrix), matrix.sum(1)
     accuracies = class_accuracies(matrix)
@@ -101,20 +80,14 @@ def figures(
 ) -> dict[str, float]:
     """Measures a segmentation; `score` of a recipe whose `eval_step` returns `confusions`.
 
+    Returns the figures of `matrix_figures`, and boundary_f where there is `segmentation`: the F-measure of each class's
+    boundary, averaged over the images that have one, then over the classes. Raises a UserError if a true map has a
+    value that is neither a class nor void.
+
     Args:
       rows: (batch, outputs): the map `truth` of the batch; `confusions`, and for the boundaries `segmentation`, the map
         of classes found, of the outputs. Padding of batches has been removed. They are read once, batch after batch.
-      classes: names.
-      truth: name of the true maps.
-      void: value of the true maps that is left out.
       tolerance: pixels by which boundaries may differ; None: as `boundaries.tolerance_of` the size.
-
-    Returns:
-      Those of `matrix_figures`, and boundary_f where there is `segmentation`: the F-measure of each class's boundary,
-      averaged over the images that have one, then over the classes.
-
-    Raises:
-      UserError: a true map has a value that is neither a class nor void.
     """
     matrix = np.zeros((len(classes), len(classes)), np.int64)
     contours = boundaries.Tally(len(classes), tolerance, void)

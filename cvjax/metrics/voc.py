@@ -27,13 +27,7 @@ def match(
     difficult object (or crowd) are neither. The kit goes through the detections of all images by falling score; as
     those of one image do not touch the objects of another, judging each image by itself gives the same.
 
-    Args:
-      detections, objects: of some images.
-      pairs: of the two.
-      iou_threshold: a match exceeds it.
-
-    Returns:
-      (FOUND, FALSE or NEITHER for each detection, the object that it is for or -1).
+    Returns (FOUND, FALSE or NEITHER for each detection, the object that it is for or -1).
     """
     overlap, target = best(pairs, np.ones(len(pairs.iou), bool), len(detections.group))
     target = np.where(overlap > iou_threshold, target, -1)
@@ -48,12 +42,10 @@ def match(
 def curve(
     scores: Float[np.ndarray, " detections"], found: Bool[np.ndarray, " detections"], count: int
 ) -> tuple[Float[np.ndarray, " detections"], Float[np.ndarray, " detections"]]:
-    """Returns (recall, precision) after each detection, by falling score.
+    """Returns (recall, precision) after each detection of a class, by falling score; equal ones stay in their order.
 
-    Args:
-      scores: of a class's detections that count; equal ones are taken in the given order.
-      found: whether each finds an object; the others are false.
-      count: number of objects without difficult ones; at least 1.
+    `found` says whether each finds an object; the others are false. `count` is the number of objects without difficult
+    ones, at least 1.
     """
     hits = np.cumsum(found[np.argsort(-scores, kind="stable")])
     return hits / count, hits / np.arange(1, len(hits) + 1)
@@ -64,16 +56,12 @@ def average_precision(
     precision: Float[np.ndarray, " detections"],
     method: Literal["2007", "area"],
 ) -> float:
-    """Averages the precision over recalls.
+    """Returns the precision averaged over recalls, in [0, 1]; 0 without detections.
 
     Args:
-      recall: rising.
-      precision: at these recalls.
+      recall, precision: as `curve` returns them.
       method: "2007": the mean of the best precisions at 11 recalls and above; "area", as in the kits since 2010: the
         area under the curve, made to fall.
-
-    Returns:
-      In [0, 1]; 0 without detections.
     """
     falling = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     if method == "2007":

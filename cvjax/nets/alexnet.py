@@ -34,7 +34,6 @@ class AlexNet(nn.Module):
 
     Attributes:
       head: None: end with `pool5`; "classifier": `pool5` averaged to 6x6, as torchvision does, and classified.
-      classes: number of logits.
       hidden: channels of `fc6` and `fc7`.
       dropout: share of the inputs of `fc6` and `fc7` dropped while training; takes the random stream "dropout".
       capture: activations to return: `conv3` (before the ReLU), `relu3`, `pool1`, `pool2`, `pool5`, and with a head
@@ -51,17 +50,9 @@ class AlexNet(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> tuple[Float[Array, "batch ..."], dict[str, Float[Array, "batch rows columns features"]]]:
-        """Computes the network's output and the activations in `capture`.
+        """Returns (features of `pool5` or the logits [batch, classes] of a classifier, {name: activation}).
 
-        Args:
-          images: in [0, 1], of three channels or one.
-          train: drop features.
-
-        Returns:
-          (features of `pool5`, or the logits [batch, classes] of a classifier; {name: activation}).
-
-        Raises:
-          UserError: an unknown head or layer to capture.
+        Images have three channels or one. Raises a UserError for an unknown head or layer to capture.
         """
         if self.head not in (None, "classifier"):
             raise UserError(f"AlexNet: there is no head={self.head!r}. {suggest(self.head, ['None', 'classifier'])}")

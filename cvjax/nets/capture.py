@@ -8,24 +8,10 @@ from cvjax.errors import UserError, suggest
 
 
 class Capture:
-    """Collects the activations of some layers while a network is applied.
-
-    Attributes:
-      wanted: names of the layers.
-      activations: those kept so far, {name: activation}.
-    """
+    """Collects the activations of wanted layers, {name: activation}, while a network is applied."""
 
     def __init__(self, net: str, wanted: Sequence[str], known: Sequence[str]):
-        """Checks the names of the layers against those of the network.
-
-        Args:
-          net: name of the network, for the message.
-          wanted: names of the layers to collect.
-          known: names of all layers.
-
-        Raises:
-          UserError: the network has no layer of such a name.
-        """
+        """Checks that all the layers wanted are known; if not, raises a UserError that names the network."""
         for name in wanted:
             if name not in known:
                 raise UserError(f"{net}: there is no layer {name!r} to capture. {suggest(name, known)}")

@@ -16,12 +16,7 @@ STAGES = (1, 1, 3, 3, 5, 5)  # convolutions between the poolings of Darknet-19; 
 
 
 class ConvBlock(nn.Module):
-    """Convolution of stride 1, batch normalisation, leaky ReLU.
-
-    Attributes:
-      features: channels of the output.
-      kernel: side of the kernel, an odd number.
-    """
+    """Convolution of stride 1 with a kernel of odd size, batch normalisation, leaky ReLU."""
 
     features: int
     kernel: int = 3
@@ -38,12 +33,9 @@ class ConvBlock(nn.Module):
 class Darknet(nn.Module):
     """Darknet-19 without its classifier, of any width and depth.
 
-    In a stage, 3x3 convolutions alternate with 1x1 ones that halve the channels. Each stage has twice the channels and,
-    after a maximum over 2x2, half the size of the one before.
-
-    Attributes:
-      width: channels of the first stage; 32 in the paper.
-      stages: number of convolutions in each stage, odd.
+    In a stage, an odd number of convolutions, 3x3 ones alternate with 1x1 ones that halve the channels. Each stage has
+    twice the channels and, after a maximum over 2x2, half the size of the one before. The first has `width` channels,
+    32 in the paper.
     """
 
     width: int = 32
@@ -80,8 +72,7 @@ class Classifier(nn.Module):
 def check_stages(stages: Sequence[int]) -> int:
     """Returns the stride in pixels of the last of a `Darknet`'s stages.
 
-    Raises:
-      UserError: no stages, or one that does not end with a 3x3 convolution.
+    Raises a UserError for no stages, or one that does not end with a 3x3 convolution.
     """
     if not stages or any(depth < 1 or depth % 2 == 0 for depth in stages):
         raise UserError(

@@ -11,11 +11,7 @@ from cvjax.ops.pooling import avg_pool
 class DigitClassifier(nn.Module):
     """Four 3x3 convolutions in two stages, each halved by average pooling, then two dense layers: 82,090 parameters.
 
-    Attributes:
-      classes: number of logits.
-      width: channels of the first stage; the second has twice that number.
-      features: size of the hidden dense layer.
-      dropout: share of the features dropped while training.
+    The first stage has `width` channels, the second twice that number, and the hidden dense layer `features`.
     """
 
     classes: int = 10
@@ -27,14 +23,9 @@ class DigitClassifier(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> tuple[Float[Array, "batch classes"], dict[str, Float[Array, "batch features"]]]:
-        """Classifies images.
+        """Returns (logits, {"features": the hidden layer after its ReLU}); height and width are divisible by 4.
 
-        Args:
-          images: in [0, 1], height and width divisible by 4.
-          train: drop features; takes the random stream "dropout".
-
-        Returns:
-          (logits, {"features": the hidden layer after its ReLU}).
+        Training drops features, by the random stream "dropout".
         """
         # Full float32 everywhere: on GPU and TPU the default rounds factors to 10 bits or fewer, and figures with them.
         exact = dict(precision=jax.lax.Precision.HIGHEST)

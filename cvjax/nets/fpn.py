@@ -13,13 +13,12 @@ KERNELS = nn.initializers.lecun_uniform()  # "XavierFill" of the authors' Caffe2
 
 
 class FPN(nn.Module):
-    """Feature pyramid: semantically strong features at every scale of a backbone.
+    """Feature pyramid: semantically strong features, of `channels` channels, at every scale of a backbone.
 
     P5 is a 1x1 convolution of C5, P4 one of C4 plus P5 upsampled, and so on down. A 3x3 convolution smooths each. P6
     and P7 are RetinaNet's: 3x3 convolutions of stride 2, of C5 and of the ReLU of P6.
 
     Attributes:
-      channels: of every level.
       levels: to compute, consecutive, from fine to coarse; coarser stages of the backbone contribute in any case.
     """
 
@@ -28,10 +27,9 @@ class FPN(nn.Module):
 
     @nn.compact
     def __call__(self, stages: Mapping[str, Float[Array, "batch _ _ _"]]) -> dict[str, Float[Array, "batch _ _ _"]]:
-        """Computes `p3`, `p4`, ... (the levels) from the stages `c2`, `c3`, ... of a backbone.
+        """Returns `p3`, `p4`, ... (the levels), computed from the stages `c2`, `c3`, ... of a backbone.
 
-        Raises:
-          UserError: levels with a gap, or finer than the backbone's stages.
+        Raises a UserError for levels with a gap, or finer than the backbone's stages.
         """
         available = sorted(int(name.removeprefix("c")) for name in stages)
         finest, coarsest, last = min(self.levels, default=0), max(self.levels, default=0), available[-1]

@@ -17,11 +17,6 @@ def standardise(
 ) -> Float[Array, "batch height width 3"]:
     """Subtracts the mean of each colour and divides by its standard deviation.
 
-    Args:
-      images: in [0, 1], of three channels or of one that stands for three.
-      mean, deviation: of red, green and blue.
-
-    Returns:
-      Images of three channels.
+    Returns images of three channels; one channel stands for three.
     """
     return (images - jnp.array(mean)) / jnp.array(deviation)

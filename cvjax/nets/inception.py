@@ -145,16 +145,9 @@ class InceptionV3(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"]
     ) -> tuple[Float[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
-        """Computes features and logits.
+        """Returns (logits, activations: `features` [batch, 2048] and the output of each block by its name).
 
-        Args:
-          images: in [0, 1], of any size, of three channels or of one that stands for three.
-
-        Returns:
-          (logits, activations: `features` [batch, 2048] and the output of each block by its name).
-
-        Raises:
-          UserError: an unknown variant.
+        Images may have any size, and one channel, which stands for three. Raises a UserError for an unknown variant.
         """
         if self.variant not in CLASSES:
             raise UserError(f"Inception v3 has no variant {self.variant!r}. {suggest(self.variant, CLASSES)}")
@@ -185,17 +178,10 @@ class InceptionV3(nn.Module):
 def resize_as_tensorflow_1(
     images: Float[Array, "batch height width channels"], size: int
 ) -> Float[Array, "batch size size channels"]:
-    """Resizes bilinearly as TensorFlow 1 did: pixel i of the output lies at i * input / output, without antialiasing.
+    """Returns bilinearly resized images, pixel i at i * input / output, without antialiasing, as TensorFlow 1 did.
 
     Neither corners nor centres are aligned: the image moves by up to half a pixel towards its end. FID's network was
     always given such images; with others, figures change by several per cent.
-
-    Args:
-      images: of any size.
-      size: height and width of the output.
-
-    Returns:
-      The images.
     """
     for axis in (1, 2):
         length = images.shape[axis]

@@ -19,14 +19,10 @@ class Conv(nn.Module):
     Parameters: `kernel` [kh, kw, channels / groups, features], torch's `weight.permute(2, 3, 1, 0)`; `bias` [features].
 
     Attributes:
-      features: number of output channels.
       kernel, stride, padding, dilation, groups, precision: as in `cvjax.ops.convolution.conv`; the kernel's size is one
         number for both axes or (vertical, horizontal).
-      use_bias: whether to add a bias.
       kernel_init: draws the kernel; by default normal of variance 1 / (kh * kw * channels / groups), truncated.
-      bias_init: draws the bias.
       dtype: of the computation, by default that of the input and the parameters together.
-      param_dtype: of the parameters.
     """
 
     features: int
@@ -61,7 +57,6 @@ class Conv(nn.Module):
 class ConvTranspose(nn.Module):
     """Transposed convolution, torch's `ConvTranspose2d`: undoes the change of size of a `Conv` with the same arguments.
 
-    The output has height (rows - 1) * stride - 2 * padding + dilation * (kh - 1) + output_padding + 1.
     `ConvTranspose(64, 4, stride=2, padding=1)` and `ConvTranspose(64, 3, stride=2, padding=1, output_padding=1)` double
     a size exactly; `ConvTranspose(64, 4)` makes a 4x4 image of a 1x1 latent.
 
@@ -69,9 +64,7 @@ class ConvTranspose(nn.Module):
     `bias` [features].
 
     Attributes:
-      kernel, stride, padding, output_padding, dilation, groups, precision: as in
-        `cvjax.ops.convolution.conv_transpose`.
-      features, use_bias, kernel_init, bias_init, dtype, param_dtype: as in `Conv`.
+      stride, padding, output_padding: as in `cvjax.ops.convolution.conv_transpose`; all others as in `Conv`.
     """
 
     features: int

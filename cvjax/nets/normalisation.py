@@ -13,30 +13,20 @@ from jaxtyping import Array, Float, Int
 
 
 def spectral(layer: nn.Module, train: bool) -> Callable:
-    """Divides a layer's kernel, or embedding, by an estimate of its largest singular value.
+    """Returns a layer whose kernel, or embedding, is divided by an estimate of its largest singular value.
 
     The kernel is taken as a matrix of all its inputs by its features. Every call improves the estimate by one power
-    iteration; it is kept in the "batch_stats".
-
-    Args:
-      layer: `Conv`, `nn.Dense` or `nn.Embed`, made in the method that calls this.
-      train: keep the new estimate.
-
-    Returns:
-      The layer, to be called with its inputs.
+    iteration, and keeps it in the "batch_stats" if `train`. The layer, a `Conv`, `nn.Dense` or `nn.Embed`, is made in
+    the method that calls this.
     """
     return partial(nn.SpectralNorm(layer), update_stats=train)
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch normalisation with a scale and a shift for each class.
+    """Batch normalisation with a scale and a shift for each class; with `classes=None` it is the plain one.
 
-    Parameters: `scale/embedding` [classes, channels], initially 1, and `shift/embedding`, initially 0.
-
-    Attributes:
-      classes: number of classes; None: plain batch normalisation.
-      momentum: share of the running statistics that each step keeps.
-      epsilon: added to the variance.
+    Parameters: `scale/embedding` [classes, channels], initially 1, and `shift/embedding`, initially 0. `momentum` is
+    the share of the running statistics that each step keeps.
     """
 
     classes: int | None

@@ -24,16 +24,7 @@ def get_player(state: State, name: str) -> Player:
 
 
 def advance(state: State, players: Mapping[str, Player], keep: float = 0.0) -> State:
-    """Makes the state after a training step from the networks that it changed.
-
-    Args:
-      state: before the step.
-      players: by name.
-      keep: decay of the moving averages, as in `core.advance`.
-
-    Returns:
-      The next state.
-    """
+    """Returns the state after a training step that changed these networks, by name; `keep` is as in `core.advance`."""
     params, opt, stats = ({name: player[field] for name, player in players.items()} for field in range(3))
     return core.advance(state, params, opt, stats, keep=keep)
 
@@ -45,17 +36,7 @@ def train_apply(
     stats: PyTree,
     *inputs: Float[Array, "..."] | Int[Array, "..."] | None,
 ) -> tuple[Float[Array, "batch ..."], PyTree]:
-    """Applies a network in training mode.
-
-    Args:
-      key: for dropout.
-      net: the network; takes `train`.
-      params, stats: its parameters and batch statistics, {} without any.
-      *inputs: of the network.
-
-    Returns:
-      (outputs, new batch statistics).
-    """
+    """Returns (outputs, new batch statistics) of a network in training mode; `key` is for dropout."""
     variables = {"params": params, "batch_stats": stats}
     outputs, new = net.apply(variables, *inputs, train=True, mutable=["batch_stats"], rngs={"dropout": key})
     return outputs, new.get("batch_stats", {})

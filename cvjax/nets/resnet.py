@@ -24,12 +24,10 @@ Features = Float[Array, "batch height width channels"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
+    """Two 3x3 convolutions, both of `features` channels, and a shortcut.
 
     Attributes:
-      features: channels of both convolutions.
       stride: of the first convolution and the shortcut.
-      norm: makes a normalisation.
       dilation: of the convolutions up to the one with the stride.
       atrous: keep the size; what follows the stride is dilated by it instead.
     """
@@ -53,9 +51,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 convolutions, and a shortcut. The attributes are those of `BasicBlock`.
+    """A 3x3 convolution, with the stride, between two 1x1 convolutions, and a shortcut.
 
-    The stride is that of the 3x3 convolution; the output has four times its channels.
+    The attributes are those of `BasicBlock`; the output has four times the channels of the 3x3 convolution.
     """
 
     features: int
@@ -102,13 +100,9 @@ STEMS = {"imagenet": 4, "small": 1}  # strides
 
 
 def stage_strides(stem: str, strides: Sequence[int], output_stride: int | None = None) -> dict[str, int]:
-    """Returns the total stride in pixels of each stage, `c2`, `c3`, ..., of a ResNet.
+    """Returns the total stride in pixels of each stage, `c2`, `c3`, ..., of a `ResNet` with these attributes.
 
-    Args:
-      stem, strides, output_stride: as in `ResNet`.
-
-    Raises:
-      UserError: an unknown stem, not one to four strides, or an output stride that no stage has.
+    Raises a UserError for an unknown stem, not one to four strides, or an output stride that no stage has.
     """
     if stem not in STEMS:
         raise UserError(f"ResNet: there is no stem={stem!r}. {suggest(stem, STEMS)}")
@@ -154,12 +148,10 @@ class ResNet(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> dict[str, Float[Array, "batch _ _ _"]]:
-        """Computes the output of each stage, `c2`, `c3`, ..., from images in [0, 1] of three channels or one.
+        """Returns the output of each stage, `c2`, `c3`, ..., for images of three channels or one.
 
-        Training normalises by the batch's statistics and updates the running ones.
-
-        Raises:
-          UserError: an unknown depth, stem, output stride or layer to capture, or not one to four strides.
+        Training normalises by the batch's statistics and updates the running ones. Raises a UserError for an unknown
+        depth, stem, output stride or layer to capture, or not one to four strides.
         """
         if self.depth not in DEPTHS:
             raise UserError(f"ResNet: there is no depth={self.depth}. {suggest(self.depth, map(str, DEPTHS))}")
@@ -185,7 +177,6 @@ class ResNet(nn.Module):
         return keep.activations
 
     def _layers(self) -> list[str]:
-        """The names that `capture` knows."""
         names = ["stem", "pool"] if self.stem == "imagenet" else ["stem"]
         for stage, size in zip(range(2, len(self.strides) + 2), DEPTHS[self.depth][1], strict=False):
             names += [*(f"stage_{stage}_block_{index + 1}" for index in range(size)), f"c{stage}"]

@@ -29,14 +29,7 @@ HEADS = ("fcn", "deeplabv3")
 
 
 class ConvNormRelu(nn.Module):
-    """A convolution that keeps the size, its normalisation and a ReLU.
-
-    Attributes:
-      features: channels of the output.
-      kernel: side of the kernel, an odd number.
-      norm: makes a normalisation.
-      dilation: step between the kernel's taps.
-    """
+    """A convolution with an odd kernel that keeps the size, its normalisation and a ReLU."""
 
     features: int
     kernel: int
@@ -52,13 +45,7 @@ class ConvNormRelu(nn.Module):
 
 
 class FCNHead(nn.Module):
-    """A 3x3 convolution to a quarter of the channels, and a 1x1 convolution to the classes.
-
-    Attributes:
-      classes: number of logits.
-      norm: makes a normalisation.
-      dropout: share of the features dropped while training.
-    """
+    """A 3x3 convolution to a quarter of the channels, dropout, and a 1x1 convolution to the classes."""
 
     classes: int
     norm: Norm
@@ -77,7 +64,6 @@ class ASPP(nn.Module):
     Attributes:
       features: channels of each branch and of the output.
       rates: dilation of each 3x3 branch; beside them are a 1x1 convolution and the mean of the image (section 3.3).
-      norm: makes a normalisation.
       dropout: share of the output dropped while training.
       separable: whether the 3x3 branches are `cvjax.nets.xception.SeparableConv`, as in DeepLabv3+.
     """
@@ -105,14 +91,7 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3Head(nn.Module):
-    """Atrous spatial pyramid pooling, a 3x3 convolution, and a 1x1 convolution to the classes.
-
-    Attributes:
-      classes: number of logits.
-      norm: makes a normalisation.
-      features: channels.
-      rates: as in `ASPP`.
-    """
+    """An `ASPP` with these rates, a 3x3 convolution, and a 1x1 convolution to the classes."""
 
     classes: int
     norm: Norm
@@ -131,7 +110,6 @@ class ResNetSegmenter(nn.Module):
     """A segmentation network whose variables are those of torchvision's `fcn_resnet50` and `deeplabv3_resnet50`.
 
     Attributes:
-      head: "fcn" or "deeplabv3".
       classes: number of logits; 21 for Pascal VOC.
       depth, width, output_stride: as in `ResNet`; DeepLabv3's rates 12, 24, 36 are for stride 8.
       auxiliary: whether a second FCN head reads the third stage, for a loss of its own.
@@ -148,17 +126,10 @@ class ResNetSegmenter(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> tuple[Float[Array, "batch height width classes"], dict[str, Float[Array, "batch _ _ _"]]]:
-        """Classifies every pixel.
+        """Returns (logits, interpolated to the size of the images; the ResNet's stages, and the logits `auxiliary`).
 
-        Args:
-          images: in [0, 1], of three channels or one.
-          train: normalise by the batch's statistics and drop features.
-
-        Returns:
-          (logits, interpolated to the size of the images; the stages of the ResNet, and the logits `auxiliary`).
-
-        Raises:
-          UserError: an unknown head, or what `ResNet` refuses.
+        Images have three channels or one. Training normalises by the batch's statistics and drops features. Raises a
+        UserError for an unknown head, or what `ResNet` refuses.
         """
         if self.head not in HEADS:
             raise UserError(f"ResNetSegmenter: there is no head={self.head!r}. {suggest(self.head, HEADS)}")

@@ -64,17 +64,10 @@ class VGG(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> tuple[Float[Array, "batch ..."], dict[str, Features]]:
-        """Computes the network's output and the activations in `capture`.
+        """Returns (features of the last layer or the logits [batch, classes] of a classifier, {name: activation}).
 
-        Args:
-          images: in [0, 1], of three channels or one.
-          train: normalise by the batch's statistics, and drop features.
-
-        Returns:
-          (features of the last layer, or the logits [batch, classes] of a classifier; {name: activation}).
-
-        Raises:
-          UserError: an unknown depth, pooling, head or layer to capture.
+        Images have three channels or one. Training normalises by the batch's statistics and drops features. Raises a
+        UserError for an unknown depth, pooling, head or layer to capture.
         """
         self._check()
         keep = Capture(f"VGG-{self.depth}", self.capture, layers(self.depth, self.head, self.classes))
@@ -115,14 +108,7 @@ class VGG(nn.Module):
 
 
 def layers(depth: int, head: str | None = None, classes: int | None = 1000) -> list[str]:
-    """Lists the names that `VGG.capture` knows, in the order of the layers.
-
-    Args:
-      depth, head, classes: as in `VGG`.
-
-    Returns:
-      The names.
-    """
+    """Returns the names that the `capture` of such a `VGG` knows, in the order of the layers."""
     names = []
     for stage, count in enumerate(DEPTHS[depth], start=1):
         names += [f"{kind}{stage}_{index}" for index in range(1, count + 1) for kind in ("conv", "relu")]

@@ -29,8 +29,6 @@ class SeparableConv(nn.Module):
     """A 3x3 convolution of each channel by itself and a 1x1 convolution over all channels, each normalised.
 
     Attributes:
-      features: channels of the output.
-      norm: makes a normalisation.
       stride, dilation: of the 3x3 convolution.
       inner_relu: a ReLU after each of the two; without it, one before both.
     """
@@ -54,11 +52,9 @@ class SeparableConv(nn.Module):
 
 
 class Block(nn.Module):
-    """Three separable convolutions and a shortcut.
+    """Three separable convolutions, each to one of the numbers of `features`, and a shortcut.
 
     Attributes:
-      features: channels of each.
-      norm: makes a normalisation.
       stride: of the last one and of the shortcut.
       dilation: of all three.
       shortcut: a 1x1 convolution, the input itself, or None: no shortcut.
@@ -97,14 +93,7 @@ class Plan(NamedTuple):
 
 
 def plan(units: int = 16) -> list[Plan]:
-    """Lists the blocks of an Xception (figure 4).
-
-    Args:
-      units: blocks of the middle flow.
-
-    Returns:
-      The blocks, in order.
-    """
+    """Returns the blocks of an Xception, in order, with `units` of them in the middle flow (figure 4)."""
     return [
         Plan("entry_flow_block1", (128, 128, 128), 2),
         Plan("entry_flow_block2", (256, 256, 256), 2),
@@ -146,21 +135,14 @@ class Xception(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> dict[str, Float[Array, "batch _ _ _"]]:
-        """Computes the features of four levels, or the activations in `capture`.
+        """Returns the features of four levels by name, or the activations in `capture`.
 
         `c2` is the second convolution of `entry_flow_block2`, of stride 4: DeepLab's low-level features. `c3` is that
         block, of stride 8, `c4` the middle flow, of stride 16, and `c5` the exit flow, of stride 32. Only `c5` ends
         with a ReLU.
 
-        Args:
-          images: in [0, 1], of three channels or one.
-          train: normalise by the batch's statistics and update the running ones.
-
-        Returns:
-          {name: activation}.
-
-        Raises:
-          UserError: an output stride that no layer has, or an unknown layer to capture.
+        Images have three channels or one. Training normalises by the batch's statistics and updates the running ones.
+        Raises a UserError for an output stride that no layer has, or an unknown layer to capture.
         """
         if self.output_stride not in (None, *LEVELS.values()):
             raise UserError(f"Xception: output_stride={self.output_stride} has to be 4, 8, 16, 32 or None.")

@@ -18,14 +18,12 @@ Anchors = Float[Array, "anchors 4"]
 def grid(shape: tuple[int, int], stride: float | int, sizes: Sizes) -> Anchors:
     """Lays anchors of every size on every cell of a feature map.
 
+    Returns corners of rows * columns * k anchors in the order of a head's output [rows, columns, k * 4].
+
     Args:
       shape: rows and columns of the feature map.
-      stride: pixels of the image from one cell to the next.
+      stride: pixels of the image from one cell to the next; cell (0, 0) is centred at (stride / 2, stride / 2).
       sizes: width and height of each kind of anchor, in pixels.
-
-    Returns:
-      Corners of rows * columns * k anchors in the order of a head's output [rows, columns, k * 4]. The cell (0, 0) is
-      centred at (stride / 2, stride / 2).
     """
     sizes = at_least_float32(sizes)
     y, x = ((jnp.arange(length, dtype=sizes.dtype) + 0.5) * stride for length in shape)
@@ -36,13 +34,12 @@ def grid(shape: tuple[int, int], stride: float | int, sizes: Sizes) -> Anchors:
 def cell_anchors(size: float | int, scales: Sequence[float | int], ratios: Sequence[float | int]) -> Sizes:
     """Lists the anchors of a cell by scale and shape: Ren et al., Faster R-CNN, 2015, section 3.1.1.
 
+    Returns the width and height of each, ratio by ratio, the scales of a ratio side by side.
+
     Args:
       size: side of the square anchor of scale 1, in pixels.
       scales: factors of the side.
       ratios: height by width; the area does not depend on it.
-
-    Returns:
-      Width and height of each, ratio by ratio, the scales of a ratio side by side.
     """
     sides = [(size * scale, math.sqrt(ratio)) for ratio in ratios for scale in scales]
     return jnp.array([(side / root, side * root) for side, root in sides], jnp.float32).reshape(-1, 2)
@@ -57,14 +54,12 @@ def pyramid(
 ) -> list[Anchors]:
     """Lays anchors on a feature pyramid, one size per level: Lin et al., Focal Loss for Dense Object Detection, 2017.
 
+    Returns each level's anchors as `grid` orders them, on ceil(height / stride) rows and ceil(width / stride) columns.
+
     Args:
       image_shape: height and width of the image, in pixels.
-      strides: of the levels.
       sizes: of each level's square anchor of scale 1, in pixels.
       scales, ratios: as in `cell_anchors`, on every level.
-
-    Returns:
-      Each level's anchors as `grid` orders them, on ceil(height / stride) rows and ceil(width / stride) columns.
     """
     shapes = [tuple(math.ceil(length / stride) for length in image_shape) for stride in strides]
     cells = [cell_anchors(size, scales, ratios) for size in sizes]
@@ -84,15 +79,12 @@ def kmeans(
 ) -> Sizes:
     """Clusters the shapes of boxes by the distance 1 - IoU: Redmon & Farhadi, YOLO9000, 2017, section 2.
 
-    Args:
-      key: chooses the first centres, spread out as k-means++ does.
-      sizes: widths and heights of a training set's boxes, in any unit.
-      k: number of clusters.
-      iterations: of each start. As the mean does not minimise 1 - IoU, the best iteration counts.
-      restarts: number of starts, of which the best counts.
+    The first centres are spread out as by k-means++. As the mean does not minimise 1 - IoU, the best iteration of the
+    best start counts. Returns each cluster's mean width and height, from the smallest area to the largest.
 
-    Returns:
-      Mean width and height of each cluster, from the smallest area to the largest.
+    Args:
+      sizes: widths and heights of a training set's boxes, in any unit.
+      iterations: of each start.
 
     Raises:
       UserError: there are fewer boxes than clusters.

@@ -31,9 +31,9 @@ def iou(a: Float[Array, "*batch n 4"], b: Float[Array, "*batch m 4"]) -> Float[A
 
 
 def generalised_iou(a: Float[Array, "*batch n 4"], b: Float[Array, "*batch m 4"]) -> Float[Array, "*batch n m"]:
-    """Returns the generalised intersection over union of every pair, in [-1, 1]: Rezatofighi et al. 2019, algorithm 1.
+    """Returns every pair's IoU less the share of the smallest enclosing box that neither covers, in [-1, 1].
 
-    It is the IoU less the share of the smallest enclosing box that neither covers.
+    Source: Rezatofighi et al., Generalized Intersection over Union, 2019, algorithm 1.
     """
     overlap, union, hull = _pairs(a, b)
     return _ratio(overlap, union) - _ratio(hull - union, hull)
@@ -47,15 +47,10 @@ def clip(boxes: Boxes, height: Length, width: Length) -> Boxes:
 def visible(
     boxes: Boxes, mask: Bool[Array, "*batch"], height: Length, width: Length
 ) -> tuple[Boxes, Bool[Array, "*batch"]]:
-    """Cuts objects off at the border of an image, and drops those that lie outside.
+    """Cuts objects off at the border of an image of this size in pixels, and drops those that lie outside.
 
-    Args:
-      boxes: corners of objects and of padding; padding may be any numbers, even NaN.
-      mask: which of them are objects.
-      height, width: of the image, in pixels.
-
-    Returns:
-      (boxes, 0 in padding; which of them are still objects: those with a width and a height inside the image).
+    `mask` says which boxes are objects; padding may be any numbers, even NaN. Returns (boxes, 0 in padding; which of
+    them are still objects: those with a width and a height inside the image).
     """
     boxes = clip(boxes, height, width)
     seen = mask & (boxes[..., 2:] > boxes[..., :2]).all(-1)
@@ -78,13 +73,13 @@ def from_centre(boxes: Boxes) -> Boxes:
 def encode(boxes: Boxes, anchors: Boxes, weights: Sequence[float | int] = (1.0, 1.0, 1.0, 1.0)) -> Boxes:
     """Expresses boxes relative to anchors: Girshick et al., R-CNN, 2014, equations 6 to 9.
 
+    Returns offsets of the centre in widths and heights of the anchor, logarithms of the ratios of width and height;
+    weighted.
+
     Args:
       boxes: what to express. A width or height under 0.001 px counts as 0.001.
       anchors: relative to what, one for each box; wider and higher than 0.
       weights: factors of x, y, width, height; (10, 10, 5, 5) gives the heads of Fast R-CNN targets of unit variance.
-
-    Returns:
-      Offsets of the centre in widths and heights of the anchor, logarithms of the ratios of width and height; weighted.
     """
     boxes, anchors = to_centre(boxes), to_centre(anchors)
     offsets = (boxes[..., :2] - anchors[..., :2]) / anchors[..., 2:]
@@ -100,13 +95,8 @@ def decode(
 ) -> Boxes:
     """Inverts `encode`: Girshick et al., R-CNN, 2014, equations 1 to 4.
 
-    Args:
-      deltas: as `encode` returns them.
-      anchors, weights: as in `encode`.
-      max_log_scale: bound of the logarithms of the scales, so that no early prediction overflows.
-
-    Returns:
-      Corners, not clipped to any image.
+    Returns corners, not clipped to any image. `max_log_scale` bounds the logarithms of the scales, so that no early
+    prediction overflows.
     """
     deltas = at_least_float32(deltas)
     anchors, deltas = to_centre(anchors), deltas / jnp.array(weights, deltas.dtype)

@@ -46,8 +46,10 @@ def conv(
 ) -> Float[Array, "*batch rows columns features"]:
     """Convolves images (as networks do: without flipping the kernel), like torch's `conv2d`.
 
+    Returns rows = floor((height + before + after - dilation * (kh - 1) - 1) / stride) + 1, and the same for columns.
+    Raises a UserError if the sizes do not fit together.
+
     Args:
-      x: images, with any number of leading axes.
       w: kernel [kh, kw, channels / groups, features]; torch's is `weight.permute(2, 3, 1, 0)`. The features of the
         first group of channels come first.
       stride: step of the window, one for both axes or (vertical, horizontal).
@@ -57,12 +59,6 @@ def conv(
       groups: number of blocks of channels that do not see one another; `groups=channels` is a depthwise convolution.
       precision: as in `jax.lax.conv_general_dilated`.
       preferred_element_type: dtype of the output and of the sums, by default that of x and w together.
-
-    Returns:
-      rows = floor((height + before + after - dilation * (kh - 1) - 1) / stride) + 1, and the same for columns.
-
-    Raises:
-      UserError: the sizes do not fit together.
     """
     *batch, height, width, channels = x.shape
     stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
@@ -96,22 +92,16 @@ def conv_transpose(
     It is the adjoint of `conv` with the same arguments. `stride=2` doubles a size exactly with a 4x4 kernel and
     `padding=1`, or a 3x3 kernel and `padding=1, output_padding=1`.
 
+    Returns height = (rows - 1) * stride - before - after + dilation * (kh - 1) + output_padding + 1, and the same for
+    width. Raises a UserError if the sizes do not fit together.
+
     Args:
-      y: images, with any number of leading axes.
       w: kernel [kh, kw, channels / groups, features], as in `conv`; torch's is `weight.permute(2, 3, 0, 1)` where
         groups = 1. (Groups: torch's [channels, features / groups, kh, kw] holds the groups along its first axis, this
         one along its last.)
-      stride: step between the stamps, as in `conv`.
       padding: rows and columns cut off the output: `p` on every side, or `(vertical, horizontal)`, each a number or
         `(before, after)`.
       output_padding: rows and columns added at the end, one for both axes or (vertical, horizontal).
-      dilation, groups, precision, preferred_element_type: as in `conv`.
-
-    Returns:
-      height = (rows - 1) * stride - before - after + dilation * (kh - 1) + output_padding + 1, and the same for width.
-
-    Raises:
-      UserError: the sizes do not fit together.
     """
     *batch, rows, columns, channels = y.shape
     stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)

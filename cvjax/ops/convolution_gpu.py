@@ -26,18 +26,7 @@ def conv_transpose(
     dtype: DTypeLike,
     precision: lax.PrecisionLike,
 ) -> Float[Array, "batch height width channels"]:
-    """Computes `convolution_plain.conv_transpose`.
-
-    Args:
-      y: outputs of the convolution.
-      w: kernel.
-      geometry: how the convolution's images and kernels meet.
-      dtype: of the result.
-      precision: as in `jax.lax.conv_general_dilated`.
-
-    Returns:
-      x, in [batch, *geometry.image, channels].
-    """
+    """Returns x as `convolution_plain.conv_transpose` does."""
     if geometry.groups > 1:
         return plain.conv_transpose(y, w, geometry=geometry, dtype=dtype, precision=precision)
     if _is_atrous(geometry):
@@ -63,18 +52,7 @@ def weight_gradient(
     dtype: DTypeLike,
     precision: lax.PrecisionLike,
 ) -> Float[Array, "kh kw in features"]:
-    """Computes `convolution_plain.weight_gradient`.
-
-    Args:
-      x: images.
-      y: outputs of the convolution.
-      geometry: how the convolution's images and kernels meet.
-      dtype: of the result.
-      precision: as in `jax.lax.conv_general_dilated`.
-
-    Returns:
-      w, in [*geometry.kernel, channels / groups, features].
-    """
+    """Returns w as `convolution_plain.weight_gradient` does."""
     if geometry.groups == 1 and _is_atrous(geometry):
         phases, pads, rows = _dense(geometry)
         x, y = _split(x, geometry, pads), _split(y, geometry, rows)
@@ -106,7 +84,7 @@ def _split(image: Array, geometry: Geometry, pads: Pads) -> Array:
 
 
 def _merge(phases: Array, geometry: Geometry, pads: Pads) -> Array:
-    """Batch to space, without the padding: the inverse of `_split`."""
+    """The inverse of `_split`: batch to space, without the padding."""
     (dh, dw), zero = geometry.dilation, jnp.zeros((), phases.dtype)
     batch, height, width, channels = phases.shape
     image = phases.reshape(batch // (dh * dw), dh, dw, height, width, channels).transpose(0, 3, 1, 4, 2, 5)

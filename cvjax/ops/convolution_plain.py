@@ -20,8 +20,6 @@ class Geometry:
     All pairs are (vertical, horizontal).
 
     Attributes:
-      image: size of an image.
-      kernel: size of a kernel.
       stride: step of the window.
       padding: zeros (before, after) each axis; negative ones crop.
       dilation: step between the kernel's taps.
@@ -72,18 +70,7 @@ def conv(
     dtype: DTypeLike,
     precision: lax.PrecisionLike,
 ) -> Float[Array, "batch rows columns features"]:
-    """Convolves images by a kernel.
-
-    Args:
-      x: images.
-      w: kernel.
-      geometry: how they meet.
-      dtype: of the result.
-      precision: as in `jax.lax.conv_general_dilated`.
-
-    Returns:
-      y, in [batch, *geometry.output, features].
-    """
+    """Returns y, the images convolved by the kernel, in [batch, *geometry.output, features] and in `dtype`."""
     return convolve(
         *(x, w, dtype),
         window_strides=geometry.stride,
@@ -105,12 +92,7 @@ def conv_transpose(
 ) -> Float[Array, "batch height width channels"]:
     """Computes the adjoint of x -> conv(x, w) at y: a convolution of y with holes by the flipped kernel.
 
-    Args:
-      y: outputs of the convolution.
-      w, geometry, dtype, precision: as in `conv`.
-
-    Returns:
-      x, in [batch, *geometry.image, channels].
+    Returns x, in [batch, *geometry.image, channels] and in `dtype`.
     """
     return convolve(
         *(y, swap_channels(jnp.flip(w, (0, 1)), geometry.groups), dtype),
@@ -134,13 +116,7 @@ def weight_gradient(
 ) -> Float[Array, "kh kw in features"]:
     """Computes the adjoint of w -> conv(x, w) at y: a convolution of x by y, summed over the batch, not the channels.
 
-    Args:
-      x: images.
-      y: outputs of the convolution.
-      geometry, dtype, precision: as in `conv`.
-
-    Returns:
-      w, in [*geometry.kernel, channels / groups, features].
+    Returns w, in [*geometry.kernel, channels / groups, features] and in `dtype`.
     """
     return convolve(
         *(x, y, dtype),
@@ -163,15 +139,9 @@ def swap_channels(w: Float[Array, "kh kw in features"], groups: int) -> Float[Ar
 def convolve(
     left: Float[Array, "..."], right: Float[Array, "..."], dtype: DTypeLike, **settings: Any
 ) -> Float[Array, "..."]:
-    """Calls `jax.lax.conv_general_dilated` with operands of any two dtypes.
+    """Returns `jax.lax.conv_general_dilated`, with its `settings`, of operands of any two dtypes.
 
-    Args:
-      left, right: operands, multiplied in the wider of their dtypes.
-      dtype: of the result, and of the sums if it is wider still.
-      settings: all other arguments.
-
-    Returns:
-      The convolution.
+    They are multiplied in the wider of the two; `dtype` is that of the result, and of the sums if it is wider still.
     """
     multiply = jnp.promote_types(left.dtype, right.dtype)
     add = jnp.promote_types(multiply, dtype)

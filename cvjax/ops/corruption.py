@@ -13,17 +13,12 @@ Corruption = Literal["none", "gaussian", "masking", "salt_and_pepper"]
 def corrupt(
     key: Key[Array, ""], images: Float[Array, "batch height width channels"], corruption: Corruption, level: float
 ) -> Float[Array, "batch height width channels"]:
-    """Corrupts images as Vincent et al., Stacked Denoising Autoencoders, JMLR 2010, section 3.3, do.
+    """Returns images corrupted as Vincent et al., Stacked Denoising Autoencoders, JMLR 2010, section 3.3, do.
 
     Args:
-      key: of the noise.
-      images: in [0, 1].
       corruption: "gaussian" adds noise, so that values leave [0, 1]; "masking" blackens elements; "salt_and_pepper"
         makes each element black or white with equal probability.
       level: standard deviation of the Gaussian, else the exact share of each image's elements that is replaced.
-
-    Returns:
-      Corrupted images.
     """
     if corruption == "none":
         return images

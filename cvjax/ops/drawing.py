@@ -17,14 +17,7 @@ Image = Float[np.ndarray, "height width channels"]
 
 
 def colour(label: int) -> tuple[float, float, float]:
-    """Returns a class's colour, far from those of the classes before it.
-
-    Args:
-      label: number of the class.
-
-    Returns:
-      Red, green, blue in [0, 1].
-    """
+    """Returns red, green, blue in [0, 1] of the class of this number, far from the colours of the classes before it."""
     return colorsys.hsv_to_rgb(label * 0.61803398875 % 1, 0.9 - 0.3 * (label // 8 % 2), 1.0)
 
 
@@ -36,18 +29,13 @@ def draw_boxes(
     scores: Float[np.ndarray, " boxes"] | None = None,
     scale: int = 1,
 ) -> Float[np.ndarray, "rows columns 3"]:
-    """Draws boxes with the names of their classes, the first of them on top.
+    """Returns a copy of a grey or RGB image with boxes and the names of their classes, the first of them on top.
 
     Args:
-      image: in [0, 1], one or three channels.
-      boxes: corners in pixels of the image. Empty boxes and those outside the image are left out.
-      labels: classes of the boxes.
-      names: names of the classes. The number is shown for labels without a name, and names with unknown letters.
+      boxes: in pixels of the image. Empty boxes and those outside the image are left out.
+      names: of the classes. The number is shown for labels without a name, and names with unknown letters.
       scores: in [0, 1], shown in per cent after the names.
       scale: whole factor by which the image is enlarged first, so that names are legible on small images.
-
-    Returns:
-      A new image, float32 in [0, 1].
     """
     levels = np.round(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
     levels = np.ascontiguousarray(np.broadcast_to(levels, (*levels.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1))
@@ -92,5 +80,4 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 @functools.cache
 def _letters() -> frozenset[int]:
-    """Returns the code points of the font's letters."""
     return frozenset(ft2font.FT2Font(str(FONT)).get_charmap())

@@ -22,19 +22,11 @@ Chosen = tuple[Int[Array, " chosen"], Bool[Array, " chosen"]]
 def nms(boxes: Boxes, scores: Scores, *, iou_threshold: Threshold, max_outputs: int) -> Chosen:
     """Chooses boxes greedily: the best one left, which suppresses all that overlap it too much, and so on.
 
-    The result is exactly that of the greedy algorithm. Of equal scores the lower index wins.
+    The result is exactly that of the greedy algorithm. Of equal scores the lower index wins. Boxes with an IoU above
+    the threshold with a chosen box are suppressed; a UserError is raised if the threshold is not in [0, 1].
 
-    Args:
-      boxes: corners.
-      scores: of the boxes.
-      iou_threshold: in [0, 1]; boxes with a greater IoU with a chosen box are suppressed.
-      max_outputs: length of the result.
-
-    Returns:
-      (indices of the chosen boxes by falling score, which of them are valid). Invalid indices are 0.
-
-    Raises:
-      UserError: the threshold is not in [0, 1].
+    Returns (indices of the chosen boxes by falling score, which of them are valid), both of length `max_outputs`.
+    Invalid indices are 0.
     """
     return _greedy(boxes, scores, None, iou_threshold, max_outputs)
 
@@ -50,21 +42,13 @@ def batched_nms(
 ) -> Chosen:
     """Chooses boxes as `nms` does, but only boxes of the same class suppress each other.
 
-    Args:
-      boxes, scores, labels: of the candidates.
-      iou_threshold: as in `nms`.
-      max_outputs: length of the result, for all classes together.
-      mask: False in padding.
-
-    Returns:
-      As `nms`.
+    Returns the same, for all classes together. `mask` is False in padding.
     """
     scores = scores if mask is None else jnp.where(mask, scores, -jnp.inf)
     return _greedy(boxes, scores, labels, iou_threshold, max_outputs)
 
 
 def _pad(boxes: Array, scores: Array, labels: Array, rows: int) -> tuple[Array, Array, Array]:
-    """Appends rows of padding and stops gradients."""
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
     scores = jnp.pad(scores, (0, rows), constant_values=-jnp.inf)
     return lax.stop_gradient((jnp.pad(boxes, ((0, rows), (0, 0))), scores, jnp.pad(labels, (0, rows))))

@@ -12,7 +12,7 @@ GREY = (200, 200, 200)  # of void
 
 @functools.cache
 def voc_palette() -> UInt8[np.ndarray, "256 3"]:
-    """Returns the colours of PASCAL VOC: a class's bits, lowest first, are the highest of red, green, blue, red, ...
+    """Returns PASCAL VOC's colours: a class's bits, lowest first, are the highest of red, green, blue, red, ...
 
     The last one, that of void, is grey here.
     """
@@ -38,16 +38,9 @@ def overlay(
     opacity: float = 0.6,
     background: int | None = 0,
 ) -> Float[np.ndarray, "height width 3"]:
-    """Paints the classes of pixels over an image, opaque where a class ends.
+    """Returns a copy of a grey or RGB image with the classes of pixels painted over it, opaque where a class ends.
 
-    Args:
-      image: in [0, 1], one or three channels.
-      numbers: classes.
-      opacity: of the colours.
-      background: the class that is not painted, if any.
-
-    Returns:
-      A new image, float32 in [0, 1].
+    `background` is the class that is not painted, if any.
     """
     edge = np.zeros(numbers.shape, bool)
     edge[1:] |= numbers[1:] != numbers[:-1]

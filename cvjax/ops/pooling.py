@@ -13,16 +13,9 @@ from cvjax.ops.precision import at_least_float32
 def max_pool(
     x: Float[Array, "*batch height width channels"], window: int = 2, stride: int = 2, padding: int = 0
 ) -> Float[Array, "*batch rows columns channels"]:
-    """Takes the largest of each window as torch's `MaxPool2d` does, which drops what does not fill a window at the end.
+    """Returns each window's maximum as torch's `MaxPool2d` does, which drops what does not fill a window at the end.
 
-    Args:
-      x: features.
-      window: pixels along each side.
-      stride: step of the window.
-      padding: pixels on every side that are never the largest.
-
-    Returns:
-      Features. Where several are the largest, they share the gradient.
+    Padding, on every side, is never the largest. Where several are the largest, they share the gradient.
     """
     for axis in (x.ndim - 3, x.ndim - 2):
         margins = [(padding, padding) if place == axis else (0, 0) for place in range(x.ndim)]
@@ -36,16 +29,9 @@ def max_pool(
 def avg_pool(
     x: Float[Array, "*batch height width channels"], window: int, stride: int, padding: int = 0, inside: bool = False
 ) -> Float[Array, "*batch rows columns channels"]:
-    """Takes the mean of each window, added up in float32 at least, where `flax.linen.avg_pool` adds in bfloat16.
+    """Returns the mean of each window, added up in float32 at least, where `flax.linen.avg_pool` adds in bfloat16.
 
-    Args:
-      x: features.
-      window, stride: as in `max_pool`.
-      padding: pixels of zeros on every side.
-      inside: average only over pixels inside the image.
-
-    Returns:
-      Features, in the dtype of x.
+    Padding is zeros on every side; `inside` averages only over pixels inside the image. The dtype is that of x.
     """
     leading = x.ndim - 3
 
@@ -62,17 +48,10 @@ def avg_pool(
 def adaptive_avg_pool(
     x: Float[Array, "*batch height width channels"], size: int
 ) -> Float[Array, "*batch size size channels"]:
-    """Takes the means of size x size windows that cover the image, as torch's `AdaptiveAvgPool2d` does.
+    """Returns the means of size x size windows that cover the image, as torch's `AdaptiveAvgPool2d` does, in x's dtype.
 
     Window i of n pixels reaches from floor(i n / size) to ceil((i + 1) n / size): windows overlap where size does not
     divide n.
-
-    Args:
-      x: features.
-      size: of the output.
-
-    Returns:
-      Features, in the dtype of x.
     """
     pooled = at_least_float32(x)
     for axis in (x.ndim - 3, x.ndim - 2):

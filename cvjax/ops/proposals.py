@@ -13,18 +13,12 @@ def selective_search(
     """Proposes regions by merging superpixels that look alike: Uijlings et al., Selective Search, 2013, by OpenCV.
 
     OpenCV orders the regions at random; here the largest come first, so that the result is a function of the image.
+    Returns boxes that are all different. Raises a UserError for an image of neither one channel nor three.
 
     Args:
-      image: grey or RGB in [0, 1].
       quality: search with more starting points and measures of likeness: twice the proposals in three times the time.
       smallest: least width and height in pixels.
       most: largest number of proposals.
-
-    Returns:
-      Boxes, `x1, y1, x2, y2` in pixels, all different.
-
-    Raises:
-      UserError: the image has neither one channel nor three.
     """
     if image.shape[2] not in (1, 3):
         raise UserError(f"selective search takes images of one channel or three, not {image.shape[2]}")

@@ -26,8 +26,7 @@ class Point(NamedTuple):
     """One point of a rate-distortion curve.
 
     Attributes:
-      size: bytes of the stream, its header included.
-      header: bytes of the header.
+      size, header: bytes of the stream, its header included, and of the header.
       psnr: of all images, in dB.
     """
 
@@ -41,13 +40,7 @@ def code_length(numbers: Int[np.ndarray, "rows columns"]) -> float:
 
     Each column has its own counts of the numbers, which start equal and learn from the rows before, so no table is
     sent. An arithmetic coder (Witten, Neal & Cleary, Arithmetic Coding for Data Compression, 1987) comes within a few
-    bits of this.
-
-    Args:
-      numbers: any whole numbers.
-
-    Returns:
-      The length in bits.
+    bits of this. Returns the length in bits.
     """
     values = np.arange(numbers.min(), numbers.max() + 1)
     counts = (numbers[:, :, None] == values).sum(axis=0)  # [columns, values]

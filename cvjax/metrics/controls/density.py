@@ -44,10 +44,7 @@ def neighbour_bits(
 ) -> float:
     """Returns bits per dimension of `test` under p(level | position, shade of the left and of the upper neighbour).
 
-    Args:
-      train, test: training and held-out images.
-      levels: number of grey levels.
-      shades: number of equal parts that the grey levels of neighbours are split into; outside the image, 0.
+    The grey levels of neighbours are split into `shades` equal parts; outside the image the shade is 0.
     """
 
     def context(images: np.ndarray) -> np.ndarray:
@@ -60,7 +57,6 @@ def neighbour_bits(
 
 
 def _positions(images: np.ndarray) -> np.ndarray:
-    """Numbers the pixels of each image."""
     return np.broadcast_to(np.arange(images[0].size).reshape(images[0].shape), images.shape)
 
 

@@ -15,20 +15,14 @@ def draw(
     labels: Int[np.ndarray, " examples"],
     count: int,
 ) -> Float[np.ndarray, "count height width channels"]:
-    """Draws the samples of an impostor, in random order.
+    """Returns the float32 samples of an impostor, in random order.
+
+    Gaussian samples leave [0, 1] and have to be clipped. Raises a UserError for an unknown name.
 
     Args:
       name: one of `NAMES`.
-      seed: of the draw.
-      images: training images in [0, 1].
-      labels: their classes, 0 .. classes - 1.
+      images, labels: of training; labels are 0 .. classes - 1.
       count: number of samples; of real images, at most all training images.
-
-    Returns:
-      float32 images. Gaussian samples leave [0, 1] and have to be clipped.
-
-    Raises:
-      UserError: an unknown name.
     """
     if name not in _IMPOSTORS:
         raise UserError(f"there is no impostor {name!r}. {suggest(name, _IMPOSTORS)}")
