@@ -1,8 +1,6 @@
 """The fast gradient sign method: Goodfellow et al., Explaining and Harnessing Adversarial Examples, 2015.
 
-arXiv:1412.6572, section 4. One step in the direction that raises a classifier's loss fastest, equally long in every
-pixel. Steps of the same length and of random signs are the control: a classifier that is robust to noise may still be
-fooled by the gradient.
+arXiv:1412.6572, section 4. The control is noise of the same length, to which a fooled classifier may still be robust.
 """
 
 import dataclasses
@@ -31,15 +29,9 @@ COLUMNS = 10  # images that are drawn
 
 
 def gradient_sign(logits_fn: Callable[[Images], Logits], images: Images, labels: Labels) -> Images:
-    """Computes the sign of the cross-entropy's gradient in each pixel.
+    """Returns the sign of the cross-entropy's gradient in each pixel: -1, 0 or 1.
 
-    Args:
-      logits_fn: the classifier; an image's logits may not depend on the other images.
-      images: where the gradient is taken.
-      labels: classes whose cross-entropy it is.
-
-    Returns:
-      -1, 0 or 1. It counts as constant where it is differentiated through, as in adversarial training.
+    It counts as constant where it is differentiated through. An image's logits may not depend on the other images.
     """
 
     def loss(images):
@@ -57,19 +49,11 @@ def fgsm(
     lower: float = 0.0,
     upper: float = 1.0,
 ) -> Images:
-    """Makes adversarial examples by one step along the sign of the gradient.
+    """Returns images after one step of epsilon along the sign of the gradient, clipped to [lower, upper].
 
     Args:
-      logits_fn: the classifier, as in `gradient_sign`.
-      images: to start from.
+      logits_fn: as in `gradient_sign`.
       labels: the true classes, which the step leads away from; or those to lead to, where targeted.
-      epsilon: largest change of a pixel.
-      targeted: whether the labels are the classes to be predicted.
-      lower: least value of a pixel.
-      upper: greatest value of a pixel.
-
-    Returns:
-      Images within epsilon of those given, and within lower and upper.
     """
     direction = gradient_sign(logits_fn, images, labels)
     return jnp.clip(images + (-epsilon if targeted else epsilon) * direction, lower, upper)
@@ -82,18 +66,7 @@ def random_sign(
     lower: float = 0.0,
     upper: float = 1.0,
 ) -> Images:
-    """Changes every pixel by epsilon up or down at random, the control of `fgsm`.
-
-    Args:
-      key: of the signs.
-      images: to start from.
-      epsilon: change of each pixel.
-      lower: least value of a pixel.
-      upper: greatest value of a pixel.
-
-    Returns:
-      Images within epsilon of those given, and within lower and upper.
-    """
+    """Returns images with each pixel changed by epsilon up or down at random, then clipped: the control of `fgsm`."""
     return jnp.clip(images + epsilon * jax.random.rademacher(key, images.shape, images.dtype), lower, upper)
 
 
@@ -177,8 +150,7 @@ class FGSM:
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
         """Attacks images at the largest epsilon, away from their labels, or from what the classifier sees in them.
 
-        Returns the adversarial `image`, the `label` and `probability` that the classifier gives it, and
-        `clean_label`, what it said before.
+        Returns the adversarial `image`, what it is classified as, `label` and `probability`, and the `clean_label`.
         """
         clean, _ = self._predict(state, inputs["image"])
         image = self._attack(state, inputs["image"], inputs.get("label", clean))[np.argmax(self.epsilons)]
@@ -201,12 +173,7 @@ class FGSM:
 
 
 def name_at(figure: str, epsilon: float) -> str:
-    """Returns the name of a figure at an epsilon: "robust_accuracy_0_1" at 0.1, as keys of configs have no dots.
-
-    Args:
-      figure: what is measured.
-      epsilon: size of the attack.
-    """
+    """Returns the name of a figure at an epsilon: "robust_accuracy_0_1" at 0.1, as keys of configs have no dots."""
     return f"{figure}_{epsilon:.3g}".replace(".", "_")
 
 

@@ -1,8 +1,4 @@
-"""The common parts of all detectors: the selection of detections from scored boxes, their figures and pictures.
-
-The selection follows Felzenszwalb et al., Object Detection with Discriminatively Trained Part-Based Models, 2010,
-section 7.2: greedy non-maximum suppression.
-"""
+"""The common parts of all detectors: the selection of detections from scored boxes, their figures and pictures."""
 
 import abc
 import dataclasses
@@ -66,16 +62,11 @@ def select(
     labels: Int[Array, "batch candidates"],
     detection: Detection,
 ) -> Found:
-    """Selects the detections of each image by non-maximum suppression.
+    """Selects the detections of each image by greedy non-maximum suppression.
 
-    Args:
-      boxes: candidates, xyxy in pixels. A box of several possible classes is several candidates.
-      scores: of the candidates, in [0, 1].
-      labels: their classes.
-      detection: thresholds, and the length of the result.
-
-    Returns:
-      boxes, scores and labels by falling score, padded with zeros, and detected, which is False in the padding.
+    Felzenszwalb et al., Object Detection with Discriminatively Trained Part-Based Models, 2010, section 7.2. A box of
+    several possible classes is several candidates. Returns boxes, scores in [0, 1] and labels by falling score, padded
+    with zeros, and detected, which is False in the padding.
     """
 
     def of_image(boxes, scores, labels):
@@ -105,17 +96,9 @@ def training_objects(batch: Batch) -> Objects:
 def draw(
     batch: Mapping[str, Any], found: Mapping[str, Any], names: Sequence[str], least_score: float = 0.3, count: int = 16
 ) -> Float[np.ndarray, "images height width 3"]:
-    """Draws images twice, with the true boxes on the left and the detections on the right.
+    """Returns images in pairs, true boxes on the left and detections on the right; small images are enlarged.
 
-    Args:
-      batch: `image`, `boxes`, `labels`, `mask`.
-      found: what `select` returns for them.
-      names: of the classes.
-      least_score: of the detections that are drawn.
-      count: draws the first ones only.
-
-    Returns:
-      Pictures in [0, 1]; small images are enlarged.
+    Draws the first `count` images, with detections that score `least_score` or more; `found` is what `select` returns.
     """
     batch, found = ({key: np.asarray(value) for key, value in rows.items()} for rows in (batch, found))
     pictures = []
@@ -131,15 +114,7 @@ def draw(
 
 @dataclasses.dataclass(frozen=True)
 class Detector(abc.ABC):
-    """Base of the detectors, which add their networks, `init`, `train_step` and `find`.
-
-    Attributes:
-      shape: height, width, channels of the images.
-      classes: their names.
-      ema: share of the moving average that each step keeps; 0: no average.
-      detection: how detections are selected.
-      tx: the optimiser.
-    """
+    """Base of the detectors, which add networks, `init`, `train_step` and `find`; attributes are recipes' arguments."""
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]

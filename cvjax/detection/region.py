@@ -40,18 +40,10 @@ def assign(
 ) -> tuple[Int[Array, "batch objects"], Mask]:
     """Assigns each object to a predictor: the anchor closest in shape, in the cell that contains the object's centre.
 
-    Centres outside the image belong to the nearest cell; empty boxes get no predictor. If several objects share a
-    predictor, the last one keeps it, as in Darknet.
-
-    Args:
-      boxes: corners in pixels.
-      mask: False in padding.
-      anchors: widths and heights in cells.
-      grid: rows and columns of cells.
-      stride: pixels per cell.
-
-    Returns:
-      (flat index of the predictor over rows, columns and anchors; which objects have one).
+    Centres outside the image belong to the nearest cell; empty boxes get no predictor. Of several objects that share
+    one, the last keeps it, as in Darknet. `mask` is False in padding; anchors are (width, height) in cells of `stride`
+    pixels; the grid is (rows, columns). Returns (flat index of the predictor over rows, columns and anchors; which
+    objects have one).
     """
     centre, size = jnp.split(box_ops.to_centre(boxes) / stride, 2, axis=-1)
     column, row = (jnp.clip(jnp.floor(centre[..., i]), 0, grid[1 - i] - 1).astype(jnp.int32) for i in range(2))
@@ -109,19 +101,13 @@ def losses(
     """Computes the parts of Darknet's loss; the gradient of their sum is the region layer's negative `delta`.
 
     Centres and objectness have squared errors after the sigmoid, sizes squared errors of the logarithm, all halved.
-    Objects are clipped to the image.
+    Objects are clipped to the image; they, anchors and stride are as in `assign`. Returns (coordinates, object,
+    no_object, class, prior: weighted sums over each image), and counts for the log (objects: how many have a predictor;
+    iou: sum of their IoU with its box).
 
     Args:
-      outputs: of the network.
-      boxes, labels, mask: of the objects.
-      anchors, stride: as in `assign`.
-      weights: of the parts.
       prior_weight: pulls predictors without an object towards the centre of their cell and the shape of their anchor.
       class_loss: (logits, labels) -> loss of each object.
-
-    Returns:
-      (coordinates, object, no_object, class, prior: weighted sums over each image), and counts for the log (objects:
-      how many have a predictor; iou: sum of their IoU with its box).
     """
     batch, rows, columns, _, width = outputs.shape
     boxes, mask = box_ops.visible(boxes, mask, rows * stride, columns * stride)

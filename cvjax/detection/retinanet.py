@@ -1,7 +1,6 @@
 """RetinaNet: Lin et al., Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 
-A ResNet, a feature pyramid, and two small networks that slide over its levels: one classifies each anchor, the other
-moves it onto the object. Details that the paper leaves open follow Detectron, the authors' code.
+Details that the paper leaves open follow Detectron, the authors' code.
 """
 
 import dataclasses
@@ -33,12 +32,8 @@ from cvjax.signature import Count, Natural, NonNegative, Range, Share
 class Subnet(nn.Module):
     """3x3 convolutions with ReLUs between them (section 4), applied to every level.
 
-    Attributes:
-      outputs: channels of the last convolution.
-      channels: of the others.
-      depth: number of the others.
-      bias: initial bias of the last one.
-      deviation: standard deviation of the initial kernels.
+    The last one has `outputs` channels and the initial `bias`; before it are `depth` others of `channels`. The initial
+    kernels have the standard deviation `deviation`.
     """
 
     outputs: int
@@ -59,10 +54,7 @@ class Subnet(nn.Module):
 
 
 class RetinaNet(nn.Module):
-    """RetinaNet without its backbone: a feature pyramid and the two subnets.
-
-    The attributes are arguments of `recipe`; `anchors` is the number of anchors at each location.
-    """
+    """A feature pyramid, and subnets that classify `anchors` anchors at each location and move them onto objects."""
 
     classes: int
     anchors: int = 9
@@ -105,15 +97,9 @@ def lay_anchors(
     ratios: Sequence[float],
     fpn: bool = True,
 ) -> list[Float[Array, "_ 4"]]:
-    """Places the anchors of every level, in the order of the network's outputs.
+    """Returns the anchors of every level of an image (height, width), in the order of the network's outputs.
 
-    Args:
-      image_size: height and width in pixels.
-      stages: stride of each stage of the backbone; each level beyond them has twice the stride of the one before.
-      levels, sizes, scales, ratios, fpn: as in `recipe`.
-
-    Returns:
-      Anchors, xyxy in pixels, by level.
+    `stages` has each stage's stride, and each level beyond them doubles the last. The rest is as in `recipe`.
     """
     last = max(int(stage.removeprefix("c")) for stage in stages)
     if fpn:
@@ -137,18 +123,15 @@ def match(
 ) -> tuple[Int[Array, " anchors"], Bool[Array, " anchors"], Bool[Array, " anchors"]]:
     """Matches each anchor with the object that it is trained on (section 4, "Anchors").
 
+    Returns (the object of greatest IoU, whether the anchor is trained on it, whether it is trained on nothing at all).
+
     Args:
-      anchors: xyxy in pixels.
-      boxes: of the objects, xyxy in pixels.
       present: False in padding.
       positive: least IoU at which an anchor is trained on an object.
       negative: IoU below which an anchor is trained as background.
       force: also train the anchors that overlap an object most, on the object that they overlap most. The paper does
         not mention it. Detectron and torchvision do it, but compare bits: of equal overlaps, such as those of the
         anchors of neighbouring cells, rounding leaves them one. Here overlaps within `TIE` are equal.
-
-    Returns:
-      (the object of greatest IoU, whether the anchor is trained on it, whether it is trained on nothing at all).
     """
     overlaps = jnp.where(present, box_ops.iou(anchors, boxes), -1.0)
     greatest = overlaps.max(axis=1)
@@ -173,19 +156,9 @@ def detection_losses(
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"], Float[Array, " batch"]]:
     """Computes both losses of each image, divided by its number of anchors that are trained on an object, at least 1.
 
-    Args:
-      logits: of each anchor's classes.
-      deltas: offsets of each anchor's box, as in `cvjax.ops.boxes.encode`.
-      anchors, boxes: xyxy in pixels.
-      labels: classes of the objects.
-      present: False in padding.
-      gamma, alpha: as in `cvjax.losses.focal.sigmoid_focal`.
-      beta: as in `cvjax.losses.focal.smooth_l1`.
-      force: as in `match`.
-
-    Returns:
-      (focal loss summed over anchors and classes, smooth L1 summed over anchors and offsets, number of anchors trained
-      on an object).
+    `deltas` are offsets as in `cvjax.ops.boxes.encode`; gamma and alpha are as in `cvjax.losses.focal.sigmoid_focal`,
+    beta as in its `smooth_l1`, present and force as in `match`. Returns (focal loss summed over anchors and classes,
+    smooth L1 summed over anchors and offsets, number of anchors trained on an object).
     """
     matched, positives, ignored = jax.vmap(partial(match, force=force), (None, 0, 0))(anchors, boxes, present)
     count = jnp.maximum(positives.sum(axis=1), 1)
@@ -209,15 +182,9 @@ def propose(
     size: tuple[int, int],
     count: int = 1000,
 ) -> tuple[Float[Array, "batch proposals 4"], Float[Array, "batch proposals"], Int[Array, "batch proposals"]]:
-    """Decodes the best pairs of an anchor and a class in one level (section 4.1, "Inference").
+    """Returns (boxes, scores, classes) of the best pairs of an anchor and a class in one level, by falling score.
 
-    Args:
-      logits, deltas, anchors: as in `detection_losses`.
-      size: height and width of the images, to which boxes are clipped.
-      count: largest number of pairs.
-
-    Returns:
-      (boxes, scores, classes) by falling score.
+    At most `count` are decoded, and clipped to `size`, the images' (height, width) (section 4.1, "Inference").
     """
     scores, indices = jax.lax.top_k(logits.reshape(len(logits), -1), min(count, math.prod(logits.shape[1:])))
     at, labels = jnp.divmod(indices, logits.shape[2])
@@ -230,10 +197,7 @@ def propose(
 
 @dataclasses.dataclass(frozen=True)
 class RetinaNetDetector(Detector):
-    """A ResNet and what RetinaNet adds to it: how they are trained and what they detect.
-
-    Attributes are those of `Detector`, the networks and arguments of `recipe`.
-    """
+    """RetinaNet's functions; the attributes are those of `Detector`, the networks and arguments of `recipe`."""
 
     resnet: ResNet
     retinanet: RetinaNet

@@ -1,8 +1,7 @@
 """Sliding windows: a small CNN classifies windows of every size at every location.
 
-The image pyramid and the training on the hardest background windows are those of Rowley, Baluja & Kanade, Neural
-Network-Based Face Detection, 1998. The network runs on each window separately, or as a convolution over the whole
-picture, which computes what windows share only once: Sermanet et al., OverFeat, 2014 (arXiv:1312.6229), section 3.5.
+The image pyramid and hard background windows are those of Rowley, Baluja & Kanade, Neural Network-Based Face Detection,
+1998; the convolution over pictures is that of Sermanet et al., OverFeat, 2014 (arXiv:1312.6229), section 3.5.
 """
 
 import dataclasses
@@ -65,15 +64,9 @@ class WindowClassifier(nn.Module):
 def window_boxes(
     shape: tuple[int, int], sizes: Sequence[tuple[float, float]], core: int
 ) -> list[Float[np.ndarray, "rows columns 4"]]:
-    """Lists the boxes of all windows of an image.
+    """Returns a grid of the windows' boxes for each (width, height) in `sizes`; the last reach or cross the border.
 
-    Args:
-      shape: height and width of the image in pixels.
-      sizes: (width, height) of the boxes in pixels.
-      core: side of the boxes in pixels of the resized pictures.
-
-    Returns:
-      For each size a grid of corners in pixels; the last boxes reach or cross the border of the image.
+    `shape` is the image's (height, width), `core` the side of a box in pixels of the resized picture.
     """
 
     def starts(side: int, box: float) -> np.ndarray:
@@ -90,16 +83,9 @@ def window_boxes(
 def show(
     image: Float[Array, "height width channels"], box: Float[Array, "4"], core: int, rows: int, columns: int
 ) -> Float[Array, "rows columns channels"]:
-    """Resizes an image so that a box becomes `core` pixels wide and high, and crops a picture around it.
+    """Returns the picture around a box: the image resized so that the box, not empty, is `core` pixels wide and high.
 
-    Args:
-      image: the image.
-      box: corners in pixels, not empty.
-      core: width and height of the box in the picture.
-      rows, columns: height and width of the picture.
-
-    Returns:
-      The picture, bilinear and antialiased, black outside the image. The box starts `CONTEXT` pixels from its corner.
+    Bilinear and antialiased, black outside the image. The box starts `CONTEXT` pixels from the picture's corner.
     """
     scale = core / jnp.stack([box[3] - box[1], box[2] - box[0]])
     shift = CONTEXT - scale * jnp.stack([box[1], box[0]])
@@ -110,16 +96,9 @@ def show(
 def classify_windows(
     classify: Callable[[Images], Logits], images: Images, window: int, convolutional: bool = True
 ) -> Logits:
-    """Classifies all windows of pictures, either by one convolution or separately, with the same result.
+    """Returns the logits of all windows of pictures, by one convolution or separately, with the same result.
 
-    Args:
-      classify: the network.
-      images: pictures; rows and columns after the last window are ignored.
-      window: height and width of a window.
-      convolutional: as in `recipe`.
-
-    Returns:
-      Logits of each window.
+    One convolution computes what windows share only once. Rows and columns after the last window are ignored.
     """
     batch, *sides, channels = images.shape
     rows, columns = ((side - window) // STRIDE + 1 for side in sides)
@@ -139,17 +118,7 @@ def near_windows(
     shift: float,
     scale: float,
 ) -> Float[Array, "count 4"]:
-    """Draws windows near objects, all objects with the same probability.
-
-    Args:
-      key: random key.
-      boxes, mask: of the objects; without any object, the windows are meaningless.
-      count: number of windows.
-      shift, scale: as in `recipe`.
-
-    Returns:
-      The windows' boxes.
-    """
+    """Returns boxes of windows near objects, all objects with the same probability; meaningless without any object."""
     which_key, shift_key, scale_key = jax.random.split(key, 3)
     which = jax.random.categorical(which_key, jnp.where(mask, 0.0, -1e9), shape=(count,))
     near = box_ops.to_centre(boxes[which])
@@ -169,17 +138,10 @@ def label_windows(
     positive_iou: float,
     negative_iou: float,
 ) -> tuple[Int[Array, " windows"], Bool[Array, " windows"]]:
-    """Labels windows by the IoU of their boxes with the object that overlaps them most.
+    """Returns the label of the object that overlaps each window most, and whether it is certain.
 
-    Args:
-      windows: their boxes.
-      boxes, labels, mask: of the objects.
-      ignored: objects that count neither as objects nor as background.
-      classes: number of classes, which is also the background's label.
-      positive_iou, negative_iou: as in `recipe`.
-
-    Returns:
-      (labels, whether they are certain; between the two IoUs they are not).
+    Below `negative_iou` the window is background, whose label is `classes`; between that and `positive_iou`, it is
+    uncertain. Objects `ignored` count neither as objects nor as background.
     """
     overlap = jnp.where(mask, box_ops.iou(windows, boxes), 0.0)
     best, which = overlap.max(axis=1), overlap.argmax(axis=1)
@@ -203,10 +165,7 @@ def hardest_background(
 
 @dataclasses.dataclass(frozen=True)
 class WindowDetector(Detector):
-    """A classifier of windows: how it is trained and what it detects.
-
-    Attributes are those of `Detector`, the network and arguments of `recipe`.
-    """
+    """Sliding windows' functions; the attributes are those of `Detector`, the network and arguments of `recipe`."""
 
     net: WindowClassifier
     sizes: tuple[tuple[float, float], ...]

@@ -1,8 +1,7 @@
 """YOLO: Redmon, Divvala, Girshick & Farhadi, You Only Look Once: Unified, Real-Time Object Detection, 2016.
 
-One pass of a network predicts, for each cell of an S x S grid, B boxes with a confidence each and one set of class
-probabilities (arXiv:1506.02640). The loss is the paper's; details that it leaves open follow the authors' Darknet. The
-paper's first 20 convolutions were pretrained on ImageNet; nothing is pretrained here.
+arXiv:1506.02640; details that it leaves open follow the authors' Darknet. The paper's first 20 convolutions were
+pretrained on ImageNet; nothing is pretrained here.
 """
 
 import dataclasses
@@ -50,10 +49,7 @@ LAYERS: Mapping[str, Layers] = {
 
 
 class Yolo(nn.Module):
-    """Convolutions, then dense layers over the whole image (section 2.1).
-
-    The attributes are arguments of `recipe`; `features` is the number of outputs per cell.
-    """
+    """Convolutions, then dense layers over the whole image (section 2.1) to `features` outputs in each cell."""
 
     layers: Layers
     features: int
@@ -99,9 +95,8 @@ def read(
 ) -> tuple[Coordinates, Float[Array, "batch rows columns predictors"], Float[Array, "batch rows columns classes"]]:
     """Splits the network's output: five numbers for each of the cell's predictors, then one for each class.
 
-    Returns:
-      (centres x, y as shares of the cell and square roots of width and height as shares of the image, as in Darknet;
-      confidences; class probabilities). All are linear outputs.
+    Returns (centres x, y as shares of the cell and square roots of width and height as shares of the image, as in
+    Darknet; confidences; class probabilities). All are linear outputs.
     """
     numbers = outputs[..., : 5 * predictors].reshape(*outputs.shape[:3], predictors, 5)
     return numbers[..., :4], numbers[..., 4], outputs[..., 5 * predictors :]
@@ -133,16 +128,10 @@ def _corners(rows: int, columns: int) -> Array:
 def objects_of_cells(
     boxes: Boxes, mask: Bool[Array, "batch objects"], grid: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[Int[Array, "batch rows columns"], Bool[Array, "batch rows columns"]]:
-    """Finds the object that each cell has to predict: the first whose centre it contains, as in Darknet.
+    """Returns (index of the object that each cell has to predict, whether it has one).
 
-    Args:
-      boxes: corners in pixels. Centres outside the image belong to the nearest cell.
-      mask: False in padding.
-      grid: rows and columns.
-      shape: height and width of the image in pixels.
-
-    Returns:
-      (index of each cell's object, whether it has one).
+    It is the first whose centre the cell contains, as in Darknet; centres outside the image belong to the nearest cell.
+    `mask` is False in padding, `grid` is (rows, columns), and `shape` the image's (height, width).
     """
     rows, columns = grid
     centres = box_ops.to_centre(boxes)[..., :2] / jnp.array(shape[::-1]) * jnp.array([columns, rows])
@@ -156,11 +145,8 @@ def choose_responsible(
 ) -> tuple[Int[Array, "*cells"], Float[Array, "*cells predictors"]]:
     """Returns (predictor responsible for each cell's object, IoU of every predictor with it).
 
-    It is the predictor of highest IoU, or of the lowest RMSE if all are 0.
-
-    Args:
-      predicted, truth: corners in pixels, of the predictions and of each cell's object.
-      shape: height and width of the image, which the centres and sizes in the RMSE are shares of, as in Darknet.
+    It is the predictor of highest IoU, or of the lowest RMSE if all are 0. In the RMSE, centres and sizes are shares of
+    the image's (height, width), `shape`, as in Darknet.
     """
     overlap = box_ops.iou(predicted, truth[..., None, :])[..., 0]
     difference = box_ops.to_centre(predicted) - box_ops.to_centre(truth)[..., None, :]
@@ -181,19 +167,11 @@ def losses(
     """Computes the parts of the paper's loss, equation 3: sums of squares over cells, predictors and classes.
 
     The target of a responsible predictor's confidence is its IoU, without gradient; that of all others is 0. Class
-    probabilities have neither softmax nor sigmoid, and count in cells with an object. Objects are clipped to the image.
-
-    Args:
-      outputs: of the network.
-      boxes, labels, mask: of the objects.
-      predictors: B, the number of boxes per cell.
-      shape: height and width of the image in pixels.
-      coordinate_weight: lambda_coord, of the responsible predictors' centres and roots of sizes.
-      no_object_weight: lambda_noobj, of the confidences of all other predictors.
-
-    Returns:
-      coordinates, object, no_object and classes: weighted sums over each image, which add up to its loss; and iou, for
-      the log: the mean IoU of its responsible predictors, 0 if there are none.
+    probabilities have neither softmax nor sigmoid, and count in cells with an object. Objects are clipped to the image,
+    whose (height, width) is `shape`. The paper's lambda_coord, of the responsible predictors' centres and roots of
+    sizes, is `coordinate_weight`; lambda_noobj, of the confidences of all others, is `no_object_weight`. Returns
+    coordinates, object, no_object and classes: weighted sums over each image, which add up to its loss; and iou, for
+    the log: the mean IoU of its responsible predictors, 0 if there are none.
     """
     coordinates, confidence, classes = read(outputs, predictors)
     boxes, mask = box_ops.visible(boxes, mask, *shape)
@@ -237,10 +215,7 @@ def candidates(
 
 @dataclasses.dataclass(frozen=True)
 class YoloDetector(Detector):
-    """YOLO: how it is trained and what it detects.
-
-    Attributes are those of `Detector`, the network and arguments of `recipe`.
-    """
+    """YOLO's functions; the attributes are those of `Detector`, the network and arguments of `recipe`."""
 
     net: Yolo
     predictors: int

@@ -34,12 +34,7 @@ COCO_ANCHORS = ((0.77871, 1.14074), (3.00525, 4.31277), (9.22725, 9.61974))  # D
 
 @dataclasses.dataclass(frozen=True)
 class WordTree:
-    """A hierarchy of classes (section 4, hierarchical classification).
-
-    Attributes:
-      names: of the nodes, parents before their children.
-      parents: index of each node's parent, -1 at the top.
-    """
+    """A hierarchy of classes (section 4): names, parents before children, and indices of parents, -1 at the top."""
 
     names: tuple[str, ...]
     parents: tuple[int, ...]
@@ -61,19 +56,10 @@ class WordTree:
 
 
 def read_tree(path: str | Path) -> WordTree:
-    """Reads a hierarchy in the format of Darknet's `.tree` files.
+    """Returns the hierarchy in a file, or in one named beside this module: "digits".
 
-    Each line is a node: its name, and the line number of its parent counted from 0, or -1 at the top. Parents come
-    before their children.
-
-    Args:
-      path: of the file, or the name of one beside this module: "digits".
-
-    Returns:
-      The tree.
-
-    Raises:
-      UserError: no such file, or a line that is not a node.
+    In Darknet's `.tree` format each line is a node: its name, and the line number of its parent counted from 0, or -1
+    at the top. Parents come before their children. Anything else raises a UserError, as does a missing file.
     """
     own = {file.stem: file for file in Path(__file__).parent.glob("*.tree")}
     file = own.get(str(path), Path(path))
@@ -112,15 +98,9 @@ def path_log_probability(logits: Logits, nodes: Int[Array, " chosen"], tree: Wor
 
 
 def walk_down(logits: Logits, tree: WordTree, threshold: float = 0.5) -> Int[Array, "*batch"]:
-    """Descends to the most probable child while the probability of the whole path stays above a threshold.
+    """Returns the index of the node at which a descent to the most probable child ends.
 
-    Args:
-      logits: of the nodes.
-      tree: the hierarchy.
-      threshold: on the probability of a node and all its ancestors. The first step is always taken.
-
-    Returns:
-      Index of the node where the path ends.
+    It goes on while the probability of the whole path stays above the threshold; the first step is always taken.
     """
     nodes, groups, count = jnp.arange(len(tree.names)), jnp.array(tree.groups), max(tree.groups) + 1
     conditional = jnp.moveaxis(log_softmax(logits, tree), -1, 0)
@@ -140,15 +120,9 @@ def walk_down(logits: Logits, tree: WordTree, threshold: float = 0.5) -> Int[Arr
 def withhold(
     batch: Mapping[str, Any], unboxed: Sequence[int], classes: int
 ) -> tuple[dict[str, Any], Bool[Array, " batch"], Bool[Array, "batch classes"]]:
-    """Removes the objects of images that show an unboxed class, and keeps their class labels.
+    """Removes the objects of images that show one of the `unboxed` class indices, and keeps their class labels.
 
-    Args:
-      batch: `boxes`, `labels` and `mask`.
-      unboxed: indices of the classes without boxes.
-      classes: number of classes.
-
-    Returns:
-      (the batch; which images still have their boxes; the classes that each of the others shows).
+    Returns (the batch; which images still have their boxes; the classes that each of the others shows).
     """
     shown = ((batch["labels"][..., None] == jnp.arange(classes)) & batch["mask"][..., None]).any(1)
     boxed = ~shown[:, jnp.array(unboxed, jnp.int32)].any(1)
@@ -170,20 +144,12 @@ def image_losses(
     """Computes the loss of images that have class labels but no boxes (section 4, joint classification and detection).
 
     The box that most probably shows the class is trained on the class, and to be an object. Its IoU with the object is
-    unknown and is assumed to be at least .3.
+    unknown and is assumed to be at least .3 (`least_objectness`), the target of smaller objectnesses. `nodes` are those
+    of the classes. Returns image_object and image_class, weighted sums over each image.
 
     Args:
-      outputs: of the network.
-      shown: which classes each image shows.
-      nodes: of the tree, one for each class.
-      tree: the hierarchy.
-      object_weight, class_weight: of the objectness and of the class.
-      least_objectness: target of smaller objectnesses.
       gate: excludes boxes whose objectness is less than this share of the image's greatest. The paper excludes none; a
         class can then be learnt by a box next to the object, which is never the box that detects it.
-
-    Returns:
-      (image_object, image_class: weighted sums over each image).
     """
     batch, width = len(outputs), outputs.shape[-1]
     flat = outputs.reshape(batch, -1, width)
@@ -205,18 +171,10 @@ def absent_loss(
 ) -> Float[Array, " batch"]:
     """Computes the cross-entropy of the classes that an image without boxes does not show.
 
-    The paper has no such loss: its images without boxes have one label each. Where several unboxed classes often
-    appear together, an image that shows them all fits any permutation of their names; and an unboxed object is easily
-    taken for one of a boxed class.
-
-    Args:
-      outputs: of the network.
-      shown: which classes each image shows; images that show none have no loss.
-      nodes: of the tree, one per class.
-      tree: the hierarchy.
-
-    Returns:
-      Sums over each image's boxes, weighted by their objectness, which gets no gradient.
+    The paper has no such loss: its images without boxes have one label each. Where several unboxed classes often appear
+    together, an image that shows them all fits any permutation of their names; and an unboxed object is easily taken
+    for one of a boxed class. Returns sums over each image's boxes, weighted by their objectness, which gets no
+    gradient; 0 for images that show no class.
     """
     flat = outputs.reshape(len(outputs), -1, outputs.shape[-1])
     likelihoods = jnp.minimum(path_log_probability(flat[..., 5:], nodes, tree), -1e-4)
@@ -230,10 +188,7 @@ def absent_loss(
 
 @dataclasses.dataclass(frozen=True)
 class Yolo9000Detector(YoloV2Detector):
-    """YOLOv2 with a tree of classes: how it is trained with and without boxes, and what it detects.
-
-    Attributes are those of `YoloV2Detector` and arguments of `recipe`, with the tree read.
-    """
+    """YOLOv2 with a tree; attributes are those of `YoloV2Detector` and arguments of `recipe`, with the tree read."""
 
     tree: WordTree
     unboxed: tuple[str, ...]

@@ -1,9 +1,6 @@
 """YOLOv2: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), section 2.
 
-Every cell of a grid predicts a box for each of a few anchors, whose shapes are clustered from the training set. The
-decoding of the network's output and the loss are in `cvjax.detection.region`.
-
-`python -m cvjax.programs.anchors --config=FILE` clusters anchors for a config.
+`cvjax.detection.region` decodes its output and has its loss. `python -m cvjax.programs.anchors` clusters anchors.
 """
 
 import dataclasses
@@ -82,15 +79,9 @@ def draw_size(step: Int[Array, ""], count: int) -> Int[Array, ""]:
 
 
 def training_sizes(net: YoloV2, shape: Sequence[int], heights: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Returns the (height, width) of the images that a network is trained on.
+    """Returns the (height, width) of images to train on: `heights` with widths in proportion, or (): the shape's own.
 
-    Args:
-      net: the network.
-      shape: height, width, channels of the images.
-      heights: to train on, with widths in proportion; (): the shape's own.
-
-    Raises:
-      UserError: the network cannot halve a size, or has no stage for its passthrough.
+    A UserError says that the network cannot halve a size, or has no stage for its passthrough.
     """
     stride = check_stages(net.stages)
     if net.passthrough and len(net.stages) < 2:
@@ -110,10 +101,7 @@ def training_sizes(net: YoloV2, shape: Sequence[int], heights: Sequence[int]) ->
 
 @dataclasses.dataclass(frozen=True)
 class YoloV2Detector(Detector):
-    """A network that predicts boxes from anchors: how it is trained and what it detects.
-
-    Attributes are those of `Detector`, the network and arguments of `recipe`; sizes: (height, width) of each.
-    """
+    """YOLOv2's functions; attributes are those of `Detector`, the network and `recipe`'s; sizes are (height, width)."""
 
     net: YoloV2
     anchors: Anchors
@@ -225,15 +213,9 @@ def recipe(
 
 
 def cluster(batches: Iterable[Mapping[str, Any]], stride: int, count: int) -> tuple[Anchors, float]:
-    """Clusters the boxes of a training set into anchors (section 2, dimension clusters).
+    """Returns (anchors, mean IoU of the boxes of a training set with the closest one): section 2, dimension clusters.
 
-    Args:
-      batches: `boxes`, `mask`, `difficult`, `crowd` and `valid`.
-      stride: pixels per cell.
-      count: number of anchors.
-
-    Returns:
-      (widths and heights in cells, mean IoU of the boxes with the closest anchor).
+    Batches have `boxes`, `mask`, `difficult`, `crowd` and `valid`; anchors are (width, height) in cells.
     """
     used = (b["boxes"][b["mask"] & ~b["difficult"] & ~b["crowd"] & b["valid"][:, None]] for b in batches)
     boxes = np.concatenate(list(used))

@@ -1,8 +1,7 @@
-"""A small convolutional classifier of digits.
+"""A small convolutional classifier of digits, trained on randomly shifted, rotated and scaled ones.
 
 Convolutions, average pooling and dense layers as in LeNet (LeCun et al., Gradient-Based Learning Applied to Document
-Recognition, 1998), with ReLU. It is trained by cross-entropy on randomly shifted, rotated and scaled digits. The frozen
-classifier that judges generated digits (`cvjax.weights.digit_classifier`) is one of its runs.
+Recognition, 1998), with ReLU. One of its runs judges generated digits: `cvjax.weights.digit_classifier`.
 """
 
 import dataclasses
@@ -28,17 +27,9 @@ from cvjax.signature import Count, Share
 def jitter(
     key: Key[Array, ""], images: Float[Array, "batch height width channels"], shift: float, angle: float, zoom: float
 ) -> Float[Array, "batch height width channels"]:
-    """Shifts, rotates and scales each image at random about its centre; bilinear, black outside.
+    """Returns images, each shifted, rotated and scaled at random about its centre; bilinear, black outside.
 
-    Args:
-      key: random key.
-      images: the images.
-      shift: largest shift along each axis, in pixels.
-      angle: largest rotation either way, in radians.
-      zoom: largest relative change of size.
-
-    Returns:
-      Images of the same shape.
+    The limits are `shift` pixels along each axis, `angle` either way, and `zoom`, a relative change of size.
     """
     batch, height, width, _ = images.shape
     shift_key, angle_key, zoom_key = jax.random.split(key, 3)
@@ -63,15 +54,9 @@ def jitter(
 def cross_entropy(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], smoothing: float = 0.0
 ) -> Float[Array, " batch"]:
-    """Computes the cross-entropy with smoothed labels, in nats.
+    """Returns each image's cross-entropy in nats; NaN where the label is not a class, such as -1 of unlabelled images.
 
-    Args:
-      logits: unnormalised log-probabilities.
-      labels: true classes.
-      smoothing: share of the target spread evenly over all classes (Szegedy et al., arXiv:1512.00567, section 7).
-
-    Returns:
-      One value per image, NaN where the label is not a class, such as the -1 of unlabelled images.
+    A share `smoothing` of the target is spread evenly over all classes (Szegedy et al., arXiv:1512.00567, section 7).
     """
     known = (labels >= 0) & (labels < logits.shape[-1])
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
@@ -119,15 +104,7 @@ def recipe(
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """The functions of the recipe.
-
-    Attributes:
-      net: returns (logits, activations).
-      shape: height, width, channels of the images.
-      label_smoothing: of the training loss.
-      augmentation: shift, angle and zoom of `jitter`.
-      tx: the optimiser.
-    """
+    """The functions of the recipe; `net` returns (logits, activations), `augmentation` is (shift, angle, zoom)."""
 
     net: DigitClassifier
     shape: tuple[int, ...]
@@ -195,16 +172,7 @@ class Classifier:
 def frame(
     images: Float[Array, "batch height width channels"], wrong: Bool[Array, " batch"], magnify: int = 4
 ) -> Float[Array, "batch framed_height framed_width 3"]:
-    """Magnifies images and frames them in red where the classifier is wrong, in dark grey elsewhere.
-
-    Args:
-      images: in [0, 1], one channel or three.
-      wrong: whether the classifier is wrong.
-      magnify: factor; the frame is half as wide.
-
-    Returns:
-      Colour images in [0, 1].
-    """
+    """Returns grey or RGB images magnified, framed by magnify / 2 pixels: in red if `wrong`, else in dark grey."""
     images = images.repeat(magnify, axis=1).repeat(magnify, axis=2)
     images = jnp.broadcast_to(images, (*images.shape[:3], 3))
     border = magnify // 2

@@ -1,7 +1,6 @@
 """A ResNet classifier of images: He et al., Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
 
-Trained by cross-entropy with labels smoothed as in Szegedy et al., 2016 (arXiv:1512.00567). The backbone lies below
-`resnet` in the network's parameters and statistics, so that a detector may start from it: `RUN/classifier/resnet`.
+Label smoothing: Szegedy et al., 2016 (arXiv:1512.00567). A detector may start from its `RUN/classifier/resnet`.
 """
 
 import dataclasses
@@ -39,13 +38,7 @@ from cvjax.signature import Count, Share
 
 
 class ResNetClassifier(nn.Module):
-    """A ResNet, the mean of its last features, and a dense layer.
-
-    Attributes:
-      classes: number of logits.
-      depth, width, stem, strides: as in `ResNet`.
-      dropout: share of the mean features dropped while training.
-    """
+    """A ResNet, the mean of its last features, and a dense layer; the attributes are as in `recipe`."""
 
     classes: int
     depth: int = 50
@@ -58,14 +51,9 @@ class ResNetClassifier(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> tuple[Float[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
-        """Classifies images.
+        """Returns logits, and the output of each stage `c2`, `c3`, ... with `features`, the mean of the last.
 
-        Args:
-          images: in [0, 1], of three channels or one.
-          train: normalise by the batch's statistics and drop features; takes the random stream "dropout".
-
-        Returns:
-          (logits, the output of each stage `c2`, `c3`, ... and `features`, the mean of the last).
+        Images have three channels or one. Training uses the batch's statistics and the random stream "dropout".
         """
         resnet = ResNet(self.depth, self.width, self.stem, self.strides, name="resnet")
         stages = resnet(images, train)

@@ -38,7 +38,6 @@ class DeepLabHead(nn.Module):
     """Atrous spatial pyramid pooling, and a decoder of two 3x3 convolutions over low-level features (figure 2).
 
     Attributes:
-      classes: number of logits.
       rates, separable, dropout: as in `ASPP`.
       features: channels of the pyramid and of the decoder.
       low_features: channels to which the low-level features are reduced; None: no decoder.
@@ -58,15 +57,9 @@ class DeepLabHead(nn.Module):
     def __call__(
         self, stages: Stages, size: tuple[int, int], train: bool = False
     ) -> Float[Array, "batch height width classes"]:
-        """Computes logits.
+        """Returns logits, bilinearly upsampled to a (height, width), from the stage `c2` and the last.
 
-        Args:
-          stages: features of the backbone, `c2` of low level and the last.
-          size: height and width of the logits.
-          train: normalise by the batch's statistics and drop features; takes the random stream "dropout".
-
-        Returns:
-          Logits, bilinearly upsampled.
+        Training normalises by the batch's statistics and takes the random stream "dropout".
         """
         norm = partial(nn.BatchNorm, not train, momentum=self.momentum, epsilon=self.epsilon)
         *_, last = stages.values()

@@ -43,16 +43,7 @@ def bilinear_kernel(size: int) -> Float[np.ndarray, " size"]:
 
 
 def bilinear_init(key: Key[Array, ""], shape: tuple[int, int, int, int], dtype: Any = "float32") -> Float[Array, "..."]:
-    """Draws nothing: the kernel of a transposed convolution that upsamples each channel by itself.
-
-    Args:
-      key: unused.
-      shape: rows, columns, channels, features of the kernel.
-      dtype: of the kernel.
-
-    Returns:
-      The kernel.
-    """
+    """Returns a kernel [rows, columns, channels, features] that upsamples each channel by itself; draws nothing."""
     rows, columns, channels, features = shape
     weights = np.outer(bilinear_kernel(rows), bilinear_kernel(columns))
     return jnp.asarray(weights[..., None, None] * np.eye(channels, features), dtype)
@@ -61,10 +52,7 @@ def bilinear_init(key: Key[Array, ""], shape: tuple[int, int, int, int], dtype: 
 class Upsample(nn.Module):
     """Upsamples by a transposed convolution with a fixed bilinear kernel of twice the factor, and crops.
 
-    Attributes:
-      factor: stride of the transposed convolution, even.
-      crop: first row and column of its output that is kept.
-      dtype: of the computation, by default that of the scores.
+    The even `factor` is its stride, `crop` the first row and column of its output that is kept.
     """
 
     factor: int
@@ -93,11 +81,7 @@ def _bilinear_matrix(count: int, factor: int) -> np.ndarray:
 
 
 class FirstScore(nn.Module):
-    """Scores fc7 by a 1x1 convolution, zero at first.
-
-    Attributes:
-      classes: number of scores.
-    """
+    """Scores fc7 by a 1x1 convolution, zero at first."""
 
     classes: int
 
@@ -136,10 +120,7 @@ class SkipScore(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class FCNSegmenter(Segmenter):
-    """VGG and the scores of its features: how they are trained and applied.
-
-    Attributes are those of `Segmenter`, the networks and an argument of `recipe`; scores: names and networks.
-    """
+    """VGG and the (name, network) of its scores; the other attributes are those of `Segmenter` and `recipe`."""
 
     vgg: VGG
     scores: tuple[tuple[str, nn.Module], ...]

@@ -1,7 +1,4 @@
-"""The common parts of all segmenters: training, evaluation at several scales, figures and pictures.
-
-Probabilities are averaged over scales and mirror images as by Chen et al., DeepLab, 2016 (arXiv:1606.00915).
-"""
+"""The common parts of all segmenters: training, evaluation at several scales, figures and pictures."""
 
 import abc
 import dataclasses
@@ -47,16 +44,7 @@ class Inference:
 
 
 def average_probabilities(segment: Callable[[Images], Logits], images: Images, inference: Inference) -> Logits:
-    """Averages the class probabilities of images at several scales, mirrored or not.
-
-    Args:
-      segment: images of any size -> logits of the same size.
-      images: in [0, 1].
-      inference: the scales.
-
-    Returns:
-      Probabilities of the size of the images.
-    """
+    """Returns probabilities averaged over scales and mirror images (Chen et al., DeepLab, 2016, arXiv:1606.00915)."""
     batch, *size, channels = images.shape
     found = []
     for scale in inference.scales:
@@ -90,18 +78,7 @@ def check_loss(loss: MapLoss, classes: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Segmenter(abc.ABC):
-    """Base of the segmenters, which add their networks, `begin` and `forward`.
-
-    Attributes:
-      shape: height, width, channels of the images.
-      classes: their names.
-      truth: name of the batch's maps of true classes.
-      weights: name of the batch's pixel weights in the loss; "": all pixels weigh the same.
-      loss: the parts of the loss.
-      inference: scales of evaluation.
-      ema: share of the moving average that each step keeps; 0: no average.
-      tx: the optimiser.
-    """
+    """Base of the segmenters, which add networks, `begin` and `forward`; attributes are arguments of `unet.recipe`."""
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
@@ -125,16 +102,7 @@ class Segmenter(abc.ABC):
     def forward(
         self, key: Key[Array, ""] | None, held: Mapping[str, Variables], images: Images
     ) -> tuple[Logits, dict[str, Any]]:
-        """Computes the logits of every pixel.
-
-        Args:
-          key: random key of training; None: evaluation.
-          held: variables of the networks.
-          images: in [0, 1].
-
-        Returns:
-          (logits of the size of the images, new batch statistics by network in training).
-        """
+        """Returns (logits of all pixels, new batch statistics by network in training); without a key, evaluates."""
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Initialises the networks, their common optimiser and their averages."""
@@ -181,10 +149,7 @@ class Segmenter(abc.ABC):
         }
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes the figures of all images: `cvjax.metrics.segmentation.figures`.
-
-        Where the batches have the map `instances`, also those of its objects by connected components.
-        """
+        """Computes `metrics.segmentation.figures`; with maps `instances`, also those of their connected components."""
         objects = instances.Tally(gap=GAP)
         found = metrics.figures(self._count(rows, objects), self.classes, self.truth)
         return found | (objects.figures() if objects.found + objects.missed else {})

@@ -1,7 +1,4 @@
-"""Segmentation of images larger than memory, tile by tile, with mirrored borders.
-
-Ronneberger et al., U-Net, 2015 (arXiv:1505.04597), figure 2: the overlap-tile strategy.
-"""
+"""Segmentation of large images tile by tile: Ronneberger et al., U-Net, 2015 (arXiv:1505.04597), figure 2."""
 
 import itertools
 from collections.abc import Callable
@@ -22,25 +19,18 @@ def predict_tiles(
     step: int | None = None,
     out: Integer[np.ndarray, "height width"] | None = None,
 ) -> Integer[np.ndarray, "height width"]:
-    """Segments an image of any size in tiles, each seen with a margin around it; beyond the image it is mirrored.
+    """Returns the most probable class of each pixel of an image of any size, found tile by tile.
 
-    A tile's result is that of the whole mirrored image if the margin covers the field of view of `segment`, and the
-    step is a multiple of its pooling (2 ** depth of a U-Net). Only one tile is in memory at a time, so `image` and
-    `out` may be memory-mapped.
+    Each tile is seen with a margin around it; beyond the image it is mirrored. A tile's result is that of the whole
+    mirrored image if the margin covers the field of view of `segment`, and the step is a multiple of its pooling
+    (2^depth of a U-Net). Only one tile is in memory at a time, so `image` and `out` may be memory-mapped. A step that
+    leaves gaps, or logits that are not of a tile's size, raise a UserError.
 
     Args:
       segment: images of side tile + 2 * margin -> logits of their inner part, of side tile.
       image: uint8, or floats in [0, 1].
-      tile: side of a tile in pixels.
-      margin: pixels around a tile.
-      step: from one tile to the next, by default `tile`; the first tile to see a pixel decides.
+      step: pixels from one tile to the next, by default `tile`; the first tile to see a pixel decides.
       out: receives the result; by default a new array.
-
-    Returns:
-      The most probable class of each pixel.
-
-    Raises:
-      UserError: a step that leaves gaps, or a result that is not of a tile's size.
     """
     height, width = image.shape[:2]
     step = step or tile
@@ -60,12 +50,9 @@ def predict_tiles(
 
 
 def mirrored_indices(first: int, count: int, size: int) -> Integer[np.ndarray, " count"]:
-    """Returns indices of an axis, mirrored at both ends as often as needed, as NumPy's `reflect` padding does.
+    """Returns `count` indices of an axis from `first` on, which may be negative.
 
-    Args:
-      first: of the indices; negative ones lie before the axis.
-      count: number of indices.
-      size: of the axis.
+    They are mirrored at both ends as often as needed, as NumPy's `reflect` padding does.
     """
     if size == 1:
         return np.zeros(count, int)

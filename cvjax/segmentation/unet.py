@@ -26,7 +26,6 @@ class UNet(nn.Module):
     """A contracting path, an expanding path, and the features of the first beside those of the second (figure 1).
 
     Attributes:
-      classes: number of logits.
       width: channels of the first level, doubled at each further level.
       depth: number of poolings.
       padding: "valid": unpadded convolutions, as in the paper, that turn 572 pixels into 388; "same": zeros keep sizes,

@@ -1,6 +1,4 @@
-"""Autoencoders: plain, denoising, contractive, sparse and convolutional.
-
-One recipe; every penalty is an argument, and they combine:
+"""Autoencoders: plain, denoising, contractive, sparse and convolutional; the penalties combine.
 
 * denoising: Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, 2008, and Stacked
   Denoising Autoencoders, JMLR 2010 (masking, salt-and-pepper and Gaussian corruption);

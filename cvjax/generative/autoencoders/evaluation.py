@@ -1,8 +1,7 @@
 """Measures of codes: dimensionality reduction, denoising, compression and retrieval on the evaluation split.
 
-Each is compared with a method that needs no network and gets the same images: principal components (Pearson 1901),
-fitted to them, so that no linear code of that width has a lower error; non-local means (Buades et al. 2005); JPEG
-(1992); and distances between pixels.
+The same images go to methods without a network: principal components (Pearson 1901), fitted to them, so that no linear
+code of that width has a lower error; non-local means (Buades et al. 2005); JPEG (1992); distances between pixels.
 """
 
 from collections.abc import Iterable, Mapping
@@ -67,15 +66,14 @@ def figures(batch: Rows, rows: Rows, linear: bool) -> dict[str, float]:
 
     Returns:
       squared_error, mean over images and pixels; mean_activation; sparseness (Hoyer 2004, Non-negative Matrix
-      Factorization with Sparseness Constraints, section 3.1; 0 for a code of zeros); jacobian_norm.
-      error_over_pca: squared error over that of the same number of principal components of the same images;
-      subspace_angle: largest principal angle to their subspace in radians, where linear.
-      jpeg_gain: PSNR of quantised and entropy-coded codes over that of JPEG at the same bytes, in dB, mean over its
-      qualities from 1 to 30; of grey and RGB images.
-      psnr_noisy, psnr_denoised, their difference psnr_gain, psnr_nonlocal_means, the difference
-      psnr_over_nonlocal_means, and psnr_median, with `denoised`.
-      precision_at_10: share of the 10 images with the nearest codes that are of the same class, and
-      precision_over_pixels: how much more that is than by pixels, with `label`.
+      Factorization with Sparseness Constraints, section 3.1; 0 for a code of zeros); jacobian_norm; error_over_pca:
+      squared error over that of the same number of principal components of the same images; subspace_angle: largest
+      principal angle to their subspace in radians, where linear; jpeg_gain: PSNR of quantised and entropy-coded codes
+      over that of JPEG at the same bytes, in dB, mean over its qualities from 1 to 30; of grey and RGB images.
+      With `denoised`: psnr_noisy, psnr_denoised, their difference psnr_gain, psnr_nonlocal_means, the difference
+      psnr_over_nonlocal_means, and psnr_median.
+      With `label`: precision_at_10, the share of the 10 images with the nearest codes that are of the same class, and
+      precision_over_pixels, how much more that is than by pixels.
     """
     images, found = batch["image"], code_figures(rows)
     found |= component_figures(images, rows, linear)
@@ -157,16 +155,10 @@ def nearest(features: Float[np.ndarray, "batch features"], count: int) -> Int[np
 
 
 def pictures(batch: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]:
-    """Draws compression, retrieval and denoising on a batch.
+    """Draws compression, retrieval and denoising on a batch, which may be on the devices of several hosts.
 
-    Args:
-      batch: `image` and `valid`, on the devices of one or more hosts, as are `rows`.
-      rows: as `figures` takes them.
-
-    Returns:
-      `rate_distortion`: PSNR over bits a pixel. `neighbours`: images, each followed by those with the nearest codes.
-      `denoising`: noisy, by non-local means, by the autoencoder, clean.
-
+    Returns `rate_distortion`: PSNR over bits a pixel; `neighbours`: images, each followed by those with the nearest
+    codes; `denoising`: noisy, by non-local means, by the autoencoder, clean. The rows are those of `figures`.
     """
     rows, batch = latents.fetch((dict(rows), {name: batch[name] for name in ("image", "valid")}))
     images = batch["image"][batch["valid"]]

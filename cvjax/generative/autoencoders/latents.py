@@ -1,7 +1,6 @@
 """Latent spaces: the moments of codes, and pictures of interpolations, traversals and maps.
 
-A variational autoencoder has a prior to sample codes from (Kingma & Welling, 2014); a plain one has none, so a Gaussian
-is fitted to its codes.
+A plain autoencoder has no prior as in Kingma & Welling, 2014, to sample from: a Gaussian is fitted to its codes.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +26,7 @@ REACH = 2.5  # of a traversal, in standard deviations from the mean
 
 @flax.struct.dataclass
 class Moments:
-    """A Gaussian with the mean and the covariance of codes, averaged over training steps.
-
-    Attributes:
-      mean: mean of the codes.
-      second: mean of their outer products.
-    """
+    """A Gaussian's `mean` and `second`, the mean of outer products, of codes, averaged over training steps."""
 
     mean: Float[Array, " codes"]
     second: Float[Array, "codes codes"]
@@ -107,16 +101,10 @@ def sheet(rows: Float[Array, "rows count height width channels"]) -> Float[Array
 
 
 def pictures(decode: Decode, codes: Codes, moments: Moments) -> dict[str, Float[Array, "height width channels"]]:
-    """Draws interpolations between codes, and traversals of the latents that vary most.
+    """Draws interpolations between pairs of codes, and traversals of the latents that vary most in a batch.
 
-    Args:
-      decode: codes to images.
-      codes: of a batch.
-      moments: of the training set's codes, or of the prior.
-
-    Returns:
-      `interpolations`: between pairs of codes, none for a single code. `traversals`: a row for each latent, from the
-      first code.
+    Returns `interpolations`, nothing for a single code, and `traversals`, a row for each latent, from the first code.
+    The moments are those of the training set's codes, or of the prior.
     """
     pairs = min(ROWS, len(codes) // 2)
     lines = {"interpolations": sheet(interpolate(decode, codes[:pairs], codes[pairs : 2 * pairs]))} if pairs else {}
@@ -125,14 +113,10 @@ def pictures(decode: Decode, codes: Codes, moments: Moments) -> dict[str, Float[
 
 
 def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "height width 3"]]:
-    """Draws codes in the plane, coloured by class; more than two latents by their first two principal components.
+    """Returns `latent_map`, codes in the plane coloured by class; nothing without labels or for a single image.
 
-    Args:
-      codes: of a batch, on the devices of one or more hosts.
-      batch: with `label`, and `valid`, False for padding.
-
-    Returns:
-      `latent_map`, or nothing without labels or for a single image.
+    More than two latents are drawn by their first two principal components. Codes may be on the devices of several
+    hosts; `valid` is False for padding.
     """
     if not {"label", "valid"} <= batch.keys() or batch["label"].ndim != 1:
         return {}

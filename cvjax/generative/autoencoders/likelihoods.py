@@ -19,17 +19,13 @@ Outputs = Float[Array, "batch height width channels outputs"]
 
 
 def log_likelihood(likelihood: Likelihood, outputs: Outputs, images: Images, levels: int) -> Float[Array, " batch"]:
-    """Computes log p(image | latent) in nats, summed over pixels and channels.
+    """Returns log p(image | latent) of each image in nats, summed over pixels and channels.
 
     Args:
       likelihood: "bernoulli" (a bound on the likelihood of binary images only), "categorical" over `levels` grey
-        levels, or "gaussian", a density on the images times levels - 1, so that a grey level is one unit wide.
+        levels, or "gaussian", a density on the images times levels - 1, so that a grey level is one unit wide. On
+        dequantised images (see `dequantise`), it bounds the discrete likelihood.
       outputs: of the decoder: 1 logit, `levels` logits, or (mean, log-variance) for each pixel.
-      images: in [0, 1]. For "gaussian", dequantised (see `dequantise`), the density bounds the discrete likelihood.
-      levels: number of grey levels.
-
-    Returns:
-      The log-likelihood of each image.
     """
     outputs, images = at_least_float32(outputs), at_least_float32(images)
     if likelihood == "bernoulli":

@@ -1,8 +1,4 @@
-"""Penalties of autoencoders: contraction and sparsity.
-
-Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011; Ng, Sparse Autoencoder,
-CS294A lecture notes, 2011.
-"""
+"""Penalties of autoencoders: contraction (Rifai et al., 2011) and sparsity (Ng, Sparse Autoencoder, 2011)."""
 
 from collections.abc import Callable
 

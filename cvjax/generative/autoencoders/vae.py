@@ -1,8 +1,7 @@
 """Variational autoencoder: Kingma & Welling, Auto-Encoding Variational Bayes, 2014 (arXiv:1312.6114).
 
-The likelihood is Bernoulli, categorical over grey levels, or Gaussian; beta weighs the divergence (Higgins et al.,
-beta-VAE, ICLR 2017). Evaluated in bits per dimension, by the plain bound and by the tighter one of Burda et al.,
-Importance Weighted Autoencoders, 2016 (arXiv:1509.00519).
+Beta weighs the divergence (Higgins et al., beta-VAE, ICLR 2017). Beside the plain bound, there is the tighter one of
+Burda et al., Importance Weighted Autoencoders, 2016 (arXiv:1509.00519).
 """
 
 import dataclasses
@@ -37,8 +36,6 @@ class Encoder(nn.Module):
     """q(z | x): maps images to the mean and log-variance of their latents.
 
     Attributes:
-      latent: number of latents.
-      hidden: widths of the hidden layers.
       convolutional: False: dense layers with tanh (the paper's appendix C); True: stride-2 convolutions with ReLU.
       dropout: share of hidden units dropped while training.
     """
@@ -64,14 +61,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """p(x | z): maps latents to the parameters of each pixel's distribution.
-
-    Attributes:
-      shape: height, width, channels of the image.
-      outputs: number of parameters of a pixel's distribution.
-      hidden: the encoder's, used in reverse.
-      convolutional, dropout: as in `Encoder`.
-    """
+    """p(x | z): maps latents to `outputs` parameters of each pixel's distribution; `hidden` is used in reverse."""
 
     shape: tuple[int, int, int]
     outputs: int
@@ -115,16 +105,9 @@ def importance_bound(log_weights: Float[Array, "samples batch"]) -> Nats:
 def bounds(
     key: Key[Array, ""], log_p_x: Callable[[Latents], Nats], mean: Latents, log_variance: Latents, samples: int
 ) -> Float[Array, "batch 2"]:
-    """Computes the plain (equation 10) and the importance-weighted lower bound on log p(x), in nats.
+    """Returns the plain (equation 10) and the importance-weighted lower bound on log p(x) of each image, in nats.
 
-    Args:
-      key: of the samples.
-      log_p_x: one latent per image -> log p(image | latent) in nats.
-      mean, log_variance: of the posteriors q(z | x).
-      samples: of the tighter bound; the plain one uses 10 at most.
-
-    Returns:
-      Both bounds of each image.
+    `log_p_x` takes one latent per image. `samples` are those of the tighter bound; the plain one uses 10 at most.
     """
 
     def one_sample(key):

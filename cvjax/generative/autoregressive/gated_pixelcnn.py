@@ -1,8 +1,7 @@
 """Gated PixelCNN: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 
-Two stacks together see all that comes before a pixel and leave no blind spot: the vertical stack sees the rows above,
-the horizontal stack the pixels to the left and, at each layer, the features of the vertical one. Gates replace ReLUs,
-and a class adds a bias to both halves of each gate (equations 2 and 4).
+Two stacks leave no blind spot: the vertical one sees the rows above, the horizontal one the pixels to the left and, at
+each layer, the vertical features. A class adds a bias to both halves of each gate (equations 2 and 4).
 """
 
 import dataclasses
@@ -32,7 +31,6 @@ class GatedLayer(nn.Module):
     """One layer of both stacks (figure 2).
 
     Attributes:
-      width, channels, classes: as in `GatedPixelCNN`.
       kernel: height and width of the masked kernel that the kernels of both stacks make up.
       dropout: share of the horizontal stack's gated features dropped while training.
       first: the inputs are the image; no residual connection, and mask A.

@@ -26,18 +26,10 @@ Position = tuple[int | Int[Array, ""], ...]
 def channel_mask(
     inputs: int, outputs: int, channels: int, mask: Literal["A", "B"], parts: int = 1
 ) -> Float[np.ndarray, "inputs outputs"]:
-    """Makes the mask between the features of one pixel: 1 where the output may see the input, else 0.
+    """Returns the mask between the features of one pixel: 1 where the output may see the input, else 0.
 
-    Features are split evenly into one group for each channel of the image, in order.
-
-    Args:
-      inputs, outputs: numbers of features.
-      channels: of the image.
-      mask: "A": a group sees the groups before it; "B": its own as well.
-      parts: number of blocks in the outputs, such as the gates of an LSTM, each split into groups by itself.
-
-    Returns:
-      The mask.
+    Features are split evenly into one group for each channel of the image, in order. Mask "A" shows a group those
+    before it, "B" its own as well. The outputs are `parts` blocks, such as an LSTM's gates, each split by itself.
     """
     source = np.arange(inputs) * channels // inputs
     target = np.tile(np.arange(outputs // parts) * channels // (outputs // parts), parts)
@@ -61,13 +53,10 @@ class MaskedConv(nn.Module):
     Parameters: `kernel` [kh // 2 + 1, kw, inputs, features], without the rows below the pixel; `bias` [features].
 
     Attributes:
-      features: number of output features.
       kernel: height and width of the full kernel, both odd.
       mask: "A" or "B" of the paper; None: all rows down to the pixel's own, for images shifted down by a row.
-      channels: of the image.
-      parts: as in `channel_mask`.
+      channels, parts: as in `channel_mask`.
       first: the input is the image itself, which is passed whole when a piece is computed; else the piece is passed.
-      dtype: of the computation, by default that of the input and the parameters together.
     """
 
     features: int

@@ -111,22 +111,10 @@ def sample_naively(key: Key[Array, ""], apply: Callable[[Images], Logits], image
 def sample(
     key: Key[Array, ""], net: nn.Module, params: PyTree, images: Images, labels: Labels | None = None, rows: int = 0
 ) -> Images:
-    """Draws images value by value with cached activations; jit it.
+    """Returns images drawn value by value with cached activations, except the first `rows` rows, which are kept.
 
-    Each layer caches the rows of its input that its kernel sees. The levels are those of `sample_naively`: the logits
-    are sums in another order, equal to 1e-5 in float32, so that fewer than one draw in 100,000 is close enough to a tie
-    to differ.
-
-    Args:
-      key: of the draws.
-      net: as in the module's docstring.
-      params: of the network.
-      images: in [0, 1]; their first rows are kept.
-      labels: of the images, for class-conditional networks.
-      rows: number of rows to keep.
-
-    Returns:
-      Images in [0, 1].
+    Jit it. The levels are those of `sample_naively`: the logits are sums in another order, equal to 1e-5 in float32, so
+    that fewer than one draw in 100,000 is close enough to a tie to differ.
     """
     _, height, width, channels = images.shape
     images, known = images.at[:, rows:].set(0.0), images[:, : max(rows, 1)]
@@ -263,17 +251,12 @@ class PixelModel:
 
 
 def make_recipe(name: str, net: nn.Module, shape: Sequence[int], ema: float, optimiser: Mapping[str, Any]) -> Recipe:
-    """Makes the recipe of an autoregressive network, trained by maximum likelihood.
+    """Returns the recipe of an autoregressive network, trained by maximum likelihood.
+
+    Its figures are bits_per_dim of the evaluation split, sample_bits_per_dim of the model's own samples, and
+    sample_gap, the difference of the two. The network has the attributes `levels` and `classes`.
 
     Args:
-      name: of the network in the state.
-      net: as in the module's docstring, with the attributes `levels` and `classes`.
-      shape: height, width, channels of the images.
       ema: share of the averaged network that each step keeps; (1 + step) / (10 + step) at first, where that is less.
-      optimiser: as `cvjax.optim.build` takes it.
-
-    Returns:
-      The recipe. Its figures are bits_per_dim of the evaluation split, sample_bits_per_dim of the model's own samples,
-      and sample_gap, the difference of the two.
     """
     return Recipe.of(PixelModel(name, net, tuple(shape), ema, optim.build(optimiser)))

@@ -22,10 +22,7 @@ PAPER = pixel_model.Architecture(layers=15, width=128, kernel=3)  # for CIFAR-10
 class ResidualBlock(nn.Module):
     """A masked convolution between two 1 x 1 convolutions that halve and restore the features (figure 5).
 
-    Attributes:
-      width, kernel: of the masked convolution.
-      channels, classes: as in `PixelCNN`.
-      dropout: share of the masked convolution's features dropped while training.
+    `width`, `kernel` and `dropout` are those of the masked convolution.
     """
 
     width: int
@@ -47,12 +44,7 @@ class ResidualBlock(nn.Module):
 class PixelCNN(nn.Module):
     """A masked convolution of mask A, residual blocks of mask B and a softmax over the levels (table 1).
 
-    Blocks are connected by 2 * width features. The further attributes are those of `pixel_model.Architecture`.
-
-    Attributes:
-      levels: number of values of a pixel and channel.
-      classes: number of classes that the network is conditioned on, or None.
-      channels: of the image.
+    Blocks are connected by 2 * width features. The attributes are those of `recipe` and of `pixel_model.Architecture`.
     """
 
     levels: int

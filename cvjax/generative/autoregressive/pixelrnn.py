@@ -34,15 +34,9 @@ def lstm_step(
 
 
 class RowLSTM(nn.Module):
-    """The recurrent layer.
+    """The recurrent layer; both of its convolutions are `kernel` wide.
 
     Parameters: `input_to_state`, and `kernel` [kernel, width, 4 * width] of the convolution along the row above.
-
-    Attributes:
-      width: features of the hidden state.
-      kernel: width of both convolutions.
-      channels: of the image.
-      dtype: of the computation, by default that of the input and the parameters together.
     """
 
     width: int

@@ -22,28 +22,13 @@ def timestep_embedding(steps: Int[Array, " batch"], width: int) -> Float[Array, 
 
 
 def drop_labels(key: Key[Array, ""], labels: Labels, share: float, null: int) -> Labels:
-    """Replaces labels at random by the null label, to train the denoiser without a class too (algorithm 1).
-
-    Args:
-      key: of the choice.
-      labels: of the batch.
-      share: of the labels that are replaced, on average.
-      null: the label that stands for none.
-
-    Returns:
-      The labels.
-    """
+    """Returns labels, a `share` of them replaced by the null label, to train without them too (algorithm 1)."""
     return jnp.where(jax.random.bernoulli(key, share, labels.shape), null, labels)
 
 
 def guide(conditional: Float[Array, "..."], unconditional: Float[Array, "..."], weight: float) -> Float[Array, "..."]:
-    """Moves a prediction further away from the one without the class (equation 6).
+    """Returns a prediction moved further away from the one with the null label (equation 6).
 
-    Args:
-      conditional, unconditional: the predictions with the class and with the null label.
-      weight: w of the paper; 0 is the conditional prediction. Other libraries' guidance scale is 1 + w.
-
-    Returns:
-      The guided prediction.
+    The weight is the paper's w; 0 is the conditional prediction. Other libraries' guidance scale is 1 + w.
     """
     return (1 + weight) * conditional - weight * unconditional

@@ -1,7 +1,4 @@
-"""The first stage of a latent diffusion: a frozen encoder and decoder from another run.
-
-Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752), section 3.1.
-"""
+"""A frozen encoder and decoder, the first stage of Rombach et al., 2022 (arXiv:2112.10752), section 3.1."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,11 +21,9 @@ Codes = Float[Array, "batch codes"]
 class FirstStage:
     """Images to codes and back, by networks in `State.frozen`.
 
-    Attributes:
-      encoder: images to codes, or to the (mean, log-variance) of a posterior.
-      decoder: codes to what `output` says.
-      output: "image": images, which are clipped; or the likelihood whose parameters the decoder gives. "bernoulli" is
-        also for an autoencoder trained by cross-entropy, whose decoder gives logits.
+    The encoder gives codes, or the (mean, log-variance) of a posterior. The decoder gives images, which are clipped, if
+    `output` is "image", else the parameters of that likelihood; "bernoulli" is also for logits trained by
+    cross-entropy.
     """
 
     encoder: Network
@@ -51,11 +46,7 @@ class FirstStage:
         return as_images(self.output, self.decoder.module.apply(variables(state, "decoder"), codes))
 
     def check(self) -> None:
-        """Refuses two networks that do not fit together, or another `output` than theirs.
-
-        Raises:
-          UserError: what does not fit.
-        """
+        """Raises a UserError if two networks do not fit together, or have another `output`."""
         shape = tuple(self.encoder.shape)
         if getattr(self.decoder.module, "tied", False):
             raise UserError(

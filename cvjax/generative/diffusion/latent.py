@@ -90,10 +90,7 @@ def gaussian_noise(
 
 @dataclasses.dataclass(frozen=True)
 class LatentDiffusion:
-    """A denoiser of the codes of a first stage, which decodes its samples.
-
-    Attributes are the arguments of `recipe`, with the denoiser, the first stage and the optimiser built.
-    """
+    """The functions of the recipe; the attributes are its arguments, with denoiser, first stage and optimiser built."""
 
     denoiser: Denoiser
     stage: FirstStage

@@ -42,13 +42,9 @@ def ddim_step(
     previous: Float[Array, ""],
     eta: float,
 ) -> Signals:
-    """Returns the signals at an earlier step (Song et al., equations 12 and 16).
+    """Returns the signals at an earlier step, from predicted x_0 and noise (Song et al., equations 12 and 16).
 
-    Args:
-      key: of the fresh noise.
-      clean, noise: predicted x_0 and noise.
-      alpha_bar, previous: the share of the signal's variance at the present and the earlier step; 1 before the first.
-      eta: as in `Sampling`.
+    `alpha_bar` and `previous` are the signal's share of the variance now and at that step; 1 before the first.
     """
     variance = eta**2 * (1 - previous) / (1 - alpha_bar) * (1 - alpha_bar / previous)
     towards = jnp.sqrt(jnp.maximum(1 - previous - variance, 0.0))
@@ -64,18 +60,9 @@ def sample(
     visited: Int[np.ndarray, " visited"],
     eta: float,
 ) -> tuple[Signals, Float[Array, "visited batch ..."]]:
-    """Denoises signals step by step.
+    """Returns (clean signals, the signals after each step) of signals that are denoised step by step.
 
-    Args:
-      key: of the fresh noise.
-      start: signals as noisy as at the first of the visited steps.
-      denoise: (x_t, t) -> predicted (x_0, noise).
-      alpha_bars: of all steps of the diffusion.
-      visited: indices of the steps to visit, falling.
-      eta: as in `Sampling`.
-
-    Returns:
-      (the clean signals, the signals after each step).
+    `start` is as noisy as the first of the `visited` steps, which fall; `denoise`: (x_t, t) -> predicted (x_0, noise).
     """
     levels = alpha_bars[visited]
 

@@ -1,9 +1,7 @@
 """Noise schedules: how much of the signal each step of a diffusion leaves.
 
 Linear: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239). Cosine: Nichol & Dhariwal,
-Improved Denoising Diffusion Probabilistic Models, 2021 (arXiv:2102.09672).
-
-Schedules are computed on the host, in float64: they depend on the config alone.
+Improved Denoising Diffusion Probabilistic Models, 2021 (arXiv:2102.09672). They are in float64, on the host.
 """
 
 import math
@@ -39,11 +37,7 @@ def alpha_bars(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
 
 
 def sampling_steps(steps: int, count: int) -> Int[np.ndarray, " count"]:
-    """Returns the steps that a short sampler visits: evenly spaced, falling, the last one 0.
-
-    Raises:
-      UserError: more steps than there are.
-    """
+    """Returns the steps that a short sampler visits: evenly spaced, falling, the last one 0; UserError for too many."""
     if count > steps:
         raise UserError(f"config.recipe.sampling.steps={count}: the diffusion has only {steps} steps.")
     return (np.arange(count) * steps // count)[::-1]

@@ -1,8 +1,4 @@
-"""Training of a generator against a discriminator, which all GANs here share.
-
-Goodfellow et al., Generative Adversarial Nets, 2014 (arXiv:1406.2661), algorithm 1, with the strategies of
-`cvjax.losses.strategies.Training`. A system's file defines its networks and calls `make_recipe`.
-"""
+"""Training of a generator against a discriminator: Goodfellow et al., 2014 (arXiv:1406.2661), algorithm 1."""
 
 import dataclasses
 import functools
@@ -102,9 +98,7 @@ class GAN:
     def split_batch(self, key: Key[Array, ""], batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
         """Splits a batch among the steps of both networks, each with latents and a key.
 
-        Returns:
-          (inputs of the discriminator's steps, inputs of the generator's steps): `image` (only the former), `z`,
-          `label` and `key`, with a leading axis over the steps.
+        Returns the inputs of both, with a first axis over steps: `z`, `label`, `key`, and the first one's `image`.
         """
         latent_key, label_key, d_key, g_key = jax.random.split(key, 4)
         sampler, d_count, g_count = self.sampler, self.training.discriminator_steps, self.training.generator_steps
@@ -121,15 +115,9 @@ class GAN:
     def discriminator_step(
         self, discriminator: Player, inputs: Mapping[str, Any], generator: Player, noise: Float[Array, ""]
     ) -> tuple[Player, Metrics]:
-        """Takes one step of the discriminator against a fixed generator.
+        """Takes one step against a fixed generator; returns the discriminator and metrics from before the update.
 
-        Args:
-          discriminator, generator: before the step.
-          inputs: one step's inputs from `split_batch`.
-          noise: standard deviation of the instance noise.
-
-        Returns:
-          (updated discriminator, metrics from before the update).
+        `inputs` are those of one step from `split_batch`, `noise` is the standard deviation of the instance noise.
         """
         z, labels, keys = inputs["z"], inputs["label"], jax.random.split(inputs["key"], 6)
         fake, _ = train_apply(keys[0], self.sampler.generator, generator.params, generator.stats, z, labels)
@@ -260,25 +248,17 @@ def make_recipe(
     penalty: float = 0.0,
     clip: float | None = None,
 ) -> Recipe:
-    """Makes the recipe of a GAN from its networks.
+    """Returns the recipe of a GAN; a UserError says that the loss does not support a strategy.
+
+    With a penalty its figures are `gradient_norm`, the mean norm of the critic's gradient between held-out images and
+    samples, and `gradient_error`, its distance from 1; otherwise there are none.
 
     Args:
-      sampler: the generator with its prior and classes.
       discriminator: (images in [0, 1], labels or None, train) -> one logit per image.
-      loss: name of the losses in `cvjax.losses.adversarial.LOSSES`.
-      training: training strategies.
-      generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
       joint: apply the discriminator to real and generated images in one batch, which is faster. Wrong with batch
         normalisation; with spectral normalisation there is one power iteration per step.
       penalty: weight of the gradient penalty, on images in [-1, 1]; 0 for none.
       clip: largest magnitude of the discriminator's weights.
-
-    Returns:
-      The recipe. With a penalty its figures are `gradient_norm`, the mean norm of the critic's gradient between
-      held-out images and samples, and `gradient_error`, its distance from 1; otherwise there are none.
-
-    Raises:
-      UserError: the loss does not support a strategy.
     """
     training.check(loss)
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)

@@ -45,9 +45,8 @@ class Generator(nn.Module):
     """DCGAN's generator: a dense projection, then transposed convolutions that double the resolution.
 
     Attributes:
-      shape: height, width, channels of the image; height = width = `base` times a power of two.
+      shape: of the image; height = width = `base` times a power of two.
       width: channels before the last layer, doubled in each earlier layer; 128 in the paper, for 64 x 64 pixels.
-      kernel: size of the transposed convolutions.
       base: height and width of the projection; 4 in the paper.
       classes: number of classes, one-hot beside the latent; None for an unconditional network.
     """
@@ -80,11 +79,9 @@ class Discriminator(nn.Module):
     """DCGAN's discriminator: strided convolutions, then one logit.
 
     Attributes:
-      shape, kernel, base: as for the generator.
       width: channels of the first layer, doubled in each later layer.
       classes: number of classes, one-hot as further channels of the image; None for an unconditional network.
       normalise: use batch normalisation; must be False under a gradient penalty.
-      weights: initialiser of the kernels.
     """
 
     shape: tuple[int, int, int]
@@ -128,11 +125,7 @@ def count_doublings(shape: tuple[int, ...], base: int = 4) -> int:
 class DenseGenerator(nn.Module):
     """The first GAN's generator: two hidden layers with ReLU, then a sigmoid.
 
-    Attributes:
-      shape: height, width, channels of the image.
-      hidden: units per layer. The first layer of a conditional generator has a sixth of its units for the latent and
-        the rest for the label, as 200 and 1,000 in the paper.
-      classes: number of classes; None for an unconditional network.
+    With classes, the latent gets a sixth of the first layer's units, the label the rest: 200 and 1,000 in the paper.
     """
 
     shape: tuple[int, int, int]
@@ -153,12 +146,7 @@ class DenseGenerator(nn.Module):
 
 
 class Maxout(nn.Module):
-    """Maximum over several linear maps: Goodfellow et al., Maxout Networks, 2013 (arXiv:1302.4389).
-
-    Attributes:
-      features: number of units.
-      pieces: linear maps per unit.
-    """
+    """Maximum over `pieces` linear maps for each unit: Goodfellow et al., Maxout Networks, 2013 (arXiv:1302.4389)."""
 
     features: int
     pieces: int
@@ -170,13 +158,9 @@ class Maxout(nn.Module):
 
 
 class DenseDiscriminator(nn.Module):
-    """The first GAN's discriminator: two maxout layers with dropout.
+    """The first GAN's discriminator: two maxout layers of `hidden` units, each of 5 pieces, with dropout.
 
-    Attributes:
-      hidden: units per layer, of 5 pieces. A conditional discriminator has another layer for the label, 50 units in the
-        paper beside 240 for the image, and joins both in a layer of 4 pieces.
-      dropout: dropout rate of the hidden layers.
-      classes: number of classes; None for an unconditional network.
+    With classes, the label has a layer, of 50 units in the paper beside the image's 240; one of 4 pieces joins both.
     """
 
     hidden: int = 240

@@ -33,12 +33,7 @@ WEIGHTS = nn.initializers.glorot_uniform()
 
 
 class GeneratorBlock(nn.Module):
-    """A residual block that doubles the resolution.
-
-    Attributes:
-      features: output channels.
-      classes: number of classes for conditional batch normalisation; None for plain batch normalisation.
-    """
+    """A residual block that doubles the resolution; with classes, batch normalisation is conditional."""
 
     features: int
     classes: int | None
@@ -54,12 +49,9 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """A residual block that halves the resolution or keeps it.
+    """A residual block that halves the resolution by average pooling, or keeps it.
 
-    Attributes:
-      features: output channels.
-      halve: halve the resolution by average pooling.
-      first: the input is the image, so there is no ReLU before the first convolution.
+    If `first`, the input is the image, so there is no ReLU before the first convolution.
     """
 
     features: int
@@ -94,11 +86,9 @@ class Generator(nn.Module):
     """A dense projection, then residual blocks that double the resolution.
 
     Attributes:
-      shape: height, width, channels of the image; height = width = `base` times a power of two.
+      shape: of the image; height = width = `base` times a power of two.
       width: channels of the last block, doubled in each earlier block up to 16 times.
-      base: height and width of the projection.
-      attention: height and width of the feature maps with self-attention; 0 for none.
-      classes: number of classes; None for an unconditional network.
+      base, attention: height and width of the projection, and of the features with self-attention (0 for none).
     """
 
     shape: tuple[int, int, int]
@@ -128,9 +118,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Residual blocks that halve the resolution, a sum over positions, then a logit and the label's projection.
 
-    Attributes:
-      shape, base, attention, classes: as for the generator.
-      width: channels of the first block, doubled in each later block up to 16 times.
+    `width` is the channels of the first block, doubled in each later block up to 16 times.
     """
 
     shape: tuple[int, int, int]

@@ -25,16 +25,7 @@ GRID = 8  # rows and columns of a figure
 
 
 def interpolate(prior: Prior, start: Latents, end: Latents, steps: int) -> Float[Array, "count steps latent"]:
-    """Interpolates between latents: linearly for a uniform prior, spherically for a normal one.
-
-    Args:
-      prior: distribution of the latents.
-      start, end: the two ends of each path.
-      steps: points per path, ends included.
-
-    Returns:
-      The points of each path.
-    """
+    """Returns `steps` latents from start to end, both included: on lines for a uniform prior, arcs for a normal one."""
     share = jnp.linspace(0.0, 1.0, steps)[:, None]
     if prior == "uniform":
         return (1 - share) * start[:, None] + share * end[:, None]
@@ -49,15 +40,7 @@ def interpolate(prior: Prior, start: Latents, end: Latents, steps: int) -> Float
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A generator and the distribution of its inputs.
-
-    Attributes:
-      generator: (latents, labels or None) -> images in [0, 1].
-      shape: height, width, channels of the images.
-      latent: dimensions of z.
-      prior: distribution of z, "uniform" in [-1, 1] or "normal".
-      classes: number of classes; None for an unconditional generator.
-    """
+    """A generator, (latents, labels or None) -> images, and its inputs; the rest are arguments of `gan.recipe`."""
 
     generator: nn.Module
     shape: tuple[int, int, int]
@@ -83,8 +66,7 @@ class Sampler:
     def class_labels(self, given: Any, count: int) -> Labels | None:
         """Checks a user's labels of `count` images; by default returns the classes in turn.
 
-        Raises:
-          UserError: a label is not a class, there is not one per image, or the GAN is unconditional.
+        A UserError says that a label is not a class, that there is not one per image, or that the GAN is unconditional.
         """
         if self.classes is None:
             if given is not None:
