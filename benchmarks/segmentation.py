@@ -128,14 +128,17 @@ def inference_flops(config: Config) -> float:
     return flops.count(apply.trace(held, images).jaxpr).total()
 
 
+def torch_backbone(config: Config) -> torch.nn.Module:
+    """The network in torch."""
+    if config["network"] == "vgg":
+        return torch.nn.Sequential(Standardise(), torch_segmentation.vgg(DEPTHS[16], config["width"]))
+    return torch_segmentation.Features(50, config["width"])
+
+
 def torch_inference(config: Config, device: str = "cpu", layout: steps.Layout = steps.CONTIGUOUS) -> Callable[[], None]:
     """A function that runs the network on a batch in torch."""
     torch.set_num_threads(steps.THREADS)
-    if config["network"] == "vgg":
-        net = torch.nn.Sequential(Standardise(), torch_segmentation.vgg(DEPTHS[16], config["width"]))
-    else:
-        net = torch_segmentation.Features(50, config["width"])
-    net = net.eval().to(device, memory_format=layout)
+    net = torch_backbone(config).eval().to(device, memory_format=layout)
     images = torch.from_numpy(random_images(config).transpose(0, 3, 1, 2).copy()).to(device, memory_format=layout)
     if device != "cpu":
         net.compile()
