@@ -10,7 +10,7 @@ Time: 10 minutes on two CPU cores, estimated from the time per step.
 
 from cvjax.config import experiment, variant
 
-STEPS = 2400
+STEPS = 1600
 CLASSES = ("background", *"0123456789")
 ENLARGE = dict(op="resize", size=(192, 192))
 
@@ -53,9 +53,9 @@ def get_config(name: str = ""):
         ),
         steps=STEPS,
         log_every=100,
-        eval_every=1200,
-        figure_every=1200,
-        checkpoint_every=600,
+        eval_every=800,
+        figure_every=800,
+        checkpoint_every=400,
         expect={"mean_iou": (">=", 0.7)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.batch": 8, "data.eval_batch": 8}
