@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import scipy.ndimage
+import scipy
 from jaxtyping import Bool, Float32, Integer
 
 from cvjax.data.transforms.geometry import Image

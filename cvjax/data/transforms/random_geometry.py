@@ -6,7 +6,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from cvjax.data.transforms.geometry import (
     BORDERS,
@@ -266,7 +266,8 @@ def elastic(
 def _spline(size: int, grid: int) -> np.ndarray:
     """Weights of `grid` values, evenly spaced over a side of `size` pixels, in the cubic spline through them."""
     places = np.linspace(0, grid - 1, size)
-    return np.stack([ndimage.map_coordinates(unit, [places], order=3, mode="mirror") for unit in np.eye(grid)], -1)
+    interpolate = scipy.ndimage.map_coordinates
+    return np.stack([interpolate(unit, [places], order=3, mode="mirror") for unit in np.eye(grid)], -1)
 
 
 def random_quarter_turn(
