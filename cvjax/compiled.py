@@ -62,6 +62,8 @@ def enable_cache() -> None:
         )
     else:
         jax.config.update("jax_compilation_cache_dir", str(cache))
+        # Beside its steps a run compiles some thirty small programs, 25 kB each, which take as long as importing JAX.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence]) -> PyTree:
