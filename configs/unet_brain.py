@@ -6,13 +6,14 @@ data come from packages: pip install --no-deps nilearn==0.14.1 && pip install ni
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_brain.py --workdir=runs/unet_brain
 Result: not measured.
-Time: not measured; 8 minutes.
+Time: 0.6 CPU seconds per step; estimated at 7 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
 
 STEPS = 500
 CLASSES = ("background", "grey", "white")
+FIT = (dict(op="letterbox", size=(96, 80), value=0.0), dict(op="grayscale"))  # for other pictures: slices are so
 
 
 def get_config(name: str = ""):
@@ -44,9 +45,11 @@ def get_config(name: str = ""):
             eval_batch=16,
             # No flip: the template is symmetric, and no head is upside down.
             transforms=(
+                *FIT,
                 dict(op="elastic", std=3.0, grid=4),  # section 3.1
                 dict(op="color_jitter", brightness=0.05, contrast=0.2),
             ),
+            eval_transforms=FIT,
         ),
         steps=STEPS,
         log_every=20,
@@ -58,5 +61,5 @@ def get_config(name: str = ""):
     # Digits replace the brain, whose packages may not be installed.
     digits = dict(source="class_map", classes={"background": 0, "grey": (*range(1, 6),), "white": (*range(6, 11),)})
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.class_maps": {"class_map": digits}}
-    smoke |= {"recipe.shape": (64, 64, 3), "recipe.width": 4, "recipe.depth": 2}
+    smoke |= {"recipe.width": 4, "recipe.depth": 2}
     return variant(config, name, smoke=smoke)

