@@ -43,7 +43,7 @@ FLOORS = (
     },
     FAMILIES,
     PARTS,
-    {"ops", "data", "core", "optim", "precision", "checkpoint", "rundir"},  # the last two: a run on disk
+    {"ops", "data", "core", "optim", "precision", "packaged", "checkpoint", "rundir"},  # the last two: a run on disk
     {"errors", "signature", "upgrade", "cvjax"},
 )
 ARITHMETIC = {"ops", *PARTS, *FAMILIES}  # where arrays go in and out, signatures say their shapes

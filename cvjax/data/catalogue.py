@@ -71,21 +71,21 @@ def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.Dat
     Raises a UserError if TFDS does not know the name, or needs TensorFlow to load its builder.
     """
     base, _, config = name.partition("/")
-    if base in builders.EMBEDDED:
-        configs = builders.EMBEDDED[base].builder_configs
+    if base in builders.OURS:
+        configs = builders.OURS[base].builder_configs
         if config and config not in configs:
             raise UserError(f"data.name={name!r}: {base} has no variant {config!r}. {suggest(config, configs)}")
-        return builders.EMBEDDED[base](config=config or None, data_dir=data_dir)
+        return builders.OURS[base](config=config or None, data_dir=data_dir)
     try:
         # The files suffice without the builder's code, which may need TensorFlow.
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except Exception:  # not prepared, or not a name
         pass
-    known = [*builders.EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
+    known = [*builders.OURS, *tfds.list_builders(with_community_datasets=False)]
     if re.split("[/:]", name)[0] not in known:
         nearest = suggest(base, known).partition("Known:")[0]  # there are over a thousand
         raise UserError(
-            f"data.name={name!r}: there is no such dataset. {nearest}Ours: {', '.join(builders.EMBEDDED)}; "
+            f"data.name={name!r}: there is no such dataset. {nearest}Ours: {', '.join(builders.OURS)}; "
             "TFDS's: https://www.tensorflow.org/datasets/catalog"
         )
     try:
@@ -104,6 +104,7 @@ def check_split(name: str, split: str, data_dir: str | Path | None, setting: str
     """Refuses a dataset or split that cannot be read, naming `setting`, without preparing our own datasets."""
     builder = find_builder(name, data_dir)
     if isinstance(builder, builders.Embedded) and not builder.data_path.exists():
+        builder.read_sources()
         bases = [re.match(r"\s*\w*", part).group().strip() for part in split.split("+")]
         for base in bases:
             if base not in ("train", "test"):

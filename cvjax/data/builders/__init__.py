@@ -1,22 +1,42 @@
-"""TFDS builders over images that ship with the dependencies: nothing is downloaded, TensorFlow is not needed."""
+"""TFDS builders over images inside installed packages: nothing is downloaded, TensorFlow is not needed.
+
+`EMBEDDED` are made from what the dependencies ship, `FROM_PACKAGES` from packages that the user installs for them.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from cvjax.data.builders.brain import Brain
 from cvjax.data.builders.digit_crops import DigitCrops
 from cvjax.data.builders.digit_scenes import DigitScenes
 from cvjax.data.builders.digits import Digits
 from cvjax.data.builders.embedded import Embedded, silenced
+from cvjax.data.builders.nuclei import Nuclei
 from cvjax.data.builders.photos import Photos
 
-__all__ = ["EMBEDDED", "DigitCrops", "DigitScenes", "Digits", "Embedded", "Photos", "names", "silenced"]
+__all__ = [
+    "EMBEDDED",
+    "FROM_PACKAGES",
+    "OURS",
+    "Brain",
+    "DigitCrops",
+    "DigitScenes",
+    "Digits",
+    "Embedded",
+    "Nuclei",
+    "Photos",
+    "names",
+    "silenced",
+]
 
 EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
     {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos)}
 )
+FROM_PACKAGES: Mapping[str, type[Embedded]] = MappingProxyType({builder.name: builder for builder in (Nuclei, Brain)})
+OURS: Mapping[str, type[Embedded]] = MappingProxyType({**EMBEDDED, **FROM_PACKAGES})
 
 
 def names() -> list[str]:
-    """Lists the names for `data.name` that need no download: builders and their variants."""
+    """Lists the names for `data.name` that need nothing installed or downloaded: builders and their variants."""
     variants = [f"{base}/{config}" for base, builder in EMBEDDED.items() for config in builder.builder_configs]
     return [*EMBEDDED, *variants]

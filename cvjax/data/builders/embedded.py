@@ -4,7 +4,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -12,11 +13,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
+from cvjax.packaged import PackagedFile
+
 
 class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A dataset made from files that the dependencies ship. Subclasses have the splits `train` and `test`."""
+    """A dataset made from files that the dependencies ship, or from `sources`, which are files of further packages.
+
+    Subclasses have the splits `train` and `test`.
+    """
 
     most_boxes = 0  # of any example
+    sources: Mapping[str, PackagedFile] = MappingProxyType({})
 
     def __init__(self, **kwargs: Any):
         # ArrayRecord is read, and written, without TensorFlow.
@@ -26,11 +33,12 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def prepared(cls, config: str | None = None, data_dir: str | os.PathLike | None = None) -> "Embedded":
         """Returns a variant's builder, by default the first; the first call writes the examples below TFDS's folder.
 
-        Raises an OSError if the folder cannot be written.
+        Raises an OSError if the folder cannot be written, and a UserError if `read_sources` does.
         """
         builder = cls(config=config, data_dir=data_dir)
         if builder.data_path.exists():
             return builder
+        builder.read_sources()  # before anything is written
         print(f"Preparing the dataset {builder.info.full_name} in {builder.data_dir}", file=sys.stderr, flush=True)
         try:
             with silenced():
@@ -40,6 +48,10 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if not builder.data_path.exists():
                 raise
         return cls(config=config, data_dir=data_dir)
+
+    def read_sources(self) -> dict[str, bytes]:
+        """Reads the files of `sources`; raises a UserError if one is absent or not the known one."""
+        return {name: source.read(f"data.name={self.name!r}") for name, source in self.sources.items()}
 
 
 @contextlib.contextmanager
