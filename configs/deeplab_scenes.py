@@ -6,8 +6,9 @@ eighth. The variant "no_decoder" upsamples the scores of the pyramid, "no_atrous
 Paper: Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, 2018
   (arXiv:1802.02611).
 Command: python train.py --config=configs/deeplab_scenes.py --workdir=runs/deeplab_scenes
-Result: not measured.
-Time: 10 minutes on two CPU cores, estimated from the time per step.
+Result: mean IoU 0.838 on the 1,000 held-out scenes, boundary F 0.824 (seed 4021; one seed); 0.548 and 0.557 without the
+  decoder. "no_atrous" is not measured.
+Time: 24 minutes on one CPU core; 0.45 CPU seconds per step.
 """
 
 from cvjax.config import experiment, variant

@@ -4,8 +4,9 @@ The variants "fcn32s" and "fcn16s" end with larger strides.
 
 Paper: Long et al., Fully Convolutional Networks for Semantic Segmentation, 2015 (arXiv:1411.4038).
 Command: python train.py --config=configs/fcn_scenes.py --workdir=runs/fcn_scenes
-Result: not measured.
-Time: 10 minutes on two CPU cores, estimated from the time per step.
+Result: mean IoU 0.730 on the 1,000 held-out scenes, boundary F 0.623 (seed 4021; one seed). The variants are not
+  measured.
+Time: 25 minutes of one CPU core; 0.95 CPU seconds per step.
 """
 
 from cvjax.config import experiment, variant

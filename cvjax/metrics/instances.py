@@ -9,7 +9,7 @@ import dataclasses
 
 import cv2
 import numpy as np
-import scipy
+import scipy.optimize
 from jaxtyping import Bool, Float, Int32, Integer
 
 from cvjax.data.transforms.borders import find_borders

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy
+import scipy.special
 from jaxtyping import Float, Int
 from PIL import Image
 

@@ -1,7 +1,7 @@
 """Classical denoisers to compare with: scikit-image's non-local means, and the median filter."""
 
 import numpy as np
-import scipy
+import scipy.ndimage
 from jaxtyping import Float
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.restoration import denoise_nl_means

@@ -1,7 +1,7 @@
 """Principal components as a rival of autoencoders: their reconstructions, codes and subspace, by scikit-learn."""
 
 import numpy as np
-import scipy
+import scipy.linalg
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 
