@@ -12,6 +12,7 @@ import gc
 import os
 import pathlib
 import re
+import runpy
 import shutil
 import sys
 import tempfile
@@ -93,6 +94,19 @@ def pytest_xdist_make_scheduler(config, log):
 def unit(name, value=None):
     """A parameter, by default the name, all tests with which run in one worker."""
     return pytest.param(name if value is None else value, id=f"unit:{name}" + ("" if value is None else f":{value}"))
+
+
+def run_as_main(module):
+    """Runs `python -m MODULE` in this process, and leaves no bytecode behind.
+
+    jaxtyping's hook sets its bytecode apart only while a module is imported. What runpy compiles under the hook would
+    be taken for the module itself by the next process, which has no hook.
+    """
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        runpy.run_module(module, run_name="__main__")
+    finally:
+        sys.dont_write_bytecode = kept
 
 
 @contextlib.contextmanager

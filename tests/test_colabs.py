@@ -157,7 +157,7 @@ def test_all_cells_run(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "detection"], indirect=True)  # not run twice
+@pytest.mark.parametrize("run", [unit("detection")], indirect=True)  # not run twice
 def test_detection_is_measured(run):
     _, notebook, found, folder = run
     assert 0 <= found["final"]["map_voc07"] <= 1
@@ -177,7 +177,7 @@ def test_detection_is_measured(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "generative"], indirect=True)
+@pytest.mark.parametrize("run", [unit("generative")], indirect=True)
 def test_generative_is_measured(run):
     _, _, found, folder = run
     exemplars, training = (found["controls"][name] for name in ("one exemplar per class", "500 training digits"))
@@ -199,7 +199,7 @@ def test_generative_is_measured(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [name for name in NOTEBOOKS if name == "segmentation"], indirect=True)
+@pytest.mark.parametrize("run", [unit("segmentation")], indirect=True)
 def test_segmentation_is_measured(run):
     _, _, found, folder = run
     assert found["mean_iou"] == pytest.approx(found["final"]["mean_iou"], abs=1e-6)

@@ -126,7 +126,7 @@ class Traced:
 @functools.cache
 def traced(path, variant):
     experiment = config.load(path + variant)
-    if len(experiment.recipe.get("sizes", ())) > 2:  # YOLOv2's step has a branch for each, all alike
+    if experiment.system == "detection.yolov2" and len(experiment.recipe.sizes) > 2:  # a branch for each, all alike
         experiment.recipe.sizes = experiment.recipe.sizes[:: len(experiment.recipe.sizes) - 1]
     recipe = build(experiment, variant)
     batch, held_out = shapes(path, variant)

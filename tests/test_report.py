@@ -4,13 +4,13 @@ import json
 import math
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import run_as_main
 
 from cvjax import report
 from cvjax.errors import UserError
@@ -216,7 +216,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / run)])
         monkeypatch.delitem(sys.modules, "cvjax.report", raising=False)  # or runpy warns
         with pytest.raises(SystemExit) as exit_:
-            runpy.run_module("cvjax.report", run_name="__main__")
+            run_as_main("cvjax.report")
         assert (exit_.value.code or 0) == code
     out, err = capsys.readouterr()
     assert out.endswith(f"{tmp_path / 'run' / 'report.html'}\n")

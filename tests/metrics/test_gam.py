@@ -1,12 +1,12 @@
 """The verdict on two GANs: its arithmetic, its errors counted by hand, and the command on two trained runs."""
 
-import runpy
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import run_as_main
 
 from cvjax import data, runs
 from cvjax.core import Recipe, State
@@ -98,7 +98,7 @@ def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["gam", *map(str, arguments)])
     monkeypatch.delitem(sys.modules, "cvjax.programs.gam", raising=False)
     with pytest.raises(SystemExit) as exit:
-        runpy.run_module("cvjax.programs.gam", run_name="__main__")
+        run_as_main("cvjax.programs.gam")
     return exit.value.code
 
 

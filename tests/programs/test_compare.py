@@ -1,10 +1,10 @@
 """Two folders of images compared: the figures are those of the arrays, and folders that will not do are named."""
 
-import runpy
 import sys
 
 import numpy as np
 import pytest
+from conftest import run_as_main
 from PIL import Image
 
 from cvjax import data
@@ -79,7 +79,7 @@ def test_command(folders, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["compare", *arguments])
         monkeypatch.delitem(sys.modules, "cvjax.programs.compare", raising=False)
         with pytest.raises(SystemExit) as exit:
-            runpy.run_module("cvjax.programs.compare", run_name="__main__")
+            run_as_main("cvjax.programs.compare")
         return exit.value.code
 
     assert not run(f"--samples={root / 'samples'}", f"--reference={root / 'real'}")

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import runpy
 import sys
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ import numpy as np
 import packaged
 import pytest
 import safetensors.numpy
+from conftest import run_as_main
 
 from cvjax.errors import UserError
 from cvjax.programs import weights
@@ -71,7 +71,7 @@ def test_a_pickle_that_would_execute_something_is_refused_by_name(tmp_path, monk
     (tmp_path / "x.ckpt").write_bytes(pickle.dumps({"x": Call()}))
     monkeypatch.setattr(sys, "argv", ["weights", str(tmp_path / "x.ckpt")])
     with pytest.raises(SystemExit, match="1"):
-        runpy.run_module("cvjax.weights", run_name="__main__")
+        run_as_main("cvjax.weights")
     assert "x.ckpt is not read: it asks for posix.getcwd" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"y\.ckpt: No such file"):
         weights.main([str(tmp_path / "y.ckpt")])
