@@ -125,10 +125,7 @@ class Traced:
 
 @functools.cache
 def traced(path, variant):
-    experiment = config.load(path + variant)
-    if experiment.system == "detection.yolov2" and len(experiment.recipe.sizes) > 2:  # a branch for each, all alike
-        experiment.recipe.sizes = experiment.recipe.sizes[:: len(experiment.recipe.sizes) - 1]
-    recipe = build(experiment, variant)
+    recipe = build(config.load(path + variant), variant)
     batch, held_out = shapes(path, variant)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(recipe.init, key, batch)

@@ -93,13 +93,11 @@ def test_both_are_timed_on_the_same_networks(peers, name):
         assert ours.shape == tuple(theirs.shape)
     else:
         assert sum(logits.shape[1] for logits, _ in ours) == theirs[0].shape[1]
-    for work in (detectors.torch_step(config), detectors.torch_inference(config)):
+    for work in (detectors.torch_step(config), detectors.torch_inference(config), detectors.our_inference(config)):
         work()
-    if name == "yolov2_scenes":  # compiling both would show no more
-        detectors.our_inference(config)()
-        step = detectors.our_step(config, bare=True)
-        step()
-        step()
+    step = detectors.our_step(config, bare=True)
+    step()
+    step()
 
 
 @pytest.mark.parity
