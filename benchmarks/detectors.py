@@ -26,7 +26,17 @@ from absl import app, flags
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks import report, torch_detectors
-from benchmarks.steps import CONFIGS, CONTIGUOUS, PEAKS, SYNTHETIC, THREADS, Layout, experiment, synthetic
+from benchmarks.steps import (
+    CONFIGS,
+    CONTIGUOUS,
+    PEAKS,
+    SYNTHETIC,
+    THREADS,
+    Layout,
+    experiment,
+    synthetic,
+    without_gradients,
+)
 from cvjax import config as experiments
 from cvjax import data, runs
 from cvjax.core import variables
@@ -255,18 +265,7 @@ def torch_step(config: Config, device: str = "cpu", layout: Layout = CONTIGUOUS)
 
 def torch_inference(config: Config, device: str = "cpu") -> Callable[[], None]:
     """A function that runs the network on a batch in torch."""
-    torch.set_num_threads(THREADS)
-    net, images = torch_loss(config, device)[0].eval(), torch_batches(config, device)[0]["image"]
-    if device != "cpu":
-        net.compile()
-
-    def work():
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-            net(images)
-        if device != "cpu":
-            torch.cuda.synchronize()
-
-    return work
+    return without_gradients(torch_loss(config, device)[0], torch_batches(config, device)[0]["image"])
 
 
 def compared() -> dict[str, tuple[Config, dict[str, Callable]]]:

@@ -21,7 +21,7 @@ import torch
 from absl import app
 from torch.nn import functional as F
 
-from benchmarks import report, steps, torch_segmentation
+from benchmarks import report, steps, torch_detectors, torch_segmentation
 from benchmarks.detectors import ONLY, ROUNDS
 from cvjax.nets.resnet import ResNet
 from cvjax.nets.vgg import DEPTHS, VGG
@@ -137,19 +137,8 @@ def torch_backbone(config: Config) -> torch.nn.Module:
 
 def torch_inference(config: Config, device: str = "cpu", layout: steps.Layout = steps.CONTIGUOUS) -> Callable[[], None]:
     """A function that runs the network on a batch in torch."""
-    torch.set_num_threads(steps.THREADS)
-    net = torch_backbone(config).eval().to(device, memory_format=layout)
     images = torch.from_numpy(random_images(config).transpose(0, 3, 1, 2).copy()).to(device, memory_format=layout)
-    if device != "cpu":
-        net.compile()
-
-    def work():
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-            net(images)
-        if device != "cpu":
-            torch.cuda.synchronize()
-
-    return work
+    return steps.without_gradients(torch_backbone(config).to(device, memory_format=layout), images)
 
 
 class Standardise(torch.nn.Module):
@@ -157,7 +146,7 @@ class Standardise(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images in [0, 1] -> images of mean 0."""
-        return torch_segmentation.standardise(images)
+        return torch_detectors.standardise(images)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------

@@ -155,27 +155,58 @@ class Residual(nn.Module):
 RESNETS = {18: (1, (2, 2, 2, 2)), 34: (1, (3, 4, 6, 3)), 50: (4, (3, 4, 6, 3)), 101: (4, (3, 4, 23, 3))}
 
 
+class ResNet(nn.Module):
+    """The stages of `cvjax.nets.resnet.ResNet`; at output stride 16, the fourth takes no stride and is atrous."""
+
+    def __init__(
+        self, depth: int, width: int = 64, stem: str = "imagenet", strides=(1, 2, 2, 2), output_stride: int = 32
+    ):
+        super().__init__()
+        expansion, depths = RESNETS[depth]
+        small = stem == "small"
+        first = nn.Conv2d(3, width, 3, padding=1, bias=False) if small else nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        layers = [first, nn.BatchNorm2d(width), nn.ReLU(inplace=True)] + [nn.MaxPool2d(3, 2, 1)] * (not small)
+        self.stem, inputs, stages, dilation = nn.Sequential(*layers), width, [], 1
+        for stage, stride in enumerate(strides):
+            blocks, features = [], width * 2**stage
+            atrous = stage == 3 and output_stride == 16
+            for index in range(depths[stage]):
+                step = 1 if index or atrous else stride
+                blocks.append(Residual(inputs, features, step, expansion, dilation))
+                inputs, dilation = features * expansion, 2 if atrous else 1
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.features = [width * 2**stage * expansion for stage in range(len(stages))]
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the features of each stage, of NCHW images in [0, 1]."""
+        x, maps = self.stem(standardise(images)), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def standardise(images: torch.Tensor) -> torch.Tensor:
+    """Removes ImageNet's mean and deviation from images in [0, 1]."""
+    mean, deviation = (torch.tensor(rows, device=images.device).view(3, 1, 1) for rows in STATISTICS)
+    return (images - mean) / deviation
+
+
 class RetinaNet(nn.Module):
     """ResNet, feature pyramid and subnets of `cvjax.detection.retinanet`."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        width, channels = recipe["width"], recipe["channels"]
-        expansion, depths = RESNETS[recipe["depth"]]
-        small = recipe["stem"] == "small"
-        stem = nn.Conv2d(3, width, 3, padding=1, bias=False) if small else nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        layers = [stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True)] + [nn.MaxPool2d(3, 2, 1)] * (not small)
-        self.stem, inputs, stages = nn.Sequential(*layers), width, []
-        for stage, stride in enumerate(recipe["strides"]):
-            blocks, features = [], width * 2**stage
-            for index in range(depths[stage]):
-                blocks.append(Residual(inputs, features, 1 if index else stride, expansion))
-                inputs = features * expansion
-            stages.append(nn.Sequential(*blocks))
-        self.stages, last = nn.ModuleList(stages), len(stages) + 1
+        channels = recipe["channels"]
+        self.resnet = ResNet(recipe["depth"], recipe["width"], recipe["stem"], recipe["strides"])
+        inputs, last = self.resnet.features[-1], len(self.resnet.features) + 1
         self.levels, self.finest = recipe["levels"], min(recipe["levels"])
         self.lateral = nn.ModuleList(
-            nn.Conv2d(width * 2 ** (level - 2) * expansion, channels, 1) for level in range(self.finest, last + 1)
+            nn.Conv2d(self.resnet.features[level - 2], channels, 1) for level in range(self.finest, last + 1)
         )
         within = [level for level in self.levels if level <= last]
         self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in within)
@@ -198,11 +229,8 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns logits [batch, anchors, classes] and offsets [batch, anchors, 4] of NCHW images."""
-        mean, deviation = (torch.tensor(rows, device=images.device).view(3, 1, 1) for rows in STATISTICS)
-        x, maps = self.stem((images - mean) / deviation), []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
+        maps = self.resnet(images)
+        x = maps[-1]
         pyramid, merged = [], None
         for index, lateral in reversed(list(enumerate(self.lateral))):
             own = lateral(maps[index + self.finest - 2])
@@ -218,9 +246,6 @@ class RetinaNet(nn.Module):
 
         logits = torch.cat([of_each_anchor(self.classify(x), self.classes) for x in pyramid], 1)
         return logits, torch.cat([of_each_anchor(self.regress(x), 4) for x in pyramid], 1)
-
-
-STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def focal_loss(

@@ -11,46 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.torch_detectors import RESNETS, STATISTICS, Residual
+from benchmarks.torch_detectors import ResNet
 
 Recipe = Mapping[str, Any]
 
 
-def standardise(images: torch.Tensor) -> torch.Tensor:
-    """Images in [0, 1] with ImageNet's mean and deviation removed."""
-    mean, deviation = (torch.tensor(rows, device=images.device).view(3, 1, 1) for rows in STATISTICS)
-    return (images - mean) / deviation
-
-
 # --- backbones ----------------------------------------------------------------------------------------------------
-
-
-class ResNet(nn.Module):
-    """The stages of `cvjax.nets.resnet.ResNet`; the last one is atrous at output stride 16."""
-
-    def __init__(self, depth: int, width: int = 64, output_stride: int = 32):
-        super().__init__()
-        expansion, depths = RESNETS[depth]
-        stem = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.stem = nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
-        stages, inputs, dilation = [], width, 1
-        for stage, count in enumerate(depths):
-            features, blocks = width * 2**stage, []
-            atrous = stage == 3 and output_stride == 16
-            for index in range(count):
-                stride = 1 if index or stage == 0 or atrous else 2
-                blocks.append(Residual(inputs, features, stride, expansion, dilation))
-                inputs, dilation = features * expansion, 2 if atrous else 1
-            stages.append(nn.Sequential(*blocks))
-        self.stages, self.features = nn.ModuleList(stages), [width * 2**stage * expansion for stage in range(4)]
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The features of each stage, of NCHW images."""
-        x, found = self.stem(standardise(images)), []
-        for stage in self.stages:
-            x = stage(x)
-            found.append(x)
-        return found
 
 
 class Features(nn.Module):
@@ -125,7 +91,7 @@ class DeepLab(nn.Module):
     def __init__(self, recipe: Recipe):
         super().__init__()
         backbone, features, low = recipe["backbone"], recipe["features"], recipe["low_features"]
-        self.resnet = ResNet(backbone["depth"], backbone["width"], recipe["output_stride"])
+        self.resnet = ResNet(backbone["depth"], backbone["width"], output_stride=recipe["output_stride"])
         first, *_, last = self.resnet.features
         self.branches = nn.ModuleList([block(last, features, 1), *(block(last, features, 3, r) for r in (6, 12, 18))])
         self.pooled, self.project = block(last, features, 1), block(5 * features, features, 1)

@@ -1,5 +1,6 @@
 """Each rule of house.py catches what it should, and the project keeps them all: new systems need no new test."""
 
+import ast
 import pathlib
 import subprocess
 import sys
@@ -139,6 +140,17 @@ def test_every_test_file_has_a_name_of_its_own():
 def test_every_folder_is_a_package():
     folders = {pathlib.PurePath(path).parent for path in house.sources("cvjax/**/*.py")}
     assert [f for f in folders if not (house.ROOT / f / "__init__.py").exists()] == []
+
+
+def test_docstrings_are_at_most_a_fifth_of_the_lines():
+    described = lines = 0
+    for path in house.sources("cvjax/**/*.py"):
+        text = (house.ROOT / path).read_text(encoding="utf-8")
+        lines += len(text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+                described += node.body[0].end_lineno - node.body[0].lineno + 1
+    assert described < 0.2 * lines
 
 
 def test_everything_imports_without_tensorflow_and_torch():
