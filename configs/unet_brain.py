@@ -1,7 +1,7 @@
 """U-Net on the grey and white matter of slices of the MNI152 brain: the middle block of slices is held out.
 
 It is one average brain, so the figure is one of interpolation between slices, and not of other people's brains. The
-data come from packages: pip install --no-deps nilearn==0.14.1 && pip install nibabel
+data come from packages: pip install nibabel && pip install --no-deps nilearn==0.14.1
 
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_brain.py --workdir=runs/unet_brain
