@@ -19,6 +19,7 @@ import flax.linen
 import jax
 import numpy as np
 import torch
+from absl import app
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -182,7 +183,7 @@ def training_row(name: str) -> tuple[str, bool]:
     return steps.row(name, bar, times)
 
 
-def main() -> None:
+def main(_) -> None:
     tables = {
         "| 64 images drawn | bar | naive / cached | naive, ms | cached, ms |": (sampling_row, SAMPLED),
         "| training step | bar | ours / torch | ours, ms | torch, ms |": (training_row, TRAINED),
@@ -209,4 +210,4 @@ medians of the rounds' ratios, with their quartiles. {report.machine(["jax", "fl
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import app
 from ml_collections import ConfigDict
 
 from benchmarks import report
@@ -229,7 +230,7 @@ def memory_row(name: str, resident: Mapping[int, int]) -> tuple[str, bool]:
     return f"| {what} | <= 1.02 | {after / before:.3f} | {sizes} |", after / before <= 1.02
 
 
-def main() -> None:
+def main(_) -> None:
     lines = ["| what | bar | ratio | figures |", "|---|---|---|---|"]
     print("\n".join(lines))
     missed = []
@@ -263,4 +264,4 @@ Memory is resident; evaluations, figures and checkpoints lie before both reading
 """
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

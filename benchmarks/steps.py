@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from absl import app
 from torch import nn
 from torch.nn import functional as F
 
@@ -232,7 +233,7 @@ def row(name: str, bar: float, times: Mapping[str, list[float]], rate: float | N
     return line, middle <= bar
 
 
-def main() -> None:
+def main(_) -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # three processes and two libraries share the GPU's memory
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     lines = ["| training step | bar | ours / torch | ours, ms | torch, ms |" + " share of peak |" * gpu]
@@ -261,4 +262,4 @@ rounds in which both are timed in turn, ratios medians of the rounds' ratios, wi
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)
