@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cvjax.errors import UserError
-from cvjax.ops import convolution_gpu, convolution_plain
+from cvjax.ops import convolution_cpu, convolution_gpu, convolution_plain
 from cvjax.ops.convolution import conv, conv_transpose
 from cvjax.ops.convolution_plain import Geometry
 from cvjax.sharding import make_mesh
@@ -30,6 +30,7 @@ CASES = {
     "VALID": ((7, 8), (5, 3), (1, 2), "VALID", 1, (8, 2, 1)),
     "asymmetric": ((8, 7), (3, 2), (2, 1), ((0, 3), (2, 0)), 1, (4, 4, 1)),
     "cropping": ((8, 9), (3, 5), (2, 1), ((-1, 2), (3, -2)), 1, (8, 2, 1)),
+    "wide": ((7, 6), (3, 2), (2, 1), ((1, 0), (2, 1)), (1, 2), (3, 24, 1)),  # products of patches and outputs
     "dilated": ((9, 8), (3, 3), 1, (2, 4), (2, 3), (3, 4, 1)),
     "dilated stride 2": ((9, 9), (3, 2), 2, 2, 2, (8, 4, 1)),
     "1x1": ((5, 4), (1, 1), 1, 0, 1, (4, 6, 1)),
@@ -107,6 +108,23 @@ def test_equals_lax(name):
     (first, second), (first_plain, second_plain) = everything(x, w, v, ours), everything(x, w, v, plain)
     assert_same(first, first_plain)
     assert_same(second, second_plain)
+
+
+@pytest.mark.parametrize("laid_out", [0, 400, 2**18])  # a row at a time, some rows, all of them
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[-1][-1] == 1])
+def test_patches_by_outputs_are_the_weight_gradient(name, laid_out, monkeypatch):
+    image, kernel, stride, padding, dilation, (channels, features, _) = CASES[name]
+    monkeypatch.setattr(convolution_cpu, "WIDE", 1)
+    monkeypatch.setattr(convolution_cpu, "LAID_OUT", laid_out)
+    if isinstance(padding, str):
+        reach = [d * (k - 1) + 1 for d, k in zip(pair(dilation), kernel, strict=True)]
+        padding = lax.padtype_to_pads(image, reach, pair(stride), padding)
+    geometry = Geometry(image, kernel, pair(stride), tuple(map(pair, pair(padding))), pair(dilation), 1)
+    x, y = normal(0, (3, *image, channels)), normal(1, (3, *geometry.output, features))
+    same = dict(geometry=geometry, dtype=jnp.float32, precision=None)
+    assert_same(convolution_cpu.weight_gradient(x, y, **same), convolution_plain.weight_gradient(x, y, **same))
+    narrow = convolution_cpu.weight_gradient(x.astype(jnp.bfloat16), y, **same | {"dtype": jnp.bfloat16})
+    assert narrow.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("name", ["4x4 stride 2", "asymmetric", "grouped", "depthwise", "depthwise sums"])
@@ -220,6 +238,20 @@ def test_data_parallel_step_only_sums_gradients(training):
     compiled = jax.jit(jax.grad(penalised)).lower(params, x).compile().as_text()
     assert re.search(r" all-reduce(-start)?\(", compiled)
     assert not re.search(r" (all-gather|all-to-all|collective-permute)(-start)?\(", compiled)
+
+
+def test_devices_share_the_products_of_patches(monkeypatch):
+    monkeypatch.setattr(convolution_cpu, "LAID_OUT", 0)
+    x, w = normal(0, (8, 12, 9, 3)), normal(1, (3, 3, 3, 24))
+    gradient = jax.jit(jax.grad(lambda w, x: (conv(x, w) ** 2).mean()))
+    expected = gradient(w, x)
+    mesh = make_mesh({"data": 8})
+    w = jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
+    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+    compiled = gradient.lower(w, x).compile()
+    assert_same(compiled(w, x), expected)
+    assert "while" in compiled.as_text()
+    assert not re.search(r" (all-gather|all-to-all|collective-permute)(-start)?\(", compiled.as_text())
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
