@@ -2,13 +2,13 @@
 
 import ast
 import json
-import os
 import subprocess
 import sys
 
 import house
 import nbformat
 import numpy as np
+import processes
 import pytest
 from conftest import unit
 from IPython.core.inputtransformer2 import TransformerManager
@@ -83,14 +83,12 @@ def run(request, tmp_path_factory):
         "CVJAX_SMOKE": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PIP_NO_INDEX": "1",  # nothing is to be installed
-        # Nearly all of the time goes into compiling, which takes half as long so.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))  # nothing of the user's is read or written
         patch.setenv("JUPYTER_DATA_DIR", str(folder / "jupyter"))
         options = dict(timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder / "work")}})
-        NotebookClient(notebook, **options).execute(env=os.environ | environment)
+        NotebookClient(notebook, **options).execute(env=processes.environment(devices=1) | environment)
     last = notebook.cells.pop()
     return name, notebook, json.loads(last.outputs[-1].text), folder / "work"
 
