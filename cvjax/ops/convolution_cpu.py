@@ -24,8 +24,8 @@ THIN, TAPS = 4, 64
 # Strided transposed convolutions of no more phases (at stride 2, four), with no fewer channels of output, are computed
 # phase by phase.
 PHASES, NARROW = 9, 8
-# From so many features on, weight gradients are products of patches and outputs, with so many numbers of patches (1 MB,
-# which caches hold) laid out at a time: up to 10 times as fast as a convolution, which is faster below (measured).
+# With no fewer features, weight gradients are products of patches and outputs: up to ten times as fast as convolutions,
+# which are faster with fewer (measured). A megabyte of patches, which caches hold, is laid out at a time.
 WIDE, LAID_OUT = 24, 2**18
 # LLVM unrolls sums of this many terms and then vectorises over channels; 16 terms take twice the time (measured).
 UNROLLED = 8

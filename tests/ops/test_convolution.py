@@ -11,80 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from convolutions import CASES, assert_same, normal, pair, problem
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cvjax.errors import UserError
-from cvjax.ops import convolution_cpu, convolution_gpu, convolution_plain
+from cvjax.ops import convolution_cpu
 from cvjax.ops.convolution import conv, conv_transpose
-from cvjax.ops.convolution_plain import Geometry
 from cvjax.sharding import make_mesh
-
-# image, kernel, stride, padding, dilation, (channels, features, groups): each takes a path of its own on CPU.
-CASES = {
-    "3x3": ((6, 7), (3, 3), 1, 1, 1, (3, 4, 1)),
-    "4x4 stride 2": ((8, 6), (4, 4), 2, 1, 1, (8, 4, 1)),  # phases
-    "3x3 stride 2": ((7, 8), (3, 3), 2, 1, 1, (9, 4, 1)),  # phases of unequal size, a row never reached
-    "few channels": ((6, 6), (4, 4), 2, 1, 1, (3, 4, 1)),
-    "SAME": ((7, 6), (3, 2), (2, 3), "SAME", 1, (8, 4, 1)),
-    "VALID": ((7, 8), (5, 3), (1, 2), "VALID", 1, (8, 2, 1)),
-    "asymmetric": ((8, 7), (3, 2), (2, 1), ((0, 3), (2, 0)), 1, (4, 4, 1)),
-    "cropping": ((8, 9), (3, 5), (2, 1), ((-1, 2), (3, -2)), 1, (8, 2, 1)),
-    "wide": ((7, 6), (3, 2), (2, 1), ((1, 0), (2, 1)), (1, 2), (3, 24, 1)),  # products of patches and outputs
-    "dilated": ((9, 8), (3, 3), 1, (2, 4), (2, 3), (3, 4, 1)),
-    "dilated stride 2": ((9, 9), (3, 2), 2, 2, 2, (8, 4, 1)),
-    "1x1": ((5, 4), (1, 1), 1, 0, 1, (4, 6, 1)),
-    "1x1 stride 2": ((6, 5), (1, 1), 2, 0, 1, (4, 6, 1)),  # stamps
-    "whole image": ((5, 4), (5, 4), 1, 0, 1, (3, 6, 1)),  # a matrix product
-    "patches": ((9, 8), (4, 2), (4, 3), (1, 0), 1, (3, 5, 1)),  # stamps with a gap
-    "holes": ((8, 9), (5, 1), (2, 3), 1, 1, (8, 2, 1)),  # phases that no tap reaches
-    "stride 4": ((13, 13), (5, 5), 4, 2, 1, (8, 2, 1)),  # more phases than are worth it
-    "grouped": ((6, 5), (3, 3), 1, 1, 1, (6, 9, 3)),
-    "grouped stride 2": ((6, 6), (4, 4), 2, 1, 1, (16, 4, 2)),
-    "grouped 1x1": ((4, 5), (1, 1), 2, 0, 1, (6, 4, 2)),
-    "depthwise": ((10, 7), (3, 3), 1, 1, 1, (5, 5, 5)),  # more rows than one block
-    "depthwise stride 2": ((21, 6), (3, 5), 2, (1, 2), 1, (4, 4, 4)),
-    "depthwise dilated": ((8, 9), (3, 3), (1, 2), ((3, 1), (-1, 4)), (2, 1), (4, 4, 4)),
-    "depthwise with many taps": ((9, 10), (9, 8), 1, 4, 1, (2, 2, 2)),
-    "depthwise times 3": ((6, 7), (3, 2), (2, 1), 1, 1, (4, 12, 4)),
-    "depthwise times 8": ((5, 6), (3, 3), 1, 1, 1, (2, 16, 2)),
-    "depthwise sums": ((5, 6), (3, 3), 2, 1, 1, (8, 4, 4)),  # two channels to one
-}
-
-
-def pair(value):
-    return (value, value) if isinstance(value, int) else value
-
-
-def normal(seed, shape):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
-
-
-def problem(name):
-    """(ours, JAX's own, x, w, v) where the outputs are of order one and v is another image."""
-    image, kernel, stride, padding, dilation, (channels, features, groups) = CASES[name]
-    w = normal(0, (*kernel, channels // groups, features)) / np.sqrt(np.prod(kernel) * channels / groups)
-    x, v = normal(1, (2, *image, channels)), normal(2, (2, *image, channels))
-
-    def ours(x, w):
-        return conv(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-    def plain(x, w):
-        return lax.conv_general_dilated(
-            *(x, w, pair(stride), padding if isinstance(padding, str) else tuple(map(pair, pair(padding)))),
-            rhs_dilation=pair(dilation),
-            feature_group_count=groups,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-
-    return ours, plain, x, w, v
-
-
-def assert_same(actual, expected, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(abs(b).max(), 1e-6))
 
 
 def energy(f):
@@ -108,23 +41,6 @@ def test_equals_lax(name):
     (first, second), (first_plain, second_plain) = everything(x, w, v, ours), everything(x, w, v, plain)
     assert_same(first, first_plain)
     assert_same(second, second_plain)
-
-
-@pytest.mark.parametrize("laid_out", [0, 400, 2**18])  # a row at a time, some rows, all of them
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[-1][-1] == 1])
-def test_patches_by_outputs_are_the_weight_gradient(name, laid_out, monkeypatch):
-    image, kernel, stride, padding, dilation, (channels, features, _) = CASES[name]
-    monkeypatch.setattr(convolution_cpu, "WIDE", 1)
-    monkeypatch.setattr(convolution_cpu, "LAID_OUT", laid_out)
-    if isinstance(padding, str):
-        reach = [d * (k - 1) + 1 for d, k in zip(pair(dilation), kernel, strict=True)]
-        padding = lax.padtype_to_pads(image, reach, pair(stride), padding)
-    geometry = Geometry(image, kernel, pair(stride), tuple(map(pair, pair(padding))), pair(dilation), 1)
-    x, y = normal(0, (3, *image, channels)), normal(1, (3, *geometry.output, features))
-    same = dict(geometry=geometry, dtype=jnp.float32, precision=None)
-    assert_same(convolution_cpu.weight_gradient(x, y, **same), convolution_plain.weight_gradient(x, y, **same))
-    narrow = convolution_cpu.weight_gradient(x.astype(jnp.bfloat16), y, **same | {"dtype": jnp.bfloat16})
-    assert narrow.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("name", ["4x4 stride 2", "asymmetric", "grouped", "depthwise", "depthwise sums"])
@@ -363,40 +279,6 @@ def test_grouped_conv_transpose_equals_torch(torch, groups, features):
         y, jnp.asarray(torch.cat(parts, 3).numpy()), stride=2, padding=1, output_padding=1, groups=groups
     )
     assert_same(actual, expected.detach().permute(0, 2, 3, 1))
-
-
-ATROUS = {"atrous": ((10, 11), (3, 2), 1, ((-1, 5), (4, -2)), (3, 1), (3, 4, 1))}
-
-
-@pytest.mark.parametrize(
-    "name", ["3x3", "4x4 stride 2", "cropping", "dilated", "dilated stride 2", "grouped", "atrous"]
-)
-def test_the_forms_for_gpus_equal_the_plain_ones(name):
-    image, kernel, stride, padding, dilation, (channels, features, groups) = (CASES | ATROUS)[name]
-    geometry = Geometry(image, kernel, pair(stride), tuple(map(pair, pair(padding))), pair(dilation), groups)
-    x, w = normal(0, (2, *image, channels)), normal(1, (*kernel, channels // groups, features))
-    y, how = normal(2, (2, *geometry.output, features)), dict(geometry=geometry, dtype="float32", precision=None)
-    for map_of, left, right in [("conv_transpose", y, w), ("weight_gradient", x, y)]:
-        gpu, plain = (getattr(module, map_of) for module in (convolution_gpu, convolution_plain))
-        assert_same(gpu(left, right, **how), plain(left, right, **how))
-
-
-def lowered_for_cuda(function, *args):
-    return jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
-
-
-def test_cudnn_gets_the_flipped_kernel_as_it_is():
-    y, w = jnp.ones((2, 4, 4, 8)), jnp.ones((4, 4, 8, 6))
-    text = lowered_for_cuda(partial(conv_transpose, stride=2, padding=1), y, w)
-    (flipped,) = re.findall(r"(%\S+) = stablehlo.reverse", text)
-    assert re.search(rf"stablehlo.convolution\(%\S+, {flipped}\) dim_numbers = \[.*?\]x\[0, 1, o, i\]", text)
-
-
-def test_cudnn_gets_dense_gradients_of_atrous_convolutions():
-    x, w = jnp.ones((2, 12, 12, 4)), jnp.ones((3, 3, 4, 4))
-    text = lowered_for_cuda(jax.grad(lambda x, w: (conv(x, w, padding=3, dilation=3) ** 2).sum(), (0, 1)), x, w)
-    assert len(re.findall(r"stablehlo.convolution", text)) == 3
-    assert len(re.findall(r"rhs_dilate = \[3, 3\]", text)) == 1  # forward
 
 
 @pytest.mark.parametrize("groups", [1, 2])
