@@ -35,7 +35,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
-        expect={"bits_per_dim": ("<=", 1.82), "sample_gap": ("<=", 0.1)},
+        expect={"bits_per_dim": ("<=", 1.828), "sample_gap": ("<=", 0.1)},
     )
     smoke = {
         "steps": 4,

@@ -54,7 +54,7 @@ def get_config(name: str = ""):
         figure_every=1000,
         checkpoint_every=1000,
         checkpoint_best="map_voc07",
-        expect={"map_voc07": (">=", 0.938), "ap": (">=", 0.68)},
+        expect={"map_voc07": (">=", 0.93), "ap": (">=", 0.674)},
     )
     smoke = {
         "steps": 4,
