@@ -23,7 +23,7 @@ import yaml
 
 from cvjax.data.folder import list_files
 from cvjax.data.sources import readable
-from cvjax.data.splits import SPLIT_NAMES
+from cvjax.data.splits import mentioned_splits, split_of
 from cvjax.errors import UserError
 
 CONTAINERS = ("images", "jpegimages", "labels", "annotations")  # folders that say nothing about an image
@@ -92,11 +92,6 @@ def parts_of(file: Path, root: Path) -> tuple[str, ...]:
     return (*(part for part in folders if part.lower() not in CONTAINERS), name)
 
 
-def split_of(parts: Sequence[str]) -> str | None:
-    """Returns the split that a path's topmost folder names, such as `train` or `train2017`."""
-    return SPLIT_NAMES.get(re.sub(r"\d+$", "", parts[0].lower())) if len(parts) > 1 else None
-
-
 def read(root: Path, files: Sequence[Path]) -> Boxes | None:
     """Reads the boxes of a folder's images, None without files of boxes; raises a UserError for several formats."""
     images = _Images(root, files)
@@ -146,7 +141,7 @@ class _Images:
         for place in places:
             if (file := Path(os.path.normpath(place / name))) in self._known:
                 return file
-        wanted = split_of(parts_of(near / "x", self.root)) or SPLIT_NAMES.get(split)
+        wanted = split_of(parts_of(near / "x", self.root)) or split
         several = self._by_name.get(Path(name).name, [])
         several = [file for file in several if not wanted or split_of(parts_of(file, self.root)) in (None, wanted)]
         return several[0] if len(several) == 1 else None
@@ -190,7 +185,7 @@ def _coco_pictures(
     file: Path, entries: Mapping[str, list[tuple[dict, int]]], categories: Mapping[Any, str], images: _Images
 ) -> list[Picture]:
     path = images.path(file)
-    split = next((word for word in re.split("[^a-z]+", file.stem.lower()) if word in SPLIT_NAMES), "")
+    split = next(iter(mentioned_splits(file.stem)), "")
     boxes = {entry.get("id"): [] for entry, _ in entries["images"]}
     lost = []
     for entry, line in entries["annotations"]:

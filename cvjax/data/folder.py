@@ -19,7 +19,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvjax.data.sources import CorruptExample, readable
-from cvjax.data.splits import HELD_OUT, HeldOut, choose, find_splits, split_by_hash
+from cvjax.data.splits import HELD_OUT, HeldOut, choose, find_splits, split_by_hash, split_of
 from cvjax.errors import UserError, suggest, suggest_beside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -96,6 +96,8 @@ def open_split(folder: str | Path, split: str, setting: str = "split", held_out:
     parts = {file: file.relative_to(root).parts for file in files}
     by_split = find_splits(root, parts)
     base = int(bool(by_split))
+    if base and all(split_of(parts[file][1:]) == name for name, found in by_split.items() for file in found):
+        base = 2  # doubled, as archives of Kaggle's are: test_set/test_set/cat
     by_split = by_split or split_by_hash(root, parts, held_out)
     unseen_classes = held_out.by_class
     chosen = tuple(choose(by_split, split, root, setting))

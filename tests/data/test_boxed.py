@@ -93,6 +93,23 @@ def test_layouts_of_well_known_tools(tmp_path):
             assert len(picture.boxes) == len(box_folders.example(int(picture.file.stem))[1])
 
 
+def test_splits_of_boxes_by_folders_and_by_files_with_affixes(tmp_path):
+    sets = box_folders.write(tmp_path / "sets", "COCO", ("training_set", "test_set"))
+    flat = box_folders.write(tmp_path / "flat", "COCO")
+    content = json.loads((flat / "boxes.json").read_text())
+    for name, images in (("trainset", content["images"][:8]), ("testset", content["images"][8:])):
+        known = [image["id"] for image in images]
+        own = [one for one in content["annotations"] if one["image_id"] in known]
+        (flat / f"{name}.json").write_text(json.dumps({**content, "images": images, "annotations": own}))
+    (flat / "boxes.json").unlink()
+    for root, counts in ((sets, (12, 12)), (flat, (8, 4))):
+        assert tuple(len(boxed.open_split(root, split)) for split in ("train", "test")) == counts
+    with pytest.raises(UserError, match=r"sets/test_set has the name of a split.*data.folder='.*/sets'"):
+        (tmp_path / "outer").mkdir()
+        sets.rename(tmp_path / "outer" / "sets")
+        boxed.open_split(tmp_path / "outer", "train")
+
+
 def replace(path, old, new, count=1):
     text = path.read_text()
     assert old in text

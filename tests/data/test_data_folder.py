@@ -250,33 +250,6 @@ def test_with_unseen_classes_a_folder_without_splits_is_split_by_class(tmp_path)
     assert sorted(set(test.labels)) == [23, 24]
 
 
-def test_splits_have_several_names_in_any_case(tmp_path):
-    for name in ("Train", "VALID", "testing"):
-        for label in "ab":
-            write(tmp_path / name / label / "1.png")
-    loaded = load(tmp_path, eval_split="val")
-    assert loaded.info["classes"] == ("a", "b")
-    assert loaded.info["examples"] == {"train": 2, "val": 2}
-    assert load(tmp_path, train_split="Training", eval_split="validation").info["examples"]["validation"] == 2
-    assert {file.parts[-3] for file in folder.open_split(tmp_path, "test").files} == {"testing"}
-
-
-@pytest.mark.parametrize(
-    ("stray", "message"),
-    [
-        ("extra/1.png", r"extra is beside the splits test, train and belongs to none"),
-        ("preview.png", r"preview\.png is beside the splits"),
-        ("a/1.png", r"/a is beside the splits .* If 'test' is a class"),
-        ("Training/a/1.png", r"two folders for the split 'train': Training and train"),
-    ],
-)
-def test_nothing_else_may_be_beside_splits(tmp_path, stray, message):
-    for name in ("train/a/1.png", "test/a/1.png", stray):
-        write(tmp_path / name)
-    with pytest.raises(UserError, match=message):
-        data.check({"folder": str(tmp_path)})
-
-
 def test_links_that_lead_up_are_passed_over_and_images_count_once(tmp_path):
     root = tmp_path / "root"
     for label in ("cat", "dog"):
