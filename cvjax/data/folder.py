@@ -195,11 +195,14 @@ def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channel
 
 
 def _with_alpha(file: Path, image: Image.Image) -> Image.Image:
-    """Makes the transparent colour of a 16-bit PNG alpha; Pillow compares it with the upper eight bits only."""
-    if image.format != "PNG" or image.mode != "RGB" or "transparency" not in image.info:
+    """Mends the transparent colour of a PNG, which Pillow compares with 8 bits: alpha for 16, scaled for 2 and 4."""
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or "transparency" not in image.info:
         return image
     content = file.read_bytes()
-    if content[24] != 16:  # bits per channel
+    bits = content[24]  # per channel
+    if image.mode == "L" and bits < 8:
+        image.info["transparency"] *= 255 // (2**bits - 1)
+    if bits != 16:
         return image
     levels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if levels is None:
