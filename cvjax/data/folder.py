@@ -142,6 +142,17 @@ def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, l
     return root, files
 
 
+def refuse_output(output: Path, root: Path, setting: str) -> None:
+    """Raises a UserError, which names `setting`, if what is written to a path would count as images of a folder."""
+    target, top = output.resolve(), root.resolve()
+    if not target.is_relative_to(top) or any(map(_passed_over, target.relative_to(top).parts)):
+        return
+    raise UserError(
+        f"{setting}={readable(output)} is in {readable(root)}, whose images are examples: pictures written there would "
+        f"be examples too. Give another, such as {setting}={readable(top.parent / target.name)}"
+    )
+
+
 def counterparts(
     files: Sequence[Path | None], root: Path, there: Path, found: Sequence[Path], setting: str
 ) -> tuple[Path | None, ...]:
@@ -252,11 +263,15 @@ def list_files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
         real = os.path.realpath(parent)
         if paths.setdefault(real, parent) != parent:
             raise UserError(f"{readable(paths[real])} and {readable(parent)} are the same folder: remove the link")
-        visible = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        visible = sorted(name for name in folders if not _passed_over(name))
         folders[:] = [name for name in visible if not _leads_up(os.path.join(parent, name), paths)]
         names = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(suffixes))
         found += [Path(parent) / name for name in names]
     return found
+
+
+def _passed_over(folder: str) -> bool:
+    return folder.startswith(".") or folder == "__MACOSX"
 
 
 def _leads_up(path: str, paths: Mapping[str, str]) -> bool:
