@@ -112,9 +112,15 @@ def open_split(root: str | Path, split: str, setting: str = "split", held_out: H
 def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, list[Picture]]:
     """Returns the images of each split: by folders, by names of COCO's files, or by a seeded share.
 
-    Annotations without an image go to the first split.
+    Annotations without an image go to the first split. Raises a UserError if none has an image.
     """
     pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
+    if not pictures:
+        found = [f"{picture.where}: {picture.fault}" for picture in boxes.pictures]
+        shown = "; ".join(found[:SHOWN]) + ("; ..." if len(found) > SHOWN else "")
+        raise UserError(
+            f"{readable(root)}: its {boxes.kind} annotations are of no image that is there. {shown}".rstrip()
+        )
     parts = {file: box_files.parts_of(file, root) for file in pictures}
     parts = {file: (splits.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
     by_split = splits.find_splits(root, parts)

@@ -203,6 +203,15 @@ def test_damaged_objects_are_named(tmp_path):
         )
         with pytest.raises(UserError, match=fault):
             next(load(tmp_path, str(path), train_split="test").evaluate())
+    sound = json.loads(path.read_text()) | {"annotations": []}
+    for kind, other, fault in (
+        ("images", dict(id=1, file_name="1.png"), r"has two images with one id, 1: .*file_name '0.png' and '1.png'"),
+        ("images", dict(id=2, file_name="0.png"), r"has two images with one file_name, '0.png': those of id 1 and 2"),
+        ("categories", dict(id=1, name="b"), r"has two categories with one id, 1: those of name 'a' and 'b'"),
+    ):
+        path.write_text(json.dumps({**sound, kind: [*sound[kind], other]}))
+        with pytest.raises(UserError, match=fault):
+            load(tmp_path, str(path), train_split="test")
     path.write_text("[]")
     with pytest.raises(UserError, match=r"objects.json is not in COCO's format"):
         load(tmp_path, str(path), train_split="test")
