@@ -293,8 +293,7 @@ def _parse_xml(file: Path) -> ElementTree.Element:
 
 
 def _read_yolo(images: _Images) -> Boxes | None:
-    names = _yolo_names(images.root)
-    pictures, largest = [], -1
+    texts = []
     for file in list_files(images.root, (".txt",)):
         if file.name.lower() in NAMES:
             continue
@@ -303,13 +302,16 @@ def _read_yolo(images: _Images) -> Boxes | None:
         rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
         if not found and not (rows and all(len(row) >= 5 and _numbers(row) for _, row in rows)):
             continue  # some other text
-        path = images.path(file)
+        texts.append((images.path(file), file.stem, found, rows))
+    if not texts:
+        return None
+    names = _yolo_names(images.root)
+    pictures, largest = [], -1
+    for path, stem, found, rows in texts:
         boxes = [_yolo_box(row, f"{path}:{number}", names) for number, row in rows]
         largest = max([largest, *(int(box.name) for box in boxes if names is None and box.name)])
-        fault = "" if found else f"there is no image {file.stem!r} for it"
+        fault = "" if found else f"there is no image {stem!r} for it"
         pictures.append(Picture(found, tuple(boxes) if found else (), f"{path}:1", fault=fault))
-    if not pictures:
-        return None
     classes = tuple(map(str, range(largest + 1))) if names is None else names
     return Boxes("YOLO", classes, tuple(pictures))
 
@@ -368,6 +370,6 @@ def _numbers(values: Sequence[Any]) -> list[float] | None:
     """Returns finite numbers, None if a value is not one."""
     try:
         numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return numbers if all(map(math.isfinite, numbers)) else None

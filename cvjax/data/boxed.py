@@ -125,7 +125,14 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
     parts = {file: (splits.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
     by_split = splits.find_splits(root, parts)
     named = {picture.split for picture in pictures.values()}
-    if not by_split and len(named) > 1 and "" not in named:
+    if not by_split and len(named) > 1:
+        if "" in named:
+            where = next(picture.where for picture in pictures.values() if not picture.split)
+            known = ", ".join(sorted(named - {""}))
+            raise UserError(
+                f"{readable(root)} has files of boxes for the splits {known}, and {where} is in one whose name says no "
+                "split: call it train.json, val.json or test.json"
+            )
         for file, picture in pictures.items():
             by_split.setdefault(picture.split, []).append(file)
     by_split = by_split or splits.split_by_hash(root, parts, held_out)

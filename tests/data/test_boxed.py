@@ -104,6 +104,9 @@ def test_splits_of_boxes_by_folders_and_by_files_with_affixes(tmp_path):
     (flat / "boxes.json").unlink()
     for root, counts in ((sets, (12, 12)), (flat, (8, 4))):
         assert tuple(len(boxed.open_split(root, split)) for split in ("train", "test")) == counts
+    (flat / "trainset.json").rename(flat / "trainval.json")
+    with pytest.raises(UserError, match=r"boxes for the splits test, and trainval.json:1 is in one whose name says no"):
+        boxed.open_split(flat, "train")
     with pytest.raises(UserError, match=r"sets/test_set has the name of a split.*data.folder='.*/sets'"):
         (tmp_path / "outer").mkdir()
         sets.rename(tmp_path / "outer" / "sets")
@@ -139,6 +142,10 @@ COCO_FAULTS = {
     "no area": (lambda c: c["annotations"][2].update(bbox=[3, 4, 0, 9]), r"json:22, .*the box 3, 4, 3, 13 has no area"),
     "order": (lambda c: c["annotations"][2].update(bbox=[9, 4, -5, 9]), r"corners 9, 4, 4, 13 are in the wrong order"),
     "outside": (lambda c: c["annotations"][0].update(bbox=[64, 4, 5, 9]), r"box 64, 4, 69, 13 is outside the .* 64x48"),
+    "a number too large": (
+        lambda c: c["annotations"][0].update(bbox=[1, 2, 3, 10**400]),
+        r"json:20, .* is not \[x, y, width",
+    ),
     "no numbers": (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"bbox=\[1, 2, 3\] is not \[x, y, width"),
     "an id of two images": (
         lambda c: c["images"][0].update(id=2),
@@ -259,6 +266,11 @@ def test_labels_of_yolo_that_are_all_of_other_images_are_named(tmp_path):
         file.rename(root / f"x{file.name}")
     refused, _ = messages(root)
     assert "x1.txt:1: there is no image 'x1' for it" in refused
+    (root / "data.yaml").write_text("names: {1: no, 3: names of YOLO}\n")  # which are then not read
+    box_folders.write_coco(root, {f"{index}.png": box_folders.example(index) for index in range(12)})
+    for file in root.glob("x*.txt"):
+        file.write_text("Notes.")
+    assert messages(root) == ([], [])
 
 
 def test_faults_of_voc_and_yolo_are_named_by_file_and_line(tmp_path):

@@ -64,7 +64,7 @@ def load(root, asked, **settings):
 @pytest.mark.parametrize("mask", [paletted, grey, deep])
 def test_numbers_are_those_of_the_file(tmp_path, mask):
     write(tmp_path, mask)
-    (tmp_path / "masks/labels.txt").write_text("\n".join(NAMES) + "\n")
+    (tmp_path / "masks/labels.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8-sig")
     opened = load(tmp_path, str(tmp_path / "masks"))
     assert opened.info["classes"] == NAMES
     batch = next(opened.evaluate())
