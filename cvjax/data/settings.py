@@ -197,7 +197,8 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
 def refuse_workdir(config_data: Mapping[str, Any], workdir: Path) -> None:
     """Raises a UserError if the pictures of a run in this folder would become examples of its own dataset."""
     chosen = complete(config_data)
-    for root in (chosen["folder"], chosen["also"] and second(chosen)["folder"]):
+    also = chosen["also"] if isinstance(chosen["also"], Mapping) else {}  # `check` refuses what is none
+    for root in (chosen["folder"], also.get("folder")):
         if isinstance(root, (str, Path)) and not idx.find(Path(root).expanduser()):
             folder.refuse_output(workdir, Path(root).expanduser(), "--workdir")
 
