@@ -36,8 +36,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """
     enable_cache()
     mesh = sharding.make_mesh(config.mesh.to_dict())
-    config = experiments.name_classes(config, experiments.check(config, mesh.size))
     workdir = Path(workdir)
+    data.refuse_workdir(experiments.as_dict(config.data), workdir)
+    config = experiments.name_classes(config, experiments.check(config, mesh.size))
     networks = runs.networks(config, workdir)
     recipe = experiments.build(config, borrow.make_networks(networks))
     check_steps(config, recipe)

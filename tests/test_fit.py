@@ -51,6 +51,24 @@ def straight(tmp_path_factory):
     return folder, figures
 
 
+def test_the_pictures_of_a_run_do_not_become_its_examples(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    own = smoke(**{"data.name": None, "data.folder": str(pictures)})
+    for workdir in (pictures, pictures / "a" / "run"):
+        with pytest.raises(UserError, match=rf"--workdir={workdir} is in {pictures}, .* such as --workdir={tmp_path}/"):
+            fit.fit(own, workdir)
+    with pytest.raises(UserError, match="holds no images"):
+        fit.fit(own, pictures / ".runs" / "hidden")
+    second = smoke(**{"data.also": {"folder": str(pictures)}})
+    with pytest.raises(UserError, match=r"--workdir=.* is in"):
+        fit.fit(second, pictures / "run")
+    (pictures / "train-images-idx3-ubyte").touch()  # beside IDX files images are not examples
+    with pytest.raises(UserError, match="idx3"):
+        fit.fit(own, pictures / "run")
+    assert not (pictures / "run").exists()
+
+
 def test_a_runs_folder_holds_all_that_is_promised(straight):
     folder, figures = straight
     description = json.loads((folder / "config.json").read_text())

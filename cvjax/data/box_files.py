@@ -7,9 +7,7 @@
 Nothing is refused here: what is wrong with a line is kept beside its box, for training and for `cvjax.annotations`.
 """
 
-import bisect
 import dataclasses
-import json
 import math
 import os
 import re
@@ -21,12 +19,15 @@ from xml.parsers import expat
 
 import yaml
 
+from cvjax.data import coco_entries
+from cvjax.data.coco_entries import Entries, id_of
 from cvjax.data.folder import list_files
-from cvjax.data.sources import readable
-from cvjax.data.splits import SPLIT_NAMES
+from cvjax.data.sources import decode_text, read_text, readable
+from cvjax.data.splits import mentioned_splits, split_of
 from cvjax.errors import UserError
 
 CONTAINERS = ("images", "jpegimages", "labels", "annotations")  # folders that say nothing about an image
+UNNAMED = 10_000  # most classes without a file of their names, so that a damaged line does not make millions
 NAMES = ("classes.txt", "obj.names", "labels.txt")  # YOLO's lists of classes, beside yaml files
 
 
@@ -92,30 +93,27 @@ def parts_of(file: Path, root: Path) -> tuple[str, ...]:
     return (*(part for part in folders if part.lower() not in CONTAINERS), name)
 
 
-def split_of(parts: Sequence[str]) -> str | None:
-    """Returns the split that a path's topmost folder names, such as `train` or `train2017`."""
-    return SPLIT_NAMES.get(re.sub(r"\d+$", "", parts[0].lower())) if len(parts) > 1 else None
-
-
 def read(root: Path, files: Sequence[Path]) -> Boxes | None:
     """Reads the boxes of a folder's images, None without files of boxes; raises a UserError for several formats."""
     images = _Images(root, files)
     found = [boxes for boxes in (_read_coco(images), _read_voc(images), _read_yolo(images)) if boxes]
+    if len(found) > 1 and not any(picture.file for picture in found[-1].pictures):
+        found.pop()  # texts of numbers that belong to no image
     if len(found) > 1:
         kinds = " and ".join(boxes.kind for boxes in found)
         raise UserError(f"{readable(root)} has boxes in several formats, {kinds}: leave one of them")
     if not found:
         return None
     (boxes,) = found
-    known, lost, pictures = set(), [], []
+    known, lost, pictures = {}, [], []
     for picture in boxes.pictures:
         if picture.file is None:
             lost.append(picture)
         elif picture.file in known:
-            fault = f"{images.path(picture.file)} is annotated a second time"
+            fault = f"{images.path(picture.file)} is annotated a second time, after {known[picture.file]}"
             lost.append(dataclasses.replace(picture, file=None, boxes=(), fault=fault))
         else:
-            known.add(picture.file)
+            known[picture.file] = picture.where
             pictures.append(picture)
     others = tuple(file for file in files if file not in known)
     if boxes.kind == "YOLO":  # an image without a file of boxes has none
@@ -146,7 +144,7 @@ class _Images:
         for place in places:
             if (file := Path(os.path.normpath(place / name))) in self._known:
                 return file
-        wanted = split_of(parts_of(near / "x", self.root)) or SPLIT_NAMES.get(split)
+        wanted = split_of(parts_of(near / "x", self.root)) or split
         several = self._by_name.get(Path(name).name, [])
         several = [file for file in several if not wanted or split_of(parts_of(file, self.root)) in (None, wanted)]
         return several[0] if len(several) == 1 else None
@@ -164,85 +162,80 @@ class _Images:
 
 
 def _read_coco(images: _Images) -> Boxes | None:
-    categories, pictures = {}, []
-    for file in list_files(images.root, (".json",)):
-        content = file.read_text(encoding="utf-8", errors="replace")
-        try:
-            entries = _entries(content)
-        except (ValueError, IndexError) as error:
-            if '"annotations"' in content and '"images"' in content:
-                raise UserError(f"{readable(file)} is not JSON: {error}") from error
-            continue  # something else
-        if not {"images", "annotations", "categories"} <= set(entries):
-            continue
-        own = {category.get("id"): str(category.get("name") or "") for category, _ in entries["categories"]}
+    categories, pictures, plain = {}, [], set()
+    read = {file: coco_entries.read(file) for file in list_files(images.root, (".json",))}
+    for file in sorted((file for file in read if read[file]), key=lambda file: _has_keypoints(read[file])):
+        own = _coco_categories(file, read[file], images)
         for key, name in own.items():
             if name and categories.setdefault(key, name) != name:
                 raise UserError(f"{images.path(file)}: category {key} is {name!r}, and {categories[key]!r} elsewhere")
-        pictures += _coco_pictures(file, entries, own, images)
+        found = _coco_pictures(file, read[file], own, images)
+        if _has_keypoints(read[file]):  # COCO's own have the boxes of `instances` again
+            found = [picture for picture in found if picture.file is None or picture.file not in plain]
+        else:
+            plain |= {picture.file for picture in found}
+        pictures += found
     if not pictures and not categories:
         return None
     ordered = sorted(categories, key=lambda key: (isinstance(key, str), key))
     return Boxes("COCO", tuple(dict.fromkeys(categories[key] for key in ordered)), tuple(pictures))
 
 
-def _coco_pictures(
-    file: Path, entries: Mapping[str, list[tuple[dict, int]]], categories: Mapping[Any, str], images: _Images
-) -> list[Picture]:
+def _has_keypoints(entries: Entries) -> bool:
+    """Whether a file has keypoints beside boxes."""
+    return any("keypoints" in category for category, _ in entries["categories"])
+
+
+def _coco_categories(file: Path, entries: Entries, images: _Images) -> dict[Any, str]:
+    """Returns the names of a file's categories by id."""
+    for category, line in entries["categories"]:
+        if id_of(category.get("id")) is None:
+            where = f"{images.path(file)}:{line}"
+            raise UserError(f"{where}: the id of a category is a number, and not {category.get('id')!r}")
+    categories = [category for category, _ in entries["categories"]]
+    found = coco_entries.unique(categories, "id", "name", f"{images.path(file)} has two categories")
+    return {key: str(category.get("name") or "") for key, category in found.items()}
+
+
+def _coco_pictures(file: Path, entries: Entries, categories: Mapping[Any, str], images: _Images) -> list[Picture]:
     path = images.path(file)
-    split = next((word for word in re.split("[^a-z]+", file.stem.lower()) if word in SPLIT_NAMES), "")
-    boxes = {entry.get("id"): [] for entry, _ in entries["images"]}
-    lost = []
+    split = next(iter(mentioned_splits(file.stem)), "")
+    boxes, named, lost = {}, {}, []
+    for entry, line in entries["images"]:
+        if (key := id_of(entry.get("id"))) is not None:
+            boxes[key] = []
+            named.setdefault(key, {}).setdefault(str(entry.get("file_name")), line)
     for entry, line in entries["annotations"]:
         where = f"{path}:{line}, annotation {entry.get('id')}"
-        if entry.get("image_id") not in boxes:
+        if (key := id_of(entry.get("image_id"))) is None or key not in boxes:
             lost.append(Picture(None, where=where, fault=f"its image_id {entry.get('image_id')!r} is in no `images`"))
             continue
-        boxes[entry["image_id"]].append(_coco_box(entry, where, categories))
+        boxes[key].append(_coco_box(entry, where, categories))
     pictures = []
     for entry, line in entries["images"]:
         name, where = str(entry.get("file_name", "")), f"{path}:{line}"
         found = images.find(name, file.parent, split)
-        fault = "" if found else f"the image {name!r} is missing"
+        key, fault = id_of(entry.get("id")), "" if found else f"the image {name!r} is missing"
+        if found and key is None:
+            fault = f"the id of an image is a number, and not {entry.get('id')!r}"
+        elif found and len(named[key]) > 1:
+            others = ", ".join(f"{path}:{line}" for name, line in named[key].items() if name != entry.get("file_name"))
+            fault = f"its id {key!r} is that of another image too: {others}"
         size = _size(entry.get("height"), entry.get("width"))
-        pictures.append(Picture(found, tuple(boxes[entry.get("id")]) if found else (), where, size, split, fault))
+        pictures.append(Picture(found, () if fault else tuple(boxes[key]), where, size, split, fault))
     return [*lost, *pictures]
 
 
 def _coco_box(entry: Mapping[str, Any], where: str, categories: Mapping[Any, str]) -> Box:
-    key = entry.get("category_id")
+    key = id_of(entry.get("category_id"))
     numbers = _numbers(entry.get("bbox") or ())
     if numbers is None or len(numbers) != 4:
         return Box(where, fault=f"bbox={entry.get('bbox')!r} is not [x, y, width, height]")
     left, top, width, height = numbers
     name = categories.get(key, "")
-    fault = "" if name else f"category_id {key!r} is no category with a name"
+    fault = "" if name else f"category_id {entry.get('category_id')!r} is no category with a name"
     area, corners = _numbers([entry.get("area")]), (left, top, left + width, top + height)
     return Box(where, name, corners, crowd=bool(entry.get("iscrowd")), area=area[0] if area else None, fault=fault)
-
-
-def _entries(content: str) -> dict[str, list[tuple[dict, int]]]:
-    """Reads the lists of objects in the topmost object of a json, and the line at which each object begins."""
-    ends = [match.start() for match in re.finditer("\n", content)]
-    decoder, space = json.JSONDecoder(), re.compile(r"[\s,:]*")
-    found, place = {}, space.match(content, 0).end()
-    if content[place : place + 1] != "{":
-        return {}
-    place += 1
-    while content[place := space.match(content, place).end()] != "}":
-        key, place = decoder.raw_decode(content, place)
-        place = space.match(content, place).end()
-        if content[place] != "[":
-            _, place = decoder.raw_decode(content, place)
-            continue
-        place, found[key] = place + 1, []
-        while content[place := space.match(content, place).end()] != "]":
-            value, end = decoder.raw_decode(content, place)
-            if isinstance(value, dict):
-                found[key].append((value, 1 + bisect.bisect_left(ends, place)))
-            place = end
-        place += 1
-    return found
 
 
 # --- VOC ----------------------------------------------------------------------------------------------------------
@@ -254,7 +247,7 @@ def _read_voc(images: _Images) -> Boxes | None:
         path = images.path(file)
         try:
             tree = _parse_xml(file)
-        except (OSError, expat.ExpatError) as error:
+        except (OSError, ValueError, LookupError, expat.ExpatError) as error:
             fault = f"it cannot be read as xml: {error}"
             pictures.append(Picture(None, where=f"{path}:{getattr(error, 'lineno', 1)}", fault=fault))
             continue
@@ -289,7 +282,10 @@ def _parse_xml(file: Path) -> ElementTree.Element:
     parser.buffer_text = True
     parser.StartElementHandler = lambda tag, _: builder.start(tag, {"line": str(parser.CurrentLineNumber)})
     parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
-    parser.Parse(file.read_bytes(), True)
+    content = file.read_bytes()
+    declared = re.match(rb"""\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)""", content)
+    # Python knows encodings that expat does not, such as gb2312; given text, expat ignores the declaration.
+    parser.Parse(content.decode(declared[1].decode()) if declared else content, True)
     return builder.close()
 
 
@@ -297,23 +293,25 @@ def _parse_xml(file: Path) -> ElementTree.Element:
 
 
 def _read_yolo(images: _Images) -> Boxes | None:
-    names = _yolo_names(images.root)
-    pictures, largest = [], -1
+    texts = []
     for file in list_files(images.root, (".txt",)):
         if file.name.lower() in NAMES:
             continue
         found = images.find_beside(file)
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = decode_text(file.read_bytes())[0].splitlines()
         rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
         if not found and not (rows and all(len(row) >= 5 and _numbers(row) for _, row in rows)):
             continue  # some other text
-        path = images.path(file)
+        texts.append((images.path(file), file.stem, found, rows))
+    if not texts:
+        return None
+    names = _yolo_names(images.root)
+    pictures, largest = [], -1
+    for path, stem, found, rows in texts:
         boxes = [_yolo_box(row, f"{path}:{number}", names) for number, row in rows]
         largest = max([largest, *(int(box.name) for box in boxes if names is None and box.name)])
-        fault = "" if found else f"there is no image {file.stem!r} for it"
+        fault = "" if found else f"there is no image {stem!r} for it"
         pictures.append(Picture(found, tuple(boxes) if found else (), f"{path}:1", fault=fault))
-    if not any(picture.file for picture in pictures):
-        return None
     classes = tuple(map(str, range(largest + 1))) if names is None else names
     return Boxes("YOLO", classes, tuple(pictures))
 
@@ -327,6 +325,8 @@ def _yolo_box(row: Sequence[str], where: str, names: Sequence[str] | None) -> Bo
     fault = ""
     if label < 0 or (names is not None and label >= len(names)):
         fault = f"there is no class {label}" + (f": names has {len(names)}, numbered from 0" if names else "")
+    elif names is None and label >= UNNAMED:
+        fault = f"the class {label} is beyond {UNNAMED - 1}, the most without a file of names"
     name = "" if fault else str(label) if names is None else names[label]
     if len(row) == 5:
         x, y, width, height = numbers[1:]
@@ -341,17 +341,22 @@ def _yolo_names(root: Path) -> tuple[str, ...] | None:
     """Reads the names of the classes from a yaml file with `names`, or from a file of one name per line."""
     for file in list_files(root, (".yaml", ".yml")):
         try:
-            written = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            written = yaml.load(read_text(file), yaml.BaseLoader)  # all values are text: `no` is a name
+        except (ValueError, yaml.YAMLError) as error:
             raise UserError(f"{readable(file)} cannot be read as yaml: {' '.join(str(error).split())}") from error
         names = written.get("names") if isinstance(written, dict) else None
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-            names = [names[label] for label in range(len(names))]
+        if isinstance(names, dict):
+            numbers = [str(label) for label in range(len(names))]
+            if set(names) != set(numbers):
+                raise UserError(
+                    f"{readable(file)}: the keys of `names` are {', '.join(names)}, and have to be 0, 1, 2, ..."
+                )
+            names = [names[label] for label in numbers]
         if isinstance(names, list):
             return tuple(map(str, names))
     for file in list_files(root, (".txt", ".names")):
         if file.name.lower() in NAMES or file.suffix == ".names":
-            return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+            return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     return None
 
 
@@ -365,6 +370,6 @@ def _numbers(values: Sequence[Any]) -> list[float] | None:
     """Returns finite numbers, None if a value is not one."""
     try:
         numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return numbers if all(map(math.isfinite, numbers)) else None

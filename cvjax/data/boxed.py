@@ -9,7 +9,7 @@ import numpy as np
 from cvjax.data import box_files, folder, objects, splits
 from cvjax.data.box_files import Box, Boxes, Picture
 from cvjax.data.sources import CorruptExample, readable
-from cvjax.data.splits import HELD_OUT, SPLIT_NAMES, HeldOut
+from cvjax.data.splits import HELD_OUT, HeldOut
 from cvjax.errors import UserError
 
 SHOWN = 3  # faults of an image in a message
@@ -112,16 +112,29 @@ def open_split(root: str | Path, split: str, setting: str = "split", held_out: H
 def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, list[Picture]]:
     """Returns the images of each split: by folders, by names of COCO's files, or by a seeded share.
 
-    Annotations without an image go to the first split.
+    Annotations without an image go to the first split. Raises a UserError if none has an image.
     """
     pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
+    if not pictures:
+        found = [f"{picture.where}: {picture.fault}" for picture in boxes.pictures]
+        shown = "; ".join(found[:SHOWN]) + ("; ..." if len(found) > SHOWN else "")
+        raise UserError(
+            f"{readable(root)}: its {boxes.kind} annotations are of no image that is there. {shown}".rstrip()
+        )
     parts = {file: box_files.parts_of(file, root) for file in pictures}
-    parts = {file: (box_files.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
+    parts = {file: (splits.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
     by_split = splits.find_splits(root, parts)
-    named = {SPLIT_NAMES.get(picture.split) for picture in pictures.values()}
-    if not by_split and len(named) > 1 and None not in named:
+    named = {picture.split for picture in pictures.values()}
+    if not by_split and len(named) > 1:
+        if "" in named:
+            where = next(picture.where for picture in pictures.values() if not picture.split)
+            known = ", ".join(sorted(named - {""}))
+            raise UserError(
+                f"{readable(root)} has files of boxes for the splits {known}, and {where} is in one whose name says no "
+                "split: call it train.json, val.json or test.json"
+            )
         for file, picture in pictures.items():
-            by_split.setdefault(SPLIT_NAMES[picture.split], []).append(file)
+            by_split.setdefault(picture.split, []).append(file)
     by_split = by_split or splits.split_by_hash(root, parts, held_out)
     found = {split: [pictures[file] for file in files] for split, files in by_split.items()}
     first = "train" if "train" in found else min(found)

@@ -19,7 +19,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvjax.data.sources import CorruptExample, readable
-from cvjax.data.splits import HELD_OUT, HeldOut, choose, find_splits, split_by_hash
+from cvjax.data.splits import HELD_OUT, HeldOut, choose, find_splits, split_by_hash, split_of
 from cvjax.errors import UserError, suggest, suggest_beside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -96,6 +96,8 @@ def open_split(folder: str | Path, split: str, setting: str = "split", held_out:
     parts = {file: file.relative_to(root).parts for file in files}
     by_split = find_splits(root, parts)
     base = int(bool(by_split))
+    if base and all(split_of(parts[file][1:]) == name for name, found in by_split.items() for file in found):
+        base = 2  # doubled, as archives of Kaggle's are: test_set/test_set/cat
     by_split = by_split or split_by_hash(root, parts, held_out)
     unseen_classes = held_out.by_class
     chosen = tuple(choose(by_split, split, root, setting))
@@ -138,6 +140,17 @@ def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, l
         suffixes = ", ".join(SUFFIXES)
         raise UserError(f"{setting}={str(folder)!r} holds no images: no file in it or below it ends in {suffixes}")
     return root, files
+
+
+def refuse_output(output: Path, root: Path, setting: str) -> None:
+    """Raises a UserError, which names `setting`, if what is written to a path would count as images of a folder."""
+    target, top = output.resolve(), root.resolve()
+    if not target.is_relative_to(top) or any(map(_passed_over, target.relative_to(top).parts)):
+        return
+    raise UserError(
+        f"{setting}={readable(output)} is in {readable(root)}, whose images are examples: pictures written there would "
+        f"be examples too. Give another, such as {setting}={readable(top.parent / target.name)}"
+    )
 
 
 def counterparts(
@@ -193,11 +206,14 @@ def decode(file: Path, channels: int) -> UInt8[np.ndarray, "height width channel
 
 
 def _with_alpha(file: Path, image: Image.Image) -> Image.Image:
-    """Makes the transparent colour of a 16-bit PNG alpha; Pillow compares it with the upper eight bits only."""
-    if image.format != "PNG" or image.mode != "RGB" or "transparency" not in image.info:
+    """Mends the transparent colour of a PNG, which Pillow compares with 8 bits: alpha for 16, scaled for 2 and 4."""
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or "transparency" not in image.info:
         return image
     content = file.read_bytes()
-    if content[24] != 16:  # bits per channel
+    bits = content[24]  # per channel
+    if image.mode == "L" and bits < 8:
+        image.info["transparency"] *= 255 // (2**bits - 1)
+    if bits != 16:
         return image
     levels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if levels is None:
@@ -247,11 +263,15 @@ def list_files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
         real = os.path.realpath(parent)
         if paths.setdefault(real, parent) != parent:
             raise UserError(f"{readable(paths[real])} and {readable(parent)} are the same folder: remove the link")
-        visible = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        visible = sorted(name for name in folders if not _passed_over(name))
         folders[:] = [name for name in visible if not _leads_up(os.path.join(parent, name), paths)]
         names = sorted(name for name in files if not name.startswith(".") and name.lower().endswith(suffixes))
         found += [Path(parent) / name for name in names]
     return found
+
+
+def _passed_over(folder: str) -> bool:
+    return folder.startswith(".") or folder == "__MACOSX"
 
 
 def _leads_up(path: str, paths: Mapping[str, str]) -> bool:

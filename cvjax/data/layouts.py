@@ -26,7 +26,7 @@ from cvjax.data.boxed import BoxedSplit
 from cvjax.data.folder import FolderSplit
 from cvjax.data.idx import IdxSplit
 from cvjax.data.mask_files import CocoMaps, MaskFiles
-from cvjax.data.sources import CorruptExample
+from cvjax.data.sources import CorruptExample, read_text
 from cvjax.data.splits import HELD_OUT, HeldOut
 from cvjax.errors import UserError
 
@@ -172,7 +172,7 @@ def voc_split(root: Path, split: str) -> FolderSplit | None:
     if not path.is_file():
         return None
     images = root / "JPEGImages"
-    files = tuple(images / f"{name}.jpg" for name in path.read_text(encoding="utf-8").split())
+    files = tuple(images / f"{name}.jpg" for name in read_text(path).split())
     return FolderSplit(root.name, images, files, (), (), 3)
 
 
@@ -180,9 +180,9 @@ def _captions(source: FolderSplit | BoxedSplit) -> tuple[tuple[str, ...], ...]:
     """Reads the captions of each image."""
     path = source.root / CAPTIONS
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"data.keep={(CAPTION,)}: {path} cannot be read: {error.strerror}") from error
+        written = json.loads(read_text(path))
+    except UserError as error:
+        raise UserError(f"data.keep={(CAPTION,)}: {error}") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(written, dict):

@@ -25,7 +25,8 @@ from pycocotools import mask as coco
 
 from cvjax.data import folder
 from cvjax.data.class_maps import VOID, ClassMap, Table, pack
-from cvjax.data.sources import CorruptExample, readable
+from cvjax.data.coco_entries import unique
+from cvjax.data.sources import CorruptExample, read_text, readable
 from cvjax.errors import UserError
 
 BACKGROUND = "background"
@@ -177,9 +178,9 @@ def find_table(folders: Sequence[Path]) -> Table | None:
 def read_table(path: Path) -> Table:
     """Reads a table of classes from a file of one of the names in `TABLES`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         given = json.loads(text) if path.suffix == ".json" else _lines(text)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{readable(path)} cannot be read as a table of classes: {error}") from error
     if not isinstance(given, dict):
         raise UserError(f'{readable(path)} must be an object such as {{"background": 0, "cat": 1}}')
@@ -208,9 +209,11 @@ def open_coco(asked: ClassMap, root: Path, files: Sequence[Path | None]) -> Coco
     """
     path = Path(asked.source).expanduser()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        images = {image["id"]: image for image in content["images"]}
+        content, where = json.loads(read_text(path)), f"{readable(path)} has two"
+        categories = unique(content["categories"], "id", "name", f"{where} categories")
+        categories = [categories[number] for number in sorted(categories)]
+        images = unique(content["images"], "id", "file_name", f"{where} images")
+        unique(images.values(), "file_name", "id", f"{where} images")
         names = tuple(str(category["name"]) for category in categories)
         classes = {category["id"]: number for number, category in enumerate(categories, start=1)}
         objects = {number: [] for number in images}
@@ -218,8 +221,6 @@ def open_coco(asked: ClassMap, root: Path, files: Sequence[Path | None]) -> Coco
             objects[one["image_id"]].append((classes[one["category_id"]], one["segmentation"], one.get("id")))
         by_name = {Path(image["file_name"]).as_posix(): number for number, image in images.items()}
         sizes = {number: (int(image["height"]), int(image["width"])) for number, image in images.items()}
-    except OSError as error:
-        raise UserError(f"{readable(path)} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{readable(path)} is not in COCO's format: {error!r}") from error
     numbers = []

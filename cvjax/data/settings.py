@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cvjax.data import catalogue, layouts, pipeline
+from cvjax.data import catalogue, folder, idx, layouts, pipeline
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import disagreement
 from cvjax.data.sources import CorruptExample
@@ -192,6 +192,15 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))
     return parts["train_split"].classes
+
+
+def refuse_workdir(config_data: Mapping[str, Any], workdir: Path) -> None:
+    """Raises a UserError if the pictures of a run in this folder would become examples of its own dataset."""
+    chosen = complete(config_data)
+    also = chosen["also"] if isinstance(chosen["also"], Mapping) else {}  # `check` refuses what is none
+    for root in (chosen["folder"], also.get("folder")):
+        if isinstance(root, (str, Path)) and not idx.find(Path(root).expanduser()):
+            folder.refuse_output(workdir, Path(root).expanduser(), "--workdir")
 
 
 def held_out(chosen: Mapping[str, Any]) -> HeldOut:

@@ -1,5 +1,6 @@
 """The interface of a dataset: decoded examples by index, with names for error messages."""
 
+import codecs
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,28 @@ from cvjax.errors import UserError
 def readable(path: str | Path) -> str:
     """Returns a path as text that can be printed and stored; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file, with or without a byte order mark; raises a UserError if it cannot be read or is not UTF-8."""
+    try:
+        content, fault = decode_text(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{readable(path)} cannot be read: {error.strerror}") from error
+    if fault:
+        raise UserError(f"{readable(path)} {fault}")
+    return content
+
+
+def decode_text(content: bytes) -> tuple[str, str]:
+    """Returns the text of a file, and what is wrong with it or ""."""
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Windows' shells write it
+    encoding = "utf-16" if marked else "utf-8-sig"
+    try:
+        return content.decode(encoding), ""
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        return content.decode(encoding, "replace"), f"is not UTF-8 in line {line}: save it in that encoding"
 
 
 class CorruptExample(UserError):

@@ -1,15 +1,17 @@
 """Splits of a user's folder: by the names of its topmost folders, or by hash.
 
-Folders of splits may have any of the names in `SPLIT_NAMES`, in any case. By hash, the tenth of the files
-(`data.held_out`) whose paths below the folder have the lowest SHA-256 are `test`, the rest `train`. With
-`data.unseen_classes` it is a tenth of the classes, by their names, so that the splits share no class.
+Folders of splits may have any of the names in `SPLIT_NAMES`, in any case, with affixes as in `train2017`, `test_set`
+and `seg_train`. By hash, the tenth of the files (`data.held_out`) whose paths below the folder have the lowest SHA-256
+are `test`, the rest `train`. With `data.unseen_classes` it is a tenth of the classes, by their names, so that the
+splits share no class.
 """
 
 import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_AFFIXES = r"(?:sets?|splits?|images?|imgs?|pictures?|pics?|photos?|data|samples?|folders?|seg|[\W\d_])*"
+_SPLIT = re.compile(rf"{_AFFIXES}({'|'.join(SPLIT_NAMES)}){_AFFIXES}")
+_DOMAIN = re.compile(rf"({'|'.join(SPLIT_NAMES)})[\W_]?[ab]")  # one of CycleGAN's folders, such as trainA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,31 +40,59 @@ class HeldOut:
 HELD_OUT = HeldOut()
 
 
+def name_split(text: str) -> str | None:
+    """Returns the split that a folder's name stands for, if any."""
+    found = _SPLIT.fullmatch(text.lower())
+    return SPLIT_NAMES[found[1]] if found else None
+
+
+def mentioned_splits(text: str) -> list[str]:
+    """Returns the splits that words of a name stand for, such as those of `instances_train2017` and `catsTest`."""
+    return [split for word in _words(text) if (split := name_split(word))]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)
+
+
+def split_of(parts: Sequence[str]) -> str | None:
+    """Returns the split that the topmost folder of a path names, such as `train` or `train2017`."""
+    return name_split(parts[0]) if len(parts) > 1 else None
+
+
 def choose(by_split: Mapping[str, list[Any]], split: str, root: Path, setting: str) -> list[Any]:
     """Returns the files or pictures of a split, which may be named by a synonym.
 
-    Raises a UserError, which names `setting`, if there is no such split.
+    Raises a UserError, which names `setting`, if there is no such split, or its folder holds no images.
     """
     name = SPLIT_NAMES.get(split.lower(), split)
-    if name not in by_split:
-        raise UserError(f"{setting}={split!r}: {readable(root)} has no such split. {suggest(split, by_split)}")
-    return by_split[name]
+    if name in by_split:
+        return by_split[name]
+    for folder in (*root.glob("*"), *root.glob("*/*")):
+        if folder.is_dir() and name_split(folder.name) == name:
+            raise UserError(f"{setting}={split!r}: {readable(folder)} holds no images. {suggest(split, by_split)}")
+    raise UserError(f"{setting}={split!r}: {readable(root)} has no such split. {suggest(split, by_split)}")
 
 
 def find_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> dict[str, list[Path]]:
     """Returns the files of each split, by the names of the topmost folders; {} if none is the name of a split.
 
     `parts` are those of each file's path below the folder. Raises a UserError if there are files outside the splits, or
-    two folders for one split.
+    two folders for one split, or names of splits where they would not count.
     """
-    folders = {part[0]: SPLIT_NAMES[part[0].lower()] for part in parts.values() if _names_split(part)}
+    tops = {part[0]: split_of(part) for part in parts.values()}
+    folders = {folder: split for folder, split in tops.items() if split}
     if not folders:
+        _refuse_hidden_splits(root, parts)
         return {}
     by_split = {split: [] for split in folders.values()}
     for split in by_split:
         twins = [folder for folder, named in folders.items() if named == split]
         if len(twins) > 1:
-            raise UserError(f"{readable(root)} has two folders for the split {split!r}: {' and '.join(twins)}")
+            raise UserError(
+                f"{readable(root)} has two folders for the split {split!r}: {' and '.join(twins)}. Join them or, if "
+                "they are classes, move all classes into a folder train/"
+            )
     for file, part in parts.items():
         if part[0] not in folders:
             raise UserError(
@@ -70,8 +103,37 @@ def find_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> dict[str, 
     return by_split
 
 
-def _names_split(parts: tuple[str, ...]) -> bool:
-    return len(parts) > 1 and parts[0].lower() in SPLIT_NAMES
+def _refuse_hidden_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> None:
+    """Raises a UserError if folders seem to be splits and would be classes, so that training saw what is held out."""
+    folders = sorted({part[:-1] for part in parts.values() if len(part) > 1})
+    tops = sorted({folder[0] for folder in folders})
+    domains = [top for top in tops if _DOMAIN.fullmatch(top.lower())]
+    if len(domains) > 1:
+        raise UserError(
+            f"{readable(root)} has the splits of two domains, {', '.join(domains)}. Move each domain into a folder of "
+            'its own, such as A/train, A/test, B/train and B/test: data.folder="A", data.also=dict(folder="B")'
+        )
+    alike = {}  # the words that name no split -> the folders
+    for top in tops:
+        alike.setdefault(tuple(word for word in _words(top) if not name_split(word)), []).append(top)
+    for several in alike.values():
+        if len({split for top in several for split in mentioned_splits(top)}) > 1:
+            raise UserError(
+                f"{readable(root)} has the folders {', '.join(several)}: if they are splits, name them train/, test/ "
+                "and val/; if they are classes, move all classes into a folder train/"
+            )
+    for level in range(1, max(map(len, folders), default=0)):
+        deep = [folder for folder in folders if len(folder) > level]
+        splits = {name_split(folder[level]) for folder in deep}
+        if None in splits and len(splits) < 3:
+            continue
+        above = {folder[:level] for folder in deep}
+        shown = root.joinpath(*next(folder[: level + 1] for folder in deep if name_split(folder[level])))
+        advice = f"give data.folder={readable(shown.parent)!r}" if len(above) == 1 else "train/cat, not cat/train"
+        raise UserError(
+            f"{readable(shown)} has the name of a split, and would not count as one: splits are the topmost folders. "
+            f"If it is one, {advice}; if it is none, rename it"
+        )
 
 
 def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: HeldOut) -> dict[str, list[Path]]:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Batch, Recipe, State, class_names
+from cvjax.data.sources import read_text
 from cvjax.detection import region
 from cvjax.detection.detector import Candidates, Detection, Found, Images, find_and_select, training_objects
 from cvjax.detection.region import DARKNET, Outputs, RegionLoss
@@ -66,7 +67,7 @@ def read_tree(path: str | Path) -> WordTree:
     if not file.is_file():
         raise UserError(f"config.recipe.tree={str(path)!r}: there is no such file. {suggest(path, own)}")
     names, parents = [], []
-    for number, line in enumerate(file.read_text().splitlines()):
+    for number, line in enumerate(read_text(file).splitlines()):
         name, *rest = line.split() or [""]
         if len(rest) != 1 or not rest[0].lstrip("-").isdigit() or not -1 <= int(rest[0]) < number:
             raise UserError(

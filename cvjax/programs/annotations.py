@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cvjax import command, config, data
 from cvjax.data import box_files, boxed, folder, pipeline
@@ -24,6 +23,7 @@ from cvjax.data.vocabulary import EMPTY
 from cvjax.display import format_columns, grid
 from cvjax.errors import UserError
 from cvjax.ops.drawing import draw_boxes
+from cvjax.programs.images import save_image
 
 SAMPLES = 16  # images on the sheet
 SIDE = 256  # their height and width without a config
@@ -54,7 +54,7 @@ def _count(boxes: Boxes) -> Mapping[str, int]:
 
 
 def draw(settings: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray:
-    """Draws a sheet of training images after the transforms, with their boxes, as bytes [height, width, 4]."""
+    """Draws some training images after the transforms, with their boxes."""
     loaded = data.load({**settings, "batch": SAMPLES, "workers": 0, "in_memory": False}, seed=0)
     batch = next(loaded.train())
     scale = -(-LEGIBLE // max(batch["image"].shape[1:3]))
@@ -63,7 +63,7 @@ def draw(settings: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray:
         mask = batch["mask"][index]
         boxes, labels = batch["boxes"][index][mask], batch["labels"][index][mask]
         pictures.append(draw_boxes(batch["image"][index], boxes, labels, classes, scale=scale))
-    return grid(np.stack(pictures))
+    return np.stack(pictures)
 
 
 def _settings(root: Path, path: str | None, boxes: Boxes) -> dict[str, Any]:
@@ -88,19 +88,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", help="FILE[:VARIANT] whose transforms the samples get; default: a square of 256")
     parser.add_argument("--output", type=Path, default=Path("annotations.png"), help="the sheet of samples")
     arguments = parser.parse_args(argv)
+    output = arguments.output.expanduser()
+    folder.refuse_output(output, arguments.folder.expanduser(), "--output")
+    if output.suffix.lower() != ".png":
+        raise UserError(f"--output={output}: the sheet is a PNG, such as {output.with_suffix('.png').name}")
     root, files = folder.open_root(arguments.folder, "FOLDER")
     boxes = box_files.read(root, files)
     if boxes is None:
         raise UserError(f"{readable(root)} has no boxes: neither COCO's json, nor VOC's xml, nor YOLO's txt")
     refused, noted = check(root, boxes)
-    counts, splits = _count(boxes), boxed.divide(root, boxes)
+    counts = _count(boxes)
+    try:
+        splits = boxed.divide(root, boxes)
+    except UserError as error:
+        splits, refused = {}, [*refused, str(error)]
     parts = ", ".join(f"{len(pictures)} {split}" for split, pictures in sorted(splits.items()))
-    print(f"{boxes.kind}: {len(boxes.pictures)} images ({parts}), {sum(counts.values())} boxes")
+    print(f"{boxes.kind}: {len(boxes.pictures)} images ({parts or 'no splits'}), {sum(counts.values())} boxes")
     print(format_columns([("class", "boxes"), *((name, f"{counts[name]:,}") for name in boxes.classes)], "<>"))
     for title, found in (("training refuses", refused), ("training copes with", noted)):
         print(*([f"\n{title} {len(found)}:", *found] if found else []), sep="\n")
-    Image.fromarray(draw(_settings(root, arguments.config, boxes), boxes.classes)).save(arguments.output)
-    print(f"\n{arguments.output} shows {SAMPLES} training images after the transforms")
+    if splits:
+        pictures = draw(_settings(root, arguments.config, boxes), boxes.classes)
+        save_image(output, grid(pictures) / 255)
+        print(f"\n{output} shows {len(pictures)} training images after the transforms")
     return int(bool(refused))
 
 

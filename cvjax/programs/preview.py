@@ -21,6 +21,7 @@ VEIL = 0.45  # opacity of masks
 
 def preview(config: ConfigDict, workdir: Path) -> None:
     """Writes preview/train.png and preview/eval.png to a run's folder, and prints the shapes and ranges of a batch."""
+    data.refuse_workdir(experiments.as_dict(config.data), workdir)
     names = experiments.check(config)
     runs.make_folder(workdir, "--workdir")
     examples = data.load(experiments.as_dict(config.data), seed=config.seed)

@@ -93,6 +93,26 @@ def test_layouts_of_well_known_tools(tmp_path):
             assert len(picture.boxes) == len(box_folders.example(int(picture.file.stem))[1])
 
 
+def test_splits_of_boxes_by_folders_and_by_files_with_affixes(tmp_path):
+    sets = box_folders.write(tmp_path / "sets", "COCO", ("training_set", "test_set"))
+    flat = box_folders.write(tmp_path / "flat", "COCO")
+    content = json.loads((flat / "boxes.json").read_text())
+    for name, images in (("trainset", content["images"][:8]), ("testset", content["images"][8:])):
+        known = [image["id"] for image in images]
+        own = [one for one in content["annotations"] if one["image_id"] in known]
+        (flat / f"{name}.json").write_text(json.dumps({**content, "images": images, "annotations": own}))
+    (flat / "boxes.json").unlink()
+    for root, counts in ((sets, (12, 12)), (flat, (8, 4))):
+        assert tuple(len(boxed.open_split(root, split)) for split in ("train", "test")) == counts
+    (flat / "trainset.json").rename(flat / "trainval.json")
+    with pytest.raises(UserError, match=r"boxes for the splits test, and trainval.json:1 is in one whose name says no"):
+        boxed.open_split(flat, "train")
+    with pytest.raises(UserError, match=r"sets/test_set has the name of a split.*data.folder='.*/sets'"):
+        (tmp_path / "outer").mkdir()
+        sets.rename(tmp_path / "outer" / "sets")
+        boxed.open_split(tmp_path / "outer", "train")
+
+
 def replace(path, old, new, count=1):
     text = path.read_text()
     assert old in text
@@ -122,7 +142,22 @@ COCO_FAULTS = {
     "no area": (lambda c: c["annotations"][2].update(bbox=[3, 4, 0, 9]), r"json:22, .*the box 3, 4, 3, 13 has no area"),
     "order": (lambda c: c["annotations"][2].update(bbox=[9, 4, -5, 9]), r"corners 9, 4, 4, 13 are in the wrong order"),
     "outside": (lambda c: c["annotations"][0].update(bbox=[64, 4, 5, 9]), r"box 64, 4, 69, 13 is outside the .* 64x48"),
+    "a number too large": (
+        lambda c: c["annotations"][0].update(bbox=[1, 2, 3, 10**400]),
+        r"json:20, .* is not \[x, y, width",
+    ),
     "no numbers": (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"bbox=\[1, 2, 3\] is not \[x, y, width"),
+    "an id of two images": (
+        lambda c: c["images"][0].update(id=2),
+        r"json:2: its id 2 is that of another image too: train/boxes.json:4",
+    ),
+    "an id that is none": (lambda c: c["images"][0].update(id=[1]), r"json:2: the id of an image is a number, .*\[1\]"),
+    "an image_id that is none": (lambda c: c["annotations"][1].update(image_id=[]), r"its image_id \[\] is in no"),
+    "a category_id that is none": (lambda c: c["annotations"][0].update(category_id=[3]), r"category_id \[3\] is no"),
+    "an image twice": (
+        lambda c: c["images"].append({**c["images"][1], "id": 99}),
+        r"1\.png is annotated a second time, after train/boxes.json:3",
+    ),
     "another size": (lambda c: c["images"][1].update(width=640), r"json:3: the image is 64x48 .* annotated at 640x48"),
 }
 
@@ -137,6 +172,105 @@ def test_faults_of_coco_are_named_by_file_and_line(tmp_path, fault):
         data.check(settings(tmp_path))
     loaded = data.load(settings(tmp_path, on_corrupt="skip"), seed=0)
     assert 0 < loaded.info["examples"]["train"] <= 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["categories"].append(dict(id=3, name="fox")), r"two categories with one id, 3: .*'cat' and 'fox'"),
+        (
+            lambda c: c["categories"][0].update(id=None),
+            r"json:16: the id of a category is a number, and not None",
+        ),
+        (
+            lambda c: c["categories"][1].update(id=[7]),
+            r"json:17: the id of a category is a number, and not \[7\]",
+        ),
+        (
+            lambda c: [image.update(file_name=f"x{image['file_name']}") for image in c["images"]],
+            r"COCO annotations are of no image that is there\. boxes.json:2: the image 'x0.png' is missing; .*\.\.\.",
+        ),
+        (lambda c: c.update(images=[], annotations=[]), r"its COCO annotations are of no image that is there\.$"),
+    ],
+)
+def test_faults_of_a_whole_coco_file(tmp_path, change, message):
+    coco(box_folders.write(tmp_path, "COCO"), change)
+    with pytest.raises(UserError, match=message):
+        data.check(settings(tmp_path))
+
+
+def test_cocos_own_folder_of_annotations(tmp_path):
+    """The boxes of `person_keypoints` are those of `instances` again; `captions` have none."""
+    root = box_folders.write(tmp_path, "COCO", ("train2017", "val2017"))
+    (root / "annotations").mkdir()
+    for split in ("train2017", "val2017"):
+        content = json.loads((root / split / "boxes.json").read_text())
+        (root / split / "boxes.json").unlink()
+        people = {**content, "categories": [{**content["categories"][0], "keypoints": ["nose"]}]}
+        people["annotations"] = [one for one in content["annotations"] if one["category_id"] == 3]
+        captions = {"images": content["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "A cat."}]}
+        for name, written in {"captions": captions, "instances": content, "person_keypoints": people}.items():
+            (root / "annotations" / f"{name}_{split}.json").write_text(json.dumps(written))
+    assert messages(root) == ([], [])
+    assert [len(boxed.open_split(root, split)) for split in ("train", "val")] == [12, 12]
+    for file in root.glob("annotations/instances*"):
+        file.unlink()
+    assert [len(boxed.open_split(root, split)) for split in ("train", "val")] == [12, 12]
+
+
+def encode(path, encoding, text=None):
+    path.write_bytes((path.read_text() if text is None else text).encode(encoding))
+
+
+def test_texts_in_the_encodings_that_editors_write(tmp_path):
+    coco, voc, yolo = (box_folders.write(tmp_path / kind, kind) for kind in KINDS)
+    wanted = [len(picture.boxes) for picture in boxed.open_split(yolo, "train").pictures]
+    encode(coco / "boxes.json", "utf-8-sig")
+    for file in voc.glob("*.xml"):
+        encode(file, "gb2312", f'<?xml version="1.0" encoding="gb2312"?>\n{file.read_text().replace("cat", "猫")}')
+    (yolo / "data.yaml").unlink()
+    encode(yolo / "classes.txt", "utf-8-sig", "cat\ndog\n")
+    encode(yolo / "1.txt", "utf-16")
+    for root, names in ((coco, ("cat", "dog")), (voc, ("dog", "猫")), (yolo, ("cat", "dog"))):
+        assert messages(root) == ([], [])
+        source = boxed.open_split(root, "train")
+        assert source.classes == names
+        assert [len(picture.boxes) for picture in source.pictures] == wanted
+    encode(yolo / "classes.txt", "latin-1", "cat\nchien café\n")
+    with pytest.raises(UserError, match=r"classes.txt is not UTF-8 in line 2: save it in that encoding"):
+        boxed.open_split(yolo, "train")
+    encode(coco / "boxes.json", "latin-1", (coco / "boxes.json").read_text("utf-8-sig").replace("dog", "café"))
+    with pytest.raises(UserError, match=r"boxes.json is not UTF-8 in line 1[5-9]"):
+        boxed.open_split(coco, "train")
+    encode(voc / "1.xml", "utf-8", '<?xml version="1.0" encoding="klingon"?>\n<annotation/>')
+    assert messages(voc)[0] == ["1.xml:1: it cannot be read as xml: unknown encoding: klingon"]
+
+
+def test_names_of_yolo_are_those_of_the_yaml_or_refused(tmp_path):
+    root = box_folders.write(tmp_path, "YOLO")
+    for names in ('{"0": "no", "1": "yes"}', "{1: yes, 0: no}", "[no, yes]"):
+        (root / "data.yaml").write_text(f"names: {names}\n")
+        assert boxed.open_split(root, "train").classes == ("no", "yes")
+    (root / "data.yaml").write_text("names: {0: cat, 2: dog}\n")
+    with pytest.raises(UserError, match=r"the keys of `names` are 0, 2, and have to be 0, 1, 2"):
+        boxed.open_split(root, "train")
+    (root / "data.yaml").unlink()
+    (root / "1.txt").write_text("1000000000 .5 .5 .1 .1\n")
+    assert boxed.open_split(root, "train").classes == ("0", "1")
+    assert messages(root)[0] == ["1.txt:1: the class 1000000000 is beyond 9999, the most without a file of names"]
+
+
+def test_labels_of_yolo_that_are_all_of_other_images_are_named(tmp_path):
+    root = box_folders.write(tmp_path, "YOLO")
+    for file in root.glob("*.txt"):
+        file.rename(root / f"x{file.name}")
+    refused, _ = messages(root)
+    assert "x1.txt:1: there is no image 'x1' for it" in refused
+    (root / "data.yaml").write_text("names: {1: no, 3: names of YOLO}\n")  # which are then not read
+    box_folders.write_coco(root, {f"{index}.png": box_folders.example(index) for index in range(12)})
+    for file in root.glob("x*.txt"):
+        file.write_text("Notes.")
+    assert messages(root) == ([], [])
 
 
 def test_faults_of_voc_and_yolo_are_named_by_file_and_line(tmp_path):
@@ -228,6 +362,31 @@ def test_the_program_checks_and_draws(tmp_path, capsys):
     with Image.open(sheet) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) > 400 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+    assert f"{sheet} shows 12 training images after the transforms" in printed
     (root / "train" / "5.png").unlink()
-    assert annotations.main([str(root), f"--output={sheet}"]) == 1
+    assert annotations.main([str(root), f"--output={tmp_path / 'new' / 'sheet.png'}"]) == 1
+    assert (tmp_path / "new" / "sheet.png").is_file()
     assert "train/5.xml:1: the image '5.png' is missing" in capsys.readouterr().out
+    for file in root.rglob("*.png"):
+        file.unlink()
+    Image.new("RGB", (8, 8)).save(root / "train" / "other.png")
+    assert annotations.main([str(root), f"--output={sheet}"]) == 1
+    printed = capsys.readouterr().out
+    assert "VOC: 24 images (no splits)" in printed and "no image that is there" in printed
+    assert "test/5.xml:1: the image '5.png' is missing" in printed
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("annotations.png", r"--output=annotations.png is in \., whose images .* such as --output=.*/annotations.png"),
+        ("train/sheet.png", r"--output=train/sheet.png is in \."),
+        ("../sheet.foo", r"--output=\.\./sheet.foo: the sheet is a PNG, such as sheet.png"),
+    ],
+)
+def test_the_sheet_is_a_png_and_no_image_of_the_folder(tmp_path, monkeypatch, output, message):
+    root = box_folders.write(tmp_path / "set", "YOLO")
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match=message):
+        annotations.main([".", *([] if output == "annotations.png" else [f"--output={output}"])])
+    assert len(folder.list_images(tmp_path)) == 12

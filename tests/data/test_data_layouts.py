@@ -111,7 +111,7 @@ TOKENISE = dict(op="tokenise", length=6)
 def test_captions_are_read_beside_the_images(pairs):
     written = {f"{split}/sub/{index}.png": f"Picture {index}." for split in ("train", "test") for index in range(5)}
     written["train/sub/3.png"] = ["Picture 3.", "Another picture"]
-    (pairs / "photos" / "captions.json").write_text(json.dumps(written))
+    (pairs / "photos" / "captions.json").write_text(json.dumps(written), encoding="utf-8-sig")  # as Windows writes it
     transforms = [dict(op="random_text"), TOKENISE]
     settings = dict(keep=("caption",), transforms=transforms, eval_transforms=[TOKENISE], batch=5)
     loaded = load(pairs / "photos", {"target": str(pairs / "maps")}, **settings)

@@ -1,5 +1,7 @@
 """Mistakes in `config.data`: each ends in one message that names the key and what would be right."""
 
+from pathlib import Path
+
 import pytest
 
 from cvjax import data
@@ -7,6 +9,7 @@ from cvjax.errors import UserError
 
 
 def refused(message, devices=1, **settings):
+    data.refuse_workdir({"name": "digits", **settings}, Path("run"))  # which comes first when a run starts
     with pytest.raises(UserError, match=message) as caught:
         data.check({"name": "digits", **settings}, devices)
     assert "\n" not in str(caught.value)
@@ -15,6 +18,7 @@ def refused(message, devices=1, **settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"also": "photos"}, "config.data.also='photos': expected"),
         ({"batchh": 3}, "config.data.batchh: there is no such key. Did you mean 'batch'"),
         ({"batch": "64"}, "config.data.batch='64': expected int at least 1"),
         ({"batch": 64.0}, "data.batch=64.0: expected int"),

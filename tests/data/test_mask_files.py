@@ -64,7 +64,7 @@ def load(root, asked, **settings):
 @pytest.mark.parametrize("mask", [paletted, grey, deep])
 def test_numbers_are_those_of_the_file(tmp_path, mask):
     write(tmp_path, mask)
-    (tmp_path / "masks/labels.txt").write_text("\n".join(NAMES) + "\n")
+    (tmp_path / "masks/labels.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8-sig")
     opened = load(tmp_path, str(tmp_path / "masks"))
     assert opened.info["classes"] == NAMES
     batch = next(opened.evaluate())
@@ -203,6 +203,15 @@ def test_damaged_objects_are_named(tmp_path):
         )
         with pytest.raises(UserError, match=fault):
             next(load(tmp_path, str(path), train_split="test").evaluate())
+    sound = json.loads(path.read_text()) | {"annotations": []}
+    for kind, other, fault in (
+        ("images", dict(id=1, file_name="1.png"), r"has two images with one id, 1: .*file_name '0.png' and '1.png'"),
+        ("images", dict(id=2, file_name="0.png"), r"has two images with one file_name, '0.png': those of id 1 and 2"),
+        ("categories", dict(id=1, name="b"), r"has two categories with one id, 1: those of name 'a' and 'b'"),
+    ):
+        path.write_text(json.dumps({**sound, kind: [*sound[kind], other]}))
+        with pytest.raises(UserError, match=fault):
+            load(tmp_path, str(path), train_split="test")
     path.write_text("[]")
     with pytest.raises(UserError, match=r"objects.json is not in COCO's format"):
         load(tmp_path, str(path), train_split="test")

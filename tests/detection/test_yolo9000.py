@@ -96,11 +96,11 @@ def test_reads_trees(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a\n", "a 0\n", "a -1\nb 1\n", "a -2\n", "a -1 3\n", "a -1\na 0\n", "a x\n", "\n"]
+    "text", ["", "a\n", "a 0\n", "a -1\nb 1\n", "a -2\n", "a -1 3\n", "a -1\na 0\n", "a x\n", "\n", "caf\xe9 -1\n"]
 )
 def test_refuses_files_that_are_not_trees(tmp_path, text):
     file = tmp_path / "own.tree"
-    file.write_text(text)
+    file.write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"own\.tree"):
         yolo9000.read_tree(str(file))
 

@@ -46,6 +46,10 @@ def test_a_preview_is_written_and_nothing_is_trained(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["preview"]
     shown = capsys.readouterr().out
     assert "boxes: float32[16, 8, 4], 0 to 6" in shown and "image: float32[16, 64, 64, 3]" in shown
+    own = config.load("configs/own_vae.py")
+    own.data.folder = str(tmp_path)
+    with pytest.raises(UserError, match=r"--workdir=.* is in .*, whose images are examples"):
+        preview.preview(own, tmp_path / "run")
     broken = config.load("configs/yolov2_scenes.py:smoke")
     broken.data.name = "digit_scene/smoke"
     with pytest.raises(UserError, match="Did you mean"):

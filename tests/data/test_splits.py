@@ -1,0 +1,116 @@
+"""Which folders are splits, whatever they are called, so that nothing held out is trained on."""
+
+import pytest
+from PIL import Image
+
+from cvjax import data
+from cvjax.data import folder
+from cvjax.errors import UserError
+
+
+def write(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(path)
+
+
+def load(path, **settings):
+    return data.load({"folder": str(path), "batch": 4, **settings}, seed=0)
+
+
+def test_splits_have_several_names_in_any_case(tmp_path):
+    for name in ("Train", "VALID", "testing"):
+        for label in "ab":
+            write(tmp_path / name / label / "1.png")
+    loaded = load(tmp_path, eval_split="val")
+    assert loaded.info["classes"] == ("a", "b")
+    assert loaded.info["examples"] == {"train": 2, "val": 2}
+    assert load(tmp_path, train_split="Training", eval_split="validation").info["examples"]["validation"] == 2
+    assert {file.parts[-3] for file in folder.open_split(tmp_path, "test").files} == {"testing"}
+
+
+@pytest.mark.parametrize(
+    ("stray", "message"),
+    [
+        ("extra/1.png", r"extra is beside the splits test, train and belongs to none"),
+        ("preview.png", r"preview\.png is beside the splits"),
+        ("a/1.png", r"/a is beside the splits .* If 'test' is a class"),
+        ("Training/a/1.png", r"two folders for the split 'train': Training and train\. Join them"),
+        ("train_set/a/1.png", r"two folders for the split 'train': train and train_set"),
+    ],
+)
+def test_nothing_else_may_be_beside_splits(tmp_path, stray, message):
+    for name in ("train/a/1.png", "test/a/1.png", stray):
+        write(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        data.check({"folder": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set", "test_set"),
+        ("Train Set", "Test Set"),
+        ("train2017", "val2017"),
+        ("train_images", "test_images"),
+        ("seg_train", "seg_test"),
+        ("trainset", "validset"),
+        ("train-set", "test-set"),
+        ("imgs.train", "imgs.dev"),
+        ("training_set/training_set", "test_set/test_set"),
+    ],
+)
+def test_splits_are_known_by_their_affixes_too(tmp_path, names):
+    for name in names:
+        for label in "ab":
+            write(tmp_path / name / label / "1.png")
+    held_out = "test" if "test" in names[1].lower() else "val"
+    source = folder.open_split(tmp_path, "train")
+    assert source.classes == ("a", "b") and source.labels == (0, 1)
+    assert {file.relative_to(tmp_path).parts[0] for file in source.files} == {names[0].split("/")[0]}
+    assert len(folder.open_split(tmp_path, held_out)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("trainA", "trainB", "testA", "testB"), r"splits of two domains, testA, testB, trainA, trainB\..*also=dict"),
+        (("cats_train", "cats_test"), r"the folders cats_test, cats_train: if they are splits, name them train/"),
+        (("archive/train", "archive/test"), r"archive/test has the name of a split.*give data.folder='.*/archive'"),
+        (("x/data/train/cat",), r"x/data/train has the name of a split.*give data.folder='.*x/data'"),
+        (("cat/train", "cat/test", "dog/train"), r"cat/test has the name of a split.*train/cat, not cat/train"),
+        (("one/train", "one/test", "one/more"), r"one/test has the name of a split"),
+    ],
+)
+def test_what_seems_to_be_a_split_is_not_silently_a_class(tmp_path, names, message):
+    for name in names:
+        write(tmp_path / name / "1.png")
+        write(tmp_path / name / "2.png")
+    with pytest.raises(UserError, match=message):
+        data.check({"folder": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/train", "train/car", "test/train"),  # the vehicle, among classes
+        ("model train", "test_tube", "car"),
+        ("testa", "car"),
+        ("vehicles/train", "vehicles/car"),  # further folders of one class
+        ("contest", "strain", "sunset"),
+    ],
+)
+def test_classes_may_be_called_like_splits(tmp_path, names):
+    for name in names:
+        for index in range(3):
+            write(tmp_path / name / f"{index}.png")
+    classes = {name.split("/")[-1 if "train/train" in names else 0] for name in names}
+    assert set(folder.open_split(tmp_path, "train").classes) == classes
+
+
+@pytest.mark.parametrize("empty", ["test", "Test_Set", "images/val"])
+def test_an_empty_split_is_called_empty(tmp_path, empty):
+    write(tmp_path / "train" / "1.png")
+    (tmp_path / empty).mkdir(parents=True)
+    split = "val" if "val" in empty else "test"
+    with pytest.raises(UserError, match=rf"data.eval_split='{split}': .*{empty} holds no images\. Known: train"):
+        data.check({"folder": str(tmp_path), "eval_split": split})
