@@ -23,6 +23,7 @@ from cvjax import config as experiments
 from cvjax.compiled import Compiled, compile_recipe, describe_state, enable_cache
 from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
+from cvjax.data.sources import readable
 from cvjax.errors import Stopped, UserError
 from cvjax.record import COMPILING, Record
 
@@ -47,7 +48,7 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         # Only a run that is continued has a vocabulary that counts.
         words = vocabulary.read(workdir) if checkpoint.exists(workdir / "checkpoints") else None
         if jax.process_index() == 0:
-            print(f"opening {config.data.name or config.data.folder} ...", flush=True)
+            print(f"opening {readable(config.data.name or config.data.folder)} ...", flush=True)
         examples = data.load(experiments.as_dict(config.data), seed=config.seed, vocabulary=words, **processes)
         run = Run(config, workdir, mesh, recipe, networks, examples, signals)
         try:

@@ -125,13 +125,16 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Writes a file atomically, creating its folder if necessary; text, also in parts, is encoded as UTF-8."""
+    """Writes a file atomically, creating its folder if necessary; text, also in parts, is encoded as UTF-8.
+
+    What of a path is not UTF-8 is escaped in JSON's way, so that JSON reads it back.
+    """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(path.name + ".part")
         with open(draft, "wb") as file:
             for part in (content,) if isinstance(content, (str, bytes)) else content:
-                file.write(part.encode() if isinstance(part, str) else part)
+                file.write(part.encode(errors="backslashreplace") if isinstance(part, str) else part)
         os.replace(draft, path)
 
 

@@ -16,6 +16,12 @@ def readable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def check_utf8(path: str | Path, setting: str, library: str) -> None:
+    """Raises a UserError, which names `setting`, for a path that a library cannot take: one that is not UTF-8."""
+    if readable(path) != str(path):
+        raise UserError(f"{setting}={readable(path)} is not UTF-8, and {library} takes no other path: rename it.")
+
+
 class CorruptExample(UserError):
     """An example that cannot be decoded; `fault` says which and why, the message also what to do."""
 
