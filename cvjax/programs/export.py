@@ -98,7 +98,7 @@ def write_programs(
         "step": int(state.step),
         "system": description["config"]["system"],
         "commit": description.get("commit", ""),
-        "classes": classes_of(description),
+        "classes": recipe.shown_classes or classes_of(description),
         "platforms": PLATFORMS,
         "networks": list(recipe.networks),
     }
