@@ -195,9 +195,11 @@ def _holder(file: Any) -> dict[str, Any]:
 
 
 def _alive(holder: Mapping[str, Any]) -> bool:
-    """Returns whether a process exists, as far as can be known: one on another host may."""
-    if holder["process"] in ("unknown", os.getpid()) or holder["host"] != socket.gethostname():
-        return holder["process"] not in ("unknown", os.getpid())
+    """Returns whether a process exists, as far as can be known: one on another host may, whatever its number."""
+    if holder["process"] == "unknown" or holder["host"] != socket.gethostname():
+        return holder["process"] != "unknown"
+    if holder["process"] == os.getpid():  # whoever had this number before is gone
+        return False
     with contextlib.suppress(ProcessLookupError):
         with contextlib.suppress(PermissionError):
             os.kill(int(holder["process"]), 0)
