@@ -24,7 +24,7 @@ from cvjax.core import Recipe, State
 from cvjax.data import folder, vocabulary
 from cvjax.data.mask_files import BACKGROUND
 from cvjax.data.sources import CorruptExample
-from cvjax.display import grid
+from cvjax.display import doing, grid
 from cvjax.errors import UserError, suggest, suggest_beside
 from cvjax.metrics.plots import draw_legend
 from cvjax.ops.palettes import overlay
@@ -71,19 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             nearest = suggest_beside(arguments.input)
             raise UserError(f"--input={arguments.input}: {error.strerror}. {nearest}".rstrip()) from error
-    description, recipe, state = runs.load(arguments.run, arguments.step)
+    with doing(f"loading {arguments.run}"):
+        description, recipe, state = runs.load(arguments.run, arguments.step)
     if arguments.count is not None:
         inputs = read_inputs(arguments, description, recipe.sample_inputs)
-        draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
+        with doing(f"compiling and drawing {arguments.count} samples"):
+            draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
         return 0
     if recipe.predict is None:
         raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
     inputs = read_inputs(arguments, description, recipe.predict_inputs)
     predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
-    if arguments.input.suffix.lower() in video.SUFFIXES:
-        apply_to_video(predictor, arguments.input, arguments.output, arguments.threshold)
-    else:
-        apply_to_images(predictor, arguments.input, arguments.output, arguments.threshold)
+    apply_to = apply_to_video if arguments.input.suffix.lower() in video.SUFFIXES else apply_to_images
+    with doing(f"compiling and applying to {arguments.input}"):
+        apply_to(predictor, arguments.input, arguments.output, arguments.threshold)
     return 0
 
 

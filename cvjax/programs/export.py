@@ -35,6 +35,7 @@ import cvjax
 from cvjax import command, runs
 from cvjax.captions import describe_measure
 from cvjax.core import Recipe, State, Variables, variables
+from cvjax.display import doing
 from cvjax.errors import UserError
 from cvjax.predictor import classes_of
 from cvjax.programs import overview
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("where to? Give --output=FOLDER, --hub=FOLDER, or both.")
     if arguments.hub and not arguments.licence:
         raise UserError("--hub: under which licence? Give --licence=apache-2.0, cc-by-4.0, other or the like.")
-    description, recipe, state = runs.load(arguments.run.expanduser(), arguments.step)
+    with doing(f"loading {arguments.run}"):
+        description, recipe, state = runs.load(arguments.run.expanduser(), arguments.step)
     held = state.replace(average={}) if arguments.latest else state
     networks = {name: jax.device_get(variables(held, name)) for name in recipe.networks}
     folders = {"--output": arguments.output, "--hub": arguments.hub}
@@ -104,11 +106,13 @@ def write_programs(
     }
     if recipe.predict is not None:
         shape = tuple(description["batch"]["image"][0][1:])
-        program = export_predict(recipe, state, shape, arguments.seed)
+        with doing(f"compiling predict for {', '.join(PLATFORMS)}"):
+            program = export_predict(recipe, state, shape, arguments.seed)
         write_atomically(output / "predict.stablehlo", bytes(program.serialize()))
         about["predict"] = describe(program)
     if recipe.sample is not None:
-        program = export_sample(recipe, state, arguments.count)
+        with doing(f"compiling sample for {', '.join(PLATFORMS)}"):
+            program = export_sample(recipe, state, arguments.count)
         write_atomically(output / "sample.stablehlo", bytes(program.serialize()))
         about["sample"] = describe(program)
     write_atomically(output / "export.json", json.dumps(about, indent=1) + "\n")

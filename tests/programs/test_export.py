@@ -103,9 +103,11 @@ def test_mistakes_in_the_flags_are_named(exported, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_path):
+def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_path, capsys):
     run = trained_run("configs/vae_digits.py:smoke")
     export.main([f"--run={run}", f"--output={tmp_path}", "--count=3"])
+    said = capsys.readouterr().out
+    assert all(f"{what} ...\n" in said for what in (f"loading {run}", "compiling sample for cpu, cuda, tpu"))
     program = jax.export.deserialize(bytearray((tmp_path / "sample.stablehlo").read_bytes()))
     _, recipe, state = runs.load(run)
     for seed in (0, 5):
