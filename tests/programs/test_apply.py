@@ -17,7 +17,7 @@ from cvjax import runs
 from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.errors import UserError
-from cvjax.programs import apply, outputs
+from cvjax.programs import apply, outputs, video
 
 
 @pytest.fixture(scope="module")
@@ -184,15 +184,27 @@ def test_an_image_that_a_transform_refuses_is_named(vae, pictures, tmp_path, mon
         apply.main([f"--run={vae}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
 
 
+@pytest.mark.parametrize(
+    "suffix", [*video.CODECS, ".m4v", ".MPG", ".mpeg", ".wmv", ".3gp", ".ts", ".mov", ".mkv", ".webm"]
+)
+def test_a_video_is_known_by_its_suffix(vae, tmp_path, monkeypatch, suffix):
+    applied = []
+    monkeypatch.setattr(apply, "apply_to_video", lambda *given: applied.append(given[1]))
+    source = tmp_path / f"x{suffix}"
+    source.touch()
+    apply.main([f"--run={vae}", f"--input={source}", f"--output={tmp_path / 'out.mp4'}"])
+    assert applied == [source]
+
+
 def test_a_video_is_not_written_onto_itself(vae, tmp_path):
-    video = tmp_path / "x.mp4"
-    video.write_bytes(b"a video")
+    source = tmp_path / "x.mp4"
+    source.write_bytes(b"a video")
     with pytest.raises(UserError, match="would be overwritten"):
-        apply.main([f"--run={vae}", f"--input={video}", f"--output={tmp_path / '.' / 'x.mp4'}"])
+        apply.main([f"--run={vae}", f"--input={source}", f"--output={tmp_path / '.' / 'x.mp4'}"])
     (tmp_path / "other.mp4").write_bytes(b"another")
     with pytest.raises(UserError, match=r"other\.mp4 would be overwritten, and is not from an earlier call"):
-        apply.main([f"--run={vae}", f"--input={video}", f"--output={tmp_path / 'other.mp4'}"])
-    assert video.read_bytes() == b"a video" and (tmp_path / "other.mp4").read_bytes() == b"another"
+        apply.main([f"--run={vae}", f"--input={source}", f"--output={tmp_path / 'other.mp4'}"])
+    assert source.read_bytes() == b"a video" and (tmp_path / "other.mp4").read_bytes() == b"another"
 
 
 def test_a_system_that_only_samples_or_only_predicts_says_so(vae, tmp_path, monkeypatch):
