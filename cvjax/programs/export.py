@@ -39,6 +39,7 @@ from cvjax.display import doing
 from cvjax.errors import UserError
 from cvjax.predictor import classes_of
 from cvjax.programs import overview
+from cvjax.programs.outputs import Outputs
 from cvjax.rundir import read_metrics, write_atomically
 from cvjax.weights import hub
 from cvjax.weights import networks as files
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.output:
         write_programs(arguments, description, recipe, held, networks)
     for folder in filter(None, folders.values()):
-        for path in sorted(folder.expanduser().iterdir()):
+        for path in sorted(folder.expanduser().glob("[!.]*")):
             print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -92,9 +93,11 @@ def write_programs(
     networks: Mapping[str, Variables],
 ) -> None:
     """Writes weights, programs and export.json to `--output`."""
-    output = arguments.output.expanduser()
-    for name, held in networks.items():
-        files.save(output / f"{name}.safetensors", held)
+    written = Outputs(arguments.output.expanduser())
+    weights = {f"{name}.safetensors": held for name, held in networks.items()}
+    written.check([*weights, "predict.stablehlo", "sample.stablehlo", "export.json"])
+    for name, held in weights.items():
+        files.save(written.claim(name), held)
     about = {
         "run": str(arguments.run),
         "step": int(state.step),
@@ -108,14 +111,14 @@ def write_programs(
         shape = tuple(description["batch"]["image"][0][1:])
         with doing(f"compiling predict for {', '.join(PLATFORMS)}"):
             program = export_predict(recipe, state, shape, arguments.seed)
-        write_atomically(output / "predict.stablehlo", bytes(program.serialize()))
+        write_atomically(written.claim("predict.stablehlo"), bytes(program.serialize()))
         about["predict"] = describe(program)
     if recipe.sample is not None:
         with doing(f"compiling sample for {', '.join(PLATFORMS)}"):
             program = export_sample(recipe, state, arguments.count)
-        write_atomically(output / "sample.stablehlo", bytes(program.serialize()))
+        write_atomically(written.claim("sample.stablehlo"), bytes(program.serialize()))
         about["sample"] = describe(program)
-    write_atomically(output / "export.json", json.dumps(about, indent=1) + "\n")
+    write_atomically(written.claim("export.json"), json.dumps(about, indent=1) + "\n")
 
 
 def describe_networks(description: Mapping[str, Any], step: int) -> dict[str, Any]:

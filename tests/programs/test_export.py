@@ -113,6 +113,10 @@ def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_pat
     for seed in (0, 5):
         own = recipe.sample(state, jax.random.key(seed), {"count": 3})["image"]
         np.testing.assert_allclose(program.call(np.uint32(seed))["image"], own, atol=1e-6)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "decoder.safetensors").write_text("mine")
+    with pytest.raises(UserError, match=r"mine/decoder\.safetensors would be overwritten"):
+        export.main([f"--run={run}", f"--output={tmp_path / 'mine'}"])
     with pytest.raises(UserError, match="--count=0: must be at least 1"):
         export.main([f"--run={run}", f"--output={tmp_path}", "--count=0"])
 
