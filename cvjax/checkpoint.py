@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.experimental import v1 as ocp
 
 from cvjax.core import State
+from cvjax.data.sources import check_utf8
 from cvjax.errors import UserError
 from cvjax.rundir import disk_is_full, write_atomically
 from cvjax.upgrade import upgrade_state
@@ -272,6 +273,7 @@ def _reader(folder: str | Path, step: int | None = None) -> ocp.training.Checkpo
 
 
 def _open(folder: Path, **options: Any) -> ocp.training.Checkpointer:
+    check_utf8(folder, "the folder of checkpoints", "Orbax, which reads them,")
     try:
         return ocp.training.Checkpointer(folder, **options)
     except ValueError as error:  # from figures, which Orbax reads on opening

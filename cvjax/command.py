@@ -1,6 +1,7 @@
 """Flags of train.py and of `python -m cvjax...` programs, with helpful error messages."""
 
 import argparse
+import io
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ HELP = {"--help", "-help", "--helpfull", "--helpshort", "-h"}
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs `main` and exits with its code; prints the message of a UserError (exit code 1) or Stopped (exit code 3)."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":  # a path may be no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except Stopped as stop:

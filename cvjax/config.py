@@ -1,5 +1,6 @@
 """Experiment configs: the top level that all share, and validation."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -32,6 +33,7 @@ DATA_LOADING = ("data_dir", "derive_dir", "eval_batch", "in_memory", "workers")
 # Types of the keys of config.data that are None by default.
 OPTIONAL = dict(name=str, folder=str, data_dir=str, eval_batch=int, in_memory=bool, max_boxes=int, masks=str)
 OPTIONAL |= dict(per_class=int, derive_dir=str)
+LABEL_NAMES = "label_names"  # an argument of recipes that only pictures show: it changes no figure
 SHIPPED = Path(__file__).parent / "configs"
 
 
@@ -160,19 +162,24 @@ def check(config: ConfigDict, devices: int = 1) -> tuple[str, ...]:
 
 
 def name_classes(config: ConfigDict, names: Sequence[str]) -> ConfigDict:
-    """Returns a config whose recipe has the names of the dataset's classes, if it takes names and gives a number."""
-    argument = arguments_of(find_system(config.system).recipe).get("classes")
-    given = config.recipe.get("classes")
-    if argument is None or given != len(names) or tuple(names) == class_names(len(names)):
+    """Returns a config whose recipe has the names of the dataset's classes.
+
+    They replace a number, if the recipe takes names too, and are its `label_names` if it has none.
+    """
+    if tuple(names) == class_names(len(names)):
         return config
-    try:
-        named = cast(tuple(names), argument.annotation)
-    except TypeError:
+    arguments, named = arguments_of(find_system(config.system).recipe), {}
+    if config.recipe.get("classes") == len(names) and "classes" in arguments:
+        with contextlib.suppress(TypeError):
+            named["classes"] = cast(tuple(names), arguments["classes"].annotation)
+    if config.recipe.get(LABEL_NAMES) == ():
+        named[LABEL_NAMES] = tuple(names)
+    if not named:
         return config
     others_changed = "recipe" in changed_settings(config)
     config = config.copy_and_resolve_references()
     with config.ignore_type():
-        config.recipe.classes = named
+        config.recipe.update(named)
     if config.expect_for and not others_changed:  # the bars hold for names as for their number
         config.expect_for["recipe"] = bar_settings(config)["recipe"]
     return config
@@ -218,7 +225,9 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
     return [
         f"{key}: {flat_old.get(key, 'absent')!r} in the run, {flat_new.get(key, 'absent')!r} asked for"
         for key in sorted(flat_old.keys() | flat_new.keys())
-        if flat_old.get(key, "absent") != flat_new.get(key, "absent") and key.split(".")[0] not in UNCOMPARED
+        if flat_old.get(key, "absent") != flat_new.get(key, "absent")
+        and key.split(".")[0] not in UNCOMPARED
+        and key != f"recipe.{LABEL_NAMES}"
     ]
 
 
@@ -263,7 +272,8 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     )
     chosen = {key: flat.get(key, "absent") for key in flat.keys() | usual.keys()}
     chosen = {key: value for key, value in chosen.items() if value != usual.get(key, "absent")}
-    chosen = {key: value for key, value in chosen.items() if key not in [f"data.{name}" for name in DATA_LOADING]}
+    uncounted = [f"recipe.{LABEL_NAMES}", *(f"data.{name}" for name in DATA_LOADING)]
+    chosen = {key: value for key, value in chosen.items() if key not in uncounted}
     groups = {name: sorted((k, v) for k, v in chosen.items() if k.split(".")[0] == name) for name in BAR_SETTINGS}
     return {name: hashlib.sha256(json.dumps(group).encode()).hexdigest()[:8] for name, group in groups.items()}
 

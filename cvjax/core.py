@@ -152,6 +152,7 @@ class Recipe:
       sample: (state, key, inputs) -> {name: images}, `inputs["count"]` rows; only for generative systems.
       predict_inputs: inputs that `predict` reads beside `image`, such as `label`, `style` or `mask`.
       sample_inputs: inputs that `sample` reads beside `count`.
+      shown_classes: names of the labels that `predict` returns, where they are more than the dataset's classes.
       controls: () -> {row: {name: float}}. Scores of trivial or broken baselines by the same metrics.
     """
 
@@ -165,6 +166,7 @@ class Recipe:
     sample: Callable | None = None
     predict_inputs: tuple[str, ...] = ()
     sample_inputs: tuple[str, ...] = ()
+    shown_classes: tuple[str, ...] = ()
     controls: Callable | None = None
 
     @classmethod

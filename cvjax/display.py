@@ -1,11 +1,13 @@
 """Formatting of numbers, tables, parameters and images for display."""
 
 import base64
+import contextlib
 import functools
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import SupportsFloat
 
@@ -17,6 +19,17 @@ from jaxtyping import ArrayLike, Float, UInt8
 _PADDING = 2  # pixels between images
 _LEGIBLE = 48  # minimum side of images in pixels; smaller ones are enlarged
 _FOLD = 40  # maximum rows of an unfolded parameter table
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Prints what is being done, and afterwards how long it took, if that was a second or more."""
+    begun = time.perf_counter()
+    print(f"{what} ...", flush=True)
+    yield
+    seconds = time.perf_counter() - begun
+    if seconds >= 1:
+        print(f"{what} took {format_number(seconds, 2)} s", flush=True)
 
 
 def format_number(value: SupportsFloat, digits: int = 3) -> str:

@@ -23,6 +23,8 @@ from cvjax import config as experiments
 from cvjax.compiled import Compiled, compile_recipe, describe_state, enable_cache
 from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
+from cvjax.data.sources import readable
+from cvjax.display import doing
 from cvjax.errors import Stopped, UserError
 from cvjax.record import COMPILING, Record
 
@@ -47,9 +49,9 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     with rundir.hold(workdir) if jax.process_index() == 0 else contextlib.nullcontext(), _Signals() as signals:
         # Only a run that is continued has a vocabulary that counts.
         words = vocabulary.read(workdir) if checkpoint.exists(workdir / "checkpoints") else None
-        if jax.process_index() == 0:
-            print(f"opening {config.data.name or config.data.folder} ...", flush=True)
-        examples = data.load(experiments.as_dict(config.data), seed=config.seed, vocabulary=words, **processes)
+        opening = f"opening {readable(config.data.name or config.data.folder)}"
+        with doing(opening) if jax.process_index() == 0 else contextlib.nullcontext():
+            examples = data.load(experiments.as_dict(config.data), seed=config.seed, vocabulary=words, **processes)
         run = Run(config, workdir, mesh, recipe, networks, examples, signals)
         try:
             figures = run.train()
@@ -153,7 +155,8 @@ class Run:
     def _init_or_restore(self) -> State:
         if self.checkpoints.latest is None:
             self.record.rewind(0)
-            state = self.compiled.init()
+            with self.record.doing("initialising"):
+                state = jax.block_until_ready(self.compiled.init())
             return borrow.insert_networks(state, self.borrowed)
         state, position = self.checkpoints.restore(self.compiled.abstract_state)
         self.iterator.set_state(position)

@@ -66,7 +66,7 @@ class Predictor:
             built, ops=tuple(op for op in built.ops if op.name not in transforms.TRUTH)
         )
         self.shape = tuple(description["batch"]["image"][0][1:])
-        self.classes = classes_of(description)
+        self.classes = recipe.shown_classes or classes_of(description)
         # Objects keep their proportions; an output image should have no margins.
         proportions = described.get("max_boxes") or described.get("class_maps")
         self.resize = transforms.letterbox if proportions else transforms.resize

@@ -16,6 +16,7 @@ from jaxtyping import ArrayLike, Float
 from tqdm import tqdm
 
 from cvjax import report
+from cvjax.data.sources import readable
 from cvjax.display import format_columns, format_number, grid, list_parameters
 from cvjax.rundir import (
     Verdict,
@@ -144,7 +145,7 @@ class Record:
     def say(self, message: str) -> None:
         """Prints a line, above the progress bar if there is one."""
         if self.active:
-            tqdm.write(message, file=sys.stdout)
+            tqdm.write(readable(message), file=sys.stdout)
             sys.stdout.flush()
 
     @contextlib.contextmanager

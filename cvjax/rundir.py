@@ -125,13 +125,16 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Writes a file atomically, creating its folder if necessary; text, also in parts, is encoded as UTF-8."""
+    """Writes a file atomically, creating its folder if necessary; text, also in parts, is encoded as UTF-8.
+
+    What of a path is not UTF-8 is escaped in JSON's way, so that JSON reads it back.
+    """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(path.name + ".part")
         with open(draft, "wb") as file:
             for part in (content,) if isinstance(content, (str, bytes)) else content:
-                file.write(part.encode() if isinstance(part, str) else part)
+                file.write(part.encode(errors="backslashreplace") if isinstance(part, str) else part)
         os.replace(draft, path)
 
 
@@ -192,9 +195,11 @@ def _holder(file: Any) -> dict[str, Any]:
 
 
 def _alive(holder: Mapping[str, Any]) -> bool:
-    """Returns whether a process exists, as far as can be known: one on another host may."""
-    if holder["process"] in ("unknown", os.getpid()) or holder["host"] != socket.gethostname():
-        return holder["process"] not in ("unknown", os.getpid())
+    """Returns whether a process exists, as far as can be known: one on another host may, whatever its number."""
+    if holder["process"] == "unknown" or holder["host"] != socket.gethostname():
+        return holder["process"] != "unknown"
+    if holder["process"] == os.getpid():  # whoever had this number before is gone
+        return False
     with contextlib.suppress(ProcessLookupError):
         with contextlib.suppress(PermissionError):
             os.kill(int(holder["process"]), 0)

@@ -18,6 +18,7 @@ from cvjax import borrow, checkpoint, sharding
 from cvjax import config as experiments
 from cvjax.compiled import describe_state
 from cvjax.core import Recipe, State
+from cvjax.data.sources import check_utf8
 from cvjax.errors import UserError
 from cvjax.rundir import read_config
 from cvjax.weights import hub
@@ -37,6 +38,7 @@ def make_folder(folder: Path, setting: str) -> None:
 
 def open_workdir(config: ConfigDict, workdir: Path) -> Path:
     """Creates a run's folder; if it holds a run with a different config, raises a UserError with the differences."""
+    check_utf8(workdir.absolute(), "--workdir", "Orbax, which writes the checkpoints,")
     make_folder(workdir, "--workdir")
     if (workdir / "config.json").exists():
         written = read_config(workdir)

@@ -36,6 +36,14 @@ def position(folder):
     return data["next"], said
 
 
+def test_a_folder_that_orbax_cannot_write_to_is_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    for use in (lambda: Checkpoints(folder), lambda: read_state(folder, WANTED)):
+        with pytest.raises(UserError, match=r"caf\\xe9 is not UTF-8, and Orbax"):
+            use()
+
+
 def files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 

@@ -1,11 +1,23 @@
 """A config that says how many classes there are gets the names that the dataset has for them."""
 
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
 from cvjax import config
+from cvjax.core import State
 from cvjax.errors import UserError
+from cvjax.metrics import plots
+from cvjax.ops import drawing
+from cvjax.programs import apply
 
 NAMES = ("cat", "dog")
+STATE = State(jnp.int32(0), {}, {})
 
 
 def classifier(classes):
@@ -19,8 +31,45 @@ def test_a_number_becomes_names_where_the_recipe_takes_them():
     assert config.name_classes(classifier(2), ("0", "1")).recipe.classes == 2  # no names
     assert config.name_classes(classifier(2), ()).recipe.classes == 2
     assert config.name_classes(classifier(("a", "b")), NAMES).recipe.classes == ("a", "b")  # the user's own
-    without = config.load("configs/vae_digits.py:smoke")
+    without = config.load("configs/dcgan_digits.py:smoke")
     assert config.name_classes(without, NAMES) is without
+
+
+def test_a_map_of_latents_has_the_names_of_the_dataset(monkeypatch):
+    vae = config.load("configs/vae_digits.py")
+    named = config.name_classes(vae, NAMES)
+    assert named.recipe.label_names == NAMES and config.name_classes(vae, ("0", "1")) is vae
+    assert config.changed_settings(named) == [] == config.difference(config.as_dict(vae), config.as_dict(named))
+    system = config.build(named).visualise.__self__
+    codes = jnp.float32([[0, 0], [1, 1]])
+    monkeypatch.setattr(type(system), "decoded_pictures", lambda *_: ({}, codes))
+    drawn, draw = [], plots.draw_map
+    monkeypatch.setattr(plots, "draw_map", lambda *given: (drawn.append(given), draw(*given))[1])
+    system.visualise(STATE, {"label": jnp.int32([0, 1]), "valid": jnp.ones(2, bool)}, jax.random.key(0))
+    assert drawn[0][3] == NAMES
+
+
+def applied(path, outputs, tmp_path):
+    """Applies a config's recipe to an image, with the given outputs of one image in the place of its network's."""
+    chosen = config.load(path)
+    rows = {name: np.asarray(value)[None] for name, value in outputs.items()}
+    recipe = dataclasses.replace(config.build(chosen), predict=lambda *_: rows)
+    description = {"config": config.as_dict(chosen), "batch": {"image": [[1, *chosen.recipe.shape], "float32"]}}
+    Image.new("RGB", tuple(chosen.recipe.shape[:2])).save(tmp_path / "a.png")
+    predictor = apply.Predictor(description, recipe, STATE, batch=1)
+    apply.apply_to_images(predictor, tmp_path / "a.png", tmp_path / "out")
+
+
+def test_names_of_detections_reach_pictures_and_json(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(drawing, "_write", lambda levels, text, *_: written.append(text))
+    boxes, labels = np.float32([[4, 4, 20, 20], [30, 30, 50, 50]]), np.int32([3, 10])  # 10: a node, no class
+    found = {"boxes": boxes, "labels": labels, "scores": np.float32([0.9, 0.8]), "detected": np.ones(2, bool)}
+    applied("configs/yolo9000_scenes.py:smoke", found, tmp_path)
+    coco = json.loads((tmp_path / "out" / "detections.json").read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    assert [names[annotation["category_id"]] for annotation in coco["annotations"]] == ["3", "even"]
+    assert sorted(written) == ["3 90", "even 80"]
 
 
 def test_a_number_in_an_earlier_run_equals_names_on_resuming():

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import types
 
 import numpy as np
 import PIL.Image
@@ -25,6 +26,14 @@ def test_numbers(value, shown):
 @pytest.mark.parametrize(("value", "shown"), [(1.234e12, "1.23 TFLOP/s"), (950, "950 FLOP/s"), (0, "0 FLOP/s")])
 def test_prefixes(value, shown):
     assert display.format_scaled(value, "FLOP/s") == shown
+
+
+def test_what_is_done_is_said_and_how_long_it_took_if_that_was_long(capsys, monkeypatch):
+    for seconds, lines in [(0.5, ["opening x ..."]), (3.26, ["opening x ...", "opening x took 3.3 s"])]:
+        monkeypatch.setattr(display, "time", types.SimpleNamespace(perf_counter=iter([10, 10 + seconds]).__next__))
+        with display.doing("opening x"):
+            pass
+        assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_columns():

@@ -30,6 +30,12 @@ def smoke(**values):
     return experiment
 
 
+def test_a_workdir_that_no_checkpoint_can_be_written_to_is_refused_before_compiling(tmp_path, capsys):
+    with pytest.raises(UserError, match=r"--workdir=.*caf\\xe9 is not UTF-8, .* rename it"):
+        fit.fit(smoke(), tmp_path / os.fsdecode(b"caf\xe9"))
+    assert not list(tmp_path.iterdir()) and "compiling" not in capsys.readouterr().out
+
+
 def params_of(run):
     return jax.tree.map(np.asarray, runs.load(run)[2])
 

@@ -186,3 +186,11 @@ def test_a_full_disk_is_explained_and_loses_nothing(straight, tmp_path):
     assert outcomes[-1][2].startswith(unwritable) and f"step {STEPS - 4} is intact" in outcomes[-1][2]
     assert code == 0 and f"continuing from step {STEPS - 4}" in said, mishap
     assert_same(tmp_path / "copy-after", straight)
+
+
+def test_a_path_that_is_not_utf_8_is_printed(tmp_path):
+    path = os.fsdecode(b"caf\xe9")
+    main = "from cvjax import command; import sys; command.run_main(lambda: print(sys.argv[1]))"
+    strict = dict(cwd=ROOT, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    done = subprocess.run([sys.executable, "-c", main, path], **strict, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, rb"caf\udce9" + b"\n"), done.stderr

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import re
 import sys
 import types
@@ -16,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cvjax import record as record_module
 from cvjax.errors import UserError
 from cvjax.record import Record
-from cvjax.rundir import read_metrics
+from cvjax.rundir import read_config, read_metrics
 
 
 def test_config_is_written_with_facts_command_and_parameters(tmp_path, capsys, monkeypatch):
@@ -34,6 +35,20 @@ def test_config_is_written_with_facts_command_and_parameters(tmp_path, capsys, m
     again.start({"system": "generative.autoencoders.vae"}, {"seed": 3})
     rewritten = json.loads((tmp_path / "new" / "run" / "config.json").read_text())
     assert rewritten["started"] == written["started"]  # a run that is resumed began when it began
+
+
+def test_paths_that_are_not_utf_8_are_written_and_read_back(tmp_path, capsys):
+    path = os.fsdecode(b"/x/caf\xe9/\xc3\xa9")
+    workdir = tmp_path / os.fsdecode(b"\xe9")
+    record = Record(workdir, steps=3)
+    record.start({"data": {"folder": path}}, {})
+    record.scalars(1, "train", {"loss": 1.0})
+    record.rewind(1)
+    record.close()
+    assert read_config(workdir)["config"]["data"]["folder"] == path
+    assert "é" in (workdir / "config.json").read_text(encoding="utf-8")
+    assert r"caf\udce9" in (workdir / "report.html").read_text(encoding="utf-8")
+    assert rf"recorded in {tmp_path}/\xe9" in capsys.readouterr().out
 
 
 def test_scalars_are_rows_and_events(tmp_path):

@@ -85,7 +85,8 @@ def test_without_locks_the_named_process_counts(tmp_path, monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     here = socket.gethostname()
-    for process, host, alive in [(gone.pid, here, False), (os.getppid(), here, True), (1, "elsewhere", True)]:
+    known = [(gone.pid, here, False), (os.getppid(), here, True), (os.getpid(), here, False)]
+    for process, host, alive in [*known, (1, "elsewhere", True), (os.getpid(), "elsewhere", True)]:
         (tmp_path / rundir.LOCK).write_text(json.dumps({"process": process, "host": host, "since": "today"}))
         refused = pytest.raises(
             UserError, match=rf"process {process} on {host}.* today.*If that process is gone, delete"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from orbax.checkpoint.experimental import v1 as ocp
 
-from cvjax import checkpoint, config, sharding
+from cvjax import checkpoint, config, runs, sharding
 from cvjax.core import State, start
+from cvjax.errors import UserError
 from cvjax.rundir import read_config
 from cvjax.upgrade import upgrade_config, upgrade_state
 
@@ -166,3 +167,22 @@ def test_every_old_argument_is_one_of_today_or_gone(system):
     kept = [value for value in new["recipe"].values() if not isinstance(value, dict)]
     moved = [key for value in new["recipe"].values() if isinstance(value, dict) for key in value]
     assert len(kept) + len(moved) + len(gone) == len(ARGUMENTS[system].split())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "commit", "named"),
+    [
+        ("recipe.gone", 3, "0123456789abcdef", True),
+        ("recipe.gone", 3, "", False),
+        ("recipe.latent", 3, "0123456789abcdef", False),  # this version has the key
+    ],
+)
+def test_the_commit_that_can_resume_a_run_of_another_version_is_named(tmp_path, key, value, commit, named):
+    experiment = config.load("configs/vae_digits.py:smoke")
+    written = json.loads(json.dumps(config.as_dict(experiment)))
+    written["recipe"][key.removeprefix("recipe.")] = value
+    (tmp_path / "config.json").write_text(json.dumps({"config": written, "commit": commit}))
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{key}: 3 in the run, (8|'absent') asked for") as caught:
+        runs.open_workdir(experiment, tmp_path)
+    assert ("Commit 0123456789ab, which began the run, can go on with it." in str(caught.value)) == named

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
 from cvjax.errors import UserError
 from cvjax.metrics import classification, plots
+from cvjax.ops.drawing import label_text
 from cvjax.signature import Range
 
 Images = Float[Array, "batch height width channels"]
@@ -159,7 +160,7 @@ class FGSM:
 
     def _captions(self, labels: np.ndarray, probabilities: np.ndarray) -> list[str]:
         names = self.classifier.classes
-        named = [names[label] if label < len(names) else str(label) for label in labels]
+        named = [label_text(int(label), names) for label in labels]
         return [f"{name} {100 * share:.0f} %" for name, share in zip(named, probabilities, strict=True)]
 
     @functools.partial(jax.jit, static_argnums=0)

@@ -122,6 +122,17 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
             f"{readable(root)}: its {boxes.kind} annotations are of no image that is there. {shown}".rstrip()
         )
     parts = {file: box_files.parts_of(file, root) for file in pictures}
+    by_split = named_splits(root, boxes) or splits.split_by_hash(root, parts, held_out)
+    found = {split: [pictures[file] for file in files] for split, files in by_split.items()}
+    first = "train" if found.get("train") else min(found)
+    found[first] = [picture for picture in boxes.pictures if picture.file is None] + found[first]
+    return found
+
+
+def named_splits(root: Path, boxes: Boxes) -> dict[str, list[Path]]:
+    """Returns the images of each split that a folder or the name of one of COCO's files names, or {}."""
+    pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
+    parts = {file: box_files.parts_of(file, root) for file in pictures}
     parts = {file: (splits.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
     by_split = splits.find_splits(root, parts)
     named = {picture.split for picture in pictures.values()}
@@ -135,11 +146,7 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
             )
         for file, picture in pictures.items():
             by_split.setdefault(picture.split, []).append(file)
-    by_split = by_split or splits.split_by_hash(root, parts, held_out)
-    found = {split: [pictures[file] for file in files] for split, files in by_split.items()}
-    first = "train" if "train" in found else min(found)
-    found[first] = [picture for picture in boxes.pictures if picture.file is None] + found[first]
-    return found
+    return by_split
 
 
 def faults(picture: Picture, size: tuple[int, int] | None, strict: bool = False) -> Iterator[str]:

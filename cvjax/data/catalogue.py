@@ -14,7 +14,7 @@ from tensorflow_datasets.core import read_only_builder
 from cvjax.data import builders, features, objects
 from cvjax.data.annotations import NONE, Annotations
 from cvjax.data.features import Columns
-from cvjax.data.sources import CorruptExample
+from cvjax.data.sources import CorruptExample, check_utf8
 from cvjax.errors import UserError, suggest
 
 
@@ -70,6 +70,7 @@ def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.Dat
 
     Raises a UserError if TFDS does not know the name, or needs TensorFlow to load its builder.
     """
+    check_utf8(data_dir or "", "data.data_dir", "TFDS")
     base, _, config = name.partition("/")
     if base in builders.OURS:
         configs = builders.OURS[base].builder_configs

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from cvjax.data import boxed, folder, idx, mask_files
+from cvjax.data import box_files, boxed, folder, idx, mask_files, splits
 from cvjax.data.annotations import NONE, Annotations
 from cvjax.data.boxed import BoxedSplit
 from cvjax.data.folder import FolderSplit
@@ -32,6 +32,7 @@ from cvjax.errors import UserError
 
 COPY, SIDES = "image", ("left", "right")
 CAPTION, CAPTIONS = "caption", "captions.json"
+LISTS = Path("ImageSets", "Segmentation")  # VOC's files of splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +167,25 @@ def open_split(
     return Accompanied(source, images, files, channels, captions, maps)
 
 
+def named_splits(root: str | Path, annotations: Annotations) -> list[str]:
+    """Returns the splits that a folder itself has, [] if a share of it is held out instead.
+
+    Raises a UserError if there is no such folder, or no image in it.
+    """
+    if found := idx.find(Path(root).expanduser()):
+        return sorted(found)
+    path, files = folder.open_root(root)
+    if annotations.class_maps and (found := sorted((path / LISTS).glob("*.txt"))):
+        return [file.stem for file in found]
+    boxes = box_files.read(path, files) if annotations.max_boxes is not None else None
+    if boxes is not None:
+        return sorted(boxed.named_splits(path, boxes))
+    return sorted(splits.find_splits(path, {file: file.relative_to(path).parts for file in files}))
+
+
 def voc_split(root: Path, split: str) -> FolderSplit | None:
     """Opens a split of VOC's segmentation, by its lists in `ImageSets/Segmentation`; None for any other folder."""
-    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    path = root / LISTS / f"{split}.txt"
     if not path.is_file():
         return None
     images = root / "JPEGImages"

@@ -39,6 +39,12 @@ def decode_text(content: bytes) -> tuple[str, str]:
         return content.decode(encoding, "replace"), f"is not UTF-8 in line {line}: save it in that encoding"
 
 
+def check_utf8(path: str | Path, setting: str, library: str) -> None:
+    """Raises a UserError, which names `setting`, for a path that a library cannot take: one that is not UTF-8."""
+    if readable(path) != str(path):
+        raise UserError(f"{setting}={readable(path)} is not UTF-8, and {library} takes no other path: rename it.")
+
+
 class CorruptExample(UserError):
     """An example that cannot be decoded; `fault` says which and why, the message also what to do."""
 

@@ -66,8 +66,10 @@ def choose(by_split: Mapping[str, list[Any]], split: str, root: Path, setting: s
     Raises a UserError, which names `setting`, if there is no such split, or its folder holds no images.
     """
     name = SPLIT_NAMES.get(split.lower(), split)
-    if name in by_split:
+    if by_split.get(name):
         return by_split[name]
+    if name in by_split:
+        raise UserError(f"{setting}={split!r}: data.held_out=1 leaves no image of {readable(root)} for it")
     for folder in (*root.glob("*"), *root.glob("*/*")):
         if folder.is_dir() and name_split(folder.name) == name:
             raise UserError(f"{setting}={split!r}: {readable(folder)} holds no images. {suggest(split, by_split)}")
@@ -139,8 +141,11 @@ def _refuse_hidden_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> 
 def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: HeldOut) -> dict[str, list[Path]]:
     """Returns {"train": files, "test": files} by the hashes of the files' names, or of their classes' names.
 
-    `parts` are those of each file's path below the folder. Raises a UserError if there is only one file or class.
+    `parts` are those of each file's path below the folder. If all are held out, "train" is empty; otherwise raises a
+    UserError if there is only one file or class.
     """
+    if held_out.share == 1:
+        return {"train": [], "test": list(parts)}
     units = {}  # what is held out as a whole: a class, or a file and the links to it
     for file, part in parts.items():
         units[file] = part[0] if held_out.by_class and len(part) > 1 else "/".join(part)

@@ -1,15 +1,21 @@
-"""Curves, matrices and maps drawn as float32 images in [0, 1], on the host."""
+"""Curves, matrices and maps drawn as float32 images in [0, 1], on the host.
+
+Names of classes are shown as `cvjax.ops.drawing.label_text` has them, and letter by letter: a dollar begins no formula.
+"""
 
 import collections
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cvjax.data.class_maps import VOID
+from cvjax.ops.drawing import label_text
 from cvjax.ops.palettes import GREY, paint, voc_palette
 
 Curve = tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]
@@ -19,13 +25,13 @@ Image = Float[np.ndarray, "height width 3"]
 def draw_precision_recall(curves: Mapping[str, Curve], title: str = "") -> Image:
     """Returns a plot of precision over recall, a line for each class of `cvjax.metrics.detection.precision_recall`."""
     figure, axes = _figure(title, "recall", "precision")
-    for name, (recall, precision) in curves.items():
+    for recall, precision in curves.values():
         recall, precision = (np.append(values[:1] * first, values) for values, first in ((recall, 0), (precision, 1)))
-        axes.plot(recall, precision, label=name, linewidth=1.5)
+        axes.plot(recall, precision, linewidth=1.5)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     if 0 < len(curves) <= 20:
-        axes.legend(loc="lower left", fontsize=8, ncols=2)
+        _legend(axes, axes.lines, list(curves), loc="lower left", fontsize=8, ncols=2)
     return _pixels(figure)
 
 
@@ -39,13 +45,13 @@ def draw_confusion(
         `cvjax.metrics.classification` return them.
       names: of its rows; one row more than names is for nothing. More than 60 are not written.
     """
-    names = [*names, "nothing"][: len(matrix)]
+    names = [*(label_text(label, names) for label in range(len(names))), "nothing"][: len(matrix)]
     figure, axes = _figure(title, x, y)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= 60:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     if len(names) <= 25:
         for (row, column), count in np.ndenumerate(matrix):
             ink = "white" if shares[row, column] > 0.5 else "black"
@@ -70,7 +76,8 @@ def draw_gallery(
         axes.set_axis_off()
     for index, (axes, image, caption) in enumerate(zip(grid, images, captions, strict=False)):
         axes.imshow(np.broadcast_to(np.clip(image, 0, 1), (height, width, 3)))
-        axes.set_title(caption, fontsize=7, pad=2, color="crimson" if marked is not None and marked[index] else "black")
+        ink = "crimson" if marked is not None and marked[index] else "black"
+        axes.set_title(caption, fontsize=7, pad=2, color=ink, parse_math=False)
     return _pixels(figure)
 
 
@@ -92,8 +99,8 @@ def draw_segmentations(
     columns = {"image": shown, "truth": paint(truth), "prediction": paint(predicted), "errors": errors}
     frequent = collections.Counter(np.concatenate([truth.ravel(), predicted.ravel()]).tolist())
     labels = sorted(label for label, _ in frequent.most_common() if 0 <= label < len(names))[:24]
-    entries = {names[label]: voc_palette()[label] / 255 for label in labels}
-    entries |= {"void": np.divide(GREY, 255)} if frequent[VOID] else {}
+    entries = [(label_text(label, names), voc_palette()[label] / 255) for label in labels]
+    entries += [("void", np.divide(GREY, 255))] if frequent[VOID] else []
     figure = Figure(figsize=(8, 2 * count * height / width + 0.3 + 0.25 * -(-len(entries) // 6)), dpi=120)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     grid = figure.subplots(count, 4, squeeze=False)
@@ -102,8 +109,9 @@ def draw_segmentations(
         for axes, picture in zip(grid[:, column], pictures, strict=True):
             axes.imshow(picture, vmin=0, vmax=1, interpolation="nearest")
             axes.set_axis_off()
-    patches = [Patch(facecolor=colour, edgecolor="0.5", label=name) for name, colour in entries.items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    patches = [Patch(facecolor=colour, edgecolor="0.5") for _, colour in entries]
+    texts = [name for name, _ in entries]
+    _legend(figure, patches, texts, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     return _pixels(figure)
 
 
@@ -111,21 +119,26 @@ def draw_legend(names: Sequence[str]) -> Image:
     """Returns the names of classes beside their colours in a palette PNG or an overlay."""
     lines = -(-len(names) // 3)
     figure = Figure(figsize=(6, 0.3 + 0.22 * lines), dpi=120)
-    colours = voc_palette()[: len(names)] / 255
-    patches = [Patch(facecolor=c, edgecolor="0.5", label=name) for c, name in zip(colours, names, strict=True)]
-    figure.legend(handles=patches, loc="center", ncols=3, fontsize=8, frameon=False)
+    patches = [Patch(facecolor=colour, edgecolor="0.5") for colour in voc_palette()[: len(names)] / 255]
+    texts = [label_text(label, names) for label in range(len(names))]
+    _legend(figure, patches, texts, loc="center", ncols=3, fontsize=8, frameon=False)
     return _pixels(figure)
 
 
-def draw_map(points: Float[np.ndarray, "points 2"], labels: Int[np.ndarray, " points"], title: str = "") -> Image:
+def draw_map(
+    points: Float[np.ndarray, "points 2"],
+    labels: Int[np.ndarray, " points"],
+    title: str = "",
+    names: Sequence[str] = (),
+) -> Image:
     """Returns a plot of points (x, y), coloured by class; the ten colours repeat after ten classes."""
     figure, axes = _figure(title, "first", "second")
-    for label in np.unique(labels):
-        chosen = points[labels == label]
-        axes.scatter(*chosen.T, s=14, color=f"C{label % 10}", label=str(label), linewidths=0)
+    there = np.unique(labels).tolist()
+    dots = [axes.scatter(*points[labels == label].T, s=14, color=f"C{label % 10}", linewidths=0) for label in there]
     axes.grid(alpha=0.3)
-    if 0 < len(np.unique(labels)) <= 20:
-        axes.legend(fontsize=8, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
+    if 0 < len(there) <= 20:
+        texts = [label_text(label, names) for label in there]
+        _legend(axes, dots, texts, fontsize=8, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
     return _pixels(figure)
 
 
@@ -145,6 +158,13 @@ def _figure(title: str, x: str, y: str) -> tuple[Figure, object]:
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
     return figure, axes
+
+
+def _legend(place: Any, handles: Sequence[Artist], texts: Sequence[str], **options: Any) -> None:
+    """Adds a legend to a figure or axes; of matplotlib's own texts, those that begin with "_" would be left out."""
+    legend = place.legend(handles, list(map(str, range(len(texts)))), **options)
+    for shown, text in zip(legend.get_texts(), texts, strict=True):
+        shown.set(text=text, parse_math=False)
 
 
 def _pixels(figure: Figure) -> np.ndarray:

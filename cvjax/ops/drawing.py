@@ -21,6 +21,11 @@ def colour(label: int) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(label * 0.61803398875 % 1, 0.9 - 0.3 * (label // 8 % 2), 1.0)
 
 
+def label_text(label: int, names: Sequence[str]) -> str:
+    """Returns the name of a class, or its number if it has no name or one whose letters DejaVu Sans lacks."""
+    return names[label] if 0 <= label < len(names) and set(map(ord, names[label])) <= _letters() else str(label)
+
+
 def draw_boxes(
     image: Image,
     boxes: Float[np.ndarray, "boxes 4"],
@@ -33,7 +38,7 @@ def draw_boxes(
 
     Args:
       boxes: in pixels of the image. Empty boxes and those outside the image are left out.
-      names: of the classes. The number is shown for labels without a name, and names with unknown letters.
+      names: of the classes, shown as `label_text` has them.
       scores: in [0, 1], shown in per cent after the names.
       scale: whole factor by which the image is enlarged first, so that names are legible on small images.
     """
@@ -52,7 +57,7 @@ def draw_boxes(
         label = int(labels[i])
         ink = tuple(round(255 * part) for part in colour(label))
         cv2.rectangle(levels, (x1, y1), (x2, y2), ink, thickness)
-        name = names[label] if 0 <= label < len(names) and set(map(ord, names[label])) <= _letters() else str(label)
+        name = label_text(label, names)
         _write(levels, name if scores is None else f"{name} {100 * scores[i]:.0f}", x1, y1, ink, 0.3 + 0.1 * thickness)
     return levels.astype(np.float32) / 255
 

@@ -24,7 +24,7 @@ from cvjax.core import Recipe, State
 from cvjax.data import folder, vocabulary
 from cvjax.data.mask_files import BACKGROUND
 from cvjax.data.sources import CorruptExample
-from cvjax.display import grid
+from cvjax.display import doing, grid
 from cvjax.errors import UserError, suggest, suggest_beside
 from cvjax.metrics.plots import draw_legend
 from cvjax.ops.palettes import overlay
@@ -32,6 +32,7 @@ from cvjax.predictor import SEGMENTATION, Predictor, Prepared, classes_of
 from cvjax.programs import video
 from cvjax.programs.detections import coco_format, draw_detections
 from cvjax.programs.images import save_classes, save_image, to_bytes
+from cvjax.programs.outputs import Outputs
 from cvjax.rundir import write_atomically
 
 CLASSES = "classes"  # the folder of maps, below the output's
@@ -70,19 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             nearest = suggest_beside(arguments.input)
             raise UserError(f"--input={arguments.input}: {error.strerror}. {nearest}".rstrip()) from error
-    description, recipe, state = runs.load(arguments.run, arguments.step)
+    with doing(f"loading {arguments.run}"):
+        description, recipe, state = runs.load(arguments.run, arguments.step)
     if arguments.count is not None:
         inputs = read_inputs(arguments, description, recipe.sample_inputs)
-        draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
+        with doing(f"compiling and drawing {arguments.count} samples"):
+            draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
         return 0
     if recipe.predict is None:
         raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
     inputs = read_inputs(arguments, description, recipe.predict_inputs)
     predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
-    if arguments.input.suffix.lower() in video.SUFFIXES:
-        apply_to_video(predictor, arguments.input, arguments.output, arguments.threshold)
-    else:
-        apply_to_images(predictor, arguments.input, arguments.output, arguments.threshold)
+    apply_to = apply_to_video if arguments.input.suffix.lower() in video.SUFFIXES else apply_to_images
+    with doing(f"compiling and applying to {arguments.input}"):
+        apply_to(predictor, arguments.input, arguments.output, arguments.threshold)
     return 0
 
 
@@ -156,12 +158,15 @@ def draw_samples(
     if recipe.sample is None:
         raise UserError("this system does not sample: give --input=FILE|FOLDER|VIDEO.")
     runs.make_folder(output, "--output")
+    written = Outputs(output)
     further = {name: np.repeat(np.asarray(value)[None], count, axis=0) for name, value in (inputs or {}).items()}
     for name, samples in recipe.sample(state, jax.random.key(seed), {"count": count, **further}).items():
         samples = np.asarray(samples)
-        for index, sample in enumerate(samples):
-            save_image(output / f"{name}_{index:05d}.png", sample)
-        save_image(output / f"{name}_grid.png", grid(samples) / 255)
+        pictures = {f"{name}_{index:05d}.png": sample for index, sample in enumerate(samples)}
+        pictures[f"{name}_grid.png"] = grid(samples) / 255
+        written.check(pictures)
+        for file, picture in pictures.items():
+            save_image(written.claim(file), picture)
     print(f"{count} samples in {output}")
 
 
@@ -170,10 +175,11 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
 
     Detections are written to detections.json, and drawn if they score at least `threshold`. Classes of pixels are
     painted, and written below `classes`, a folder that can be the source of `data.class_maps`. Unreadable images are
-    skipped and reported at the end. Images in the output folder are not inputs, so that the same command can be given
-    again.
+    skipped and reported at the end. What an earlier call has written to the output folder is no input and is replaced,
+    so that the same command can be given again; a file of somebody else's there is an error.
     """
-    files = [file for file in folder.list_images(source) if not below(file, output)] if source.is_dir() else [source]
+    written = Outputs(output)
+    files = [file for file in folder.list_images(source) if not written.wrote(file)] if source.is_dir() else [source]
     if output.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise UserError(f"--output={output} is the input folder; its images would be overwritten.")
     if not files:
@@ -194,36 +200,64 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
                 read.append((name, file.relative_to(source) if source.is_dir() else Path(file.name)))
                 yield image
 
-    records, painted = [], False
+    records, further, painted = [], {}, False
     for index, (prepared, outputs) in enumerate(predictor(images())):
         name, file = read[index]
-        if "scores" in outputs and "boxes" in outputs:
-            save_image(output / f"{name}.png", draw_detections(predictor, prepared, outputs, threshold))
+        pictures = draw_outputs(predictor, prepared, outputs, threshold)
+        others = {} if is_detection(outputs) else {kind: v for kind, v in outputs.items() if not is_picture(kind, v)}
+        if index == 0:  # before anything is written
+            written.check(form.format(each) for each in names for form in pictures)
+            written.check(["detections.json"] * is_detection(outputs) + ["predictions.json"] * bool(others))
+        for form, picture in pictures.items():
+            (save_image if picture.ndim == 3 else save_classes)(written.claim(form.format(name)), picture)
+        if is_detection(outputs):
             records.append((str(file), prepared.original.shape[:2], outputs))
-            continue
-        for kind, value in outputs.items():
-            if kind == SEGMENTATION:
-                save_classes(output / CLASSES / f"{name}.png", value)
-                save_image(output / f"{name}.png", draw_classes(predictor, prepared, value))
-                painted = True
-                continue
-            if value.ndim == 3 and value.shape[-1] in (1, 3):
-                save_image(output / (f"{name}.png" if kind == "image" else f"{name}_{kind}.png"), value)
-                continue
+        painted = SEGMENTATION in outputs
+        for kind, value in others.items():
             predictions.setdefault(name, {})[kind] = value.tolist()
             if kind.endswith("label") and value.ndim == 0 and value < len(predictor.classes):
                 predictions[name][kind.removesuffix("label") + "class"] = predictor.classes[int(value)]
     if predictions:
-        write_atomically(output / "predictions.json", json.dumps(predictions, indent=1))
+        further["predictions.json"] = json.dumps(predictions, indent=1)
     if records:
-        write_atomically(output / "detections.json", json.dumps(coco_format(records, predictor.classes), indent=1))
+        further["detections.json"] = json.dumps(coco_format(records, predictor.classes), indent=1)
     if painted and predictor.classes:
-        write_atomically(output / CLASSES / "labels.txt", "".join(f"{name}\n" for name in predictor.classes))
-        save_image(output / CLASSES / LEGEND, draw_legend(predictor.classes))
+        further[f"{CLASSES}/labels.txt"] = "".join(f"{name}\n" for name in predictor.classes)
+        save_image(written.claim(f"{CLASSES}/{LEGEND}"), draw_legend(predictor.classes))
+    for name, content in further.items():
+        write_atomically(written.claim(name), content)
     print(f"{len(read)} images in {output}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise UserError(f"{len(faults)} of {len(files)} images were skipped. " + "; ".join(faults[:5]) + more)
+
+
+def draw_outputs(
+    predictor: Predictor, prepared: Prepared, outputs: Mapping[str, np.ndarray | np.generic], threshold: float
+) -> dict[str, np.ndarray]:
+    """Returns the pictures to write of an image's outputs, and its map of classes, by file; "{}" is the input's name.
+
+    Detections are drawn if they score at least `threshold`, and classes painted.
+    """
+    if is_detection(outputs):
+        return {"{}.png": draw_detections(predictor, prepared, outputs, threshold)}
+    pictures = {}
+    for kind, value in outputs.items():
+        if kind == SEGMENTATION:
+            pictures |= {f"{CLASSES}/{{}}.png": value, "{}.png": draw_classes(predictor, prepared, value)}
+        elif is_picture(kind, value):
+            pictures["{}.png" if kind == "image" else f"{{}}_{kind}.png"] = value
+    return pictures
+
+
+def is_detection(outputs: Mapping[str, np.ndarray | np.generic]) -> bool:
+    """Returns whether outputs are boxes with scores."""
+    return "scores" in outputs and "boxes" in outputs
+
+
+def is_picture(kind: str, value: np.ndarray | np.generic) -> bool:
+    """Returns whether an output is an image, grey or RGB, or a map of classes."""
+    return kind == SEGMENTATION or (value.ndim == 3 and value.shape[-1] in (1, 3))
 
 
 def draw_classes(
@@ -232,11 +266,6 @@ def draw_classes(
     """Paints classes, at the original's size, over a copy of their image, except the class `background`."""
     names = predictor.classes
     return overlay(prepared.original, numbers, background=names.index(BACKGROUND) if BACKGROUND in names else None)
-
-
-def below(file: Path, parent: Path) -> bool:
-    """Returns whether a file is in a folder or in one of its sub-folders."""
-    return parent.resolve() in file.resolve().parents
 
 
 def name_outputs(files: Sequence[Path]) -> list[str]:
@@ -251,13 +280,15 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
     It has the source's frame rate. Detections that score at least `threshold` are drawn.
     """
     video.check_output(source, output)
+    written = Outputs(output.parent)
+    written.check([output.name])
     capture, start = video.open_video(source), time.monotonic()
     given = capture.get(cv2.CAP_PROP_FPS)
     rate = video.nearest_rate(given)
 
     def frames() -> Iterator[UInt8[np.ndarray, "height width 3"]]:
         for prepared, outputs in predictor(map(predictor.prepare, video.read_frames(capture))):
-            if "scores" in outputs and "boxes" in outputs:
+            if is_detection(outputs):
                 outputs = {"image": draw_detections(predictor, prepared, outputs, threshold)}
             if SEGMENTATION in outputs:
                 outputs = {"image": draw_classes(predictor, prepared, outputs[SEGMENTATION])}
@@ -265,7 +296,7 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
                 raise UserError("this system's outputs are not images, so it cannot make a video; apply it to images.")
             yield to_bytes(outputs["image"])
 
-    count = video.write_video(output, frames(), rate)
+    count = video.write_video(written.claim(output.name), frames(), rate)
     if not count:
         raise UserError(f"--input={source} has no frames.")
     shown = "" if abs(rate - given) < 1e-3 else f" at {rate:g} frames/s ({given:g} in the input)"

@@ -35,9 +35,11 @@ import cvjax
 from cvjax import command, runs
 from cvjax.captions import describe_measure
 from cvjax.core import Recipe, State, Variables, variables
+from cvjax.display import doing
 from cvjax.errors import UserError
 from cvjax.predictor import classes_of
 from cvjax.programs import overview
+from cvjax.programs.outputs import Outputs
 from cvjax.rundir import read_metrics, write_atomically
 from cvjax.weights import hub
 from cvjax.weights import networks as files
@@ -65,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("where to? Give --output=FOLDER, --hub=FOLDER, or both.")
     if arguments.hub and not arguments.licence:
         raise UserError("--hub: under which licence? Give --licence=apache-2.0, cc-by-4.0, other or the like.")
-    description, recipe, state = runs.load(arguments.run.expanduser(), arguments.step)
+    with doing(f"loading {arguments.run}"):
+        description, recipe, state = runs.load(arguments.run.expanduser(), arguments.step)
     held = state.replace(average={}) if arguments.latest else state
     networks = {name: jax.device_get(variables(held, name)) for name in recipe.networks}
     folders = {"--output": arguments.output, "--hub": arguments.hub}
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.output:
         write_programs(arguments, description, recipe, held, networks)
     for folder in filter(None, folders.values()):
-        for path in sorted(folder.expanduser().iterdir()):
+        for path in sorted(folder.expanduser().glob("[!.]*")):
             print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -90,28 +93,32 @@ def write_programs(
     networks: Mapping[str, Variables],
 ) -> None:
     """Writes weights, programs and export.json to `--output`."""
-    output = arguments.output.expanduser()
-    for name, held in networks.items():
-        files.save(output / f"{name}.safetensors", held)
+    written = Outputs(arguments.output.expanduser())
+    weights = {f"{name}.safetensors": held for name, held in networks.items()}
+    written.check([*weights, "predict.stablehlo", "sample.stablehlo", "export.json"])
+    for name, held in weights.items():
+        files.save(written.claim(name), held)
     about = {
         "run": str(arguments.run),
         "step": int(state.step),
         "system": description["config"]["system"],
         "commit": description.get("commit", ""),
-        "classes": classes_of(description),
+        "classes": recipe.shown_classes or classes_of(description),
         "platforms": PLATFORMS,
         "networks": list(recipe.networks),
     }
     if recipe.predict is not None:
         shape = tuple(description["batch"]["image"][0][1:])
-        program = export_predict(recipe, state, shape, arguments.seed)
-        write_atomically(output / "predict.stablehlo", bytes(program.serialize()))
+        with doing(f"compiling predict for {', '.join(PLATFORMS)}"):
+            program = export_predict(recipe, state, shape, arguments.seed)
+        write_atomically(written.claim("predict.stablehlo"), bytes(program.serialize()))
         about["predict"] = describe(program)
     if recipe.sample is not None:
-        program = export_sample(recipe, state, arguments.count)
-        write_atomically(output / "sample.stablehlo", bytes(program.serialize()))
+        with doing(f"compiling sample for {', '.join(PLATFORMS)}"):
+            program = export_sample(recipe, state, arguments.count)
+        write_atomically(written.claim("sample.stablehlo"), bytes(program.serialize()))
         about["sample"] = describe(program)
-    write_atomically(output / "export.json", json.dumps(about, indent=1) + "\n")
+    write_atomically(written.claim("export.json"), json.dumps(about, indent=1) + "\n")
 
 
 def describe_networks(description: Mapping[str, Any], step: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from cvjax import runs
+from cvjax.data.sources import check_utf8
 from cvjax.errors import UserError
 
 SUFFIXES = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".ts")
@@ -21,6 +22,7 @@ USUAL = 25.0  # frame rate of a video that does not say its own
 
 def open_video(source: Path) -> cv2.VideoCapture:
     """Opens a video for reading."""
+    check_utf8(source, "--input", "OpenCV")
     capture = cv2.VideoCapture(str(source))
     if not capture.isOpened():
         raise UserError(f"--input={source} cannot be read as a video.")
@@ -46,6 +48,7 @@ def nearest_rate(rate: float) -> float:
 
 def check_output(source: Path, output: Path) -> None:
     """Raises a UserError if a video cannot be written to `output`; creates its folder."""
+    check_utf8(output, "--output", "OpenCV")
     if output.suffix.lower() not in CODECS:
         raise UserError(f"--output={output}: a video's name must end in .mp4 or .avi.")
     if output.resolve() == source.resolve():

@@ -31,6 +31,7 @@ from cvjax.core import (
 )
 from cvjax.metrics import classification, plots
 from cvjax.nets.resnet import ResNet, stage_strides
+from cvjax.ops.drawing import label_text
 from cvjax.recognition.classifier import cross_entropy
 from cvjax.signature import Count, Share
 
@@ -121,7 +122,9 @@ class ImageClassifier:
         found = jax.device_get(self._outcomes(state, batch, key))
         images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
         hardest = np.argsort(-found["nll"])[:32]
-        true, predicted = ([self.names[i] for i in rows[hardest]] for rows in (labels, found["predicted"]))
+        true, predicted = (
+            [label_text(int(i), self.names) for i in rows[hardest]] for rows in (labels, found["predicted"])
+        )
         sure = found["confidence"][hardest]
         captions = [f"{name}\n{guess} {100 * p:.0f} %" for name, guess, p in zip(true, predicted, sure, strict=True)]
         matrix = classification.confusion(labels, found["predicted"], len(self.names))

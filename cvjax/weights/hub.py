@@ -7,6 +7,7 @@
 A network is borrowed from such a folder as from a run's: `config.borrow.resnet=FOLDER/classifier`.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -101,11 +102,25 @@ class Card:
 
 
 def save(folder: str | Path, networks: Mapping[str, Variables], config: Mapping[str, Any], card: Card) -> None:
-    """Writes a folder for the hub, replacing files of these names; raises a UserError if it cannot be written."""
+    """Writes a folder for the hub, replacing a model that was written there before.
+
+    Raises a UserError if it cannot be written, or has files of these names that are no model of cvjax.
+    """
     folder = Path(folder)
-    files.save(folder / WEIGHTS, networks)
+    there = [folder / name for name in (WEIGHTS, CONFIG, CARD) if (folder / name).exists()]
+    if there and not _is_ours(folder):
+        raise UserError(f"{there[0]} would be overwritten, and is of no model of cvjax. Give a folder without it.")
     write_atomically(folder / CONFIG, json.dumps({"library_name": "cvjax", **config}, indent=1) + "\n")
+    files.save(folder / WEIGHTS, networks)
     write_atomically(folder / CARD, card.write(folder.absolute().name, list(networks)))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Returns whether a folder's configuration is that of a model of cvjax."""
+    with contextlib.suppress(OSError, ValueError):
+        written = json.loads((folder / CONFIG).read_bytes())
+        return isinstance(written, dict) and written.get("library_name") == "cvjax"
+    return False
 
 
 def load(folder: str | Path) -> dict[str, Variables]:

@@ -1,5 +1,6 @@
 """TFDS's catalogue through its mock data: any dataset by name, without TensorFlow."""
 
+import os
 import sys
 
 import numpy as np
@@ -107,6 +108,11 @@ def test_a_dataset_in_a_format_without_random_access_says_what_to_do(tmp_path):
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(UserError, match=rf"tfds build coco/2017.*Move {folder} away first"):
         data.check({"name": "coco/2017", "data_dir": str(tmp_path), "eval_split": "validation"})
+
+
+def test_a_folder_whose_name_tfds_cannot_take_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data\.data_dir=.*caf\\xe9 is not UTF-8, and TFDS takes no other path"):
+        data.check({"name": "digits", "data_dir": str(tmp_path / os.fsdecode(b"caf\xe9"))})
 
 
 def test_an_example_that_cannot_be_decoded_is_named_or_skipped(capsys):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from cvjax import data
+from cvjax import config, data
 from cvjax.data import mask_files
 from cvjax.errors import UserError
 
@@ -215,3 +215,22 @@ def test_damaged_objects_are_named(tmp_path):
     path.write_text("[]")
     with pytest.raises(UserError, match=r"objects.json is not in COCO's format"):
         load(tmp_path, str(path), train_split="test")
+
+
+def test_the_config_for_own_masks_takes_two_folders(tmp_path):
+    write(tmp_path, coloured)
+    (tmp_path / "masks/colours.json").write_text(
+        json.dumps({name: COLOURS[i].tolist() for i, name in enumerate((*NAMES, "void"))})
+    )
+    experiment = config.load("configs/own_masks.py")
+    experiment.data.folder = str(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"data\.class_maps\.class_map='masks': No such file or directory"):
+        config.check(experiment)
+    experiment.data.class_maps.class_map = str(tmp_path / "masks")
+    with pytest.raises(UserError, match=r"has 3 classes \(background, cat, dog\): set --config.recipe.classes=3"):
+        config.check(experiment)
+    experiment.recipe.classes = 3
+    named = config.name_classes(experiment, config.check(experiment))
+    assert named.recipe.classes == NAMES
+    batch = next(data.load(config.as_dict(named.data), seed=0).train())
+    assert batch["image"].shape == (8, 128, 128, 3) and set(np.unique(batch["class_map"])) <= {0, 1, 2, 255}

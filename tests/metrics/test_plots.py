@@ -1,8 +1,15 @@
 """Figures of segmentations show what they say."""
 
 import numpy as np
+import pytest
+from matplotlib.text import Text
 
 from cvjax.metrics import plots
+
+NAMES = ["cat", r"$\frac$", "\u732b", "_tail"]  # the third has a letter that the font lacks
+GREY = np.zeros((4, 8, 8, 1), np.float32)
+MAPS = np.broadcast_to(np.arange(4, dtype=np.int32)[:, None, None], (4, 8, 8))
+POINTS = np.float32([[0, 0], [1, 0], [0, 1], [1, 1]])
 
 
 def test_errors_are_red_and_void_is_grey():
@@ -28,6 +35,31 @@ def test_errors_are_red_and_void_is_grey():
     assert np.isclose(share(columns[1], green), pixels / 2, atol=0.03)  # the legend has green, too
     assert np.isclose(share(columns[1], grey), pixels / 8, atol=0.03)
     assert np.isclose(share(columns[2], green), pixels * 3 / 8, atol=0.03)
+
+
+@pytest.mark.filterwarnings("error")  # "Glyph missing from font"
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.draw_confusion(np.eye(4, dtype=np.int32), NAMES),
+        lambda: plots.draw_legend(NAMES),
+        lambda: plots.draw_segmentations(GREY, MAPS, MAPS, NAMES),
+        lambda: plots.draw_map(POINTS, np.arange(4), names=NAMES),
+    ],
+    ids=["confusion", "legend", "segmentations", "map"],
+)
+def test_names_are_shown_letter_by_letter_or_else_the_number(monkeypatch, draw):
+    figures, pixels = [], plots._pixels
+    monkeypatch.setattr(plots, "_pixels", lambda figure: (figures.append(figure), pixels(figure))[1])
+    draw()
+    shown = [text.get_text() for text in figures[0].findobj(Text) if text.get_visible()]
+    assert {"cat", r"$\frac$", "2", "_tail"} <= set(shown)
+
+
+@pytest.mark.filterwarnings("error")
+def test_captions_and_curves_have_names_that_are_no_formulas():
+    plots.draw_gallery(GREY, [f"{name} 3 %" for name in NAMES if name.isascii()])
+    plots.draw_precision_recall({r"$\frac$": (POINTS[0], POINTS[1])})
 
 
 def test_a_legend_has_every_colour():

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+from pathlib import Path
 
 import cv2
 import jax
@@ -15,7 +17,7 @@ from cvjax import runs
 from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.errors import UserError
-from cvjax.programs import apply
+from cvjax.programs import apply, outputs, video
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,31 @@ def test_pictures_in_the_output_folder_are_no_inputs(vae, pictures):
     assert written == ["below/third.png", "colour.png", "grey.png"]
 
 
+@pytest.mark.parametrize(
+    ("given", "place", "mine"),
+    [
+        ("--input=pictures", "pictures/below", "pictures/below/grey.png"),
+        ("--input=pictures/grey.png", "elsewhere", "elsewhere/grey.png"),
+        ("--count=2", "samples", "samples/image_00001.png"),
+    ],
+)
+def test_only_what_apply_has_written_is_overwritten(vae, pictures, tmp_path, monkeypatch, given, place, mine):
+    monkeypatch.chdir(tmp_path)
+    command = [f"--run={vae}", given, f"--output={place}", "--batch=1"]
+    Path(mine).parent.mkdir(exist_ok=True)
+    Path(mine).write_text("mine")
+    before = set(Path(place).iterdir())
+    with pytest.raises(UserError, match=rf"--output={place}: {mine} would be overwritten.* Give a folder without it"):
+        apply.main(command)
+    assert Path(mine).read_text() == "mine" and set(Path(place).iterdir()) == before  # nothing was written
+    Path(mine).unlink()
+    for _ in range(2):
+        apply.main(command)
+        assert Path(mine).is_file()
+    assert not (tmp_path / "pictures/below/below/grey.png").exists()  # outputs are no inputs, other pictures there are
+    assert (tmp_path / "pictures/below/below/third.png").exists() == (place == "pictures/below")
+
+
 def test_outputs_that_are_no_images_go_to_json(trained_run, pictures, tmp_path):
     run = trained_run("configs/classifier_digits.py:smoke")
     apply.main([f"--run={run}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
@@ -71,11 +98,23 @@ def test_outputs_that_are_no_images_go_to_json(trained_run, pictures, tmp_path):
     for name, value in recipe.predict(state, {"image": jnp.asarray(image)}, jax.random.key(0)).items():
         np.testing.assert_allclose(written["below/third"][name], value[0], rtol=1e-4, atol=1e-5)
     assert written["below/third"]["class"] == str(written["below/third"]["label"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "predictions.json").write_text("mine")
+    with pytest.raises(UserError, match=r"predictions\.json would be overwritten"):
+        apply.main([f"--run={run}", f"--input={pictures}", f"--output={tmp_path / 'mine'}"])
+
+
+def test_names_that_are_not_utf_8_are_written(trained_run, pictures, tmp_path):
+    run, name = trained_run("configs/classifier_digits.py:smoke"), os.fsdecode(b"caf\xe9")
+    (pictures / "below").rename(pictures / name)
+    for _ in range(2):
+        apply.main([f"--run={run}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
+    assert f"{name}/third" in json.loads((tmp_path / "out" / "predictions.json").read_text())
 
 
 def test_one_image(vae, pictures, tmp_path):
     apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={tmp_path / 'one'}"])
-    assert [path.name for path in (tmp_path / "one").iterdir()] == ["colour.png"]
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"colour.png", outputs.LIST}
 
 
 def test_a_video_keeps_its_frames_and_rate(vae, tmp_path, capsys):
@@ -84,7 +123,8 @@ def test_a_video_keeps_its_frames_and_rate(vae, tmp_path, capsys):
     for level in range(7):
         writer.write(np.full((24, 32, 3), level * 30, np.uint8))
     writer.release()
-    apply.main([f"--run={vae}", f"--input={source}", f"--output={output}", "--batch=3"])
+    for _ in range(2):
+        apply.main([f"--run={vae}", f"--input={source}", f"--output={output}", "--batch=3"])
     capture = cv2.VideoCapture(str(output))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 7 and capture.get(cv2.CAP_PROP_FPS) == 12
     assert "7 frames" in capsys.readouterr().out
@@ -144,12 +184,27 @@ def test_an_image_that_a_transform_refuses_is_named(vae, pictures, tmp_path, mon
         apply.main([f"--run={vae}", f"--input={pictures}", f"--output={tmp_path / 'out'}"])
 
 
+@pytest.mark.parametrize(
+    "suffix", [*video.CODECS, ".m4v", ".MPG", ".mpeg", ".wmv", ".3gp", ".ts", ".mov", ".mkv", ".webm"]
+)
+def test_a_video_is_known_by_its_suffix(vae, tmp_path, monkeypatch, suffix):
+    applied = []
+    monkeypatch.setattr(apply, "apply_to_video", lambda *given: applied.append(given[1]))
+    source = tmp_path / f"x{suffix}"
+    source.touch()
+    apply.main([f"--run={vae}", f"--input={source}", f"--output={tmp_path / 'out.mp4'}"])
+    assert applied == [source]
+
+
 def test_a_video_is_not_written_onto_itself(vae, tmp_path):
-    video = tmp_path / "x.mp4"
-    video.write_bytes(b"a video")
+    source = tmp_path / "x.mp4"
+    source.write_bytes(b"a video")
     with pytest.raises(UserError, match="would be overwritten"):
-        apply.main([f"--run={vae}", f"--input={video}", f"--output={tmp_path / '.' / 'x.mp4'}"])
-    assert video.read_bytes() == b"a video"
+        apply.main([f"--run={vae}", f"--input={source}", f"--output={tmp_path / '.' / 'x.mp4'}"])
+    (tmp_path / "other.mp4").write_bytes(b"another")
+    with pytest.raises(UserError, match=r"other\.mp4 would be overwritten, and is not from an earlier call"):
+        apply.main([f"--run={vae}", f"--input={source}", f"--output={tmp_path / 'other.mp4'}"])
+    assert source.read_bytes() == b"a video" and (tmp_path / "other.mp4").read_bytes() == b"another"
 
 
 def test_a_system_that_only_samples_or_only_predicts_says_so(vae, tmp_path, monkeypatch):

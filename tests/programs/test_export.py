@@ -103,14 +103,20 @@ def test_mistakes_in_the_flags_are_named(exported, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_path):
+def test_samples_depend_on_the_seed_that_a_program_is_given(trained_run, tmp_path, capsys):
     run = trained_run("configs/vae_digits.py:smoke")
     export.main([f"--run={run}", f"--output={tmp_path}", "--count=3"])
+    said = capsys.readouterr().out
+    assert all(f"{what} ...\n" in said for what in (f"loading {run}", "compiling sample for cpu, cuda, tpu"))
     program = jax.export.deserialize(bytearray((tmp_path / "sample.stablehlo").read_bytes()))
     _, recipe, state = runs.load(run)
     for seed in (0, 5):
         own = recipe.sample(state, jax.random.key(seed), {"count": 3})["image"]
         np.testing.assert_allclose(program.call(np.uint32(seed))["image"], own, atol=1e-6)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "decoder.safetensors").write_text("mine")
+    with pytest.raises(UserError, match=r"mine/decoder\.safetensors would be overwritten"):
+        export.main([f"--run={run}", f"--output={tmp_path / 'mine'}"])
     with pytest.raises(UserError, match="--count=0: must be at least 1"):
         export.main([f"--run={run}", f"--output={tmp_path}", "--count=0"])
 

@@ -1,8 +1,13 @@
 """A preview shows a batch after its transforms, with what belongs to each image."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from processes import environment
 
 from cvjax import config
 from cvjax.errors import UserError
@@ -54,3 +59,15 @@ def test_a_preview_is_written_and_nothing_is_trained(tmp_path, capsys):
     broken.data.name = "digit_scene/smoke"
     with pytest.raises(UserError, match="Did you mean"):
         preview.preview(broken, tmp_path)
+
+
+def test_the_flag_of_train_draws_and_stops(tmp_path):
+    command = [sys.executable, "train.py", "--config=configs/vae_digits.py:smoke", "--preview", f"--workdir={tmp_path}"]
+    where = dict(cwd=Path(__file__).parents[2], env=environment(), text=True)
+    done = subprocess.run(command, **where, capture_output=True, timeout=120)
+    assert done.returncode == 0 and "train.png: 16 of a batch" in done.stdout, done.stderr
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")} == {
+        "preview/train.png",
+        "preview/eval.png",
+    }
+    assert not (tmp_path / "config.json").exists()

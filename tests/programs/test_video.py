@@ -1,11 +1,13 @@
 """Videos keep their frames, their size and, as far as MPEG-4 can say it, their rate."""
 
 import itertools
+import os
 
 import cv2
 import numpy as np
 import pytest
 
+from cvjax.errors import UserError
 from cvjax.programs import video
 
 
@@ -39,6 +41,15 @@ def test_odd_sides_are_padded_by_their_last_row_and_column(tmp_path, suffix):
     assert shown(tmp_path / f"x{suffix}") == (3, 50, 66, 25)
     (first, *_) = video.read_frames(video.open_video(tmp_path / f"x{suffix}"))
     assert abs(first[-1] - 200 / 255).max() < 0.1 and abs(first[:, -1] - 200 / 255).max() < 0.1
+
+
+def test_a_name_that_opencv_would_crash_at_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    path.touch()
+    with pytest.raises(UserError, match=r"--input=.*caf\\xe9\.mp4 is not UTF-8, and OpenCV takes no other path"):
+        video.open_video(path)
+    with pytest.raises(UserError, match=r"--output=.*is not UTF-8"):
+        video.check_output(tmp_path / "in.mp4", path)
 
 
 def test_no_frames_are_no_video(tmp_path):

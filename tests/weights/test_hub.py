@@ -38,6 +38,17 @@ def test_networks_are_read_back_bit_for_bit(tmp_path, networks):
         np.testing.assert_array_equal(ours, value)
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_only_a_model_of_ours_is_replaced(tmp_path, networks, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"{name} would be overwritten, and is of no model of cvjax"):
+        hub.save(tmp_path, networks, CONFIG, CARD)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "{}"
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        hub.save(tmp_path, networks, CONFIG, CARD)
+
+
 def test_the_card_has_a_head_and_the_figures(tmp_path, networks):
     hub.save(tmp_path / "model", networks, CONFIG, CARD)
     written = json.loads((tmp_path / "model" / "config.json").read_text())

@@ -152,6 +152,7 @@ class Autoencoder:
     sparsity_weight: float
     sparsity_target: float
     tx: optax.GradientTransformation
+    label_names: tuple[str, ...] = ()
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -260,7 +261,7 @@ class Autoencoder:
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws reconstructions, samples, the latent space, compression, retrieval and denoising."""
         shown, rows = self.decoded_pictures(key, state, batch)
-        return shown | latents.latent_map(rows["code"], batch) | evaluation.pictures(batch, rows)
+        return shown | latents.latent_map(rows["code"], batch, self.label_names) | evaluation.pictures(batch, rows)
 
     @functools.partial(jax.jit, static_argnums=0)
     def reconstruct(self, state: State, images: Images) -> Rows:
@@ -299,6 +300,7 @@ def recipe(
     sparsity_weight: Annotated[float, Range(0)] = 3.0,
     sparsity_target: Annotated[float, Range(1e-6, 1)] = 0.05,
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
+    label_names: tuple[str, ...] = (),
 ) -> Recipe:
     """Makes an autoencoder.
 
@@ -318,6 +320,7 @@ def recipe(
       sparsity_weight: weight of the sparsity penalty; 3 in Ng's notes for "kl".
       sparsity_target: target of the mean activation for "kl"; .05 in Ng's notes.
       optimiser: as `cvjax.optim.build` takes it.
+      label_names: names of the classes in the map of latents; by default those of the dataset.
 
     Returns:
       The recipe. Its figures are those of `evaluation.figures`, with jacobian_norm for dense and contractive encoders.
@@ -331,7 +334,8 @@ def recipe(
     encoder = Encoder(latent, hidden, activation, code_activation, convolutional)
     decoder = Decoder(shape, hidden, activation, convolutional, tied)
     penalties = contractive, sparsity, sparsity_weight, sparsity_target
-    return Recipe.of(Autoencoder(encoder, decoder, loss, corruption, corruption_level, *penalties, tx))
+    names = tuple(label_names)
+    return Recipe.of(Autoencoder(encoder, decoder, loss, corruption, corruption_level, *penalties, tx, names))
 
 
 def _check(shape, hidden, convolutional, tied, code_activation, corruption, corruption_level, sparsity) -> None:

@@ -3,7 +3,7 @@
 A plain autoencoder has no prior as in Kingma & Welling, 2014, to sample from: a Gaussian is fitted to its codes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax
@@ -112,11 +112,13 @@ def pictures(decode: Decode, codes: Codes, moments: Moments) -> dict[str, Float[
     return lines | {"traversals": sheet(traverse(decode, codes[0], widest, moments))}
 
 
-def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "height width 3"]]:
+def latent_map(
+    codes: Codes, batch: Mapping[str, Any], names: Sequence[str] = ()
+) -> dict[str, Float[np.ndarray, "height width 3"]]:
     """Returns `latent_map`, codes in the plane coloured by class; nothing without labels or for a single image.
 
     More than two latents are drawn by their first two principal components. Codes may be on the devices of several
-    hosts; `valid` is False for padding.
+    hosts; `valid` is False for padding. `names` are those of the classes.
     """
     if not {"label", "valid"} <= batch.keys() or batch["label"].ndim != 1:
         return {}
@@ -130,7 +132,7 @@ def latent_map(codes: Codes, batch: Mapping[str, Any]) -> dict[str, Float[np.nda
         centred = points - points.mean(axis=0)
         points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
         title = f"two principal components of {codes.shape[1]} latents"
-    return {"latent_map": plots.draw_map(points, labels[valid], title)}
+    return {"latent_map": plots.draw_map(points, labels[valid], title, names)}
 
 
 def fetch(tree: Any) -> Any:

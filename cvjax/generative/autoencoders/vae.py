@@ -140,6 +140,7 @@ class VAE:
     beta: float
     importance_samples: int
     tx: optax.GradientTransformation
+    label_names: tuple[str, ...] = ()
 
     @property
     def bits(self) -> float:
@@ -239,7 +240,7 @@ class VAE:
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws reconstructions, samples of the prior, and the latent space."""
         shown, mean = self.decoded_pictures(key, state, batch)
-        return shown | latents.latent_map(mean, batch)
+        return shown | latents.latent_map(mean, batch, self.label_names)
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Reconstructs images."""
@@ -262,6 +263,7 @@ def recipe(
     beta: float = 1.0,
     importance_samples: Count = 100,
     optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 1e-3},
+    label_names: tuple[str, ...] = (),
 ) -> Recipe:
     """Makes a variational autoencoder.
 
@@ -276,6 +278,7 @@ def recipe(
       beta: weight of the divergence; the loss is a bound for 1 only.
       importance_samples: number of samples of the tighter bound.
       optimiser: as `cvjax.optim.build` takes it.
+      label_names: names of the classes in the map of latents; by default those of the dataset.
 
     Returns:
       The recipe. Its figures are bits_per_dim (the negative bound), iwae_bits_per_dim and their difference iwae_gain,
@@ -299,4 +302,5 @@ def recipe(
     encoder = Encoder(latent, tuple(hidden), convolutional, dropout)
     decoder = Decoder(tuple(shape), outputs, tuple(hidden), convolutional, dropout)
     tx = optim.build(optimiser)
-    return Recipe.of(VAE(encoder, decoder, likelihood, levels, binarise, beta, importance_samples, tx))
+    names = tuple(label_names)
+    return Recipe.of(VAE(encoder, decoder, likelihood, levels, binarise, beta, importance_samples, tx, names))
