@@ -64,6 +64,7 @@ class Experiment:
 
 
 DEFAULTS = dataclasses.asdict(Experiment())
+PRECISIONS = typing.get_args(typing.get_type_hints(Experiment)["precision"])
 
 
 def experiment(system: str, **values: Any) -> ConfigDict:

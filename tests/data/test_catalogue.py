@@ -106,7 +106,7 @@ def test_a_file_of_a_dataset_that_is_cut_short_is_said(tmp_path, size):
     [file] = Coco.prepared("2017", tmp_path).data_path.glob("*train*")
     file.write_bytes(file.read_bytes()[:size])
     settings = {"name": "coco/2017", "data_dir": str(tmp_path), "eval_split": "validation"}
-    settings |= dict.fromkeys(["transforms", "eval_transforms"], [dict(op="resize", size=(16, 16))])
+    settings |= {key: [dict(op="resize", size=(16, 16))] for key in ("transforms", "eval_transforms")}
     message = r"example \d of coco/2017 \(train\) cannot be read: "
     for in_memory in (True, False):
         with pytest.raises(UserError, match=message):
