@@ -197,10 +197,15 @@ def as_state(tree: Mapping[str, Any]) -> State:
     return State(**{**tree, "opt": {}})
 
 
+def _describe(leaf: Any) -> str:
+    """The shape of an array, and its type unless it has floats."""
+    return f"{leaf.shape}" if jnp.issubdtype(leaf.dtype, jnp.floating) else f"{leaf.shape} of {leaf.dtype}"
+
+
 def _compare(where: str, found: PyTree, wanted: PyTree) -> None:
-    """Raises a UserError that lists the arrays whose names or shapes differ."""
+    """Raises a UserError that lists the arrays whose names, shapes or kinds differ; floats of any width are alike."""
     there, here = (
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        {jax.tree_util.keystr(path): _describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (found, wanted)
     )
     differing = [

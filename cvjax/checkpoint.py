@@ -286,8 +286,9 @@ def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int |
     if step not in steps:
         raise UserError(f"{checkpointer.directory} has no checkpoint {step}; it has {steps or 'none'}.")
     try:
+        _check_dtypes(checkpointer.checkpointables_metadata(step).metadata["state"], state)
         restored = checkpointer.load_checkpointables(step, {"state": state, "data": None})
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         try:  # it may be from an earlier version
             tree, data = _load_tree(checkpointer, step), checkpointer.load_checkpointables(step, {"data": None})["data"]
             return jax.tree.map_with_path(functools.partial(_place, tree), state), data
@@ -296,14 +297,33 @@ def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int |
     return restored["state"], restored["data"]
 
 
-def _place(tree: Any, path: tuple, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-    """Finds an array by its path in nested dicts and lists, and puts it on the devices."""
+def _check_dtypes(metadata: Any, state: PyTree) -> None:
+    """Raises a ValueError if an array has another dtype, to which Orbax would cast it."""
+    for path, wanted in jax.tree.leaves_with_path(state):
+        if not jax.dtypes.issubdtype(wanted.dtype, jax.dtypes.prng_key):
+            _check_dtype(path, _find(metadata, path).dtype, wanted.dtype)
+
+
+def _check_dtype(path: tuple, found: np.dtype, wanted: np.dtype) -> None:
+    if found != wanted:
+        raise ValueError(f"{jax.tree_util.keystr(path)} is {found}, not {wanted}")
+
+
+def _find(tree: Any, path: tuple) -> Any:
+    """Finds an array by its path in nested dicts and lists."""
     for entry in path:
         key = next(getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name))
         tree = tree[key] if isinstance(tree, (list, tuple)) or key in tree else tree[str(key)]
-    if tree.shape != wanted.shape:
-        raise ValueError(f"{jax.tree_util.keystr(path)} is {tree.shape}, not {wanted.shape}")
-    return jax.device_put(np.asarray(tree).astype(wanted.dtype), wanted.sharding)
+    return tree
+
+
+def _place(tree: Any, path: tuple, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    """Finds an array by its path, and puts it on the devices."""
+    found = _find(tree, path)
+    if found.shape != wanted.shape:
+        raise ValueError(f"{jax.tree_util.keystr(path)} is {found.shape}, not {wanted.shape}")
+    _check_dtype(path, found.dtype, wanted.dtype)
+    return jax.device_put(np.asarray(found), wanted.sharding)
 
 
 def abstract(state: PyTree, shardings: PyTree) -> PyTree:

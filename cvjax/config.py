@@ -66,6 +66,7 @@ class Experiment:
 
 
 DEFAULTS = dataclasses.asdict(Experiment())
+PRECISIONS = typing.get_args(typing.get_type_hints(Experiment)["precision"])
 
 
 def experiment(system: str, **values: Any) -> ConfigDict:
@@ -213,12 +214,12 @@ def as_dict(config: ConfigDict | Mapping) -> dict[str, Any]:
 def difference(old: Mapping, new: Mapping) -> list[str]:
     """Lists the differences that a resumed run may not have, such as `data.batch: 64 in the run, 32 asked for`.
 
-    A missing key has its default, and names of classes equal their number.
+    A missing key has the default that building a run fills in, and names of classes equal their number.
     """
-    flat_old, flat_new = (_flatten(json.loads(json.dumps(side))) for side in (old, new))
-    usual = _flatten(json.loads(json.dumps(_defaults(new["system"]))))
-    absent = {key: usual[key] for key in (flat_old.keys() ^ flat_new.keys()) & usual.keys()}
-    flat_old, flat_new = absent | flat_old, absent | flat_new
+    flat_old, flat_new = (
+        _flatten(json.loads(json.dumps(_complete(side) if side["system"] == new["system"] else side)))
+        for side in (old, new)
+    )
     classes = [flat.get("recipe.classes") for flat in (flat_old, flat_new)]
     if int in map(type, classes) and count_classes(classes[0]) == count_classes(classes[1]):
         flat_old["recipe.classes"] = flat_new["recipe.classes"]
@@ -229,6 +230,16 @@ def difference(old: Mapping, new: Mapping) -> list[str]:
         and key.split(".")[0] not in UNCOMPARED
         and key != f"recipe.{LABEL_NAMES}"
     ]
+
+
+def _complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills in the defaults of missing keys where building does; other dicts, such as optimisers, are taken whole."""
+    usual = _defaults(values["system"])
+    recipe = {**usual["recipe"], **values["recipe"]}
+    for name, parameter in recipe_parameters(values["system"]).items():
+        if dataclasses.is_dataclass(parameter.default):
+            recipe[name] = {**usual["recipe"][name], **recipe[name]}
+    return {**usual, **values, "recipe": recipe, "data": data.complete(values.get("data", {}))}
 
 
 def _defaults(system: str) -> dict[str, Any]:
@@ -271,9 +282,10 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
         _flatten(json.loads(json.dumps(side, default=str))) for side in (values, _defaults(values["system"]))
     )
     chosen = {key: flat.get(key, "absent") for key in flat.keys() | usual.keys()}
-    chosen = {key: value for key, value in chosen.items() if value != usual.get(key, "absent")}
+    known = {key: key.replace("data.also.", "data.") for key in chosen}  # a second source has the same defaults
+    chosen = {key: value for key, value in chosen.items() if value != usual.get(known[key], "absent")}
     uncounted = [f"recipe.{LABEL_NAMES}", *(f"data.{name}" for name in DATA_LOADING)]
-    chosen = {key: value for key, value in chosen.items() if key not in uncounted}
+    chosen = {key: value for key, value in chosen.items() if known[key] not in uncounted}
     groups = {name: sorted((k, v) for k, v in chosen.items() if k.split(".")[0] == name) for name in BAR_SETTINGS}
     return {name: hashlib.sha256(json.dumps(group).encode()).hexdigest()[:8] for name, group in groups.items()}
 

@@ -131,6 +131,11 @@ def test_mistakes_in_a_source_are_named(source, name, ending, words):
 def test_arrays_that_differ_are_listed(source):
     with pytest.raises(UserError, match=r"does not match(.|\n)*kernel.*\(2, 3\) there, \(2, 4\) here"):
         lent({"resnet": f"{source}/backbone"}, width=4)
+    counted = network(2.0)
+    counted["params"]["conv"]["kernel"] = jnp.full((2, 3), 2)
+    save(source, start({"backbone": counted}, {}).replace(step=jnp.int32(5)))
+    with pytest.raises(UserError, match=r"does not match(.|\n)*kernel.*\(2, 3\) of int32 there, \(2, 3\) here"):
+        lent({"resnet": f"{source}/backbone"})
 
 
 CLASSIFIER = {"system": "recognition.classifier", "recipe": {"shape": [8, 8, 1], "classes": 10, "width": 4}}

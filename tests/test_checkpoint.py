@@ -103,6 +103,14 @@ def test_another_state_is_not_taken_for_a_broken_one(tmp_path):
     assert Checkpoints(tmp_path).steps == [1, 2]
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bfloat16])
+def test_an_array_of_another_dtype_is_not_cast(tmp_path, dtype):
+    save(tmp_path, 1)
+    net = jax.ShapeDtypeStruct(WANTED.params["net"].shape, dtype, sharding=WANTED.params["net"].sharding)
+    with pytest.raises(UserError, match=rf"checkpoint 1 .* is float32, not {jnp.dtype(dtype)}"):
+        read_state(tmp_path, WANTED.replace(params={"net": net}))
+
+
 def test_without_a_sound_checkpoint_nothing_is_moved(tmp_path):
     save(tmp_path, 1, 2)
     for step in (1, 2):

@@ -97,6 +97,41 @@ def test_a_key_at_its_default_equals_an_absent_one():
     del old["recipe"]["beta"], old["judge"], old["data"]["workers"]
     assert config.difference(old, full) == []
     assert config.difference(old, full | {"judge": "digits"}) == ["judge: '' in the run, 'digits' asked for"]
+    other = config.difference(old | {"system": "generative.gans.gan"}, full)
+    assert "system: 'generative.gans.gan' in the run, 'generative.autoencoders.vae' asked for" in other
+
+
+def test_a_key_of_a_second_source_at_its_default_equals_an_absent_one():
+    def joint(**also):
+        recipe, data = dict(shape=(8, 8, 1)), dict(name="digits", also=dict(name="mnist", **also))
+        return config.experiment("generative.autoencoders.vae", recipe=recipe, data=data, expect={"loss": ("<=", 1)})
+
+    full = joint()
+    old = json.loads(json.dumps(config.as_dict(full)))
+    del old["data"]["also"]["held_out"]
+    assert config.difference(old, config.as_dict(full)) == [] == config.changed_settings(old)
+    for changed, line, setting in (
+        (dict(held_out=0.5), ["data.also.held_out: 0.1 in the run, 0.5 asked for"], ["data"]),
+        (dict(data_dir="elsewhere"), ["data.also.data_dir: None in the run, 'elsewhere' asked for"], []),
+    ):
+        other = config.as_dict(joint(**changed))
+        assert config.difference(old, other) == line
+        assert config.changed_settings(other | {"expect_for": old["expect_for"]}) == setting
+
+
+def test_keys_of_a_dict_that_replaces_the_default_are_not_the_defaults():
+    def gan(**optimiser):
+        recipe = dict(shape=(8, 8, 1), generator_optimiser=dict(name="adam", learning_rate=2e-4, **optimiser))
+        return config.as_dict(config.experiment("generative.gans.gan", recipe=recipe))
+
+    found = "recipe.generator_optimiser.b1: 'absent' in the run, 0.5 asked for"
+    assert config.difference(gan(), gan(b1=0.5)) == [found]
+    assert config.difference(gan(b1=0.5), gan()) == [
+        "recipe.generator_optimiser.b1: 0.5 in the run, 'absent' asked for"
+    ]
+    group = gan()
+    del group["recipe"]["training"]["saturating"]
+    assert config.difference(group, gan()) == []
 
 
 ARGUMENTS = {  # of the recipes before networks had names

@@ -1,5 +1,6 @@
 """TFDS datasets by name, our own builders first, read as ArrayRecord without TensorFlow."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
@@ -40,8 +41,13 @@ class CatalogueSplit:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decodes an example."""
         one_based = self.name.partition("/")[0] in objects.ONE_BASED
-        try:
+        with self._explain(index):
             return self.columns.read(self.records[index], one_based)
+
+    @contextlib.contextmanager
+    def _explain(self, index: int) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # decoders raise anything on damaged bytes
             raise CorruptExample(f"{self.describe(index)} cannot be read: {error}") from error
 
@@ -58,7 +64,10 @@ class CatalogueSplit:
         there = self.records.dataset_info.features.items()
         skipped = {key: tfds.decode.SkipDecoding() for key, kind in there if isinstance(kind, tfds.features.Image)}
         records = dataclasses.replace(self.records, decoders=skipped)
-        return (records[index] for index in range(len(self)))
+        for index in range(len(self)):
+            with self._explain(index):
+                example = records[index]
+            yield example
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""

@@ -61,6 +61,7 @@ def weighted_mean_loss(
       pixel_weights: of the pixels, such as U-Net's border weights; None: all 1.
     """
     labels, known = split_void(labels, classes)
+    losses = at_least_float32(losses)
     weights = known.astype(losses.dtype)
     if class_weights:
         weights *= jnp.asarray(class_weights, losses.dtype)[labels]

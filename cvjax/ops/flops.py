@@ -57,7 +57,7 @@ def _lax_convolution(equation: JaxprEqn) -> int:
     params, (_, kernel), (out,) = equation.params, equation.invars, equation.outvars
     features = kernel.aval.shape[params["dimension_numbers"].rhs_spec[0]]
     taps = kernel.aval.size // features  # of one output: kernel positions times input channels of a group
-    return 2 * out.aval.size * taps // math.prod(params["lhs_dilation"]) // params["batch_group_count"]
+    return 2 * out.aval.size * taps // math.prod(params["lhs_dilation"])
 
 
 def _convolution(equation: JaxprEqn) -> int:

@@ -1,6 +1,6 @@
 """Trains configs from scratch and records their figures in RESULTS.jsonl and on the page RESULTS.md.
 
-python -m cvjax.results [CONFIG ...] --seed=7 --seed=8 --seed=9
+python -m cvjax.results [CONFIG ...] --seed=7 --seed=8 --seed=9 [--precision=bfloat16]
 """
 
 import datetime
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seed", type=command.seed, action="append", help="replaces the configs' seed; may be repeated"
     )
+    parser.add_argument("--precision", choices=config.PRECISIONS, help="replaces the configs' precision")
     parser.add_argument(
         "--workdir", type=Path, default=Path("runs/results"), help="folder for runs; existing runs are replaced"
     )
@@ -44,21 +45,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     met = True
     for path in paths:
         for seed in seeds:
-            met &= measure(path, seed, arguments.workdir, store)
+            met &= measure(path, seed, arguments.workdir, store, arguments.precision)
             results_page.write(arguments.output, read_rows(store))
-        print(*results_page.suggest_bars(path, read_rows(store)), sep="\n")
+        precision = arguments.precision or config.load(path).precision
+        print(*results_page.suggest_bars(path, read_rows(store), precision), sep="\n")
     return 0 if met else 1
 
 
-def measure(path: str, seed: int, folder: Path, store: Path) -> bool:
+def measure(path: str, seed: int, folder: Path, store: Path, precision: str | None = None) -> bool:
     """Trains a config from scratch, with another seed, and adds its row to the store; `folder` is for runs.
 
-    `path` is the config file, with its variant. Returns whether every bar that holds for the config is met.
+    `path` is the config file, with its variant; `precision` replaces that of the config, not of what it borrows.
+    Returns whether every bar that holds for the config is met.
     """
     experiment = config.load(path)
     experiment.seed = seed
+    experiment.precision = precision or experiment.precision
     train_sources(experiment, folder)
-    workdir = folder / f"{command.name_of(path)}-seed{seed}"
+    workdir = folder / f"{command.name_of(path)}-seed{seed}{f'-{precision}' if precision else ''}"
     if workdir.is_dir():
         with rundir.hold(workdir):  # not while another process trains there
             shutil.rmtree(workdir, ignore_errors=True)
@@ -109,6 +113,7 @@ def make_row(
     return {
         "config": path,
         "seed": experiment.seed,
+        "precision": experiment.precision,
         "system": experiment.system,
         "data": experiment.data.name or experiment.data.folder,
         "parameters": sum(count for _, _, count in facts["parameters"]),
@@ -127,15 +132,15 @@ def read_rows(store: Path) -> list[dict[str, Any]]:
 
 
 def add_row(store: Path, row: Mapping[str, Any]) -> None:
-    """Adds a row in place of that of the same config and seed; only a config's newest row keeps its controls.
+    """Adds a row in place of that of the same config, precision and seed; only the newest of a config keeps controls.
 
     The store is created if necessary.
     """
-    rows = {(old["config"], old["seed"]): old for old in read_rows(store)}
+    rows = {(*results_page.group_of(old), old["seed"]): old for old in read_rows(store)}
     for old in rows.values():
-        if old["config"] == row["config"]:
+        if results_page.group_of(old) == results_page.group_of(row):
             old.pop("controls", None)
-    rows[row["config"], row["seed"]] = dict(row)
+    rows[*results_page.group_of(row), row["seed"]] = dict(row)
     rundir.write_atomically(store, "".join(f"{json.dumps(rows[key], ensure_ascii=False)}\n" for key in sorted(rows)))
 
 

@@ -80,15 +80,27 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     """Writes the page of the stored rows."""
     groups = collections.defaultdict(list)
     for row in rows:
-        groups[row["config"]].append(row)
+        groups[group_of(row)].append(row)
+    groups = dict(sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] != "float32")))
     sections = [HEADER, _summary(groups), "## Runs\n", _runs(groups), *_controls(rows)]
     rundir.write_atomically(path, "\n".join(sections))
 
 
-def suggest_bars(path: str, rows: Sequence[Row]) -> list[str]:
+def group_of(row: Row) -> tuple[str, str]:
+    """Returns the config and the precision of a row, whose seeds are folded together."""
+    return row["config"], row.get("precision", "float32")
+
+
+def name_of(row: Row) -> str:
+    """Returns the name of a row's config, with its precision unless that is float32."""
+    path, precision = group_of(row)
+    return command.name_of(path) + ("" if precision == "float32" else f" in {precision}")
+
+
+def suggest_bars(path: str, rows: Sequence[Row], precision: str = "float32") -> list[str]:
     """Returns a line per figure of a config with a suggested bar, if there are enough seeds among all stored rows."""
     lines = []
-    for figure in fold(path, [row for row in rows if row["config"] == path]):
+    for figure in fold(path, [row for row in rows if group_of(row) == (path, precision)]):
         suggested = figure.suggested_bar()
         if suggested is not None:
             lines.append(
@@ -135,10 +147,10 @@ def load_config(path: str) -> dict[str, Any] | None:
         return None
 
 
-def _summary(groups: Mapping[str, Sequence[Row]]) -> str:
+def _summary(groups: Mapping[tuple[str, str], Sequence[Row]]) -> str:
     columns = ("config", "figure", "bar", "mean", "spread", "worst", "met", "seeds", "made by")
     lines = []
-    for path, rows in sorted(groups.items()):
+    for (path, _), rows in groups.items():
         counted = [row for row in rows if comparable(row)]
         seeds = ", ".join(str(row["seed"]) for row in counted)
         for figure in fold(path, rows):
@@ -147,21 +159,21 @@ def _summary(groups: Mapping[str, Sequence[Row]]) -> str:
                 bar = f"{figure.relation} {figure.bar:g}"
                 met = "yes" if figure.met == len(counted) else f"NO, {figure.met} of {len(counted)}"
             numbers = ["" if math.isnan(n) else format_number(n) for n in (figure.mean, figure.spread, figure.worst)]
-            lines.append([command.name_of(path), figure.name, bar, *numbers, met, seeds, _makers(counted)])
+            lines.append([name_of(rows[0]), figure.name, bar, *numbers, met, seeds, _makers(counted)])
     return _table(columns, lines)
 
 
-def _runs(groups: Mapping[str, Sequence[Row]]) -> str:
+def _runs(groups: Mapping[tuple[str, str], Sequence[Row]]) -> str:
     columns = ("config", "seed", "data", "parameters", "steps", "minutes", "device", "figures", "made by")
     lines = []
-    for path, rows in sorted(groups.items()):
+    for (path, _), rows in groups.items():
         wanted = (load_config(path) or {}).get("expect", {})
         for row in sorted(rows, key=lambda row: row["seed"]):
             shown = {name: value for name, value in row["figures"].items() if name in wanted} or row["figures"]
             figures = "<br>".join(f"{name} {format_number(value)}" for name, value in sorted(shown.items()))
             sizes = f"{row['parameters']:,}", f"{row['steps']:,}", f"{row['minutes']:.1f}"
             maker = _makers([row]) + ("" if comparable(row) else f" {OTHER}")
-            lines.append([command.name_of(path), str(row["seed"]), row["data"], *sizes, row["device"], figures, maker])
+            lines.append([name_of(row), str(row["seed"]), row["data"], *sizes, row["device"], figures, maker])
     return _table(columns, lines)
 
 
@@ -196,7 +208,7 @@ def _controls(rows: Sequence[Row]) -> list[str]:
             continue
         names = sorted({name for values in scores.values() for name in values} & row["figures"].keys())
         lines = tuple((title, *_numbers(values, names)) for title, values in scores.items())
-        name = command.name_of(row["config"])
+        name = name_of(row)
         tables[tuple(names), lines][name] = [f"**{name}** (seed {row['seed']})", *_numbers(row["figures"], names)]
     sections = []
     for (names, lines), systems in sorted(tables.items(), key=lambda item: min(item[1])):

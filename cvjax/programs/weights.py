@@ -17,10 +17,11 @@ from cvjax import command
 from cvjax.display import format_columns
 from cvjax.errors import UserError
 from cvjax.weights import networks, packages
-from cvjax.weights.files import decode, find_format, read_bytes
+from cvjax.weights.files import find_format, read_bytes, survey
 
 # Parts of the names of tensors that are not trained: batch statistics, in torch's words, Keras's and ours.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance", "batch_stats")
+SHOWN = 10  # most names of what is left out
 
 Tensors = Mapping[str, Shaped[np.ndarray, "..."]]
 
@@ -38,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     packaged = file.startswith(packages.PREFIX)
     path = packages.locate(file) if packaged else Path(file).expanduser()
     content = read_bytes(path)
-    tensors = packages.read(file) if packaged else decode(path, content)  # the former checks its SHA-256
+    tensors, left_out = (packages.read(file), []) if packaged else survey(path, content)  # the former checks a SHA-256
     print(f"{path}: {find_format(path, content)}, {len(content):,} bytes")
     if packaged:
         print(f"{type(packages.find(file).module).__name__}, the file of {packages.find(file).requirement}")
     print(describe(tensors))
+    if left_out:
+        more = f" and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else ""
+        print(f"no tensors, left out: {', '.join(left_out[:SHOWN])}{more}")
 
 
 def list_packages() -> str:

@@ -8,9 +8,8 @@ needed. Both of its formats are read, the zip archive of 1.6 (2020) and later an
 import io
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,16 @@ from jaxtyping import Shaped
 
 from cvjax.errors import UserError, suggest_beside
 from cvjax.weights.npz import read_npz
-from cvjax.weights.pickles import Refused, Unpickler, find_leaves, read_arrays
+from cvjax.weights.pickles import (
+    HARMLESS,
+    Ignored,
+    Refused,
+    Unpickler,
+    Unreadable,
+    Unrepresented,
+    find_leaves,
+    read_arrays,
+)
 
 DTYPES = {  # torch's name: NumPy's type
     "float64": np.dtype("<f8"),
@@ -35,6 +43,7 @@ DTYPES = {  # torch's name: NumPy's type
     "float8_e8m0fnu": np.dtype(jnp.float8_e8m0fnu),
     "complex128": np.dtype("<c16"),
     "complex64": np.dtype("<c8"),
+    "complex32": np.dtype([("real", "<f2"), ("imag", "<f2")]),  # read as complex64
     "int64": np.dtype("<i8"),
     "int32": np.dtype("<i4"),
     "int16": np.dtype("<i2"),
@@ -60,6 +69,20 @@ STORAGES = {  # kind: type of its numbers
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
 }
+QUANTISED = {
+    "QInt8Storage": "qint8",
+    "QUInt8Storage": "quint8",
+    "QInt32Storage": "qint32",
+    "QUInt4x2Storage": "quint4x2",
+    "QUInt2x4Storage": "quint2x4",
+}
+OTHER_DTYPES = (  # that NumPy lacks
+    *QUANTISED.values(),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
+    *("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "float4_e2m1fn_x2"),
+)
+QUANTISERS = ("per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric")
+QUANTISERS += ("per_channel_affine_float_qparams",)
 SAFETENSORS = {  # safetensors' name: torch's
     "BOOL": "bool",
     "BF16": "bfloat16",
@@ -80,10 +103,11 @@ def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Reads all tensors of a file, `.safetensors`, `.npz`, `.pth` or a pickle of NumPy arrays.
 
     The last two hold a dict of tensors, such as a state dict, or dicts of dicts. Returns {name: array}, in the types of
-    the file; the names of dicts within dicts are joined by dots, and what is not a tensor is left out. The arrays of a
-    pickle are read-only, and share memory where the tensors did.
+    the file (complex32 as complex64); the names of dicts within dicts are joined by dots, and what is not a tensor is
+    left out. The arrays of a pickle are read-only, and share memory where the tensors did.
 
-    Raises a UserError for no such file, none of these formats, a damaged file, or one that calls anything else.
+    Raises a UserError for no such file, none of these formats, a damaged file, one that calls anything else, or one
+    with a tensor that no NumPy array can be.
     """
     path = Path(path).expanduser()
     return decode(path, read_bytes(path))
@@ -111,24 +135,31 @@ def find_format(path: Path, content: bytes) -> str:
 
 def decode(path: Path, content: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Returns the tensors in the content of a file, which is not read again, as `read_tensors` does."""
+    return survey(path, content)[0]
+
+
+def survey(path: Path, content: bytes) -> tuple[dict[str, Shaped[np.ndarray, "..."]], list[str]]:
+    """Returns the tensors as `decode` does, and the names of what is left out because it is no tensor."""
     name = find_format(path, content)
     if name == "safetensors":
-        return _read_safetensors(path, content)
+        return _read_safetensors(path, content), []
     if name == "npz":
-        return read_npz(path, content)
+        return read_npz(path, content), []
     kind = PICKLED[name]
     try:
-        tensors = kind.read(content)
+        tensors, others = kind.read(content)
     except Refused as refused:
         raise UserError(
             f"{path} is not read: it asks for {refused}, and a file that may call that may run any code. It has to "
             f"hold tensors only{kind.advice and f': in torch, {kind.advice} writes such a file'}."
         ) from None
+    except Unreadable as unreadable:
+        raise UserError(f"{path} is not read: {unreadable}.") from None
     except Exception as error:  # whatever a damaged or a made-up file leads to
         raise UserError(f"{path} is damaged, or was not written by {kind.writer}: {error!r}") from error
     if not tensors or "" in tensors:
         raise UserError(f"{path} holds no dict of tensors{kind.advice and f': {kind.advice} writes one'}.")
-    return tensors
+    return tensors, others
 
 
 def _read_safetensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
@@ -152,89 +183,105 @@ class _Storage(NamedTuple):
     count: int
 
 
+_LEFT_OUT = {
+    "torch": ("Size", "device"),
+    "torch.serialization": ("_get_layout",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "numpy.core.numeric": ("_frombuffer",),
+}
+
+
 class _Tensor(NamedTuple):
     storage: _Storage
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: str
+    conj: bool = False  # of a view that torch has yet to conjugate, or to negate
+    neg: bool = False
 
 
-class _RebuildTensor:
+class _Rebuild:
+    """Stands in for a function of torch that makes a tensor."""
+
+    __slots__ = ()
+
+
+class _RebuildTensor(_Rebuild):
     """Stands in for torch._utils._rebuild_tensor (before torch 0.4) and _rebuild_tensor_v2."""
 
     __slots__ = ()
 
-    def __call__(self, storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> _Tensor:
-        return _RebuildTypedTensor()(
-            storage, offset, size, stride, requires_grad, hooks, STORAGES[storage.kind], metadata
-        )
+    def __call__(self, storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> Any:
+        dtype = STORAGES.get(storage.kind) or QUANTISED[storage.kind]
+        return _RebuildTypedTensor()(storage, offset, size, stride, requires_grad, hooks, dtype, metadata)
 
 
-class _RebuildTypedTensor:
+class _RebuildTypedTensor(_Rebuild):
     """Stands in for torch._utils._rebuild_tensor_v3, of types that have no storage of their own."""
 
     __slots__ = ()
 
-    def __call__(self, storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> _Tensor:
-        if metadata:
-            raise Refused(f"a tensor with {metadata}")  # conjugated or negated lazily
+    def __call__(self, storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Any:
+        views = metadata or {}
+        if views.keys() - {"conj", "neg"}:
+            return Unrepresented(f"has {metadata!r:.80}, which is not known here")
         if dtype not in DTYPES:
-            raise Refused(f"a tensor of torch.{dtype}")
-        return _Tensor(storage, offset, size, stride, dtype)
+            return Unrepresented(f"is of torch.{dtype}, which NumPy lacks; save it in another type")
+        return _Tensor(storage, offset, size, stride, dtype, **views)
 
 
-class _RebuildParameter:
-    """Stands in for torch._utils._rebuild_parameter and _rebuild_parameter_with_state."""
+class _RebuildParameter(_Rebuild):
+    """Stands in for torch._utils._rebuild_parameter and _rebuild_parameter_with_state, and for a tensor's move."""
 
     __slots__ = ()
 
-    def __call__(self, data, requires_grad=False, hooks=None, state=None) -> Any:
+    def __call__(self, data, *others) -> Any:
         return data
 
 
-class _MakeDict:
-    """Stands in for collections.defaultdict, which a pickle then fills."""
+class _RebuildNone(NamedTuple):
+    """Stands in for a function that makes a tensor which no array can be."""
+
+    reason: str
+
+    def __call__(self, *arguments) -> Unrepresented:
+        return Unrepresented(self.reason)
+
+
+class _RebuildFromType(_Rebuild):
+    """Stands in for torch._tensor._rebuild_from_type_v2: a tensor with attributes, which are left out, or a buffer."""
 
     __slots__ = ()
 
-    def __call__(self, factory=None) -> dict:
-        return {}
+    def __call__(self, function, kind, arguments, state) -> Any:
+        if not isinstance(function, (_Rebuild, _RebuildNone)):
+            raise Refused(f"a tensor made by {function!r:.40}")
+        return function(*arguments)
 
 
-class _Ignored:
-    """Stands in for harmless values that are not tensors: takes any arguments and keeps none."""
-
-    __slots__ = ()
-
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
-
-    def __setstate__(self, *state):
-        pass
-
-
-_HARMLESS = {
-    "torch": ("Size", "device"),
-    "torch.serialization": ("_get_layout",),
-    "builtins": ("bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "set", "slice", "str"),
-    "_codecs": ("encode",),  # bytes
-    "collections": ("Counter",),
-    "argparse": ("Namespace",),
-    "numpy": ("dtype", "ndarray"),
-    "numpy.core.multiarray": ("_reconstruct", "scalar"),
-}
 _KNOWN = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "defaultdict"): _MakeDict(),
+    **HARMLESS,
     ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v3"): _RebuildTypedTensor(),
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
     ("torch._utils", "_rebuild_parameter_with_state"): _RebuildParameter(),
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _RebuildParameter(),
+    ("torch._tensor", "_rebuild_from_type_v2"): _RebuildFromType(),
+    ("torch._utils", "_rebuild_sparse_tensor"): _RebuildNone("is sparse; save its .to_dense()"),
+    ("torch._utils", "_rebuild_qtensor"): _RebuildNone("is quantised; save its .dequantize()"),
+    ("torch._utils", "_rebuild_nested_tensor"): _RebuildNone("is nested; save its .unbind()"),
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _RebuildNone(
+        "is of torch's meta device and has no values; save it from another device"
+    ),
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _RebuildNone("is of a device of its own; save its .cpu()"),
     ("torch.storage", "UntypedStorage"): "UntypedStorage",
-    **{("torch", name): name for name in (*STORAGES, *DTYPES)},
-    **{(module, name): _Ignored for module, names in _HARMLESS.items() for name in names},
+    ("torch.storage", "TypedStorage"): "TypedStorage",
+    ("torch.nn.parameter", "Parameter"): _RebuildParameter(),
+    **{("torch", name): name for name in (*STORAGES, *QUANTISED, *DTYPES, *OTHER_DTYPES, *QUANTISERS, "Tensor")},
+    **{(module, name): Ignored for module, names in _LEFT_OUT.items() for name in names},
 }
 
 
@@ -245,7 +292,10 @@ class _Unpickler(Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
-            case ("storage", str(kind), str(key), str(), int(count), *views) if kind in STORAGES and not any(views):
+            case ("storage", str(kind), str(key), str(), int(count), *views) if kind in (
+                *STORAGES,
+                *QUANTISED,
+            ) and not any(views):
                 return self.storages.setdefault(key, _Storage(kind, key, count))
         raise Refused(f"the storage {pid!r:.80}")
 
@@ -284,13 +334,19 @@ def _read_legacy(content: bytes) -> tuple[Any, Callable[[_Storage], memoryview]]
     if version != LEGACY_VERSION or not system["little_endian"]:
         raise ValueError(f"version {version}, {system}")
     unpickler = _Unpickler(file)
-    tree, blocks = unpickler.load(), {}
-    for key in _Unpickler(file).load():
-        count = int.from_bytes(file.read(8), "little")
-        size = count * _numbers(unpickler.storages[key]).itemsize
-        blocks[key] = memoryview(content)[file.tell() : file.tell() + size]
-        file.seek(size, io.SEEK_CUR)
-    return tree, lambda storage: blocks[storage.key]
+    tree = unpickler.load()
+
+    @cache
+    def blocks() -> dict[str, memoryview]:
+        found = {}
+        for key in _Unpickler(file).load():
+            count = int.from_bytes(file.read(8), "little")
+            size = count * _numbers(unpickler.storages[key]).itemsize
+            found[key] = memoryview(content)[file.tell() : file.tell() + size]
+            file.seek(size, io.SEEK_CUR)
+        return found
+
+    return tree, lambda storage: blocks()[storage.key]
 
 
 def _numbers(storage: _Storage) -> np.dtype:
@@ -299,12 +355,12 @@ def _numbers(storage: _Storage) -> np.dtype:
 
 def _materialise(tensor: _Tensor, data: Callable[[_Storage], bytes | memoryview]) -> np.ndarray:
     """The array of a tensor, after a check that it lies within its storage."""
-    storage, offset, size, stride, name = tensor
+    storage, offset, size, stride, name, conj, neg = tensor
     dtype = DTYPES[name]
     if not all(type(number) is int and number >= 0 for number in (storage.count, offset, *size, *stride)):
         raise ValueError(f"the tensor's sizes are {size}, its strides {stride}, its offset {offset}")
     if 0 in size:
-        return np.broadcast_to(dtype.type(0), size)
+        return np.broadcast_to(np.zeros((), np.complex64 if name == "complex32" else dtype), size)
     block, length = data(storage), storage.count * _numbers(storage).itemsize
     if len(block) < length:
         raise ValueError(f"storage {storage.key} is cut short: {len(block)} bytes of {length}")
@@ -312,17 +368,24 @@ def _materialise(tensor: _Tensor, data: Callable[[_Storage], bytes | memoryview]
     if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= count:
         raise ValueError(f"a tensor of size {size} reaches beyond its storage of {count}")
     strides = [step * dtype.itemsize for step in stride]
-    return np.ndarray(size, dtype, block, offset * dtype.itemsize, strides)
+    array = np.ndarray(size, dtype, block, offset * dtype.itemsize, strides)
+    if name == "complex32":
+        array = array["real"] + np.complex64(1j) * array["imag"]
+    array = array.conj() if conj else array
+    array = -array if neg else array
+    array.flags.writeable = False
+    return array
 
 
-def _read_torch(reader: Callable, content: bytes) -> dict[str, np.ndarray]:
+def _read_torch(reader: Callable, content: bytes) -> tuple[dict[str, np.ndarray], list[str]]:
     tree, data = reader(content)
-    return {name: _materialise(tensor, data) for name, tensor in find_leaves(tree, _Tensor).items()}
+    tensors, others = find_leaves(tree, _Tensor)
+    return {name: _materialise(tensor, data) for name, tensor in tensors.items()}, others
 
 
 class _Format(NamedTuple):
     start: bytes  # of a file
-    read: Callable[[bytes], dict[str, np.ndarray]]
+    read: Callable[[bytes], tuple[dict[str, np.ndarray], list[str]]]
     writer: str
     advice: str  # how to write a file with nothing but tensors
 

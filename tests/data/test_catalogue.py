@@ -102,6 +102,22 @@ def test_a_prepared_dataset_is_read_from_its_files_alone(tmp_path, in_memory):
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.parametrize("size", [0, 70_000, -10])
+def test_a_file_of_a_dataset_that_is_cut_short_is_said(tmp_path, size):
+    [file] = Coco.prepared("2017", tmp_path).data_path.glob("*train*")
+    file.write_bytes(file.read_bytes()[:size])
+    settings = {"name": "coco/2017", "data_dir": str(tmp_path), "eval_split": "validation"}
+    settings |= {key: [dict(op="resize", size=(16, 16))] for key in ("transforms", "eval_transforms")}
+    message = r"example \d of coco/2017 \(train\) cannot be read: "
+    for in_memory in (True, False):
+        with pytest.raises(UserError, match=message):
+            next(data.load({**settings, "in_memory": in_memory}, seed=0).train())
+    source = catalogue.open_split("coco/2017", "train", str(tmp_path))
+    for read in (source.read_labels, lambda: source.read_texts("caption")):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
 def test_a_dataset_in_a_format_without_random_access_says_what_to_do(tmp_path):
     folder = Coco.prepared("2017", tmp_path).data_path
     info = folder / "dataset_info.json"

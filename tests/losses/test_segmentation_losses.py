@@ -125,3 +125,27 @@ def test_losses_are_finite_and_void_has_no_gradient(name):
     value, gradient = loss(logits, jnp.full_like(labels, 255))
     assert value == 0 and not gradient.any()
     assert losses.parts(logits, labels, chosen).keys() == {name}
+
+
+HALF_PRECISION = {
+    "cross_entropy": losses.cross_entropy,
+    "focal": losses.focal,
+    "dice": losses.dice_loss,
+    "lovasz": lambda logits, labels: losses.lovasz_softmax_loss(logits[:20], labels[:20]),  # it sorts, which takes long
+    "mean": lambda logits, labels: losses.weighted_mean_loss(logits[..., 0], labels, CLASSES, (2.0,) * CLASSES),
+    "weighted": lambda logits, labels: losses.weighted_mean_loss(
+        logits[..., 0], labels, CLASSES, pixel_weights=jnp.full(labels.shape, 300, logits.dtype)
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("name", HALF_PRECISION)
+def test_half_precision_is_computed_in_float32(name, dtype):
+    """Of 76,800 pixels, more than float16 counts to."""
+    logits = jnp.full((256, 300, CLASSES), 0.5, dtype).at[..., 1].set(1)
+    labels = jnp.full((256, 300), 1).at[0].set(255)
+    function = jax.jit(HALF_PRECISION[name])
+    found, expected = (function(x, labels) for x in (logits, logits.astype(jnp.float32)))
+    assert found.dtype == jnp.float32 and np.isfinite(found).all() and found.sum() > 0
+    np.testing.assert_array_equal(found, expected)

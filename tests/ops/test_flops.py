@@ -28,6 +28,7 @@ def lax_conv(x, w, **kwargs):
         (lambda x, w: lax_conv(x, w, stride=(2, 2)), (IMAGES, KERNEL)),
         (lambda x, w: lax_conv(x, w, rhs_dilation=(2, 2)), (IMAGES, KERNEL)),
         (lambda x, w: lax_conv(x, w, feature_group_count=2), (IMAGES, jnp.ones((3, 3, 3, 10)))),
+        (lambda x, w: lax_conv(x, w, batch_group_count=2), (IMAGES, KERNEL)),
     ],
 )
 def test_equals_xlas_cost_analysis(function, args):
@@ -41,6 +42,17 @@ def test_the_three_maps_of_a_convolution_cost_the_same():
     forward = 2 * 2 * 5 * 4 * 3 * 3 * 6 * 10  # multiply and add, 2 images, 5 x 4 pixels, 3 x 3 taps, 6 to 10 channels
     assert total(outputs, IMAGES, KERNEL) == forward
     assert total(jax.grad(lambda x, w: outputs(x, w) ** 2, (0, 1)), IMAGES, KERNEL) == 3 * forward
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_a_weight_gradient_costs_what_the_outputs_do(groups):
+    def outputs(w):
+        return lax_conv(IMAGES, w, feature_group_count=groups).sum()
+
+    w = jnp.ones((3, 3, 6 // groups, 12))
+    forward = 2 * 2 * 7 * 6 * 3 * 3 * 6 // groups * 12
+    assert total(outputs, w) == forward
+    assert total(jax.grad(lambda w: outputs(w) ** 2), w) == 2 * forward
 
 
 def test_the_holes_of_a_transposed_convolution_cost_nothing():

@@ -34,6 +34,14 @@ def test_a_row_replaces_that_of_the_same_config_and_seed_only(tmp_path):
         ("configs/vae_digits.py", 10, 0.5),
     ]
     assert ["controls" in entry for entry in rows] == [True, True, False]  # of the newest row of each config
+    results.add_row(store, row(seed=7, precision="bfloat16", figures={"fid": 3.0}))
+    results.add_row(store, row(seed=7, precision="float32", figures={"fid": 4.0}))  # as one without the key
+    rows = results.read_rows(store)
+    assert [(entry.get("precision"), entry["seed"], entry["figures"]["fid"]) for entry in rows[1:]] == [
+        ("bfloat16", 7, 3.0),
+        ("float32", 7, 4.0),
+        (None, 10, 0.5),
+    ]
 
 
 def test_the_command_trains_each_seed_from_scratch(tmp_path, monkeypatch, capsys):
@@ -41,7 +49,7 @@ def test_the_command_trains_each_seed_from_scratch(tmp_path, monkeypatch, capsys
 
     def fit(experiment, workdir):
         assert not workdir.exists()
-        calls.append(experiment.seed)
+        calls.append((experiment.seed, experiment.precision))
         workdir.mkdir(parents=True)
         facts = {"config": {}, "devices": ["cpu"], "parameters": [["a", "b", 5]]}
         (workdir / "config.json").write_text(json.dumps(facts))
@@ -57,9 +65,13 @@ def test_the_command_trains_each_seed_from_scratch(tmp_path, monkeypatch, capsys
     assert "suggested bar: bits_per_dim <= 2.17 (mean 2.14," in capsys.readouterr().out
     assert results.main([*arguments, "--seed=3"]) == 0
     assert results.main([*arguments, "--seed=11"]) == 1  # 2.21 misses the bar of 2.2
-    assert calls == [3, 4, 5, 3, 11]
+    capsys.readouterr()
+    assert results.main([*arguments, "--seed=3", "--precision=bfloat16"]) == 0
+    assert "suggested bar" not in capsys.readouterr().out  # by one run in bfloat16
+    assert calls == [*((seed, "float32") for seed in (3, 4, 5, 3, 11)), (3, "bfloat16")]
     rows = results.read_rows(tmp_path / "RESULTS.jsonl")
-    assert [entry["seed"] for entry in rows] == [3, 4, 5, 11] and "kl" not in rows[0]["figures"]
+    made = [("bfloat16", 3), *(("float32", seed) for seed in (3, 4, 5, 11))]
+    assert [(entry["precision"], entry["seed"]) for entry in rows] == made and "kl" not in rows[0]["figures"]
     assert "NO, 3 of 4" in output.read_text() and "two neighbours" in output.read_text()
     before = output.read_text()
     output.unlink()
@@ -92,6 +104,7 @@ def test_mistakes_are_named():
         (["configs/vae_digit.py"], r"configs/vae_digit\.py"),
         (["--seed=seven"], "--seed"),
         (["--seed=-1"], "--seed: -1: expected"),
+        (["--precision=float16"], "--precision: .*float16"),
     ]:
         with pytest.raises(UserError, match=message):
             results.main(arguments)
@@ -110,4 +123,4 @@ def test_the_page_has_every_stored_run():
     text = (ROOT / "RESULTS.md").read_text()
     assert text.startswith(results_page.HEADER)
     for entry in results.read_rows(ROOT / "RESULTS.jsonl"):
-        assert f"| {results.command.name_of(entry['config'])} | {entry['seed']} | {entry['data']} |" in text
+        assert f"| {results_page.name_of(entry)} | {entry['seed']} | {entry['data']} |" in text

@@ -84,6 +84,21 @@ def test_rows_with_other_settings_do_not_count(tmp_path):
     assert [line[-1].endswith("‡") for line in lines[-3:]] == [False, True, True]
 
 
+def test_rows_in_bfloat16_stand_apart_beside_the_same_bar(tmp_path):
+    rows = [
+        row(seed=5),
+        row(seed=10, precision="float32"),
+        row(seed=30, precision="bfloat16"),
+    ]
+    lines = [line for line in cells(tmp_path, rows) if line[1] == "bits_per_dim"]
+    assert [line[:3] + line[5:8] for line in lines] == [
+        ["vae_digits", "bits_per_dim", "<= 2.2", "2.1", "yes", "5, 10"],
+        ["vae_digits in bfloat16", "bits_per_dim", "<= 2.2", "2.3", "NO, 0 of 1", "30"],
+    ]
+    runs = [line[:2] for line in cells(tmp_path, rows) if line[2] == "digits"]
+    assert runs == [["vae_digits", "5"], ["vae_digits", "10"], ["vae_digits in bfloat16", "30"]]
+
+
 def test_a_changed_bar_does_not_change_the_settings(monkeypatch):
     made = row()
     monkeypatch.setattr(results_page, "load_config", lambda path: config.as_dict(experiment))

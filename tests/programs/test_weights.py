@@ -29,6 +29,9 @@ def test_names_shapes_types_and_totals_are_shown(tmp_path, capsys):
         ["params/conv/kernel", "3", "x", "3", "x", "2", "x", "4", "float32"],
     ]
     assert total == "3 tensors: 76 parameters and 1 tensors of batch statistics"
+    (tmp_path / "x.ckpt").write_bytes(pickle.dumps({"net": {"w": np.ones(2), "epoch": 3}, "losses": [0.5, 0.25]}))
+    weights.main([str(tmp_path / "x.ckpt")])
+    assert capsys.readouterr().out.splitlines()[-1] == "no tensors, left out: net.epoch, losses"
 
 
 def test_the_network_of_a_published_file_is_named(tmp_path, capsys):
