@@ -27,6 +27,9 @@ PHASES, NARROW = 9, 8
 # With no fewer features, weight gradients are products of patches and outputs: up to ten times as fast as convolutions,
 # which are faster with fewer (measured). A megabyte of patches, which caches hold, is laid out at a time.
 WIDE, LAID_OUT = 24, 2**18
+# If an image's patches are this many numbers or more, a convolution without any padding takes up to five times as long
+# as one with a row of zeros (measured).
+UNPADDED, LARGE = ((0, 0), (0, 0)), 2**19
 # LLVM unrolls sums of this many terms and then vectorises over channels; 16 terms take twice the time (measured).
 UNROLLED = 8
 
@@ -86,16 +89,29 @@ def weight_gradient(
 
 
 def _dense_conv(x: Array, w: Array, *, geometry: Geometry, dtype: DTypeLike, precision) -> Array:
-    """One matrix product where the window is the whole image, for which a convolution takes twice the time."""
-    if geometry.kernel == geometry.image and geometry.padding == ((0, 0), (0, 0)):
+    """One matrix product where the window is one pixel or the whole image: a convolution takes up to twice the time."""
+    params = dict(dtype=dtype, precision=precision)
+    if geometry.padding != UNPADDED:
+        return plain.conv(x, w, geometry=geometry, **params)
+    if geometry.kernel == geometry.image:
         x, w = x.reshape(x.shape[0], -1), w.reshape(-1, w.shape[3])  # the batch may be symbolic
-        return _einsum("bi,io->bo", x, w, dtype=dtype, precision=precision)[:, None, None]
-    return plain.conv(x, w, geometry=geometry, dtype=dtype, precision=precision)
+        return _einsum("bi,io->bo", x, w, **params)[:, None, None]
+    if geometry.kernel == (1, 1):
+        (x,) = _taps(x, geometry)
+        return _einsum("bhwi,io->bhwo", x, w[0, 0], **params)
+    rows, columns = geometry.output
+    if rows * columns * math.prod(w.shape[:3]) < LARGE:
+        return plain.conv(x, w, geometry=geometry, **params)
+    missing = geometry.reach[0] + 1 + rows * geometry.stride[0] - geometry.image[0]  # for one row more
+    longer = dataclasses.replace(geometry, padding=((0, missing), (0, 0)))
+    return plain.conv(x, w, geometry=longer, **params)[:, :rows]
 
 
 def _dense_conv_transpose(y: Array, w: Array, *, geometry: Geometry, **params) -> Array:
     """Spares the products with the zeros between the pixels of y: at stride 2, three in four."""
     phases = math.prod(geometry.stride)
+    if geometry.kernel == geometry.stride == (1, 1) and geometry.padding == UNPADDED:
+        return _einsum("bhwo,io->bhwi", y, w[0, 0], **params)
     if phases == 1 or geometry.dilation != (1, 1):
         return plain.conv_transpose(y, w, geometry=geometry, **params)
     if all(k <= s for k, s in zip(geometry.kernel, geometry.stride, strict=True)):

@@ -31,6 +31,27 @@ def test_patches_by_outputs_are_the_weight_gradient(name, laid_out, monkeypatch)
     assert narrow.dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [((3, 2), (2, 1), (1, 2)), ((2, 3), (3, 2), (2, 1))])
+@pytest.mark.parametrize("height", [9, 10, 11])  # so that the last window ends before the image's end, or at it
+def test_a_row_of_zeros_changes_no_convolution_without_padding(height, kernel, stride, dilation, groups, monkeypatch):
+    monkeypatch.setattr(convolution_cpu, "LARGE", 1)
+    geometry = Geometry((height, 8), kernel, stride, ((0, 0), (0, 0)), dilation, groups)
+    x, w = normal(0, (2, height, 8, 4 * groups)), normal(1, (*kernel, 4, 6 * groups))
+    same = dict(geometry=geometry, dtype=jnp.float32, precision=None)
+    assert_same(convolution_cpu.conv(x, w, **same), convolution_plain.conv(x, w, **same))
+
+
+@pytest.mark.parametrize("form", ["conv", "conv_transpose"])
+def test_one_pixel_is_a_matrix_product(form):
+    geometry = Geometry((5, 4), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
+    x, w = normal(0, (2, 5, 4, 6)), normal(1, (1, 1, 6, 6))
+    same = dict(geometry=geometry, dtype=jnp.float32, precision=None)
+    ours, plain = (partial(getattr(module, form), **same) for module in (convolution_cpu, convolution_plain))
+    assert_same(ours(x, w), plain(x, w))
+    assert "convolution" not in jax.jit(ours).lower(x, w).as_text()
+
+
 ATROUS = {"atrous": ((10, 11), (3, 2), 1, ((-1, 5), (4, -2)), (3, 1), (3, 4, 1))}
 
 
