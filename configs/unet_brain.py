@@ -5,8 +5,9 @@ data come from packages: pip install nibabel && pip install --no-deps nilearn==0
 
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_brain.py --workdir=runs/unet_brain
-Result: not measured.
-Time: 0.6 CPU seconds per step; estimated at 7 minutes of one CPU core.
+Result: mean IoU 0.892 on the held-out slices, 0.858 of grey and 0.859 of white matter, boundary F 0.949 (seed 5107; one
+  seed).
+Time: 13 minutes of one CPU core, on a machine that did more besides.
 """
 
 from cvjax.config import experiment, variant
@@ -56,7 +57,7 @@ def get_config(name: str = ""):
         eval_every=100,
         figure_every=100,
         checkpoint_every=100,
-        expect={"mean_iou": (">=", 0.8)},
+        expect={"mean_iou": (">=", 0.84)},
     )
     # Digits replace the brain, whose packages may not be installed.
     digits = dict(source="class_map", classes={"background": 0, "grey": (*range(1, 6),), "white": (*range(6, 11),)})
