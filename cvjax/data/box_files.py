@@ -4,12 +4,12 @@
     VOC    an xml file for each image, beside it or in `Annotations/`; its pixels count from 1, far edges included
     YOLO   a txt file for each image, beside it or in `labels/` for `images/`; names in a yaml file or `classes.txt`
 
-Nothing is refused here: what is wrong with a line is kept beside its box, for training and for `cvjax.annotations`.
+What is wrong with a line is kept beside its box, for training and for `cvjax.annotations`. The images may be divided by
+lists, of which `cvjax.data.split_lists` refuses those that contradict each other.
 """
 
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ from xml.parsers import expat
 
 import yaml
 
-from cvjax.data import coco_entries
+from cvjax.data import coco_entries, split_lists
 from cvjax.data.coco_entries import Entries, id_of
 from cvjax.data.folder import list_files
+from cvjax.data.named_images import Images, parts_of
 from cvjax.data.sources import decode_text, read_text, readable
-from cvjax.data.splits import mentioned_splits, split_of
+from cvjax.data.splits import mentioned_splits
 from cvjax.errors import UserError
 
-CONTAINERS = ("images", "jpegimages", "labels", "annotations")  # folders that say nothing about an image
 UNNAMED = 10_000  # most classes without a file of their names, so that a damaged line does not make millions
 NAMES = ("classes.txt", "obj.names", "labels.txt")  # YOLO's lists of classes, beside yaml files
 
@@ -60,7 +60,7 @@ class Picture:
     Attributes:
       where: file and line that name the image; "" if none does.
       size: height and width that the annotation gives, if any.
-      split: name of the split that the annotation's file is for, if any.
+      split: name of the split that a list, or the annotation's file, gives, if any.
       fault: what is wrong apart from the boxes, or "".
     """
 
@@ -79,23 +79,21 @@ class Boxes:
     Attributes:
       pictures: images that exist, in the order of their paths, and before them annotations without an image.
       unannotated: images that COCO's or VOC's files do not name, which are left out.
+      listed: whether lists divide the images, so that each has a split.
+      unlisted: images of no split, where lists divide the others, which are left out.
     """
 
     kind: str
     classes: tuple[str, ...]
     pictures: tuple[Picture, ...]
     unannotated: tuple[Path, ...] = ()
-
-
-def parts_of(file: Path, root: Path) -> tuple[str, ...]:
-    """Returns the parts of an image's path below a folder, without those such as `images` that mean nothing."""
-    *folders, name = file.relative_to(root).parts
-    return (*(part for part in folders if part.lower() not in CONTAINERS), name)
+    listed: bool = False
+    unlisted: tuple[Path, ...] = ()
 
 
 def read(root: Path, files: Sequence[Path]) -> Boxes | None:
     """Reads the boxes of a folder's images, None without files of boxes; raises a UserError for several formats."""
-    images = _Images(root, files)
+    images = Images(root, files)
     found = [boxes for boxes in (_read_coco(images), _read_voc(images), _read_yolo(images)) if boxes]
     if len(found) > 1 and not any(picture.file for picture in found[-1].pictures):
         found.pop()  # texts of numbers that belong to no image
@@ -119,49 +117,48 @@ def read(root: Path, files: Sequence[Path]) -> Boxes | None:
     if boxes.kind == "YOLO":  # an image without a file of boxes has none
         pictures, others = [*pictures, *map(Picture, others)], ()
     pictures.sort(key=lambda picture: (parts_of(picture.file, root), picture.file))
-    return dataclasses.replace(boxes, pictures=(*lost, *pictures), unannotated=others)
+    return _by_lists(dataclasses.replace(boxes, pictures=(*lost, *pictures), unannotated=others), images)
 
 
-class _Images:
-    """The images of a folder, to be found by the names that annotations give them."""
+def _by_lists(boxes: Boxes, images: Images) -> Boxes:
+    """Gives each image the split of the list that has it; without a list of a split, folders and COCO's files say it.
 
-    def __init__(self, root: Path, files: Sequence[Path]):
-        self.root, self.files = root, files
-        self._known = set(files)
-        self._by_name, self._by_stem = {}, {}
-        for file in files:
-            self._by_name.setdefault(file.name, []).append(file)
-            self._by_stem.setdefault(file.stem, []).append(file)
-
-    def path(self, file: Path) -> str:
-        """Returns a path below the folder, for messages."""
-        return readable(file.relative_to(self.root))
-
-    def find(self, name: str, near: Path, split: str = "") -> Path | None:
-        """Finds an image by the name in a file of the folder `near`."""
-        name = name.replace("\\", "/")
-        places = [place / inner for place in (near, near.parent, self.root) for inner in ("", "images", "JPEGImages")]
-        for place in places:
-            if (file := Path(os.path.normpath(place / name))) in self._known:
-                return file
-        wanted = split_of(parts_of(near / "x", self.root)) or split
-        several = self._by_name.get(Path(name).name, [])
-        several = [file for file in several if not wanted or split_of(parts_of(file, self.root)) in (None, wanted)]
-        return several[0] if len(several) == 1 else None
-
-    def find_beside(self, file: Path) -> Path | None:
-        """Finds the image of an annotation file by its name without suffix: in its folder, or in one beside it."""
-        several = self._by_stem.get(file.stem, [])
-        place = parts_of(file.parent / "x", self.root)
-        beside = [image for image in several if image.parent == file.parent]
-        beside = beside or [image for image in several if parts_of(image.parent / "x", self.root) == place]
-        return beside[0] if len(beside) == 1 else None
+    A list of `train` alone that has all images divides nothing, and is as none.
+    """
+    listed = split_lists.read(images, boxes.kind == "YOLO")
+    if not listed:
+        return boxes
+    lists, places = {one.split for one in listed}, {one.file: one for one in listed if one.file}
+    pictures = [Picture(None, (), one.where, fault=one.fault) for one in listed if not one.file]
+    annotated = [picture for picture in boxes.pictures if picture.file]
+    if lists == {"train"} and all(picture.file in places for picture in annotated):
+        return dataclasses.replace(boxes, pictures=(*pictures, *boxes.pictures))
+    several = len({picture.split for picture in annotated}) > 1
+    unlisted = []
+    for picture in boxes.pictures:
+        own = picture.split if several and picture.file else ""
+        if picture.file is None:
+            pictures.append(picture)
+        elif one := places.get(picture.file):
+            if own not in ("", one.split):
+                raise UserError(
+                    f"{images.path(picture.file)} is of the split {own!r} by {picture.where}, and of {one.split!r} by "
+                    f"{one.where}: leave it in one of them"
+                )
+            pictures.append(dataclasses.replace(picture, split=one.split))
+        elif (own := images.folder_split(picture.file) or own) and own not in lists:
+            pictures.append(dataclasses.replace(picture, split=own))
+        else:
+            unlisted.append(picture.file)
+    if annotated and len(unlisted) == len(annotated):
+        raise UserError(f"{readable(images.root)}: no image with {boxes.kind} annotations is in a list of a split")
+    return dataclasses.replace(boxes, pictures=tuple(pictures), listed=True, unlisted=tuple(unlisted))
 
 
 # --- COCO ---------------------------------------------------------------------------------------------------------
 
 
-def _read_coco(images: _Images) -> Boxes | None:
+def _read_coco(images: Images) -> Boxes | None:
     categories, pictures, plain = {}, [], set()
     read = {file: coco_entries.read(file) for file in list_files(images.root, (".json",))}
     for file in sorted((file for file in read if read[file]), key=lambda file: _has_keypoints(read[file])):
@@ -186,7 +183,7 @@ def _has_keypoints(entries: Entries) -> bool:
     return any("keypoints" in category for category, _ in entries["categories"])
 
 
-def _coco_categories(file: Path, entries: Entries, images: _Images) -> dict[Any, str]:
+def _coco_categories(file: Path, entries: Entries, images: Images) -> dict[Any, str]:
     """Returns the names of a file's categories by id."""
     for category, line in entries["categories"]:
         if id_of(category.get("id")) is None:
@@ -197,7 +194,7 @@ def _coco_categories(file: Path, entries: Entries, images: _Images) -> dict[Any,
     return {key: str(category.get("name") or "") for key, category in found.items()}
 
 
-def _coco_pictures(file: Path, entries: Entries, categories: Mapping[Any, str], images: _Images) -> list[Picture]:
+def _coco_pictures(file: Path, entries: Entries, categories: Mapping[Any, str], images: Images) -> list[Picture]:
     path = images.path(file)
     split = next(iter(mentioned_splits(file.stem)), "")
     boxes, named, lost = {}, {}, []
@@ -241,7 +238,7 @@ def _coco_box(entry: Mapping[str, Any], where: str, categories: Mapping[Any, str
 # --- VOC ----------------------------------------------------------------------------------------------------------
 
 
-def _read_voc(images: _Images) -> Boxes | None:
+def _read_voc(images: Images) -> Boxes | None:
     pictures, names, xml = [], set(), list_files(images.root, (".xml",))
     for file in xml:
         path = images.path(file)
@@ -292,7 +289,7 @@ def _parse_xml(file: Path) -> ElementTree.Element:
 # --- YOLO ---------------------------------------------------------------------------------------------------------
 
 
-def _read_yolo(images: _Images) -> Boxes | None:
+def _read_yolo(images: Images) -> Boxes | None:
     texts = []
     for file in list_files(images.root, (".txt",)):
         if file.name.lower() in NAMES:

@@ -1,6 +1,8 @@
 """A folder of images with boxes as a source of examples, and the checks of its boxes."""
 
 import dataclasses
+import functools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 
 from cvjax.data import box_files, folder, objects, splits
 from cvjax.data.box_files import Box, Boxes, Picture
+from cvjax.data.named_images import parts_of
 from cvjax.data.sources import CorruptExample, readable
 from cvjax.data.splits import HELD_OUT, HeldOut
 from cvjax.errors import UserError
@@ -104,13 +107,24 @@ def open_split(root: str | Path, split: str, setting: str = "split", held_out: H
             f"data.max_boxes asks for boxes, and {readable(path)} has none: neither COCO's json, nor VOC's xml, nor "
             "YOLO's txt that belong to its images"
         )
+    if boxes.unlisted:
+        shown = ", ".join(readable(file.relative_to(path)) for file in boxes.unlisted[:SHOWN])
+        shown += ", ..." if len(boxes.unlisted) > SHOWN else ""
+        count = f"{len(boxes.unlisted)} of {len(boxes.unlisted) + len(boxes.pictures)}"
+        _say(f"Leaving out {count} images of {readable(path)}, which are in no list of a split: {shown}")
     by_split = divide(path, boxes, held_out)
     chosen = splits.choose(by_split, split, path, setting)
     return BoxedSplit(path.name, path, tuple(chosen), boxes.classes, folder.count_channels(files))
 
 
+@functools.cache
+def _say(line: str) -> None:
+    """Prints a line, once although both splits are opened, and checked before."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, list[Picture]]:
-    """Returns the images of each split: by folders, by names of COCO's files, or by a seeded share.
+    """Returns the images of each split: by lists, by folders, by names of COCO's files, or by a seeded share.
 
     Annotations without an image go to the first split. Raises a UserError if none has an image.
     """
@@ -121,7 +135,7 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
         raise UserError(
             f"{readable(root)}: its {boxes.kind} annotations are of no image that is there. {shown}".rstrip()
         )
-    parts = {file: box_files.parts_of(file, root) for file in pictures}
+    parts = {file: parts_of(file, root) for file in pictures}
     by_split = named_splits(root, boxes) or splits.split_by_hash(root, parts, held_out)
     found = {split: [pictures[file] for file in files] for split, files in by_split.items()}
     first = "train" if found.get("train") else min(found)
@@ -132,11 +146,11 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
 def named_splits(root: Path, boxes: Boxes) -> dict[str, list[Path]]:
     """Returns the images of each split that a folder or the name of one of COCO's files names, or {}."""
     pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
-    parts = {file: box_files.parts_of(file, root) for file in pictures}
+    parts = {file: parts_of(file, root) for file in pictures}
     parts = {file: (splits.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
-    by_split = splits.find_splits(root, parts)
+    by_split = {} if boxes.listed else splits.find_splits(root, parts)
     named = {picture.split for picture in pictures.values()}
-    if not by_split and len(named) > 1:
+    if boxes.listed or (not by_split and len(named) > 1):
         if "" in named:
             where = next(picture.where for picture in pictures.values() if not picture.split)
             known = ", ".join(sorted(named - {""}))

@@ -9,7 +9,7 @@
 
 `data.keep=("caption",)` reads `captions.json`, {file name below the folder: a caption or a list of captions}, and
 `data.max_boxes` the files of `cvjax.data.box_files`. `data.class_maps` reads masks as `cvjax.data.mask_files` says; a
-folder of VOC's development kit then has the splits `train`, `val` and `trainval` of its segmentation.
+folder of VOC's development kit then has the splits of its segmentation, those of the lists in `ImageSets/Segmentation`.
 """
 
 import dataclasses
@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from cvjax.data import box_files, boxed, folder, idx, mask_files, splits
+from cvjax.data import box_files, boxed, folder, idx, mask_files, split_lists, splits
 from cvjax.data.annotations import NONE, Annotations
 from cvjax.data.boxed import BoxedSplit
 from cvjax.data.folder import FolderSplit
 from cvjax.data.idx import IdxSplit
 from cvjax.data.mask_files import CocoMaps, MaskFiles
-from cvjax.data.sources import CorruptExample, read_text
+from cvjax.data.named_images import Images
+from cvjax.data.sources import CorruptExample, read_text, readable
 from cvjax.data.splits import HELD_OUT, HeldOut
 from cvjax.errors import UserError
 
@@ -145,7 +146,7 @@ def open_split(
             raise UserError(f"{asked} are for folders of image files, and {root} has IDX files")
         return idx.open_split(Path(root).expanduser(), split, setting, held_out.by_class)
     if annotations.max_boxes is None:
-        devkit = annotations.class_maps and voc_split(Path(root).expanduser(), split)
+        devkit = annotations.class_maps and voc_split(Path(root).expanduser(), split, setting)
         source = devkit or folder.open_split(root, split, setting, held_out)
     else:
         source = boxed.open_split(root, split, setting, held_out)
@@ -175,22 +176,38 @@ def named_splits(root: str | Path, annotations: Annotations) -> list[str]:
     if found := idx.find(Path(root).expanduser()):
         return sorted(found)
     path, files = folder.open_root(root)
-    if annotations.class_maps and (found := sorted((path / LISTS).glob("*.txt"))):
-        return [file.stem for file in found]
+    if annotations.class_maps and (found := split_lists.name_lists(_voc_lists(path))):
+        return sorted(set(found.values()))
     boxes = box_files.read(path, files) if annotations.max_boxes is not None else None
     if boxes is not None:
         return sorted(boxed.named_splits(path, boxes))
     return sorted(splits.find_splits(path, {file: file.relative_to(path).parts for file in files}))
 
 
-def voc_split(root: Path, split: str) -> FolderSplit | None:
-    """Opens a split of VOC's segmentation, by its lists in `ImageSets/Segmentation`; None for any other folder."""
-    path = root / LISTS / f"{split}.txt"
-    if not path.is_file():
+def _voc_lists(root: Path) -> list[Path]:
+    return sorted((root / LISTS).glob("*.txt"))
+
+
+def voc_split(root: Path, split: str, setting: str = "split") -> FolderSplit | None:
+    """Opens a split of VOC's segmentation, by its lists in `ImageSets/Segmentation`; None for any other folder.
+
+    Raises a UserError, which names `setting`, if there is no such list, or as `cvjax.data.split_lists` does.
+    """
+    files = _voc_lists(root)
+    lists = split_lists.name_lists(files)
+    if not lists:
         return None
-    images = root / "JPEGImages"
-    files = tuple(images / f"{name}.jpg" for name in read_text(path).split())
-    return FolderSplit(root.name, images, files, (), (), 3)
+    images = Images(root, folder.list_images(root / "JPEGImages"))
+    listed = {name: split_lists.read_list(images, file, name) for file, name in lists.items()}
+    split_lists.refuse_contradictions(images, [one for found in listed.values() for one in found])
+    for file in files:
+        if file.stem.lower() == split_lists.TRAINVAL:
+            listed[split_lists.TRAINVAL] = split_lists.read_list(images, file, split_lists.TRAINVAL)
+    chosen = splits.choose(listed, split, root, setting)
+    for one in chosen:
+        if one.fault:
+            raise UserError(f"{one.where}: {one.fault}, in {readable(images.root)}")
+    return FolderSplit(root.name, root / "JPEGImages", tuple(one.file for one in chosen), (), (), 3)
 
 
 def _captions(source: FolderSplit | BoxedSplit) -> tuple[tuple[str, ...], ...]:

@@ -1,4 +1,4 @@
-"""Splits of a user's folder: by the names of its topmost folders, or by hash.
+"""Splits of a user's folder: by the names of its topmost folders, or by hash; `split_lists` has those by lists.
 
 Folders of splits may have any of the names in `SPLIT_NAMES`, in any case, with affixes as in `train2017`, `test_set`
 and `seg_train`. By hash, the tenth of the files (`data.held_out`) whose paths below the folder have the lowest SHA-256

@@ -4,7 +4,7 @@
 
 The boxes are those of COCO's json, Pascal VOC's xml or YOLO's txt. Each fault is printed with its file and line, and
 the exit code is 1 if training would refuse one. Boxes partly outside, which training clips, duplicates, classes
-without boxes and images without annotations are printed too.
+without boxes and images without annotations, or in no list of a split, are printed too.
 """
 
 import collections
@@ -46,6 +46,7 @@ def check(root: Path, boxes: Boxes) -> tuple[list[str], list[str]]:
     counts = _count(boxes)
     noted += [f"the class {name!r} has no boxes" for name in boxes.classes if not counts[name]]
     noted += [f"{readable(file.relative_to(root))} is not annotated, and left out" for file in boxes.unannotated]
+    noted += [f"{readable(file.relative_to(root))} is in no list of a split, and left out" for file in boxes.unlisted]
     return refused, noted
 
 
