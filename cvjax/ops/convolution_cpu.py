@@ -27,8 +27,8 @@ PHASES, NARROW = 9, 8
 # With no fewer features, weight gradients are products of patches and outputs: up to ten times as fast as convolutions,
 # which are faster with fewer (measured). A megabyte of patches, which caches hold, is laid out at a time.
 WIDE, LAID_OUT = 24, 2**18
-# If an image's patches are this many numbers or more, a convolution without any padding takes up to five times as long
-# as one with a row of zeros (measured).
+# Without any padding, convolutions of images whose patches are this many numbers or more take up to five times as long
+# as with a row of zeros (measured).
 UNPADDED, LARGE = ((0, 0), (0, 0)), 2**19
 # LLVM unrolls sums of this many terms and then vectorises over channels; 16 terms take twice the time (measured).
 UNROLLED = 8
