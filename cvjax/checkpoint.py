@@ -288,7 +288,7 @@ def _restore(checkpointer: ocp.training.Checkpointer, state: PyTree, step: int |
     try:
         _check_dtypes(checkpointer.checkpointables_metadata(step).metadata["state"], state)
         restored = checkpointer.load_checkpointables(step, {"state": state, "data": None})
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         try:  # it may be from an earlier version
             tree, data = _load_tree(checkpointer, step), checkpointer.load_checkpointables(step, {"data": None})["data"]
             return jax.tree.map_with_path(functools.partial(_place, tree), state), data

@@ -87,10 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.Parser(prog="python -m cvjax.annotations", description=__doc__)
     parser.add_argument("folder", type=Path, help="images with COCO's, VOC's or YOLO's files of boxes")
     parser.add_argument("--config", help="FILE[:VARIANT] whose transforms the samples get; default: a square of 256")
-    parser.add_argument("--output", type=Path, default=Path("annotations.png"), help="the sheet of samples")
+    parser.add_argument("--output", type=Path, help="the sheet of samples; by default annotations.png, not in FOLDER")
     arguments = parser.parse_args(argv)
-    output = arguments.output.expanduser()
-    folder.refuse_output(output, arguments.folder.expanduser(), "--output")
+    place = arguments.folder.expanduser().resolve()
+    beside = place.parent if Path.cwd().is_relative_to(place) else Path()
+    output = arguments.output.expanduser() if arguments.output else beside / "annotations.png"
+    folder.refuse_output(output, place, "--output")
     if output.suffix.lower() != ".png":
         raise UserError(f"--output={output}: the sheet is a PNG, such as {output.with_suffix('.png').name}")
     root, files = folder.open_root(arguments.folder, "FOLDER")

@@ -208,6 +208,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
         if index == 0:  # before anything is written
             written.check(form.format(each) for each in names for form in pictures)
             written.check(["detections.json"] * is_detection(outputs) + ["predictions.json"] * bool(others))
+            written.check([f"{CLASSES}/labels.txt", f"{CLASSES}/{LEGEND}"] * (SEGMENTATION in outputs))
         for form, picture in pictures.items():
             (save_image if picture.ndim == 3 else save_classes)(written.claim(form.format(name)), picture)
         if is_detection(outputs):
@@ -280,8 +281,6 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
     It has the source's frame rate. Detections that score at least `threshold` are drawn.
     """
     video.check_output(source, output)
-    written = Outputs(output.parent)
-    written.check([output.name])
     capture, start = video.open_video(source), time.monotonic()
     given = capture.get(cv2.CAP_PROP_FPS)
     rate = video.nearest_rate(given)
@@ -296,7 +295,7 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
                 raise UserError("this system's outputs are not images, so it cannot make a video; apply it to images.")
             yield to_bytes(outputs["image"])
 
-    count = video.write_video(written.claim(output.name), frames(), rate)
+    count = video.write_video(output, frames(), rate)
     if not count:
         raise UserError(f"--input={source} has no frames.")
     shown = "" if abs(rate - given) < 1e-3 else f" at {rate:g} frames/s ({given:g} in the input)"

@@ -78,7 +78,8 @@ def choose_data(description: Mapping[str, Any], arguments: argparse.Namespace) -
     if arguments.split:
         settings["eval_split"] = arguments.split
     if arguments.folder:
-        settings |= move_folders(settings, arguments.folder, arguments.masks)
+        masks = arguments.masks and os.path.expanduser(arguments.masks)
+        settings |= move_folders(settings, arguments.folder, masks)
         there, split = layouts.named_splits(arguments.folder, Annotations.of(settings)), settings["eval_split"]
         if not arguments.split and not there:
             settings |= {"eval_split": "test", "held_out": 1.0}  # all images

@@ -14,9 +14,9 @@ LIST = ".written"  # the names of the files written to a folder, a JSON string i
 class Outputs:
     """A folder in which no file of others is overwritten. Its list of own files is kept even if the program dies."""
 
-    def __init__(self, folder: Path, flag: str = "--output"):
-        """Reads the list of a folder, which may be absent; messages name the flag."""
-        self.folder, self._flag = folder, flag
+    def __init__(self, folder: Path):
+        """Reads the list of a folder, which may be absent; messages call the folder `--output`."""
+        self.folder = folder
         path = folder / LIST
         lines = path.read_bytes().splitlines() if path.is_file() else []
         self._own = {json.loads(line) for line in lines if line.endswith(b'"')}  # the last may have been cut off
@@ -32,7 +32,7 @@ class Outputs:
         for name in names:
             if name not in self._own and (self.folder / name).exists():
                 raise UserError(
-                    f"{self._flag}={readable(self.folder)}: {readable(self.folder / name)} would be overwritten, and "
+                    f"--output={readable(self.folder)}: {readable(self.folder / name)} would be overwritten, and "
                     "is not from an earlier call of this program. Give a folder without it, such as a new one."
                 )
 

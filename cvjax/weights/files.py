@@ -367,12 +367,12 @@ def _materialise(tensor: _Tensor, data: Callable[[_Storage], bytes | memoryview]
     count = length // dtype.itemsize
     if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= count:
         raise ValueError(f"a tensor of size {size} reaches beyond its storage of {count}")
-    strides = [step * dtype.itemsize for step in stride]
-    array = np.ndarray(size, dtype, block, offset * dtype.itemsize, strides)
-    if name == "complex32":
-        array = array["real"] + np.complex64(1j) * array["imag"]
-    array = array.conj() if conj else array
-    array = -array if neg else array
+    numbers = np.frombuffer(block, dtype, count)  # a view of them takes no room, however large it is
+    numbers = numbers["real"] + np.complex64(1j) * numbers["imag"] if name == "complex32" else numbers
+    numbers = numbers.conj() if conj else numbers
+    numbers = -numbers if neg else numbers
+    strides = [step * numbers.itemsize for step in stride]
+    array = np.ndarray(size, numbers.dtype, numbers, offset * numbers.itemsize, strides)
     array.flags.writeable = False
     return array
 

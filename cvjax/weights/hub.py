@@ -108,6 +108,7 @@ def save(folder: str | Path, networks: Mapping[str, Variables], config: Mapping[
     """
     folder = Path(folder)
     there = [folder / name for name in (WEIGHTS, CONFIG, CARD) if (folder / name).exists()]
+    there = [path for path in there if path.name != CARD or not _is_bare(path)]
     if there and not _is_ours(folder):
         raise UserError(f"{there[0]} would be overwritten, and is of no model of cvjax. Give a folder without it.")
     write_atomically(folder / CONFIG, json.dumps({"library_name": "cvjax", **config}, indent=1) + "\n")
@@ -121,6 +122,11 @@ def _is_ours(folder: Path) -> bool:
         written = json.loads((folder / CONFIG).read_bytes())
         return isinstance(written, dict) and written.get("library_name") == "cvjax"
     return False
+
+
+def _is_bare(card: Path) -> bool:
+    """Returns whether a model card has a head and no text, as the hub makes it for a new repository."""
+    return re.fullmatch(rb"\s*---\n.*?\n---\s*", card.read_bytes(), re.DOTALL) is not None
 
 
 def load(folder: str | Path) -> dict[str, Variables]:

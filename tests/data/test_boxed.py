@@ -379,8 +379,8 @@ def test_the_program_checks_and_draws(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("annotations.png", r"--output=annotations.png is in \., whose images .* such as --output=.*/annotations.png"),
-        ("train/sheet.png", r"--output=train/sheet.png is in \."),
+        ("sheet.png", r"--output=sheet.png is in .*set, whose images .* such as --output=.*/sheet.png"),
+        ("train/sheet.png", r"--output=train/sheet.png is in "),
         ("../sheet.foo", r"--output=\.\./sheet.foo: the sheet is a PNG, such as sheet.png"),
     ],
 )
@@ -388,5 +388,12 @@ def test_the_sheet_is_a_png_and_no_image_of_the_folder(tmp_path, monkeypatch, ou
     root = box_folders.write(tmp_path / "set", "YOLO")
     monkeypatch.chdir(root)
     with pytest.raises(UserError, match=message):
-        annotations.main([".", *([] if output == "annotations.png" else [f"--output={output}"])])
+        annotations.main([".", f"--output={output}"])
     assert len(folder.list_images(tmp_path)) == 12
+
+
+def test_the_sheet_lies_beside_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    root = box_folders.write(tmp_path / "set", "YOLO")
+    monkeypatch.chdir(root)
+    assert annotations.main(["."]) == 0
+    assert (tmp_path / "annotations.png").is_file() and len(folder.list_images(root)) == 12

@@ -45,6 +45,7 @@ def test_only_a_model_of_ours_is_replaced(tmp_path, networks, name):
         hub.save(tmp_path, networks, CONFIG, CARD)
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "{}"
     (tmp_path / name).unlink()
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")  # of a new repository
     for _ in range(2):
         hub.save(tmp_path, networks, CONFIG, CARD)
 
