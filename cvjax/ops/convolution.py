@@ -71,6 +71,7 @@ def conv(
     geometry = Geometry((height, width), w.shape[:2], stride, _pads(padding), dilation, groups)
     if min(geometry.output) < 1:
         raise UserError(f"conv: a {height} x {width} image is too small for {geometry}.")
+    w, geometry = _leave_out_taps(w, geometry)
     y = _bind(conv_p, _one_batch(x), w, geometry, precision, preferred_element_type)
     return y.reshape(*batch, *y.shape[1:])
 
@@ -121,6 +122,21 @@ def conv_transpose(
     w = swap_channels(w, groups)
     x = _bind(conv_transpose_p, _one_batch(y), w, geometry, precision, preferred_element_type)
     return x.reshape(*batch, *x.shape[1:])
+
+
+def _leave_out_taps(w: Array, geometry: Geometry) -> tuple[Array, Geometry]:
+    """Leaves out a kernel's outer taps that see only padding, as most do of an atrous kernel on a small image."""
+    seen, padding = [], []
+    axes = zip(w.shape, geometry.image, geometry.padding, geometry.dilation, geometry.span, strict=False)
+    for taps, size, (before, after), step, span in axes:
+        places = [tap for tap in range(taps) if -span <= tap * step - before < size] or [0]
+        first, last = places[0], places[-1]
+        seen.append(slice(first, last + 1))
+        padding.append((before - first * step, after - (taps - 1 - last) * step))
+    if tuple(padding) == geometry.padding:
+        return w, geometry
+    w = w[tuple(seen)]
+    return w, dataclasses.replace(geometry, kernel=w.shape[:2], padding=tuple(padding))
 
 
 def _one_batch(x: Array) -> Array:

@@ -52,6 +52,13 @@ def test_one_pixel_is_a_matrix_product(form):
     assert "convolution" not in jax.jit(ours).lower(x, w).as_text()
 
 
+def test_taps_that_see_only_padding_are_not_computed():
+    x, w = normal(0, (2, 9, 9, 4)), normal(1, (3, 3, 4, 6))
+    assert "convolution" not in jax.jit(partial(conv, padding=12, dilation=12)).lower(x, w).as_text()
+    gradient = jax.grad(lambda w: (conv(x, w, padding=12, dilation=12) ** 2).sum())(w)
+    assert (gradient != 0).sum() == 4 * 6 and (gradient[1, 1] != 0).all()
+
+
 ATROUS = {"atrous": ((10, 11), (3, 2), 1, ((-1, 5), (4, -2)), (3, 1), (3, 4, 1))}
 
 
