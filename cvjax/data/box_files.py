@@ -9,9 +9,10 @@ lists, of which `cvjax.data.split_lists` refuses those that contradict each othe
 """
 
 import dataclasses
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -60,7 +61,7 @@ class Picture:
     Attributes:
       where: file and line that name the image; "" if none does.
       size: height and width that the annotation gives, if any.
-      split: name of the split that a list, or the annotation's file, gives, if any.
+      splits: names of the splits that lists, or the annotation's file, give, if any.
       fault: what is wrong apart from the boxes, or "".
     """
 
@@ -68,7 +69,7 @@ class Picture:
     boxes: tuple[Box, ...] = ()
     where: str = ""
     size: tuple[int, int] | None = None
-    split: str = ""
+    splits: tuple[str, ...] = ()
     fault: str = ""
 
 
@@ -95,7 +96,7 @@ def read(root: Path, files: Sequence[Path]) -> Boxes | None:
     """Reads the boxes of a folder's images, None without files of boxes; raises a UserError for several formats."""
     images = Images(root, files)
     found = [boxes for boxes in (_read_coco(images), _read_voc(images), _read_yolo(images)) if boxes]
-    if len(found) > 1 and not any(picture.file for picture in found[-1].pictures):
+    if len(found) > 1 and found[-1].kind == "YOLO" and not any(picture.file for picture in found[-1].pictures):
         found.pop()  # texts of numbers that belong to no image
     if len(found) > 1:
         kinds = " and ".join(boxes.kind for boxes in found)
@@ -128,26 +129,26 @@ def _by_lists(boxes: Boxes, images: Images) -> Boxes:
     listed = split_lists.read(images, boxes.kind == "YOLO")
     if not listed:
         return boxes
-    lists, places = {one.split for one in listed}, {one.file: one for one in listed if one.file}
+    lists, places = {one.split for one in listed}, {}
+    for one in listed:
+        places.setdefault(one.file, []).append(one)
     pictures = [Picture(None, (), one.where, fault=one.fault) for one in listed if not one.file]
     annotated = [picture for picture in boxes.pictures if picture.file]
     if lists == {"train"} and all(picture.file in places for picture in annotated):
         return dataclasses.replace(boxes, pictures=(*pictures, *boxes.pictures))
-    several = len({picture.split for picture in annotated}) > 1
+    several = len({picture.splits for picture in annotated}) > 1
     unlisted = []
     for picture in boxes.pictures:
-        own = picture.split if several and picture.file else ""
+        own = next(iter(picture.splits), "") if several else ""
         if picture.file is None:
             pictures.append(picture)
-        elif one := places.get(picture.file):
-            if own not in ("", one.split):
-                raise UserError(
-                    f"{images.path(picture.file)} is of the split {own!r} by {picture.where}, and of {one.split!r} by "
-                    f"{one.where}: leave it in one of them"
-                )
-            pictures.append(dataclasses.replace(picture, split=one.split))
+        elif ones := places.get(picture.file):
+            for one in ones:
+                if own not in ("", one.split):
+                    split_lists.refuse_twice(images.path(picture.file), (own, picture.where), (one.split, one.where))
+            pictures.append(dataclasses.replace(picture, splits=tuple(dict.fromkeys(one.split for one in ones))))
         elif (own := images.folder_split(picture.file) or own) and own not in lists:
-            pictures.append(dataclasses.replace(picture, split=own))
+            pictures.append(dataclasses.replace(picture, splits=(own,)))
         else:
             unlisted.append(picture.file)
     if annotated and len(unlisted) == len(annotated):
@@ -159,23 +160,44 @@ def _by_lists(boxes: Boxes, images: Images) -> Boxes:
 
 
 def _read_coco(images: Images) -> Boxes | None:
-    categories, pictures, plain = {}, [], set()
-    read = {file: coco_entries.read(file) for file in list_files(images.root, (".json",))}
-    for file in sorted((file for file in read if read[file]), key=lambda file: _has_keypoints(read[file])):
-        own = _coco_categories(file, read[file], images)
+    categories, by_file, plain = {}, {}, set()
+    for file, entries in _coco_files(images.root):
+        own = _coco_categories(file, entries, images)
         for key, name in own.items():
             if name and categories.setdefault(key, name) != name:
                 raise UserError(f"{images.path(file)}: category {key} is {name!r}, and {categories[key]!r} elsewhere")
-        found = _coco_pictures(file, read[file], own, images)
-        if _has_keypoints(read[file]):  # COCO's own have the boxes of `instances` again
+        found = _coco_pictures(file, entries, own, images)
+        if _has_keypoints(entries):  # COCO's own have the boxes of `instances` again
             found = [picture for picture in found if picture.file is None or picture.file not in plain]
         else:
             plain |= {picture.file for picture in found}
-        pictures += found
-    if not pictures and not categories:
+        by_file[file] = found
+    if not any(by_file.values()) and not categories:
         return None
+    if "train" not in map(_coco_split, by_file):  # `trainval` is, as in lists
+        for file in by_file:
+            if split_lists.TRAINVAL in re.findall("[a-z]+", file.stem.lower()):
+                by_file[file] = [dataclasses.replace(picture, splits=("train",)) for picture in by_file[file]]
+    pictures = itertools.chain.from_iterable(by_file.values())
     ordered = sorted(categories, key=lambda key: (isinstance(key, str), key))
     return Boxes("COCO", tuple(dict.fromkeys(categories[key] for key in ordered)), tuple(pictures))
+
+
+def _coco_files(root: Path) -> Iterator[tuple[Path, Entries]]:
+    """Yields files with their entries as they are read, but last those with keypoints, which are held until then."""
+    last = []
+    for file in list_files(root, (".json",)):
+        entries = coco_entries.read(file)
+        if entries and _has_keypoints(entries):
+            last.append((file, entries))
+        elif entries:
+            yield file, entries
+    yield from last
+
+
+def _coco_split(file: Path) -> str:
+    """Returns the first split that a file's name mentions, or ""."""
+    return next(iter(mentioned_splits(file.stem)), "")
 
 
 def _has_keypoints(entries: Entries) -> bool:
@@ -196,7 +218,7 @@ def _coco_categories(file: Path, entries: Entries, images: Images) -> dict[Any, 
 
 def _coco_pictures(file: Path, entries: Entries, categories: Mapping[Any, str], images: Images) -> list[Picture]:
     path = images.path(file)
-    split = next(iter(mentioned_splits(file.stem)), "")
+    split = _coco_split(file)
     boxes, named, lost = {}, {}, []
     for entry, line in entries["images"]:
         if (key := id_of(entry.get("id"))) is not None:
@@ -216,10 +238,11 @@ def _coco_pictures(file: Path, entries: Entries, categories: Mapping[Any, str], 
         if found and key is None:
             fault = f"the id of an image is a number, and not {entry.get('id')!r}"
         elif found and len(named[key]) > 1:
-            others = ", ".join(f"{path}:{line}" for name, line in named[key].items() if name != entry.get("file_name"))
-            fault = f"its id {key!r} is that of another image too: {others}"
+            other = next(line for other, line in named[key].items() if other != name)
+            fault = f"its id {key!r} is that of another image too: {path}:{other}"
         size = _size(entry.get("height"), entry.get("width"))
-        pictures.append(Picture(found, () if fault else tuple(boxes[key]), where, size, split, fault))
+        splits = (split,) if split else ()
+        pictures.append(Picture(found, () if fault else tuple(boxes[key]), where, size, splits, fault))
     return [*lost, *pictures]
 
 

@@ -110,7 +110,7 @@ def open_split(root: str | Path, split: str, setting: str = "split", held_out: H
     if boxes.unlisted:
         shown = ", ".join(readable(file.relative_to(path)) for file in boxes.unlisted[:SHOWN])
         shown += ", ..." if len(boxes.unlisted) > SHOWN else ""
-        count = f"{len(boxes.unlisted)} of {len(boxes.unlisted) + len(boxes.pictures)}"
+        count = f"{len(boxes.unlisted)} of {len(boxes.unlisted) + sum(bool(one.file) for one in boxes.pictures)}"
         _say(f"Leaving out {count} images of {readable(path)}, which are in no list of a split: {shown}")
     by_split = divide(path, boxes, held_out)
     chosen = splits.choose(by_split, split, path, setting)
@@ -144,22 +144,24 @@ def divide(root: Path, boxes: Boxes, held_out: HeldOut = HELD_OUT) -> dict[str, 
 
 
 def named_splits(root: Path, boxes: Boxes) -> dict[str, list[Path]]:
-    """Returns the images of each split that a folder or the name of one of COCO's files names, or {}."""
+    """Returns the images of each split that a list, a topmost folder, or the name of a COCO file names, or {}."""
     pictures = {picture.file: picture for picture in boxes.pictures if picture.file}
     parts = {file: parts_of(file, root) for file in pictures}
     parts = {file: (splits.split_of(part) or part[0], *part[1:]) for file, part in parts.items()}
-    by_split = {} if boxes.listed else splits.find_splits(root, parts)
-    named = {picture.split for picture in pictures.values()}
-    if boxes.listed or (not by_split and len(named) > 1):
-        if "" in named:
-            where = next(picture.where for picture in pictures.values() if not picture.split)
-            known = ", ".join(sorted(named - {""}))
+    named = {split for picture in pictures.values() for split in picture.splits}
+    unnamed = [picture.where for picture in pictures.values() if not picture.splits]
+    several = len(named) + bool(unnamed) > 1
+    by_files = boxes.listed or (several and not unnamed and not any(map(splits.split_of, parts.values())))
+    by_split = {} if by_files else splits.find_splits(root, parts, annotated=True)
+    if by_files or (several and not by_split):
+        if unnamed:
             raise UserError(
-                f"{readable(root)} has files of boxes for the splits {known}, and {where} is in one whose name says no "
-                "split: call it train.json, val.json or test.json"
+                f"{readable(root)} has files of boxes for the splits {', '.join(sorted(named))}, and {unnamed[0]} is "
+                "in one whose name says no split: call it train.json, val.json or test.json"
             )
         for file, picture in pictures.items():
-            by_split.setdefault(picture.split, []).append(file)
+            for split in picture.splits:
+                by_split.setdefault(split, []).append(file)
     return by_split
 
 

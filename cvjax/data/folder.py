@@ -4,7 +4,8 @@
     folder/cat/1.png, folder/dog/1.png      classes cat, dog; split by hash
     folder/train/cat/1.png, ...             classes; splits as they are
 
-`cvjax.data.splits` says how.
+`cvjax.data.splits` says how, and with which affixes; `test_set/test_set/cat` is `test/cat`. Lists of files divide only
+folders of boxes and VOC's development kit.
 """
 
 import contextlib

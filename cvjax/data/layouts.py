@@ -9,7 +9,8 @@
 
 `data.keep=("caption",)` reads `captions.json`, {file name below the folder: a caption or a list of captions}, and
 `data.max_boxes` the files of `cvjax.data.box_files`. `data.class_maps` reads masks as `cvjax.data.mask_files` says; a
-folder of VOC's development kit then has the splits of its segmentation, those of the lists in `ImageSets/Segmentation`.
+folder of VOC's development kit then has the splits of its segmentation, those of the lists in `ImageSets/Segmentation`,
+whatever they are called: `trainval` and `trainaug` too.
 """
 
 import dataclasses
@@ -176,8 +177,9 @@ def named_splits(root: str | Path, annotations: Annotations) -> list[str]:
     if found := idx.find(Path(root).expanduser()):
         return sorted(found)
     path, files = folder.open_root(root)
-    if annotations.class_maps and (found := split_lists.name_lists(_voc_lists(path))):
-        return sorted(set(found.values()))
+    if annotations.class_maps and (lists := _voc_lists(path)):
+        named = split_lists.name_lists(lists)
+        return sorted({named.get(file, file.stem) for file in lists})
     boxes = box_files.read(path, files) if annotations.max_boxes is not None else None
     if boxes is not None:
         return sorted(boxed.named_splits(path, boxes))
@@ -194,16 +196,16 @@ def voc_split(root: Path, split: str, setting: str = "split") -> FolderSplit | N
     Raises a UserError, which names `setting`, if there is no such list, or as `cvjax.data.split_lists` does.
     """
     files = _voc_lists(root)
-    lists = split_lists.name_lists(files)
-    if not lists:
+    if not files:
         return None
     images = Images(root, folder.list_images(root / "JPEGImages"))
+    lists = split_lists.name_lists(files)
     listed = {name: split_lists.read_list(images, file, name) for file, name in lists.items()}
     split_lists.refuse_contradictions(images, [one for found in listed.values() for one in found])
-    for file in files:
-        if file.stem.lower() == split_lists.TRAINVAL:
-            listed[split_lists.TRAINVAL] = split_lists.read_list(images, file, split_lists.TRAINVAL)
-    chosen = splits.choose(listed, split, root, setting)
+    others = {file.stem: file for file in files if file.stem.lower() not in splits.SPLIT_NAMES}
+    if split in others:
+        listed[split] = split_lists.read_list(images, others[split], split)
+    chosen = splits.choose({**{name: [] for name in others}, **listed}, split, root, setting)
     for one in chosen:
         if one.fault:
             raise UserError(f"{one.where}: {one.fault}, in {readable(images.root)}")

@@ -20,7 +20,9 @@ class Settings:
     """The keys of `config.data`. Either `name` or `folder` is set."""
 
     name: str | None = None  # "digits", "photos/128", or any TFDS dataset: "mnist", "coco/2017"
-    folder: str | None = None  # images, classes from sub-folders, splits from train/, test/, val/; or IDX files
+    folder: str | None = (
+        None  # images, classes and splits from sub-folders such as train/, test_set/, or lists; IDX files
+    )
     data_dir: str | None = None  # TFDS's folder; None: TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split: str = "train"  # or a slice, for TFDS: "train[:90%]"
     eval_split: str = "test"

@@ -76,16 +76,17 @@ def choose(by_split: Mapping[str, list[Any]], split: str, root: Path, setting: s
     raise UserError(f"{setting}={split!r}: {readable(root)} has no such split. {suggest(split, by_split)}")
 
 
-def find_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> dict[str, list[Path]]:
+def find_splits(root: Path, parts: Mapping[Path, tuple[str, ...]], annotated: bool = False) -> dict[str, list[Path]]:
     """Returns the files of each split, by the names of the topmost folders; {} if none is the name of a split.
 
-    `parts` are those of each file's path below the folder. Raises a UserError if there are files outside the splits, or
-    two folders for one split, or names of splits where they would not count.
+    `parts` are those of each file's path below the folder; `annotated`: files of boxes go with the images. Raises a
+    UserError if there are files outside the splits, or two folders for one split, or names of splits where they would
+    not count.
     """
     tops = {part[0]: split_of(part) for part in parts.values()}
     folders = {folder: split for folder, split in tops.items() if split}
     if not folders:
-        _refuse_hidden_splits(root, parts)
+        _refuse_hidden_splits(root, parts, annotated)
         return {}
     by_split = {split: [] for split in folders.values()}
     for split in by_split:
@@ -93,19 +94,25 @@ def find_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> dict[str, 
         if len(twins) > 1:
             raise UserError(
                 f"{readable(root)} has two folders for the split {split!r}: {' and '.join(twins)}. Join them or, if "
-                "they are classes, move all classes into a folder train/"
+                "they are classes, move all classes into folders train/ and test/"
             )
     for file, part in parts.items():
         if part[0] not in folders:
             raise UserError(
-                f"{readable(root / part[0])} is beside the splits {', '.join(sorted(folders))} and belongs to none of "
-                f"them: move it into one or away. If {min(folders)!r} is a class, move all classes into a folder train/"
+                f"{readable(_place(root, file, part[0]))} is beside the splits {', '.join(sorted(folders))} and "
+                f"belongs to none of them: move it into one or away. If {min(folders)!r} is a class, move all classes "
+                "into folders train/ and test/"
             )
         by_split[folders[part[0]]].append(file)
     return by_split
 
 
-def _refuse_hidden_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> None:
+def _place(root: Path, file: Path, name: str) -> Path:
+    """Returns the topmost part below a folder, of a file's path, that has this name."""
+    return next(place for place in (*reversed(file.parents), file) if place.name == name and root in place.parents)
+
+
+def _refuse_hidden_splits(root: Path, parts: Mapping[Path, tuple[str, ...]], annotated: bool) -> None:
     """Raises a UserError if folders seem to be splits and would be classes, so that training saw what is held out."""
     folders = sorted({part[:-1] for part in parts.values() if len(part) > 1})
     tops = sorted({folder[0] for folder in folders})
@@ -122,7 +129,7 @@ def _refuse_hidden_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> 
         if len({split for top in several for split in mentioned_splits(top)}) > 1:
             raise UserError(
                 f"{readable(root)} has the folders {', '.join(several)}: if they are splits, name them train/, test/ "
-                "and val/; if they are classes, move all classes into a folder train/"
+                "and val/; if they are classes, move all classes into folders train/ and test/"
             )
     for level in range(1, max(map(len, folders), default=0)):
         deep = [folder for folder in folders if len(folder) > level]
@@ -130,8 +137,12 @@ def _refuse_hidden_splits(root: Path, parts: Mapping[Path, tuple[str, ...]]) -> 
         if None in splits and len(splits) < 3:
             continue
         above = {folder[:level] for folder in deep}
-        shown = root.joinpath(*next(folder[: level + 1] for folder in deep if name_split(folder[level])))
+        first = next(folder for folder in deep if name_split(folder[level]))
+        file = next(file for file, part in parts.items() if part[:-1] == first)
+        shown = _place(root, file, first[level])
         advice = f"give data.folder={readable(shown.parent)!r}" if len(above) == 1 else "train/cat, not cat/train"
+        if annotated:
+            advice = f"move it up into {readable(root)}, and its annotations alike"
         raise UserError(
             f"{readable(shown)} has the name of a split, and would not count as one: splits are the topmost folders. "
             f"If it is one, {advice}; if it is none, rename it"

@@ -93,26 +93,6 @@ def test_layouts_of_well_known_tools(tmp_path):
             assert len(picture.boxes) == len(box_folders.example(int(picture.file.stem))[1])
 
 
-def test_splits_of_boxes_by_folders_and_by_files_with_affixes(tmp_path):
-    sets = box_folders.write(tmp_path / "sets", "COCO", ("training_set", "test_set"))
-    flat = box_folders.write(tmp_path / "flat", "COCO")
-    content = json.loads((flat / "boxes.json").read_text())
-    for name, images in (("trainset", content["images"][:8]), ("testset", content["images"][8:])):
-        known = [image["id"] for image in images]
-        own = [one for one in content["annotations"] if one["image_id"] in known]
-        (flat / f"{name}.json").write_text(json.dumps({**content, "images": images, "annotations": own}))
-    (flat / "boxes.json").unlink()
-    for root, counts in ((sets, (12, 12)), (flat, (8, 4))):
-        assert tuple(len(boxed.open_split(root, split)) for split in ("train", "test")) == counts
-    (flat / "trainset.json").rename(flat / "trainval.json")
-    with pytest.raises(UserError, match=r"boxes for the splits test, and trainval.json:1 is in one whose name says no"):
-        boxed.open_split(flat, "train")
-    with pytest.raises(UserError, match=r"sets/test_set has the name of a split.*data.folder='.*/sets'"):
-        (tmp_path / "outer").mkdir()
-        sets.rename(tmp_path / "outer" / "sets")
-        boxed.open_split(tmp_path / "outer", "train")
-
-
 def replace(path, old, new, count=1):
     text = path.read_text()
     assert old in text
@@ -150,6 +130,10 @@ COCO_FAULTS = {
     "an id of two images": (
         lambda c: c["images"][0].update(id=2),
         r"json:2: its id 2 is that of another image too: train/boxes.json:4",
+    ),
+    "an id of more images": (
+        lambda c: [c["images"][index].update(id=0) for index in (4, 8)],  # none of them has boxes
+        r"json:2: its id 0 is that of another image too: train/boxes.json:6\. python",
     ),
     "an id that is none": (lambda c: c["images"][0].update(id=[1]), r"json:2: the id of an image is a number, .*\[1\]"),
     "an image_id that is none": (lambda c: c["annotations"][1].update(image_id=[]), r"its image_id \[\] is in no"),
@@ -321,6 +305,11 @@ def test_what_is_not_for_folders_with_boxes(tmp_path):
         data.check(settings(root, images={"target": "right"}))
     box_folders.write_coco(root, {name: box_folders.example(0) for name in ("0.png",)})
     with pytest.raises(UserError, match="boxes in several formats, COCO and YOLO"):
+        data.check(settings(root))
+    for file in root.glob("*.txt"):
+        file.unlink()
+    box_folders.write_voc(root, {"lost.png": box_folders.example(1)})
+    with pytest.raises(UserError, match="boxes in several formats, COCO and VOC"):
         data.check(settings(root))
     plain = tmp_path / "plain"
     plain.mkdir()

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from cvjax import data
-from cvjax.data import boxed, folder
+from cvjax.data import boxed, folder, layouts
+from cvjax.data.annotations import Annotations
 from cvjax.data.box_files import read
 from cvjax.errors import UserError
 from cvjax.programs import annotations
@@ -105,6 +106,43 @@ def test_folders_that_yolos_yaml_names(tmp_path, prefix):
         boxed.open_split(root, "val")
 
 
+def test_folders_that_the_yaml_names_are_of_the_split_that_it_says(tmp_path):
+    root = box_folders.write(tmp_path, "YOLO", ("images/train2012", "images/val2012", "images/test2007"), 2)
+    for file in root.glob("images/*/data.yaml"):
+        file.unlink()
+    held_out = "val: images/test2007\ntest: images/test2007\n"
+    write(root, {"data.yaml": f"names: [cat, dog]\ntrain: [images/train2012, images/val2012]\n{held_out}"})
+    assert [stems(root, split) for split in ("train", "val", "test")] == [["0", "0", "1", "1"], ["0", "1"], ["0", "1"]]
+    write(root, {"data.yaml": "names: [cat, dog]\ntrain: images\n"})
+    with pytest.raises(UserError, match=r"data.yaml:2: images/test2007/0.png is in the folder of the split 'test'"):
+        boxed.open_split(root, "train")
+
+
+def test_a_list_that_the_yaml_names_by_an_absolute_path(tmp_path, monkeypatch):
+    names = f"train: {tmp_path}/set/a.txt\nval: {tmp_path}/set/b.txt\n"
+    root = flat(tmp_path / "set", {"a.txt": PATHS["train"], "b.txt": PATHS["held"]}, names)
+    monkeypatch.chdir(tmp_path)
+    for place in (root, "set", "set/../set"):
+        assert (stems(place, "train"), stems(place, "val")) == (["0", "1"], ["4"])
+
+
+def test_what_is_held_out_may_share_images(tmp_path):
+    lists = {"train.txt": PATHS["train"], "val.txt": "images/4.png\nimages/5.png\n", "test.txt": "images/4.png\n"}
+    root = flat(tmp_path, lists)
+    assert [stems(root, split) for split in ("train", "val", "test")] == [["0", "1"], ["4", "5"], ["4"]]
+
+
+def test_an_empty_text_is_a_list_beside_others_only(tmp_path):
+    root = flat(tmp_path, {"notes/test.txt": "", "notes/dev.txt": "\n", "val.txt": "\n"})
+    divided = [stems(root, split) for split in ("train", "test")]
+    assert [len(found) for found in divided] == [5, 1]
+    write(root, {"train.txt": PATHS["train"]})
+    with pytest.raises(UserError, match=r"^val.txt:1: the list of the split 'val' is empty"):
+        boxed.open_split(root, "train")
+    (root / "val.txt").unlink()
+    assert stems(root, "train") == ["0", "1"]
+
+
 def test_lists_that_agree_with_folders_or_divide_nothing_change_nothing(tmp_path):
     folders = box_folders.write(tmp_path / "folders", "YOLO", ("train", "valid"), 3)
     plain = [boxed.open_split(folders, split).pictures for split in ("train", "val")]
@@ -133,7 +171,7 @@ def test_lists_that_agree_with_folders_or_divide_nothing_change_nothing(tmp_path
         (
             {},
             "train: images\nval: images\n",
-            r"images/0.png is of .*'train' by data.yaml:2, and of .*data.yaml:3",
+            r"data.yaml:2 and :3 name the same images for train and val: remove one line",
         ),
         (
             {"val.txt": "/old/x7.png\n"},
@@ -143,11 +181,19 @@ def test_lists_that_agree_with_folders_or_divide_nothing_change_nothing(tmp_path
         ({}, "train: images\nval: valid/images\n", r"data.yaml:3: .* has no 'valid/images' for the split 'val'"),
         ({}, "val: lists/val.txt\n", r"data.yaml:2: .* has no 'lists/val.txt' for the split 'val'"),
         ({"a.txt": "images/1.txt\n"}, "val: a.txt\n", r"a.txt:1: the list of the split 'val' names no image"),
-        ({"a.txt": PATHS["train"]}, "train: a.txt\nval: a.txt\n", r"images/0.png .* by a.txt:1, and of .* by a.txt:1"),
+        (
+            {"a.txt": PATHS["train"]},
+            "test: a.txt\nval: a.txt\ntrain: a.txt\n",
+            r"yaml:2 and :4 name .* for test and tr",
+        ),
+        ({}, "val: ../outside.txt\n", r"data.yaml:2: the list '../outside.txt' is outside .*set: move it into this"),
+        ({}, "val: val.txt\n", r"data.yaml:2: .* has no 'val.txt' for"),
+        ({"val.txt": ""}, "val: val.txt\n", r"val.txt:1: the list of the split 'val' is empty"),
     ],
 )
 def test_faults_of_lists_are_named_by_file_and_line(tmp_path, files, names, message):
-    root = flat(tmp_path, files, names)
+    root = flat(tmp_path / "set", files, names)
+    (tmp_path / "outside.txt").write_text("0.png\n")
     with pytest.raises(UserError, match=message):
         boxed.open_split(root, "train")
 
@@ -172,7 +218,8 @@ def test_lists_that_contradict_folders_or_files_of_boxes(tmp_path):
 def test_a_listed_image_that_is_missing_is_a_fault(tmp_path, capsys):
     root = kit(tmp_path / "kit", dict(train="0\n1\n7\n", val="2\n"))
     assert annotations.main([str(root), f"--output={tmp_path}/sheet.png"]) == 1
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert f"Leaving out 3 of 6 images of {root}" in said
     assert "training refuses 1:\nImageSets/Main/train.txt:3: there is no image '7', or more than one\n" in printed
     assert "JPEGImages/5.png is in no list of a split, and left out" in printed
     square = (dict(op="letterbox", size=(32, 32)),)
@@ -191,6 +238,9 @@ def test_a_listed_image_that_is_missing_is_a_fault(tmp_path, capsys):
         (dict(train="0\n", val="1\n", trainval="0\n1\n"), "validation", ["1"]),
         (dict(train="0\n", val="1\n", trainval="0\n1\n"), "trainval", ["0", "1"]),
         (dict(trainval="0\n2\n", test="1\n"), "train", ["0", "2"]),
+        (dict(train="0\n", val="1\n", trainaug="0\n2\n", train_1_8=""), "trainaug", ["0", "2"]),
+        (dict(train_1_8="3\n"), "train_1_8", ["3"]),
+        (dict(trainaug="3\n", val="1\n"), "train", r"data.eval_split='train': .* no such split.* Known: trainaug, val"),
         (dict(train="0\n", val="1\n"), "test", r"data.eval_split='test': .* has no such split.* Known: train, val"),
         (dict(train="0\n", val="1\n7\n"), "val", r"Segmentation/val.txt:2: there is no image '7'"),
         (dict(train="0\n", val=""), "val", r"Segmentation/val.txt:1: the list of the split 'val' is empty"),
@@ -213,5 +263,7 @@ def test_the_splits_of_vocs_segmentation(tmp_path, lists, split, outcome):
         with pytest.raises(UserError, match=outcome.replace("eval", "(train|eval)")):
             data.load(chosen, seed=0)
         return
+    named = layouts.named_splits(tmp_path, Annotations.of(chosen))
+    assert split in named or split == "validation"
     batches = data.load(chosen, seed=0).evaluate()
     assert [str(batch["class_map"].max()) for batch in batches] == outcome

@@ -1,10 +1,14 @@
 """Which folders are splits, whatever they are called, so that nothing held out is trained on."""
 
+import json
+import weakref
+
+import box_folders
 import pytest
 from PIL import Image
 
 from cvjax import data
-from cvjax.data import folder
+from cvjax.data import boxed, coco_entries, folder
 from cvjax.errors import UserError
 
 
@@ -33,9 +37,9 @@ def test_splits_have_several_names_in_any_case(tmp_path):
     [
         ("extra/1.png", r"extra is beside the splits test, train and belongs to none"),
         ("preview.png", r"preview\.png is beside the splits"),
-        ("a/1.png", r"/a is beside the splits .* If 'test' is a class"),
+        ("a/1.png", r"/a is beside the splits .* If 'test' is a class, .* folders train/ and test/"),
         ("Training/a/1.png", r"two folders for the split 'train': Training and train\. Join them"),
-        ("train_set/a/1.png", r"two folders for the split 'train': train and train_set"),
+        ("train_set/a/1.png", r"folders for the split 'train': train and train_set.*into folders train/ and test/"),
     ],
 )
 def test_nothing_else_may_be_beside_splits(tmp_path, stray, message):
@@ -74,7 +78,10 @@ def test_splits_are_known_by_their_affixes_too(tmp_path, names):
     ("names", "message"),
     [
         (("trainA", "trainB", "testA", "testB"), r"splits of two domains, testA, testB, trainA, trainB\..*also=dict"),
-        (("cats_train", "cats_test"), r"the folders cats_test, cats_train: if they are splits, name them train/"),
+        (
+            ("cats_train", "cats_test"),
+            r"cats_test, cats_train: if they are splits, name them train/.*into folders train/ and test/",
+        ),
         (("archive/train", "archive/test"), r"archive/test has the name of a split.*give data.folder='.*/archive'"),
         (("x/data/train/cat",), r"x/data/train has the name of a split.*give data.folder='.*x/data'"),
         (("cat/train", "cat/test", "dog/train"), r"cat/test has the name of a split.*train/cat, not cat/train"),
@@ -114,3 +121,54 @@ def test_an_empty_split_is_called_empty(tmp_path, empty):
     split = "val" if "val" in empty else "test"
     with pytest.raises(UserError, match=rf"data.eval_split='{split}': .*{empty} holds no images\. Known: train"):
         data.check({"folder": str(tmp_path), "eval_split": split})
+
+
+def test_splits_of_boxes_by_folders_and_by_files_with_affixes(tmp_path):
+    sets = box_folders.write(tmp_path / "sets", "COCO", ("training_set", "test_set"))
+    flat = box_folders.write(tmp_path / "flat", "COCO")
+    content = json.loads((flat / "boxes.json").read_text())
+    for name, images in (("trainset", content["images"][:8]), ("testset", content["images"][8:])):
+        known = [image["id"] for image in images]
+        own = [one for one in content["annotations"] if one["image_id"] in known]
+        (flat / f"{name}.json").write_text(json.dumps({**content, "images": images, "annotations": own}))
+    (flat / "boxes.json").unlink()
+    for root, counts in ((sets, (12, 12)), (flat, (8, 4))):
+        assert tuple(len(boxed.open_split(root, split)) for split in ("train", "test")) == counts
+    (flat / "trainset.json").rename(flat / "instances_trainval2017.json")
+    assert tuple(len(boxed.open_split(flat, split)) for split in ("train", "test")) == (8, 4)
+    (flat / "instances_trainval2017.json").rename(flat / "other.json")
+    with pytest.raises(UserError, match=r"boxes for the splits test, and other.json:1 is in one whose name says no"):
+        boxed.open_split(flat, "train")
+    (tmp_path / "outer/images").mkdir(parents=True)
+    sets.rename(tmp_path / "outer/images/sets")
+    hidden = r"outer/images/sets/test_set has the name of a split.* move it up into .*outer, and its annotations alike"
+    with pytest.raises(UserError, match=hidden):
+        boxed.open_split(tmp_path / "outer", "train")
+    (tmp_path / "outer/images/train").mkdir()
+    (tmp_path / "outer/images/sets/training_set").rename(tmp_path / "outer/images/train/x")
+    with pytest.raises(UserError, match=r"outer/images/sets is beside the splits train and belongs"):
+        boxed.open_split(tmp_path / "outer", "train")
+
+
+def test_cocos_files_divide_images_that_lie_deeper_and_are_not_held_together(tmp_path, monkeypatch):
+    root = box_folders.write(tmp_path, "COCO", ("raw/train2017", "raw/val2017", "raw/test2017"), 2)
+    for split in ("train", "val", "test"):
+        content = json.loads((root / f"raw/{split}2017/boxes.json").read_text())
+        (root / f"raw/{split}2017/boxes.json").unlink()
+        for image in content["images"]:
+            image["file_name"] = f"raw/{split}2017/{image['file_name']}"
+        (root / f"instances_{split}.json").write_text(json.dumps(content))
+    read, alive = coco_entries.read, []
+
+    class Held(dict):
+        """A dict to which weak references may lead."""
+
+    def watched(file):
+        assert sum(reference() is not None for reference in alive) < 2
+        entries = Held(read(file))
+        alive.append(weakref.ref(entries))
+        return entries
+
+    monkeypatch.setattr(coco_entries, "read", watched)
+    for split in ("train", "val", "test"):
+        assert {file.parent.name for file in boxed.open_split(root, split).files} == {f"{split}2017"}
