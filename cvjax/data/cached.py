@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from cvjax.data.derive import Derived
 from cvjax.data.sources import Source, read_labels
 from cvjax.errors import UserError
 from cvjax.rundir import disk_is_full
+
+# Python 3.11 cannot parse the headers of two .npy files at once where a garbage collection calls back, as with JAX.
+HEADERS = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +93,9 @@ def image_digest(image: Shaped[np.ndarray, "height width channels"]) -> str:
 def _read(file: Path) -> np.ndarray | None:
     """Reads a result; None if it is missing or unreadable."""
     try:
-        return np.load(file, allow_pickle=False)
+        with HEADERS:
+            mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        return np.array(mapped)
     except (OSError, ValueError, EOFError):
         return None
 

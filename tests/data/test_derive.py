@@ -1,8 +1,10 @@
 """Derived features: computed once, kept beside the dataset, moved with the image, and as exact as all that is read."""
 
+import concurrent.futures
 import itertools
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -169,6 +171,25 @@ def test_those_of_a_dataset_by_name_are_beside_it(tmp_path):
     taken = {"label": entry(histogram, "array")}
     with pytest.raises(UserError, match="'label' is taken in a batch"):
         data.check({**settings, "derive": taken})
+
+
+def test_threads_take_turns_to_parse_the_headers_of_files(photos, monkeypatch):
+    expected, _ = read(photos, {"spots": entry()})
+    source = WithDerived(open_split(photos, "train"), (Derived.of("spots", entry()),), photos / ".derived")
+    load, parsing, most = np.load, [], []
+
+    def watched(*arguments, **options):
+        parsing.append(arguments)
+        most.append(len(parsing))
+        time.sleep(0.01)
+        parsing.pop()
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(np, "load", watched)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(source.__getitem__, range(20)))
+    assert most == [1] * 20
+    assert_same(expected, found)
 
 
 # --- moved with the image -----------------------------------------------------------------------------------------
