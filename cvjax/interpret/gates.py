@@ -150,15 +150,7 @@ class _Evaluation:
     ) -> list[Any]:
         """Returns the outputs of a jaxpr."""
         scope = _Scope(jaxpr, zeros)
-        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
-
-        def read(atom: Var | Literal) -> Any:
-            return atom.val if isinstance(atom, Literal) else values[atom]
-
-        for eqn in jaxpr.eqns:
-            outputs = self._apply(scope, eqn, [read(atom) for atom in eqn.invars])
-            values |= zip(eqn.outvars, outputs, strict=True)
-        return [read(atom) for atom in jaxpr.outvars]
+        return evaluate(jaxpr, consts, arguments, functools.partial(self._apply, scope))
 
     def _apply(self, scope: _Scope, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
         place, kind = scope.find_relu(eqn), eqn.primitive.name
@@ -198,6 +190,45 @@ class _Evaluation:
         options = {name: params[name] for name in ("length", "reverse", "unroll")}
         carry, stacked = jax.lax.scan(step, first, rows, **options)
         return [*carry, *stacked]
+
+
+def inline(fn: Callable) -> Callable:
+    """Returns a function equal to `fn` that has no compiled or rematerialised functions inside when it is traced."""
+
+    @functools.wraps(fn)
+    def inlined(*args, **kwargs):
+        closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args, **kwargs)
+        outputs = _inline(closed.jaxpr, closed.consts, jax.tree.leaves((args, kwargs)))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return inlined
+
+
+def _inline(jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    def apply(eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        if eqn.primitive.name not in (*JIT, *REMAT):
+            return bind(jaxpr, eqn, values)
+        inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+        return _inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
+
+    return evaluate(jaxpr, consts, arguments, apply)
+
+
+def evaluate(
+    jaxpr: Jaxpr,
+    consts: Sequence[Any],
+    arguments: Sequence[Any],
+    apply: Callable[[JaxprEqn, list[Any]], list[Any]],
+) -> list[Any]:
+    """Returns the outputs of a jaxpr; `apply` takes each equation and its inputs to the outputs."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+
+    def read(atom: Var | Literal) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for eqn in jaxpr.eqns:
+        values |= zip(eqn.outvars, apply(eqn, [read(atom) for atom in eqn.invars]), strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
 
 
 def bind(jaxpr: Jaxpr, eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
