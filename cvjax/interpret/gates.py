@@ -232,7 +232,7 @@ def evaluate(
 
 
 def bind(jaxpr: Jaxpr, eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
-    """Evaluates one equation of a jaxpr as it stands; returns the values of its outputs."""
+    """Returns the outputs of one equation of a jaxpr as it stands."""
     taken = {atom: value for atom, value in zip(eqn.invars, values, strict=True) if not isinstance(atom, Literal)}
     unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
     alone = Jaxpr((), [*taken], eqn.outvars, [eqn], eqn.effects, unnamed)
