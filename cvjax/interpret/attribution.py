@@ -93,7 +93,7 @@ class Attribution:
             "gradcam": dict(layer=self.layer),
             "smoothgrad": dict(samples=self.samples),
             "integrated": dict(steps=self.samples),
-            "occlusion": dict(window=window, stride=max(1, window // 2)),
+            "occlusion": dict(window=window, stride=max(1, window // 2), baseline=0.5),
         }
         return maps.explain(key, method, explained, asked.images, asked.labels, **options.get(method, {}))
 
@@ -226,7 +226,7 @@ def recipe(
       layer: Grad-CAM's, of those that the classifier returns by name; "": the last with more than one position.
       points: steps of the deletion and insertion curves, in which pixels are replaced by the image's mean colour.
       samples: noisy copies of SmoothGrad, and steps of integrated gradients.
-      window: side of the squares of occlusion, which move by half of it; 0: an eighth of the image's shorter side.
+      window: side of the grey squares of occlusion, which move by half of it; 0: an eighth of the shorter side.
 
     Returns:
       The recipe. Figures of each method, such as "deletion/gradcam": deletion and insertion, the areas below the

