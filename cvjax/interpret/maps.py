@@ -50,8 +50,14 @@ def capturing(module: nn.Module) -> nn.Module:
 
 def layers(module: nn.Module, variables: Variables, images: Images) -> list[str]:
     """Returns the layers that Grad-CAM can explain, in their order: activations of more than one position."""
-    _, found = jax.eval_shape(lambda: Classifier(module, variables).activations(images))
-    return [name for name, value in found.items() if len(value.shape) == 4 and min(value.shape[1:3]) > 1]
+    shapes = {}
+
+    def record() -> None:  # a dict that eval_shape returned would be sorted by name
+        _, activations = Classifier(module, variables).activations(images)
+        shapes.update({name: value.shape for name, value in activations.items()})
+
+    jax.eval_shape(record)
+    return [name for name, shape in shapes.items() if len(shape) == 4 and min(shape[1:3]) > 1]
 
 
 def find_layer(module: nn.Module, variables: Variables, images: Images, layer: str = "") -> str:

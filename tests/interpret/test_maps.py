@@ -11,6 +11,7 @@ from cvjax.errors import UserError
 from cvjax.interpret import gradcam, maps, saliency
 from cvjax.interpret.maps import Classifier
 from cvjax.nets.digit_classifier import DigitClassifier
+from cvjax.nets.efficientnet_lite import EfficientNetLite
 from cvjax.nets.vgg import VGG
 from cvjax.recognition.image_classifier import ResNetClassifier
 
@@ -52,6 +53,7 @@ def test_maps_are_those_of_the_functions(small, classifier):
     [
         (DigitClassifier(width=2, features=3), 8, "conv_2_2", {"conv_1_1", "conv_1_2", "conv_2_1"}),
         (ResNetClassifier(3, 18, 2, "small", (2, 2, 2, 2)), 32, "c5", {"c2", "c3", "c4"}),
+        (EfficientNetLite(3, width=0.2, depth=0.2), 64, "head", {"stem", "block_2", "block_7"}),
         (VGG(11, width=2, head="classifier", hidden=4), 64, "pool5", {"relu5_2", "pool1"}),
     ],
 )
