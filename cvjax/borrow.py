@@ -95,7 +95,7 @@ def describe_network(name: str, source: str) -> dict[str, Any]:
     """
     if source.startswith(packages.PREFIX):
         packaged = packages.find(source)
-        return {"package": source, "shape": list(packaged.shape), "classes": list(packaged.classes)}
+        return {"package": source, "shape": list(packaged.shape), "classes": list(packages.read_classes(source))}
     found = parse(name, source)
     if found.path:
         raise UserError(f"config.borrow.{name}={source!r}: expected a whole network, not a module of one.")

@@ -2,6 +2,7 @@
 
 import functools
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
@@ -48,3 +49,17 @@ def overlay(
     share = np.where(edge, 1.0, opacity) * ((numbers != background) & (numbers != VOID))
     colours = paint(numbers)
     return (image + share[..., None].astype(np.float32) * (colours - image)).astype(np.float32)
+
+
+def heat(
+    image: Float[np.ndarray, "height width channels"], values: Float[np.ndarray, "height width"], opacity: float = 0.6
+) -> Float[np.ndarray, "height width 3"]:
+    """Returns a copy of a grey or RGB image, in grey, with a map painted over it, from blue (0) to red.
+
+    The map's 99.5th percentile and all above are red, and negative values blue; a map of zeros leaves blue alone.
+    """
+    top = np.percentile(values, 99.5) or values.max()
+    level = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
+    colours = matplotlib.colormaps["turbo"](level)[..., :3]
+    grey = np.clip(image, 0, 1).mean(axis=-1, keepdims=True)
+    return (grey + opacity * (colours - grey)).astype(np.float32)

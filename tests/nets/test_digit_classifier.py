@@ -24,6 +24,19 @@ def test_size_and_shapes():
     assert activations["features"].min() == 0  # after the ReLU
 
 
+def test_convolutions_are_captured_after_their_relu():
+    net, params, images = randomised()
+    _, captured = net.clone(capture=("conv_1_1", "conv_2_2")).apply({"params": params}, images)
+    assert {name: value.shape[1:] for name, value in captured.items()} == {
+        "conv_1_1": (8, 8, 32),
+        "conv_2_2": (4, 4, 64),
+        "features": (64,),
+    }
+    pooled = captured["conv_2_2"].reshape(3, 2, 2, 2, 2, 64).mean((2, 4)).reshape(3, -1)
+    features = np.maximum(pooled @ params["features"]["kernel"] + params["features"]["bias"], 0)
+    np.testing.assert_allclose(captured["features"], features, atol=1e-5)
+
+
 def test_logits_are_linear_in_the_features_and_dropout_is_for_training():
     net, params, images = randomised(dropout=0.5)
     logits, activations = net.apply({"params": params}, images)

@@ -33,3 +33,14 @@ def test_what_is_no_class_is_void():
     painted = palettes.paint(np.array([[3, -1, 255, 300]]))
     assert (painted[0, 1:] == np.float32(200 / 255)).all()
     np.testing.assert_allclose(painted[0, 0], np.divide((128, 128, 0), 255), atol=1e-6)
+
+
+def test_a_map_is_painted_from_blue_to_red():
+    values = np.zeros((20, 30), np.float32)
+    values[3:6, 4:9], values[0, 0] = 2.0, -5
+    painted = palettes.heat(np.full((20, 30, 1), 0.5, np.float32), values)
+    assert painted.shape == (20, 30, 3) and painted.dtype == np.float32
+    assert painted[4, 5, 0] > painted[4, 5, 2] + 0.2 and painted[10, 10, 2] > painted[10, 10, 0]
+    np.testing.assert_array_equal(painted[0, 0], painted[10, 10])
+    for flat in (values[10:], 0 * values - 1):
+        assert np.ptp(palettes.heat(np.zeros((*flat.shape, 3), np.float32), flat), axis=(0, 1)).max() == 0

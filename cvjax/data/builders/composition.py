@@ -46,7 +46,7 @@ class Layout:
     """Ranges of the random properties of a scene of `size` by `size` pixels.
 
     Attributes:
-      most: the number of digits is drawn uniformly from 1 to `most`.
+      most, least: the number of digits is drawn uniformly from `least` to `most`; digits without room are left out.
       smallest, largest: range of the length of a digit's longer side in pixels before it is turned.
       degrees: most by which a digit is turned to either side.
       occlusion: whether digits may cover one another and be cut by the border; if not, boxes hardly overlap.
@@ -58,6 +58,7 @@ class Layout:
     largest: int = 28
     degrees: float = 25.0
     occlusion: bool = True
+    least: int = 1
 
 
 @dataclasses.dataclass
@@ -147,7 +148,7 @@ def compose(
     """
     instances = np.zeros(canvas.shape[:2], np.uint8)
     placed = []
-    for _ in range(generator.integers(1, layout.most + 1)):
+    for _ in range(generator.integers(layout.least, layout.most + 1)):
         digit = _place(generator, glyphs, placed, instances, layout)
         if digit is None:
             continue

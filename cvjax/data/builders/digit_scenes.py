@@ -34,6 +34,13 @@ VARIANTS = (
         layout=Layout(degrees=0.0, occlusion=False),
         train=12_000,
     ),
+    Scenes(
+        name="pairs_64",
+        description="64x64 pixels, two large digits, upright and side by side",
+        layout=Layout(least=2, most=2, smallest=20.0, degrees=0.0, occlusion=False),
+        train=600,
+        test=600,
+    ),
     Scenes(name="128", description="128x128, 1 to 8 digits", layout=Layout(128, most=8, largest=56)),
     Scenes(name="256", description="256x256, 1 to 12 digits", layout=Layout(256, 12, 16, 112)),
     Scenes(name="smoke", description="a few of 64x64", train=64, test=32),

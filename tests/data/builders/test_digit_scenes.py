@@ -104,6 +104,15 @@ def test_plain_scenes_have_whole_upright_digits_of_the_sizes_asked_for():
     assert 27 <= max(sizes) <= 29
 
 
+def test_pairs_have_two_large_digits():
+    (layout,) = (variant.layout for variant in DigitScenes.BUILDER_CONFIGS if variant.name == "pairs_64")
+    scenes = list(composed(layout, 60, "test"))
+    counts = [len(scene["objects"]) for scene in scenes]
+    assert set(counts) <= {1, 2} and np.mean(counts) > 1.9  # now and then there is no room for the second
+    sizes = [np.ptp(thing["box"].reshape(2, 2), axis=0).max() for scene in scenes for thing in scene["objects"]]
+    assert 19 <= min(sizes) <= 21 and 27 <= max(sizes) <= 29
+
+
 def shared(first, second):
     """Area that two boxes share over that of the smaller one."""
     sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])

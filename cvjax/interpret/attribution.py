@@ -1,0 +1,240 @@
+"""Maps of what a classifier looks at, measured beside controls that know nothing of it.
+
+Deletion and insertion: Petsiuk et al., RISE, 2018 (arXiv:1806.07421). The pointing game: Zhang et al., Top-down Neural
+Attention by Excitation Backprop, 2016 (arXiv:1608.00507). The methods are in `cvjax.interpret.maps`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
+
+from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
+from cvjax.errors import UserError
+from cvjax.interpret import maps
+from cvjax.interpret.maps import Classifier
+from cvjax.metrics import attribution, classification, plots
+from cvjax.ops.drawing import label_text
+from cvjax.ops.palettes import heat
+from cvjax.signature import Count, Natural
+
+Images = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch height width"]
+Method = Literal[
+    "gradcam", "saliency", "input_x_gradient", "guided", "deconvnet", "smoothgrad", "integrated", "occlusion"
+]
+METHODS: tuple[Method, ...] = ("gradcam", "saliency", "guided", "deconvnet", "smoothgrad", "integrated", "occlusion")
+CONTROLS = ("random", "edges")
+ROWS = 6  # images that are drawn
+ASKED = 2  # objects in the scenes of the pointing game
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """Which classes are explained in which images, flattened: one row for each question.
+
+    Attributes:
+      counted: whether the question counts; of images that cannot be asked about, it does not.
+      boxes: where the object of that class is, or None.
+    """
+
+    images: Images
+    labels: Integer[Array, " batch"]
+    counted: Bool[Array, " batch"]
+    boxes: Float[Array, "batch 4"] | None = None
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Questions":
+        """Asks for the labels of images, or for both objects of the scenes with two of different classes."""
+        if "label" in batch:
+            labels = jnp.asarray(batch["label"])
+            return cls(jnp.asarray(batch["image"]), jnp.maximum(labels, 0), labels >= 0)
+        labels, images = jnp.asarray(batch["labels"])[:, :ASKED], jnp.repeat(jnp.asarray(batch["image"]), ASKED, axis=0)
+        pairs = (batch["mask"].sum(axis=1) == ASKED) & (labels[:, 0] != labels[:, 1])
+        boxes = jnp.asarray(batch["boxes"])[:, :ASKED].reshape(-1, 4)
+        return cls(images, labels.reshape(-1), jnp.repeat(pairs, ASKED), boxes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribution:
+    """The maps of another run's classifier. The attributes are the arguments of `recipe`."""
+
+    classifier: Network
+    methods: tuple[Method, ...]
+    layer: str
+    points: int
+    samples: int
+    window: int
+    train_step = None
+    predict_inputs = ("label",)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The classifier that is explained."""
+        return {"classifier": self.classifier.module}
+
+    def init(self, key: Key[Array, ""], batch: Batch) -> State:
+        """Makes room for the classifier, and another one whose weights stay random."""
+        check(self.classifier, batch)
+        held, fresh = (self.classifier.module.init(one, batch["image"]) for one in jax.random.split(key))
+        maps.find_layer(self.classifier.module, held, batch["image"], self.layer)
+        return start({}, {}, frozen={"classifier": held}, extra={"random": fresh})
+
+    def explain(self, key: Key[Array, ""], explained: Classifier, method: str, asked: Questions) -> Maps:
+        """Returns the maps that answer questions."""
+        window = self.window or max(2, min(asked.images.shape[1:3]) // 8)
+        options = {
+            "gradcam": dict(layer=self.layer),
+            "smoothgrad": dict(samples=self.samples),
+            "integrated": dict(steps=self.samples),
+            "occlusion": dict(window=window, stride=max(1, window // 2), baseline=0.5),
+        }
+        return maps.explain(key, method, explained, asked.images, asked.labels, **options.get(method, {}))
+
+    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
+        """Returns the measures of every method and control for each question of an image."""
+        asked, module = Questions.of(batch), self.classifier.module
+        held = variables(state, "classifier")
+        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), held, state.extra["random"])
+        rows, found = {"counted": asked.counted}, {}
+        for method in self.methods:
+            # One compiled function serves both classifiers.
+            explain = functools.partial(self._map_of, key, method, asked)
+            found[method], after = jax.lax.map(explain, both)
+            rows[f"randomised_correlation/{method}"] = attribution.rank_correlation(found[method], after)
+            if asked.boxes is not None:
+                rows[f"pointing/{method}"] = attribution.points_inside(found[method], asked.boxes)
+                rows[f"mass/{method}"] = attribution.mass_inside(found[method], asked.boxes)
+        found |= {"random": jax.random.uniform(key, asked.images.shape[:3]), "edges": maps.edges(asked.images)}
+        explained = Classifier(module, held)
+
+        def probability(images: Images) -> Float[Array, " batch"]:
+            shares = jax.nn.softmax(explained.logits(images))
+            return jnp.take_along_axis(shares, asked.labels[:, None], axis=1)[:, 0]
+
+        mean = jnp.broadcast_to(asked.images.mean(axis=(1, 2), keepdims=True), asked.images.shape)
+        for name, measure in {"deletion": attribution.deletion, "insertion": attribution.insertion}.items():
+            area = functools.partial(measure, probability, asked.images, baseline=mean, steps=self.points)
+            areas = jax.lax.map(lambda one, area=area: area(maps=one), jnp.stack([*found.values()]))
+            rows |= {f"{name}/{method}": row for method, row in zip(found, areas, strict=True)}
+        rows["asked_probability"] = probability(asked.images)
+        return {name: row.reshape(len(batch["image"]), -1) for name, row in rows.items()}
+
+    def _map_of(self, key, method, asked, held):
+        return self.explain(key, Classifier(self.classifier.module, held), method, asked)
+
+    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
+        """Computes the figures of `recipe`."""
+        rows = list(rows)
+        if self.classifier.classes and "label" in rows[0][0]:
+            labels = np.concatenate([batch["label"] for batch, _ in rows])
+            classification.check_labels(labels, len(self.classifier.classes))
+        joined = {name: np.concatenate([outputs[name] for _, outputs in rows]) for name in rows[0][1]}
+        counted = joined.pop("counted")
+        if not counted.any():
+            raise UserError("no image can be asked about: the pointing game takes scenes of two objects that differ.")
+        figures = {name: float(values[counted].mean()) for name, values in joined.items()}
+        for method in self.methods:
+            lowest = min(figures[f"deletion/{control}"] for control in CONTROLS)
+            highest = max(figures[f"insertion/{control}"] for control in CONTROLS)
+            figures[f"deletion_gain/{method}"] = lowest - figures[f"deletion/{method}"]
+            figures[f"insertion_gain/{method}"] = figures[f"insertion/{method}"] - highest
+        return {"questions": float(counted.sum()), **figures}
+
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+        """Draws images with the maps of every method, of the first questions that count, and of the random weights."""
+        asked = Questions.of(batch)
+        chosen = np.flatnonzero(asked.counted)[:ROWS]
+        if not len(chosen):
+            return {"attributions": np.asarray(batch["image"][:ROWS])}
+        some = Questions(asked.images[chosen], asked.labels[chosen], asked.counted[chosen])
+        found = jax.device_get(self._maps(state, some.images, some.labels, key))
+        images, names = np.asarray(some.images), ["image", *found]
+        cells, captions = [], []
+        for row, label in enumerate(np.asarray(some.labels).tolist()):
+            cells += [np.broadcast_to(images[row], (*images.shape[1:3], 3))]
+            cells += [heat(images[row], values[row]) for values in found.values()]
+            captions += [label_text(label, self.classifier.classes), *(names[1:] if row == 0 else [""] * len(found))]
+        return {"attributions": plots.draw_gallery(np.stack(cells), captions, len(names))}
+
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
+        """Paints the map of the first method over images, for their labels or for the most probable class.
+
+        Returns `image`, the `map` alone, its highest value 1, and the explained `label` with its `probability`.
+        """
+        images = jnp.asarray(inputs["image"])
+        shares = jax.nn.softmax(self._logits(state, images))
+        labels = jnp.asarray(inputs.get("label", shares.argmax(axis=-1)))
+        found = jax.device_get(self._maps(state, images, labels, key)[self.methods[0]])
+        painted = np.stack([heat(image, one) for image, one in zip(np.asarray(images), found, strict=True)])
+        probability = jnp.take_along_axis(shares, labels[:, None], axis=1)[:, 0]
+        level = (found / np.maximum(found.max(axis=(1, 2), keepdims=True), 1e-30))[..., None]
+        return {"image": painted, "map": level, "label": labels, "probability": probability}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _logits(self, state, images):
+        return Classifier(self.classifier.module, variables(state, "classifier")).logits(images)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _maps(self, state, images, labels, key):
+        explained = Classifier(self.classifier.module, variables(state, "classifier"))
+        asked = Questions(images, labels, labels >= 0)
+        return {method: self.explain(key, explained, method, asked) for method in self.methods}
+
+
+def check(classifier: Network, batch: Batch) -> None:
+    """Raises a UserError if a classifier cannot take a batch's images, or the batch has nothing to ask for."""
+    if "label" not in batch and not ("boxes" in batch and batch["boxes"].shape[1] >= ASKED):
+        raise UserError(
+            f"the examples have neither a class nor {ASKED} boxes: choose a dataset with labels, or set data.max_boxes."
+        )
+    shape = batch["image"].shape[1:]
+    if shape == classifier.shape:
+        return
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    images = [jax.ShapeDtypeStruct((1, *size), jnp.float32) for size in (classifier.shape, shape)]
+    sizes = [jax.tree.map(jnp.shape, jax.eval_shape(classifier.module.init, key, each)) for each in images]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"the images are {shape}, but the classifier was trained on {classifier.shape} and takes no other size: "
+            "resize them by data.transforms and data.eval_transforms."
+        )
+
+
+def recipe(
+    classifier: Network,
+    methods: tuple[Method, ...] = METHODS,
+    layer: str = "",
+    points: Count = 16,
+    samples: Count = 25,
+    window: Natural = 0,
+) -> Recipe:
+    """Makes the measures of a classifier of another run. Nothing is trained.
+
+    Datasets of labelled images are asked for their labels. Those with boxes play the pointing game: scenes with two
+    objects of different classes are asked for both; the others are left out.
+
+    Args:
+      classifier: takes images in [0, 1] to logits; `config.borrow.classifier` names it.
+      methods: the maps to measure, of `cvjax.interpret.maps.METHODS`; `apply` paints the first.
+      layer: Grad-CAM's, of those that the classifier returns by name; "": the last with more than one position.
+      points: steps of the deletion and insertion curves, in which pixels are replaced by the image's mean colour.
+      samples: noisy copies of SmoothGrad, and steps of integrated gradients.
+      window: side of the grey squares of occlusion, which move by half of it; 0: an eighth of the shorter side.
+
+    Returns:
+      The recipe. Figures of each method, such as "deletion/gradcam": deletion and insertion, the areas below the
+      probability of the class, also of the controls "random" and "edges"; deletion_gain and insertion_gain, by how
+      much they are better than the better control; randomised_correlation, Spearman's with the maps of random weights.
+      With boxes also pointing, the share of the highest pixels in the asked object's box, and mass, that of the whole
+      map. `questions` is their number, `asked_probability` the classifier's of the asked classes.
+    """
+    if not methods:
+        raise UserError("config.recipe.methods is empty: name at least one.")
+    return Recipe.of(Attribution(classifier, tuple(methods), layer, points, samples, window))
