@@ -21,7 +21,9 @@ def get_config(name: str = ""):
         "interpret.deep_dream",
         recipe=dict(layers=("relu4_2",)),
         borrow=dict(net="package:cvjax/vgg_photos"),
-        data=dict(name="photos/128", batch=8, eval_batch=8, transforms=size, eval_transforms=size, eval_split="test[:8]"),
+        data=dict(
+            name="photos/128", batch=8, eval_batch=8, transforms=size, eval_transforms=size, eval_split="test[:8]"
+        ),
         steps=0,
         expect={"energy_gain": (">=", 2)},
     )

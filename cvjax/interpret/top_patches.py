@@ -112,7 +112,9 @@ def cut(
     return patches
 
 
-def legible(gradients: Float[np.ndarray, "batch height width channels"]) -> Float[np.ndarray, "batch height width channels"]:
+def legible(
+    gradients: Float[np.ndarray, "batch height width channels"],
+) -> Float[np.ndarray, "batch height width channels"]:
     """Returns gradients as pictures: zero is grey, and the largest value of each image is 0 or 1."""
     largest = np.abs(gradients).max(axis=(1, 2, 3), keepdims=True)
     return 0.5 + 0.5 * gradients / np.maximum(largest, 1e-12)

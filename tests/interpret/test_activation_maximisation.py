@@ -22,7 +22,9 @@ def test_spectra_become_images_as_in_numpy(height, width, decay):
     scaled = np.empty(spectra.shape[:-1], complex)
     for i, j in itertools.product(range(height), range(width // 2 + 1)):
         frequency = max(np.sqrt(down[i] ** 2 + along[j] ** 2), 1 / max(height, width))
-        scaled[:, i, j] = (spectra[:, i, j, :, 0] + 1j * spectra[:, i, j, :, 1]) * np.sqrt(height * width) / frequency**decay
+        scaled[:, i, j] = (
+            (spectra[:, i, j, :, 0] + 1j * spectra[:, i, j, :, 1]) * np.sqrt(height * width) / frequency**decay
+        )
     expected = np.fft.irfft2(scaled, s=(height, width), axes=(1, 2))
     found = ascent.from_spectra(jnp.float32(spectra), width, decay)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())  # float32
@@ -71,7 +73,9 @@ def objective_of(kernel):
     """A convolution and a ReLU: the mean of the channel."""
 
     def objective_fn(images, channel=0):
-        found = jax.lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        found = jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         return ascent.channel_objective(jax.nn.relu(found), channel).sum()
 
     return objective_fn
@@ -86,7 +90,7 @@ def test_mapped_over_channels_it_finds_what_each_alone_does_and_the_objective_ri
 
     images, values = jax.jit(jax.vmap(make))(keys, jnp.arange(2))
     assert images.shape == (2, 1, 10, 10, 3) and values.shape == (2, 12)
-    assert (values[:, -1] > values[:, 0]).all() and 0 < images.min() and images.max() < 1
+    assert (values[:, -1] > values[:, 0]).all() and images.min() > 0 and images.max() < 1
     alone, _ = jax.jit(make)(keys[1], 1)
     np.testing.assert_allclose(images[1], alone, atol=1e-4)  # twelve steps of float32
 

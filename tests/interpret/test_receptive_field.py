@@ -24,7 +24,9 @@ class Plain(nn.Module):
         x = nn.relu(nn.Conv(2, (4, 3), strides=(2, 2), padding="SAME")(images))
         y = nn.Conv(2, (3, 3), kernel_dilation=(2, 1), padding="VALID")(x)
         pooled = nn.avg_pool(x, (3, 3), (2, 1))
-        joined = jnp.concatenate([y[:, 1:-1], jax.lax.pad(y, 0.0, [(0, 0, 0), (1, -3, 0), (0, 0, 0), (0, 0, 0)])], axis=1)
+        joined = jnp.concatenate(
+            [y[:, 1:-1], jax.lax.pad(y, 0.0, [(0, 0, 0), (1, -3, 0), (0, 0, 0), (0, 0, 0)])], axis=1
+        )
         moved = joined.transpose(0, 2, 1, 3).transpose(0, 2, 1, 3).reshape(*joined.shape[:3], 1, 2)[..., 0, :]
         up = conv_transpose(x, jnp.ones((3, 3, 2, 2)), stride=2, padding=1)
         dense = nn.Dense(3)(x.reshape(len(x), -1))
@@ -51,7 +53,11 @@ def by_brute_force(fn, shape):
 
 
 NETS = {
-    "vgg": (VGG(11, batch_norm=True, width=2, head="mean", classes=3), ("conv1_1", "pool2", "relu3_2", "conv4_2", "pool5"), (37, 50, 3)),
+    "vgg": (
+        VGG(11, batch_norm=True, width=2, head="mean", classes=3),
+        ("conv1_1", "pool2", "relu3_2", "conv4_2", "pool5"),
+        (37, 50, 3),
+    ),
     "alexnet": (AlexNet(), ("conv1", "pool1", "relu2", "pool5"), (73, 68, 3)),
     "resnet": (ResNet(18, 2, strides=(1, 2), capture=("stem", "pool", "c3")), ("stem", "pool", "c3"), (33, 30, 3)),
     "plain": (Plain(), ("y", "pooled", "moved", "up", "mean", "output"), (19, 22, 3)),

@@ -38,9 +38,14 @@ def test_the_strongest_units_are_those_of_a_search(shape):
     found = jax.tree.map(np.asarray, top_patches.strongest(*maxima, 3))
     boxed = activations.reshape(7, *(shape[1:3] if len(shape) == 4 else (1, 1)), 5)
     for channel in range(5):
-        best = [max((boxed[i, y, x, channel], i, y, x) for y in range(boxed.shape[1]) for x in range(boxed.shape[2])) for i in range(7)]
+        best = [
+            max((boxed[i, y, x, channel], i, y, x) for y in range(boxed.shape[1]) for x in range(boxed.shape[2]))
+            for i in range(7)
+        ]
         expected = sorted(best, reverse=True)[:3]
-        ours = list(zip(found.value[channel], found.image[channel], found.row[channel], found.column[channel], strict=True))
+        ours = list(
+            zip(found.value[channel], found.image[channel], found.row[channel], found.column[channel], strict=True)
+        )
         assert ours == expected
     halves = [top_patches.strongest(*(leaf[some] for leaf in maxima), 3) for some in (slice(0, 4), slice(4, None))]
     jax.tree.map(np.testing.assert_array_equal, top_patches.merge(*halves, first=4), found)
@@ -55,7 +60,9 @@ def test_projections_are_of_one_unit_and_lie_in_its_receptive_field(small):
     images, _, read = small
     rows, columns = receptive_fields(read, (12, 10, 3))["second"]
     unit = [jnp.array(values) for values in ([0, 1, 2, 3, 4, 0], [0, 5, 2, 3, 0, 4], [0, 4, 1, 0, 4, 2])]
-    found = np.asarray(jax.jit(lambda images: top_patches.projections(gates.deconvnet(read), images, "second", *unit))(images))
+    found = np.asarray(
+        jax.jit(lambda images: top_patches.projections(gates.deconvnet(read), images, "second", *unit))(images)
+    )
     assert np.count_nonzero(np.abs(found).max(axis=(1, 2, 3))) >= 4
     for gradient, i, j in zip(found, unit[1], unit[2], strict=True):
         outside = gradient.copy()
