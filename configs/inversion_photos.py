@@ -15,6 +15,8 @@ LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu3_2", "relu4_1", "relu4_2", "rel
 SIZES = (2, 2, 3, 3, 3)  # convolutions of VGG-16's stages
 VGG16 = tuple(f"relu{stage}_{place}" for stage, size in enumerate(SIZES, 1) for place in range(1, size + 1))
 
+SPLIT = "test[5:6]+test[17:18]+test[24:25]+test[44:45]"  # a crop of each photograph
+
 
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""

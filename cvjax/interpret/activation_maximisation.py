@@ -1,12 +1,13 @@
 """Images that a unit, a channel or a class answers to most, found by gradient ascent.
 
-Olah, Mordvintsev & Schubert, Feature Visualization, 2017 (distill.00007): ascent in Fourier space, where every frequency
-moves at the same speed, with decorrelated colours, on randomly moved views, and a term for the diversity of several
-images. Erhan et al., Visualizing Higher-Layer Features of a Deep Network, 2009, ascend pixels: the control.
+Olah, Mordvintsev & Schubert, Feature Visualization, 2017 (distill.00007): ascent in Fourier space, where every
+frequency moves at the same speed, with decorrelated colours, on randomly moved views, and a term for the diversity of
+several images. Erhan et al., Visualizing Higher-Layer Features of a Deep Network, 2009, ascend pixels: the control.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,7 @@ def frequencies(height: int, width: int) -> Float[np.ndarray, "height half_width
 
 
 def draw_spectra(key: Key[Array, ""], shape: tuple[int, int, int, int], deviation: float = 0.01) -> Spectra:
-    """Draws normal spectra, real and imaginary parts, of images of a shape."""
+    """Returns normal spectra, real and imaginary parts, of images of a shape."""
     batch, height, width, channels = shape
     return deviation * jax.random.normal(key, (batch, height, width // 2 + 1, channels, 2))
 
@@ -120,7 +121,7 @@ class Ascent:
     zoom: Share = 0.1
     decay: NonNegative = 1.0
     deviation: Positive = 0.01
-    parameters: str = "spectrum"
+    parameters: Literal["spectrum", "pixels"] = "spectrum"
 
 
 def maximise(

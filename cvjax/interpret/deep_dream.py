@@ -76,7 +76,7 @@ def ascend(
 
 
 def dream(key: Key[Array, ""], energy_fn: EnergyFn, images: Images, octaves: Octaves = Octaves()) -> Images:
-    """Dreams on images in [0, 1]: what is added to an octave is enlarged and ascended on in the next.
+    """Returns dreams on images in [0, 1]: what is added to an octave is enlarged and ascended on in the next.
 
     Args:
       energy_fn: images -> what is to become large in each.
@@ -94,7 +94,7 @@ def dream(key: Key[Array, ""], energy_fn: EnergyFn, images: Images, octaves: Oct
 
 def zoom(images: Images, factor: float | Float[Array, ""]) -> Images:
     """Returns images enlarged by a factor about their middle, at their size; bilinear."""
-    batch, height, width, channels = images.shape
+    height, width = images.shape[1:3]
     scale = jnp.full(2, factor, jnp.float32)
     shift = jnp.array([height, width]) / 2 * (1 - scale)
     method = dict(method="linear", antialias=False)
@@ -148,7 +148,7 @@ class DeepDream:
         """Returns the energy of the layers."""
         return energy(activations_of(self.net.module, self.layers)(variables(state, "net"), images))
 
-    def dream(self, state: State, key: Key[Array, ""], images: Images) -> Images:
+    def dream(self, key: Key[Array, ""], state: State, images: Images) -> Images:
         """Dreams on images."""
         return dream(key, functools.partial(self.energy, state), images, self.octaves)
 
@@ -156,7 +156,7 @@ class DeepDream:
         """Measures the energy before and after a dream, and after noise of the same size."""
         dream_key, noise_key = jax.random.split(key)
         images = batch["image"]
-        dreamt = self.dream(state, dream_key, images)
+        dreamt = self.dream(dream_key, state, images)
         size = jnp.sqrt(jnp.square(dreamt - images).mean(axis=(1, 2, 3), keepdims=True))
         noisy = jnp.clip(images + size * jax.random.normal(noise_key, images.shape), 0, 1)
         before = self.energy(state, images)
@@ -184,7 +184,7 @@ class DeepDream:
 
     @functools.partial(jax.jit, static_argnums=0)
     def _dream(self, state, key, images):
-        return self.dream(state, key, images)
+        return self.dream(key, state, images)
 
 
 def recipe(net: Network, layers: tuple[str, ...] = ("relu4_2",), octaves: Octaves = Octaves()) -> Recipe:

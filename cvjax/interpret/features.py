@@ -1,7 +1,7 @@
-"""What the channels of a network look for: patches that activate them, deconvnet projections, and images made for them.
+"""What the channels of a network look for: patches that activate them, their projections, and images made for them.
 
-Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901), figure 2; Olah, Mordvintsev
-& Schubert, Feature Visualization, 2017 (distill.00007).
+Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901), figure 2; Olah,
+Mordvintsev & Schubert, Feature Visualization, 2017 (distill.00007).
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from cvjax.interpret.layers import OUTPUT, Activations, Images, activations_of, 
 from cvjax.interpret.receptive_field import receptive_fields
 from cvjax.signature import Count, NonNegative
 
+ASCENT = Ascent()
 TILE = 64  # side in pixels of the pictures in a sheet
 
 
@@ -54,7 +55,7 @@ class Features:
         return activations_of(self.net.module, layers or self.layers)(variables(state, "net"), images)
 
     def made(
-        self, state: State, key: Key[Array, ""], layer: str
+        self, key: Key[Array, ""], state: State, layer: str
     ) -> tuple[Float[Array, "channels height width colours"], Float[Array, " channels"]]:
         """Returns an image for each of the first channels of a layer, and how active the channel is on it."""
         shape = (1, self.size, self.size, self.net.shape[-1])
@@ -80,7 +81,7 @@ class Features:
         for layer, layer_key in zip(self.layers, jax.random.split(key, len(self.layers)), strict=True):
             activations = self.activations(state, images, layer)[layer]
             places = activations.reshape(len(images), -1, activations.shape[-1])
-            _, best = self.made(state, layer_key, layer)
+            _, best = self.made(layer_key, state, layer)
             rows[f"real/{layer}"] = places.mean(axis=1)[:, : len(best)]
             rows[f"made/{layer}"] = jnp.broadcast_to(best, (len(images), len(best)))
         return rows
@@ -128,7 +129,7 @@ class Features:
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def _made(self, state, key, layer):
-        return self.made(state, key, layer)[0]
+        return self.made(key, state, layer)[0]
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _of_class(self, state, key, label, count):
@@ -164,7 +165,7 @@ def recipe(
     patches: Count = 9,
     size: Count = 64,
     diversity: NonNegative = 0.0,
-    ascent: Ascent = Ascent(),
+    ascent: Ascent = ASCENT,
 ) -> Recipe:
     """Makes pictures of what a network's channels look for. Nothing is trained.
 

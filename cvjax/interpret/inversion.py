@@ -152,9 +152,9 @@ class Inversion:
         return start({}, {}, frozen={"net": self.net.module.init(key, batch["image"])})
 
     def invert_layer(
-        self, state: State, key: Key[Array, ""], images: Images, layer: str
+        self, key: Key[Array, ""], state: State, images: Images, layer: str
     ) -> tuple[Float[Array, "starts batch height width channels"], Float[Array, "starts batch"]]:
-        """Returns the images that each start finds for the codes of images in one layer, and the errors of their codes."""
+        """Returns what each start finds for the codes of images in one layer, and the errors of the codes."""
         read = functools.partial(activations_of(self.net.module, (layer,)), variables(state, "net"))
 
         def code_fn(images: Images) -> Code:
@@ -169,7 +169,7 @@ class Inversion:
         """Inverts images from each layer; returns errors, PSNR and how far the starts lie apart, by layer."""
         images, rows = batch["image"], {"code_error": [], "psnr": [], "spread": []}
         for layer, layer_key in zip(self.layers, jax.random.split(key, len(self.layers)), strict=True):
-            found, errors = self.invert_layer(state, layer_key, images, layer)
+            found, errors = self.invert_layer(layer_key, state, images, layer)
             rows["code_error"].append(errors.mean(axis=0))
             rows["psnr"].append(psnr(found, images).mean(axis=0))
             rows["spread"].append(jnp.sqrt(found.var(axis=0).mean(axis=(1, 2, 3))))
@@ -189,7 +189,7 @@ class Inversion:
         return figures
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws images, and beside each what the first start finds from every layer; then all starts of the last one."""
+        """Draws images with what the first start finds from every layer, and what all starts find from the last."""
         images = batch["image"][:ROWS]
         keys = jax.random.split(key, len(self.layers))
         found = [self._invert(state, one, images, layer) for one, layer in zip(keys, self.layers, strict=True)]
@@ -207,7 +207,7 @@ class Inversion:
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _invert(self, state, key, images, layer):
-        return self.invert_layer(state, key, images, layer)[0]
+        return self.invert_layer(key, state, images, layer)[0]
 
 
 def _rgb_sheet(columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Activations of any network by the names of its layers, for the functions of this folder.
 
-Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901), looked at networks layer by
-layer; so do these.
+Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901), looked at networks layer
+by layer; so do these.
 """
 
 from collections.abc import Callable, Mapping, Sequence

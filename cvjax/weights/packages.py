@@ -87,7 +87,7 @@ PACKAGED = {
         "cvjax",
         cvjax.__version__,
         str(vgg_photos.FILE),
-        "SHA",
+        "90a2f8fe8696a79341543be93eb57d428c3e277ef373ab5fd9b76568fed74ae7",
         "Apache-2.0",
         vgg_photos.NET,
         vgg_photos.convert,

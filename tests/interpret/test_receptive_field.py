@@ -52,14 +52,12 @@ def by_brute_force(fn, shape):
     return found
 
 
+CLASSIFIER = VGG(11, batch_norm=True, width=2, head="mean", classes=3)
+RESNET = ResNet(18, 2, strides=(1, 2), capture=("stem", "pool", "c3"))
 NETS = {
-    "vgg": (
-        VGG(11, batch_norm=True, width=2, head="mean", classes=3),
-        ("conv1_1", "pool2", "relu3_2", "conv4_2", "pool5"),
-        (37, 50, 3),
-    ),
+    "vgg": (CLASSIFIER, ("conv1_1", "pool2", "relu3_2", "conv4_2", "pool5", "output"), (37, 50, 3)),
     "alexnet": (AlexNet(), ("conv1", "pool1", "relu2", "pool5"), (73, 68, 3)),
-    "resnet": (ResNet(18, 2, strides=(1, 2), capture=("stem", "pool", "c3")), ("stem", "pool", "c3"), (33, 30, 3)),
+    "resnet": (RESNET, ("stem", "pool", "c3"), (33, 30, 3)),
     "plain": (Plain(), ("y", "pooled", "moved", "up", "mean", "output"), (19, 22, 3)),
 }
 

@@ -37,16 +37,11 @@ def test_the_strongest_units_are_those_of_a_search(shape):
     maxima = top_patches.spatial_maxima(jnp.asarray(activations))
     found = jax.tree.map(np.asarray, top_patches.strongest(*maxima, 3))
     boxed = activations.reshape(7, *(shape[1:3] if len(shape) == 4 else (1, 1)), 5)
+    every = [(y, x) for y in range(boxed.shape[1]) for x in range(boxed.shape[2])]
     for channel in range(5):
-        best = [
-            max((boxed[i, y, x, channel], i, y, x) for y in range(boxed.shape[1]) for x in range(boxed.shape[2]))
-            for i in range(7)
-        ]
-        expected = sorted(best, reverse=True)[:3]
-        ours = list(
-            zip(found.value[channel], found.image[channel], found.row[channel], found.column[channel], strict=True)
-        )
-        assert ours == expected
+        best = [max((boxed[i, y, x, channel], i, y, x) for y, x in every) for i in range(7)]
+        places = (found.value, found.image, found.row, found.column)
+        assert list(zip(*(leaf[channel] for leaf in places), strict=True)) == sorted(best, reverse=True)[:3]
     halves = [top_patches.strongest(*(leaf[some] for leaf in maxima), 3) for some in (slice(0, 4), slice(4, None))]
     jax.tree.map(np.testing.assert_array_equal, top_patches.merge(*halves, first=4), found)
 

@@ -1,4 +1,4 @@
-"""`photo_crops`: crops of photographs and textures that scikit-image and scikit-learn ship; the class is the picture."""
+"""`photo_crops`: crops of photographs and textures that scikit-image and scikit-learn ship, each picture a class."""
 
 import dataclasses
 import importlib.resources
