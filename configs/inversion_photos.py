@@ -33,7 +33,7 @@ def get_config(name: str = ""):
     imagenet |= {
         "data.transforms": crops,
         "data.eval_transforms": crops,
-        "data.eval_split": "test[5:6]+test[17:18]+test[24:25]+test[44:45]",
+        "data.eval_split": SPLIT,
     }
     smoke = {"data.name": "photo_crops/smoke", "recipe.layers": ("relu1_1", "relu2_1"), "recipe.descent.steps": 2}
     return variant(config, name, imagenet=imagenet, smoke=smoke)
