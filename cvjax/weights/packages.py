@@ -87,7 +87,7 @@ PACKAGED = {
         "cvjax",
         cvjax.__version__,
         str(vgg_photos.FILE),
-        "90a2f8fe8696a79341543be93eb57d428c3e277ef373ab5fd9b76568fed74ae7",
+        "7b0af09c6f9d9e37ad32c1c24b370ad6b7ce76a4631c5100341c0ad73e05f2d2",
         "Apache-2.0",
         vgg_photos.NET,
         vgg_photos.convert,
