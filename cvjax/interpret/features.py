@@ -7,12 +7,13 @@ Mordvintsev & Schubert, Feature Visualization, 2017 (distill.00007).
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
 from cvjax.errors import UserError
@@ -61,7 +62,9 @@ class Features:
         shape = (1, self.size, self.size, self.net.shape[-1])
         count = self._count(state, layer)
 
-        def make(key: Key[Array, ""], channel: Array) -> tuple[Images, Float[Array, " batch"]]:
+        def make(
+            key: Key[Array, ""], channel: Int[Array, ""]
+        ) -> tuple[Float[Array, "height width colours"], Float[Array, ""]]:
             def objective_fn(images: Images) -> Float[Array, " batch"]:
                 return channel_objective(self.activations(state, images, layer)[layer], channel)
 
@@ -118,7 +121,7 @@ class Features:
             pictures[f"features/{layer}"] = top_patches.sheet(columns)
         return pictures
 
-    def sample(self, state: State, key: Key[Array, ""], inputs: Batch) -> dict[str, Images]:
+    def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
         """Makes `count` different images of one class, `label`, or one for each of the last layer's first channels."""
         if "label" in inputs:
             return {"image": self._of_class(state, key, jnp.asarray(inputs["label"])[0], inputs["count"])}

@@ -31,7 +31,7 @@ def receptive_fields(
     """Returns the [start, stop) of image rows and of image columns that the units of each layer see.
 
     Units in row i and column j of a layer see the pixels image[rows[i, 0] : rows[i, 1], columns[j, 0] : columns[j, 1]].
-    A layer without rows or columns, such as logits, has one interval of each.
+    A layer without rows or columns, such as logits, has one interval of each; what sees only padding has [0, 0).
 
     Args:
       shape: height, width, channels of the image.
@@ -41,8 +41,7 @@ def receptive_fields(
     names = [path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(outputs)]
     found = {}
     for name, reach in zip(names, _follow(program.jaxpr, [every]), strict=True):
-        rows, columns = (np.clip(reach[axis][1], 0, shape[axis]) for axis in (0, 1))
-        found[name] = (rows, columns)
+        found[name] = tuple(np.where(spans[:, :1] < spans[:, 1:], spans, 0) for _, spans in (reach[0], reach[1]))
     return found
 
 

@@ -95,7 +95,7 @@ def cut(
     row: Int[np.ndarray, " batch"],
     column: Int[np.ndarray, " batch"],
     fill: float = 0.5,
-) -> Float[np.ndarray, "batch rows columns channels"]:
+) -> Float[np.ndarray, "batch patch_height patch_width channels"]:
     """Cuts out of each image what one unit sees, into patches of the size of the layer's largest receptive field.
 
     Returns patches that are `fill` where a receptive field reaches over the border of the image.

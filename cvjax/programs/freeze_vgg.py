@@ -4,6 +4,7 @@ python -m cvjax.programs.freeze_vgg --run=runs/vgg_photos
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def export(run: str | Path, file: str | Path = vgg_photos.FILE) -> dict[str, Any
     figures = [row for row in read_metrics(run) if row["split"] == "eval"][-1]
     about = {
         "source": "crops of the sample photographs of scikit-image and scikit-learn, training split of photo_crops",
-        **{name: description[name] for name in ("command", "commit", "seed", "config", "versions", "devices")},
+        "command": re.sub(r" --workdir[= ]\S+", "", description["command"]),  # a folder of somebody's machine
+        **{name: description[name] for name in ("commit", "seed", "config", "versions", "devices")},
         **{name: figures[name] for name in ("step", "top1", "nll")},
     }
     arrays = flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), found), sep="/")

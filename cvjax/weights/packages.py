@@ -87,7 +87,7 @@ PACKAGED = {
         "cvjax",
         cvjax.__version__,
         str(vgg_photos.FILE),
-        "7b0af09c6f9d9e37ad32c1c24b370ad6b7ce76a4631c5100341c0ad73e05f2d2",
+        "aacf52d817634141d03fb0a92472a9abd951b2d5f0f4a94e4f474cebdc12c25e",
         "Apache-2.0",
         vgg_photos.NET,
         vgg_photos.convert,

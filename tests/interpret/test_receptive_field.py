@@ -47,7 +47,8 @@ def by_brute_force(fn, shape):
             units = np.asarray(units)[:, 0]  # [pixels, rows, columns, channels]
             units = units if units.ndim == 4 else units[:, None, None]
             seen = units.any(axis=(2 - axis, 3))
-            spans = [[np.flatnonzero(unit)[0], np.flatnonzero(unit)[-1] + 1] for unit in seen.T]
+            places = [np.flatnonzero(unit) for unit in seen.T]
+            spans = [[place[0], place[-1] + 1] if len(place) else [0, 0] for place in places]
             found.setdefault(layer, []).append(spans)
     return found
 

@@ -19,7 +19,9 @@ def write_run(folder, network):
     checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.save(7, state, {"position": 0})
     checkpoints.close()
-    description = dict(config={"steps": 7}, command="as typed", commit="c0ffee", versions={}, devices=["cpu"], seed=3)
+    description = dict(
+        config={"steps": 7}, command="as typed --workdir=runs/x", commit="c0ffee", versions={}, devices=["cpu"], seed=3
+    )
     (folder / "config.json").write_text(json.dumps(description))
     row = {"step": 7, "split": "eval", "top1": 0.9, "nll": 0.1}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
