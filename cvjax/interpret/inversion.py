@@ -86,7 +86,7 @@ class Descent:
     alpha: Positive = 6.0
     beta: Positive = 2.0
     alpha_weight: NonNegative = 1e-3
-    variation_weight: NonNegative = 1e-4
+    variation_weight: NonNegative = 5e-4
     deviation: NonNegative = 0.1
 
 

@@ -27,7 +27,7 @@ class Plain(nn.Module):
         joined = jnp.concatenate(
             [y[:, 1:-1], jax.lax.pad(y, 0.0, [(0, 0, 0), (1, -3, 0), (0, 0, 0), (0, 0, 0)])], axis=1
         )
-        moved = joined.transpose(0, 2, 1, 3).transpose(0, 2, 1, 3).reshape(*joined.shape[:3], 1, 2)[..., 0, :]
+        moved = joined.transpose(0, 2, 1, 3).transpose(0, 2, 1, 3).reshape(*joined.shape[:3], 1, 2).squeeze(3)
         up = conv_transpose(x, jnp.ones((3, 3, 2, 2)), stride=2, padding=1)
         dense = nn.Dense(3)(x.reshape(len(x), -1))
         return dense, {"y": y, "pooled": pooled, "moved": moved, "up": up, "mean": x.mean(axis=(1, 2))}

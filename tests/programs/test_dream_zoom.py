@@ -1,7 +1,5 @@
 """The zoom into a dream: its frames, its video, and what it refuses."""
 
-import types
-
 import cv2
 import jax
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from PIL import Image
 
 from cvjax import runs
+from cvjax.core import Recipe, start
 from cvjax.errors import UserError
 from cvjax.interpret.deep_dream import zoom
 from cvjax.programs import dream_zoom
@@ -22,10 +21,9 @@ DESCRIPTION = {
 @pytest.fixture
 def dreamer(monkeypatch):
     """A run whose dream lightens a picture."""
-    recipe = types.SimpleNamespace(
-        predict=lambda state, inputs, key: {"image": np.minimum(inputs["image"] + 0.1, 1)}, shown_classes=()
-    )
-    monkeypatch.setattr(runs, "load", lambda folder: (DESCRIPTION, recipe, None))
+    lighten = lambda state, inputs, key: {"image": np.minimum(inputs["image"] + 0.1, 1)}  # noqa: E731
+    recipe = Recipe({}, lighten, None, lighten, lighten, lighten, predict=lighten)
+    monkeypatch.setattr(runs, "load", lambda folder: (DESCRIPTION, recipe, start({}, {})))
 
 
 def test_each_frame_is_dreamt_on_the_one_before_enlarged(dreamer, tmp_path):
