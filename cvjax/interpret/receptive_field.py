@@ -150,6 +150,14 @@ def _own_convolution(equation: JaxprEqn, reach: Reach) -> Reach:
     return _windows(equation, reach, axes)
 
 
+def _own_transpose(equation: JaxprEqn, reach: Reach) -> Reach:
+    of, axes = equation.params["geometry"], {}
+    for i in (0, 1):
+        window = dict(kernel=of.kernel[i], before=of.reach[i] - of.padding[i][0], dilation=of.dilation[i])
+        axes[1 + i] = (1 + i, window | dict(holes=of.stride[i]))
+    return _windows(equation, reach, axes)
+
+
 def _pooling(equation: JaxprEqn, reach: Reach) -> Reach:
     params = equation.params
     axes = {}
@@ -245,6 +253,7 @@ def _concatenate(equation: JaxprEqn, operands: list[Reach]) -> Reach:
 RULES = {
     "conv_general_dilated": _convolution,
     "conv": _own_convolution,
+    "conv_transpose": _own_transpose,
     **dict.fromkeys(("reduce_window_max", "reduce_window_sum", "reduce_window_min"), _pooling),
     "slice": _slice,
     "pad": _pad,
