@@ -21,12 +21,13 @@ import tensorflow_datasets as tfds
 from conftest import unit
 from PIL import Image
 
-from cvjax import captions, config, data, fit, runs
+from cvjax import borrow, captions, config, data, fit, runs
 from cvjax.core import Network, class_names
 from cvjax.data import builders
 from cvjax.errors import UserError
 from cvjax.ops import flops
 from cvjax.programs import apply
+from cvjax.weights import packages
 
 CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
@@ -105,6 +106,9 @@ def build(experiment, variant):
     """The recipe of an experiment; the networks that it takes as arguments are those of their configs' recipes."""
     networks = {}
     for name in config.network_arguments(experiment.system):
+        if experiment.borrow[name].startswith(packages.PREFIX):
+            networks |= borrow.make_networks({name: borrow.describe_network(name, experiment.borrow[name])})
+            continue
         path, network = lenders(experiment)[name]
         lender = config.load(path + variant)
         module, shape = build(lender, variant).networks[network], shapes(path, variant)[0]["image"].shape[1:]

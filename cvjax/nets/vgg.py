@@ -20,6 +20,7 @@ Features = Float[Array, "batch rows columns features"]
 
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions a stage
 WIDTHS = (1, 2, 4, 8, 8)  # channels of each stage, in those of the first
+HEADS = ("classifier", "convolutional", "mean")
 FIELD = 7  # side of what `fc6` sees
 
 
@@ -34,11 +35,12 @@ class VGG(nn.Module):
       batch_norm: normalise after each convolution.
       pooling: "max", or "average" as for style transfer (Gatys et al., 2016, section 2).
       head: None: end with `pool5`; "classifier": `pool5` averaged to 7x7, as torchvision does, and classified;
-        "convolutional": `fc6` to `fc8` slide over `pool5`.
+        "convolutional": `fc6` to `fc8` slide over `pool5`; "mean": `fc8` classifies the mean of `pool5` over the image
+        (Lin et al., Network in Network, 2014, section 3.2), for images of any size.
       classes: number of logits; None: end with the ReLU of `fc7`.
       width: channels of the first stage.
       hidden: channels of `fc6` and `fc7`.
-      dropout: share of the features of `fc6` and `fc7` dropped while training; takes the random stream "dropout".
+      dropout: share of the inputs of `fc7` and `fc8` dropped while training; takes the random stream "dropout".
       padding: zeros around the image at `conv1_1`; fully convolutional networks have had 100.
       head_padding: zeros around `pool5` at a convolutional `fc6`; 3 keeps the size.
       capture: activations to return: `conv4_2` (before normalisation and ReLU), `relu4_2` (after them), `pool4`, and
@@ -49,7 +51,7 @@ class VGG(nn.Module):
     depth: int = 16
     batch_norm: bool = False
     pooling: Literal["max", "average"] = "max"
-    head: Literal["classifier", "convolutional"] | None = None
+    head: Literal["classifier", "convolutional", "mean"] | None = None
     classes: int | None = 1000
     width: int = 64
     hidden: int = 4096
@@ -88,6 +90,10 @@ class VGG(nn.Module):
 
     def _apply_head(self, x: Array, train: bool, keep: Capture) -> Array:
         padding = self.head_padding
+        if self.head == "mean":
+            x = nn.Dropout(self.dropout, deterministic=not train)(adaptive_avg_pool(x, 1))
+            x = x if self.classes is None else keep("fc8", Conv(self.classes, 1, name="fc8")(x))
+            return x.reshape(len(x), -1)
         if self.head == "classifier":
             x, padding = adaptive_avg_pool(x, FIELD), 0
         initial = nn.initializers.he_normal()
@@ -100,7 +106,7 @@ class VGG(nn.Module):
         return x.reshape(len(x), -1) if self.head == "classifier" else x
 
     def _check(self) -> None:
-        choices = {"depth": [*DEPTHS], "pooling": ["max", "average"], "head": [None, "classifier", "convolutional"]}
+        choices = {"depth": [*DEPTHS], "pooling": ["max", "average"], "head": [None, *HEADS]}
         for attribute, known in choices.items():
             value = getattr(self, attribute)
             if value not in known:
@@ -113,6 +119,6 @@ def layers(depth: int, head: str | None = None, classes: int | None = 1000) -> l
     for stage, count in enumerate(DEPTHS[depth], start=1):
         names += [f"{kind}{stage}_{index}" for index in range(1, count + 1) for kind in ("conv", "relu")]
         names.append(f"pool{stage}")
-    if head is not None:
-        names += ["fc6", "relu6", "fc7", "relu7"] + ["fc8"] * (classes is not None)
+    hidden = ["fc6", "relu6", "fc7", "relu7"] if head in ("classifier", "convolutional") else []
+    names += hidden + ["fc8"] * (head is not None and classes is not None)
     return names

@@ -19,34 +19,8 @@ from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Pictures, Recipe, State, check_images, descend, variables
 from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
+from cvjax.ops.affine import jitter
 from cvjax.signature import Count, Share
-
-# --- augmentation -------------------------------------------------------------------------------------------------
-
-
-def jitter(
-    key: Key[Array, ""], images: Float[Array, "batch height width channels"], shift: float, angle: float, zoom: float
-) -> Float[Array, "batch height width channels"]:
-    """Returns images, each shifted, rotated and scaled at random about its centre; bilinear, black outside.
-
-    The limits are `shift` pixels along each axis, `angle` either way, and `zoom`, a relative change of size.
-    """
-    batch, height, width, _ = images.shape
-    shift_key, angle_key, zoom_key = jax.random.split(key, 3)
-    moves = jax.random.uniform(shift_key, (batch, 2, 1, 1), minval=-shift, maxval=shift)
-    angles = jax.random.uniform(angle_key, (batch,), minval=-angle, maxval=angle)
-    scales = jax.random.uniform(zoom_key, (batch,), minval=1 - zoom, maxval=1 + zoom)
-    cos, sin = scales * jnp.cos(angles), scales * jnp.sin(angles)
-    turns = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
-    centre = jnp.array([height - 1, width - 1]).reshape(2, 1, 1) / 2
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")) - centre
-    sources = jnp.einsum("bij,jhw->bihw", turns, grid) + centre + moves  # where each pixel is read from
-
-    def read(channel: Float[Array, "height width"], source: Float[Array, "2 height width"]):
-        return jax.scipy.ndimage.map_coordinates(channel, [source[0], source[1]], order=1)
-
-    return jax.vmap(jax.vmap(read, in_axes=(-1, None), out_axes=-1))(images, sources)
-
 
 # --- losses -------------------------------------------------------------------------------------------------------
 

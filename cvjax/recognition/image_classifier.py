@@ -71,7 +71,7 @@ class ResNetClassifier(nn.Module):
 class ImageClassifier:
     """A classifier: how it starts, is trained, judged and shown. The attributes come from `recipe`'s arguments."""
 
-    net: ResNetClassifier
+    net: nn.Module  # (images, train) -> (logits, activations)
     shape: tuple[int, int, int]
     names: tuple[str, ...]
     label_smoothing: float
@@ -94,10 +94,10 @@ class ImageClassifier:
         """Takes a step down the cross-entropy."""
 
         def loss_fn(params):
-            latest = {"params": params, "batch_stats": state.stats["classifier"]}
+            latest = {**variables(state, "classifier", averaged=False), "params": params}
             options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
             (logits, _), new = self.net.apply(latest, batch["image"], **options)
-            return cross_entropy(logits, batch["label"], self.label_smoothing).mean(), (logits, new["batch_stats"])
+            return cross_entropy(logits, batch["label"], self.label_smoothing).mean(), (logits, new.get("batch_stats"))
 
         held = state.params["classifier"], state.opt["classifier"]
         params, opt, loss, (logits, stats) = descend(self.tx, loss_fn, *held)

