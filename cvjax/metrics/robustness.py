@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 def name_at(figure: str, value: float) -> str:
     """Returns the name of a figure at a value: "robust_accuracy_0_1" at 0.1, as keys of configs have no dots."""
-    return f"{figure}_{value:.3g}".replace(".", "_").replace("-", "minus_")
+    return f"{figure}_{value:.3g}".replace(".", "_")
 
 
 def accuracies(
