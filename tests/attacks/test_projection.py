@@ -56,7 +56,7 @@ def test_what_is_inside_stays():
 
 def test_bounds_of_zero_are_the_image():
     images, _ = draw(0, 0.0, 1.0)
-    for bound in bounds(images, 0.0):
+    for bound in bounds(jnp.asarray(images), 0.0):
         np.testing.assert_array_equal(bound, images)
 
 
