@@ -17,8 +17,10 @@ def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
         "attacks.minimal",
+        # Larger steps than the paper's, from a constant that suits digits, arrive in a fifth of the time.
+        recipe=dict(carlini_wagner=dict(steps=300, search_steps=6, learning_rate=0.05, constant=1.0)),
         borrow=dict(classifier="runs/classifier_digits/classifier"),
-        data=dict(name="digits", batch=8, eval_batch=128),
+        data=dict(name="digits", batch=8, eval_batch=256),
         steps=0,
         expect={
             "success/szegedy": (">=", 0.95),

@@ -18,7 +18,18 @@ import optax
 from jaxtyping import Array, Bool, Key, Shaped
 
 from cvjax import optim
-from cvjax.attacks.attack import COLUMNS, Attack, Images, Labels, Logits, check_labels, check_shape, columns, logits_of
+from cvjax.attacks.attack import (
+    COLUMNS,
+    Attack,
+    Images,
+    Labels,
+    Logits,
+    Scalar,
+    check_labels,
+    check_shape,
+    columns,
+    logits_of,
+)
 from cvjax.attacks.pgd import Norm, pgd
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, descend, start, variables
 from cvjax.metrics import robustness
@@ -75,7 +86,7 @@ class AdversarialTraining(Attack):
         after = ({"classifier": value} for value in (params, opt, stats))
         return advance(state, *after, keep=self.ema), metrics
 
-    def attack(self, key: Key[Array, ""], state: State, images: Images, labels: Labels, epsilon: float) -> Images:
+    def attack(self, key: Key[Array, ""], state: State, images: Images, labels: Labels, epsilon: Scalar) -> Images:
         """Attacks the network as it is evaluated."""
         logits_fn = functools.partial(self.classify, state)
         return pgd(key, logits_fn, images, labels, epsilon, self.evaluation_steps, norm=self.norm)

@@ -9,7 +9,7 @@ that draw them ("cppn"). A generation of all classes is one step of a compiled l
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -237,7 +237,7 @@ class Fooling(Attack):
         texts = self.captions(labels, sure)
         return {"fooling": plots.draw_gallery(np.asarray(images), texts, COLUMNS, labels != np.arange(len(labels)))}
 
-    def sample(self, state: State, key: Key[Array, ""], inputs: Batch) -> dict[str, Images]:
+    def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
         """Returns the champions of the labels or, without them, of the classes in turn."""
         images = self._express(state)
         turn = jnp.arange(inputs["count"]) % len(images)

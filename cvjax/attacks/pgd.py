@@ -172,7 +172,7 @@ class PGD(BoundedAttack):
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws the attacked images, and accuracy over epsilon for the images of the batch."""
-        epsilons = np.linspace(0, 1.5 * max(self.epsilons), 10)[1:]
+        epsilons = np.linspace(0, 1.5 * max(self.epsilons), 7)[1:]
         found = jax.device_get(self._curves(state, batch["image"], batch["label"], key, jnp.float32(epsilons)))
         curves = {name.replace("_", " "): (epsilons, share) for name, share in found.items()}
         title = f"{len(batch['label'])} images, {self.steps} steps"

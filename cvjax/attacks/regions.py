@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 Region = Literal["disc", "square", "glasses", "shirt"]
-Mask = Float[np.ndarray, "height width"]
+Mask = Float[np.ndarray, "rows columns"]
 FINE = 8  # times the mask's size at which an outline is drawn, so that its edge has shades
 
 

@@ -57,7 +57,7 @@ def test_ends_where_scipy_ends(rosenbrock):
 def test_the_estimated_inverse_hessian_meets_the_secant_equation():
     hessian, _ = quadratics()
     moves = np.random.default_rng(2).normal(size=(4, 6, 12)).astype(np.float32)
-    bends = np.einsum("bij,mbj->mbi", hessian, moves)
+    moves, bends = map(jnp.asarray, (moves, np.einsum("bij,mbj->mbi", hessian, moves)))
     np.testing.assert_allclose(precondition(bends[-1], moves, bends), moves[-1], atol=1e-3)
 
 

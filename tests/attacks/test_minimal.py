@@ -74,16 +74,26 @@ def test_targeted_attacks_end_near_the_nearest_point_of_the_target(examples):
     @jax.jit
     def attack():
         return (
-            szegedy(linear, images, targets, search_steps=14),
+            szegedy(linear, images, targets),  # cross-entropy heeds the other classes too: not quite the nearest point
             carlini_wagner(linear, images, targets, True, steps=200, learning_rate=0.03, constant=0.1),
             gradient_iteration(linear, images, targets, step_size=0.02),
         )
 
-    for found, bound in zip(attack(), (1.01, 1.1, 1.5), strict=True):
+    for found, bound in zip(attack(), (1.1, 1.1, 1.5), strict=True):
         assert (linear(found).argmax(axis=-1) == targets).all()
         assert found.min() >= 0 and found.max() <= 1
         ratio = distances(images, found) / best
         assert ratio.min() > 0.999 and ratio.max() < bound
+
+
+def test_between_two_classes_lbfgs_finds_the_nearest_point(examples):
+    images = examples[0]
+    kernel = jnp.float32(KERNEL[:, :2])
+    targets = (images.reshape(8, -1) @ kernel).argmin(axis=-1)
+    found = jax.jit(lambda: szegedy(lambda x: x.reshape(8, -1) @ kernel, images, targets, search_steps=14))()
+    gaps = np.abs(np.asarray(images, np.float64).reshape(8, -1) @ (KERNEL[:, 0] - KERNEL[:, 1]))
+    ratio = distances(images, found) / (gaps / np.linalg.norm(KERNEL[:, 0] - KERNEL[:, 1]))
+    assert ratio.min() > 1 and ratio.max() < 1.02
 
 
 def test_what_is_never_reached_stays_as_it_is():
@@ -127,10 +137,10 @@ def test_recipe_measures_each_method_and_applies_the_first(examples):
 def test_deepfool_and_carlini_wagner_do_as_well_as_foolboxs():
     foolbox = pytest.importorskip("foolbox")
     test = data.arrays("digits", "test")
-    images, labels = jnp.asarray(test["image"][:32]), jnp.asarray(test["label"][:32])
+    images, labels = jnp.asarray(test["image"][:24]), jnp.asarray(test["label"][:24])
     targets = attacks.draw_targets(KEY, labels, 10)
     model = foolbox.JAXModel(jax.jit(judge_of(HELD)), bounds=(0, 1))
-    few = dict(steps=100, binary_search_steps=3, stepsize=0.05, initial_const=1.0, abort_early=False)
+    few = dict(steps=60, binary_search_steps=2, stepsize=0.05, initial_const=1.0, abort_early=False)
     kinds = {
         "deepfool": (foolbox.attacks.L2DeepFoolAttack(), labels),
         "carlini_wagner": (
@@ -138,7 +148,7 @@ def test_deepfool_and_carlini_wagner_do_as_well_as_foolboxs():
             foolbox.criteria.TargetedMisclassification(targets),
         ),
     }
-    options = dict(steps=100, search_steps=3, learning_rate=0.05, constant=1.0)
+    options = dict(steps=60, search_steps=2, learning_rate=0.05, constant=1.0)
     ours = jax.jit(
         lambda held: {
             "deepfool": deepfool(judge_of(held), images, labels),
@@ -149,7 +159,7 @@ def test_deepfool_and_carlini_wagner_do_as_well_as_foolboxs():
         _, theirs, reached = attack(model, images, criterion, epsilons=None)
         seen = judge_of(HELD)(ours[name]).argmax(axis=-1)
         there = np.asarray(seen != labels if name == "deepfool" else seen == targets)
-        assert there.mean() >= np.asarray(reached).mean() - 0.04  # one image
+        assert there.mean() >= np.asarray(reached).mean() - 0.05  # one image
         both = there & np.asarray(reached)
         lengths = [np.median(distances(images, some)[both]) for some in (ours[name], theirs)]
         assert abs(lengths[0] / lengths[1] - 1) < 0.03, (name, lengths)
