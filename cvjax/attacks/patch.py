@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,15 +28,15 @@ from cvjax.metrics import plots, robustness
 from cvjax.signature import Count, Natural, NonNegative, Range
 
 Print = Float[Array, "rows columns channels"]  # a patch, in [0, 1]
-EachAngle = Float[Array, " batch"]
+Numbers = Float[Array, "*batch"]
 ANGLES = 3  # at which success is measured, from none to the largest
 
 # --- patches ------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class Placement:
-    """Where patches lie: one in each image, all numbers [batch].
+    """Where patches lie: one in each image.
 
     Attributes:
       y, x: the centre, in pixels.
@@ -43,13 +44,10 @@ class Placement:
       angle: in radians, clockwise.
     """
 
-    y: EachAngle
-    x: EachAngle
-    scale: EachAngle
-    angle: EachAngle
-
-
-jax.tree_util.register_dataclass(Placement, ["y", "x", "scale", "angle"], [])
+    y: Numbers
+    x: Numbers
+    scale: Numbers
+    angle: Numbers
 
 
 def scale_for(area: Float[Array, "*batch"], mask: Mask, height: int, width: int) -> Float[Array, "*batch"]:
@@ -58,7 +56,7 @@ def scale_for(area: Float[Array, "*batch"], mask: Mask, height: int, width: int)
 
 
 def draw_placement(
-    key: Key[Array, ""], area: EachAngle, angle: EachAngle, mask: Mask, height: int, width: int
+    key: Key[Array, ""], area: Numbers, angle: Numbers, mask: Mask, height: int, width: int
 ) -> Placement:
     """Returns random places at which the patches lie inside of the images, if they are small enough.
 

@@ -22,7 +22,7 @@ def system():
     network = Network(DigitClassifier(4, width=2, features=8), (8, 8, 1), tuple("abcd"))
     recipe = attacks.recipe(network, 0.1, steps=3, evaluated=(0.1,), evaluation_steps=3, optimiser=SGD)
     batch = {"image": jax.random.uniform(KEY, (16, 8, 8, 1)), "label": jnp.arange(16) % 4}
-    return network.module, recipe, recipe.init(KEY, batch), batch
+    return network.module, recipe, jax.jit(recipe.init)(KEY, batch), batch
 
 
 def test_a_step_is_gradient_descent_on_the_attacked_images(system):
@@ -38,7 +38,7 @@ def test_a_step_is_gradient_descent_on_the_attacked_images(system):
     attacked = jax.jit(lambda p: pgd(attack_key, lambda x: net.apply({"params": p}, x)[0], *batch.values(), 0.1, 3))(
         params
     )
-    value, gradient = jax.value_and_grad(loss)(params, attacked)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params, attacked)
     assert float(value) > float(loss(params, batch["image"]))
     np.testing.assert_allclose(metrics["loss/adversarial"], value, rtol=1e-5)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)

@@ -125,11 +125,12 @@ def test_recipe_evolves_samples_and_scores():
     network = Network(net, (8, 8, 1), ("a", "b", "c"))
     recipe = attacks.recipe(network, "cppn", generations=2, offspring=6, cppn=SETTINGS)
     batch = {"image": jnp.zeros((4, 8, 8, 1)), "label": jnp.zeros(4, jnp.int32)}
-    state = recipe.init(KEY, batch)
+    state = jax.jit(recipe.init)(KEY, batch)
+    step = jax.jit(recipe.train_step)
     for key in jax.random.split(KEY, 2):
-        state, metrics = jax.jit(recipe.train_step)(state, batch, key)
+        state, metrics = step(state, batch, key)
     assert state.extra["archive"]["generation"] == 4 and 0 < metrics["confidence/mean"] <= 1
-    rows = jax.device_get(recipe.eval_step(state, batch, KEY))
+    rows = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
     figures = recipe.score([({"label": np.zeros(4, int)}, rows)])
     np.testing.assert_allclose(figures["fooling_confidence"], metrics["confidence/mean"], rtol=1e-5)
     images = recipe.sample(state, KEY, {"count": 4})["image"]

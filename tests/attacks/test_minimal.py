@@ -117,7 +117,7 @@ def test_recipe_measures_each_method_and_applies_the_first(examples):
     net, images = DigitClassifier(4, width=2, features=4), jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     methods = ("gradient_iteration", "deepfool")
     recipe = attacks.recipe(Network(net, (8, 8, 1)), methods, gradient_iteration=attacks.GradientIteration(steps=3))
-    state = start({}, {}, frozen={"classifier": net.init(KEY, images)})
+    state = start({}, {}, frozen={"classifier": jax.jit(net.init)(KEY, images)})
     labels = net.apply(state.frozen["classifier"], images)[0].argmax(axis=-1)
     rows = jax.device_get(jax.jit(recipe.eval_step)(state, {"image": images, "label": labels}, KEY))
     figures = recipe.score([({"label": np.asarray(labels)}, rows)])

@@ -104,7 +104,7 @@ def test_recipe_has_controls_and_figures(digits):
     net = DigitClassifier(width=2, features=4)
     for norm in ("linf", "l2"):
         recipe = attacks.recipe(Network(net, (8, 8, 1)), (0.1, 0.2), norm, steps=2)
-        state = start({}, {}, frozen={"classifier": net.init(KEY, images)})
+        state = start({}, {}, frozen={"classifier": jax.jit(net.init)(KEY, images)})
         batch = {"image": images, "label": labels}
         rows = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
         found = recipe.score([({"label": np.asarray(labels)}, rows)])
