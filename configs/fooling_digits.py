@@ -15,7 +15,7 @@ def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
         "attacks.fooling",
-        recipe=dict(encoding="direct", offspring=400),
+        recipe=dict(encoding="direct", offspring=1000),
         borrow=dict(classifier="runs/classifier_digits/classifier"),
         data=dict(name="digits", batch=8, eval_batch=256),
         steps=200,  # generations

@@ -55,8 +55,8 @@ def project_l2(moved: Images, images: Images, epsilon: Scalar, lower: float = 0.
 def norms(changes: Images) -> Float[Array, "batch 1 1 1"]:
     """Returns the Euclidean norms, summed over one axis after the other, which bounds their rounding error."""
     squares = jnp.square(changes)
-    for axis in (3, 2, 1):
-        squares = squares.sum(axis=axis, keepdims=True)
+    for axis in (3, 2, 1):  # XLA would join the sums if it were let
+        squares = jax.lax.optimization_barrier(squares.sum(axis=axis, keepdims=True))
     return jnp.sqrt(squares)
 
 

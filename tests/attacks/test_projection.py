@@ -47,6 +47,14 @@ def test_l2_keeps_to_the_ball_and_the_box_exactly(lower, upper):
         np.testing.assert_allclose(found, ball, atol=1e-5 * (upper - lower))  # the radius gives way to rounding
 
 
+def test_a_large_image_keeps_to_the_ball_too():
+    """A sum of 150,528 squares in one go is off by more than the margin."""
+    images, moved = (np.full((1, 224, 224, 3), value, np.float32) for value in (0.5, 0.51))
+    for epsilon in np.float32([0.1, 1.0, 3.0]):
+        found = np.float64(jax.jit(project_l2)(moved, images, epsilon)) - 0.5
+        assert epsilon * (1 - 1e-3) < np.linalg.norm(found) <= epsilon
+
+
 def test_what_is_inside_stays():
     images = jnp.full((2, 4, 4, 1), 0.5)
     moved = images.at[0, 0, 0, 0].set(0.55).at[1, 1].set(0.45)
