@@ -22,8 +22,9 @@ from jaxtyping import PyTree
 
 from cvjax import checkpoint
 from cvjax import config as experiments
-from cvjax.core import Network, Recipe, State, Variables, class_names, variables
+from cvjax.core import Network, Recipe, State, Variables, variables
 from cvjax.errors import UserError, suggest
+from cvjax.predictor import classes_of
 from cvjax.rundir import read_config
 from cvjax.weights import hub, packages
 from cvjax.weights import networks as files
@@ -111,7 +112,7 @@ def describe_network(name: str, source: str) -> dict[str, Any]:
         "networks": description.get("networks", {}),
         "network": found.network,
         "shape": description["batch"]["image"][0][1:],
-        "classes": class_names(config["recipe"].get("classes") or ()),
+        "classes": classes_of(description),
     }
     return json.loads(json.dumps(about))
 

@@ -151,6 +151,17 @@ def test_a_network_that_a_recipe_takes_is_built_from_its_description_alone(tmp_p
     assert logits.shape == (2, 10)
 
 
+def test_a_network_that_a_run_trained_from_anothers_keeps_its_classes(tmp_path):
+    save(tmp_path / "run", start({"classifier": network(1.0)}, {}), CLASSIFIER)
+    lent = borrow.describe_network("classifier", f"{tmp_path}/run/classifier")
+    trained = {"system": "attacks.adversarial_training", "recipe": {}}
+    save(tmp_path / "robust", start({"classifier": network(1.0)}, {}), trained)
+    file = tmp_path / "robust" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"networks": {"classifier": lent}}))
+    taken = borrow.make_networks({"classifier": borrow.describe_network("classifier", f"{tmp_path}/robust/classifier")})
+    assert taken["classifier"].classes == tuple("0123456789") and taken["classifier"].module.width == 4
+
+
 def test_an_unknown_network_of_a_known_run_is_named_with_the_nearest(tmp_path):
     save(tmp_path / "run", start({"classifier": network(1.0)}, {}), CLASSIFIER)
     with pytest.raises(UserError, match=r"has no network 'classifer'. Did you mean 'classifier'"):

@@ -12,6 +12,7 @@ from cvjax.attacks import fgsm as attacks
 from cvjax.attacks.fgsm import fgsm, random_sign
 from cvjax.core import Network, start
 from cvjax.errors import UserError
+from cvjax.metrics import plots
 from cvjax.nets.digit_classifier import DigitClassifier
 from cvjax.recognition.image_classifier import ResNetClassifier
 
@@ -157,7 +158,7 @@ def test_predictions_are_attacked_away_from_the_label_that_is_given_or_found(dig
 def test_pictures_have_a_row_each_for_images_changes_and_what_they_become(digits, system, monkeypatch):
     (_, held, batch), (recipe, state) = digits, system
     drawn = []
-    monkeypatch.setattr(attacks.plots, "draw_gallery", lambda *arguments: drawn.append(arguments) or np.ones((2, 2, 3)))
+    monkeypatch.setattr(plots, "draw_gallery", lambda *arguments: drawn.append(arguments) or np.ones((2, 2, 3)))
     assert list(recipe.visualise(state, batch, KEY)) == ["adversarial_0_05", "adversarial_0_2"]
     for epsilon, (images, captions, columns, wrong) in zip(EPSILONS, drawn, strict=True):
         clean, change, adversarial = images.reshape(3, 10, 8, 8, 1)

@@ -1,0 +1,33 @@
+"""Projected gradient descent on the small classifier of real handwritten digits, beside a single step and noise.
+
+The variant "l2" attacks within Euclidean balls. `--config.borrow.classifier=RUN/classifier --config.data.name=...`
+attacks any other classifier on its own images.
+
+Paper: Madry, Makelov, Schmidt, Tsipras & Vladu, Towards Deep Learning Models Resistant to Adversarial Attacks, 2018
+  (arXiv:1706.06083).
+Command: python train.py --config=configs/pgd_digits.py --workdir=runs/pgd_digits
+Result: not measured yet.
+Time: 1 minute on two CPU cores, after configs/classifier_digits.py.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "attacks.pgd",
+        recipe=dict(epsilons=(0.1, 0.2), steps=40),
+        borrow=dict(classifier="runs/classifier_digits/classifier"),
+        data=dict(name="digits", batch=8, eval_batch=512),
+        steps=0,
+        expect={
+            # A weaker attack leaves a higher accuracy.
+            "robust_accuracy_0_1": ("<=", 0.76),
+            "robust_accuracy_0_2": ("<=", 0.08),
+            "gain_over_one_step_0_1": (">=", 0),
+            "gain_over_one_step_0_2": (">=", 0),
+        },
+    )
+    smoke = {"recipe.steps": 2, "data.eval_batch": 16, "data.eval_split": "test[:32]"}
+    return variant(config, name, smoke=smoke, l2={"recipe.norm": "l2", "recipe.epsilons": (0.5, 1.0)})
