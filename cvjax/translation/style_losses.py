@@ -1,0 +1,146 @@
+"""What makes content and style: activations of a network, their Gram matrices, and the losses on them.
+
+Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, 2016 (arXiv:1508.06576). Its equations
+are those of section 2. Pure functions of a single picture or of batches, with any leading axes.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cvjax.core import Variables
+from cvjax.errors import UserError, suggest
+from cvjax.ops.precision import at_least_float32
+from cvjax.signature import NonNegative
+
+Images = Float[Array, "batch height width channels"]
+Features = Float[Array, "*batch rows columns channels"]
+Gram = Float[Array, "*batch channels channels"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The layers and weights of J = alpha J_content + beta J_style + variation J_variation.
+
+    Attributes:
+      content, style: layers whose activations, and whose Gram matrices, are kept.
+      layer_weights: of the layers of the style, lambda_l; (): equal, with sum 1.
+      alpha, beta, variation: weights of the three losses.
+    """
+
+    content: tuple[str, ...] = ("relu4_2",)
+    style: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    layer_weights: tuple[NonNegative, ...] = ()
+    alpha: NonNegative = 1.0
+    beta: NonNegative = 1e4
+    variation: NonNegative = 0.0
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Returns all layers, each once."""
+        return tuple(dict.fromkeys((*self.content, *self.style)))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Returns lambda_l by layer; raises a UserError if there is not one for each layer."""
+        given = self.layer_weights or (1 / max(1, len(self.style)),) * len(self.style)
+        if len(given) != len(self.style):
+            raise UserError(
+                f"config.recipe.objective.layer_weights has {len(given)} weights for {len(self.style)} layers of style."
+            )
+        return dict(zip(self.style, given, strict=True))
+
+
+# --- activations --------------------------------------------------------------------------------------------------
+
+
+def activations(
+    module: nn.Module, held: Variables, layers: Sequence[str], images: Images
+) -> dict[str, Float[Array, "batch _ _ _"]]:
+    """Returns {layer: activation} of any network, each [batch, rows, columns, channels].
+
+    A layer is a name of the network's attribute `capture`, if it has that, such as `relu4_2`; else an activation that
+    the network returns, or the path of a module inside it, such as `conv_1_1`. Raises a UserError for other names.
+
+    Args:
+      module: returns (output, activations) or only the output.
+    """
+    if hasattr(module, "capture"):
+        return module.clone(capture=tuple(layers)).apply(held, images)[1]
+    output, inside = module.apply(held, images, capture_intermediates=True, mutable=["intermediates"])
+    returned = output[1] if isinstance(output, tuple) and isinstance(output[1], Mapping) else {}
+    modules = flax.traverse_util.flatten_dict(dict(inside["intermediates"]))
+    found: dict[str, Any] = {"/".join(path[:-1]): calls[0] for path, calls in modules.items()} | dict(returned)
+    maps = {name: value for name, value in found.items() if getattr(value, "ndim", 0) == 4}
+    for name in layers:
+        if name not in maps:
+            raise UserError(f"{type(module).__name__}: there is no layer {name!r}. {suggest(name, maps)}")
+    return {name: maps[name] for name in layers}
+
+
+def gram(features: Features) -> Gram:
+    """Returns the products of channels, averaged over places: equation 3, divided by M = rows * columns.
+
+    With the mean in place of the sum, pictures of different sizes compare.
+    """
+    x = at_least_float32(features)
+    x = x.reshape(*x.shape[:-3], -1, x.shape[-1])
+    return jnp.einsum("...mi,...mj->...ij", x, x, precision=jax.lax.Precision.HIGHEST) / x.shape[-2]
+
+
+def grams(features: Mapping[str, Float[Array, "..."]], layers: Sequence[str]) -> dict[str, Float[Array, "..."]]:
+    """Returns {layer: Gram matrix} of some of a network's activations."""
+    return {layer: gram(features[layer]) for layer in layers}
+
+
+# --- losses -------------------------------------------------------------------------------------------------------
+
+
+def content_loss(features: Features, wanted: Features) -> Float[Array, "*batch"]:
+    """Returns half the sum of squared differences of activations, for each picture: equation 1."""
+    return jnp.sum((at_least_float32(features) - at_least_float32(wanted)) ** 2, axis=(-3, -2, -1)) / 2
+
+
+def layer_style_loss(found: Gram, wanted: Gram) -> Float[Array, "*batch"]:
+    """Returns the squared differences of Gram matrices over 4 N^2, for N channels: equation 4.
+
+    The equation's M^2 is in `gram`, which divides by the places of its picture.
+    """
+    return jnp.sum((found - wanted) ** 2, axis=(-2, -1)) / (4 * found.shape[-1] ** 2)
+
+
+def style_loss(
+    found: Mapping[str, Float[Array, "..."]], wanted: Mapping[str, Float[Array, "..."]], weights: Mapping[str, float]
+) -> Float[Array, "*batch"]:
+    """Returns the sum of the layers' losses, weighted by lambda_l, of each picture: equation 5.
+
+    Args:
+      found, wanted: {layer: Gram matrix}.
+    """
+    return sum(weight * layer_style_loss(found[layer], wanted[layer]) for layer, weight in weights.items())
+
+
+def total_variation(images: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch"]:
+    """Returns the sum of squared differences between neighbouring pixels, for each picture.
+
+    Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them, 2015, equation 6 with exponent 2.
+    """
+    vertical, horizontal = (jnp.diff(images, axis=axis) for axis in (-3, -2))
+    return sum(jnp.sum(steps**2, axis=(-3, -2, -1)) for steps in (vertical, horizontal))
+
+
+def mixture(
+    styles: Mapping[str, Float[Array, "styles channels channels"]], shares: Float[Array, " styles"]
+) -> dict[str, Float[Array, "channels channels"]]:
+    """Returns the Gram matrices of several styles blended by shares that sum to 1.
+
+    Up to a constant, the squared distance to their mean is the mean squared distance to each of them, so that one
+    target replaces the weighted losses of all.
+    """
+    return {layer: jnp.tensordot(shares, matrices, axes=1) for layer, matrices in styles.items()}
