@@ -1,7 +1,8 @@
 """Style transfer: scikit-image's cat Chelsea in the style of a stained tissue, at 384 pixels.
 
-A painting of one's own in a folder: `--config.data.also.name= --config.data.also.folder=PAINTINGS`; content too, by
-`--config.data.name= --config.data.folder=PICTURES`.
+The variant `painting` with `--config.data.also.folder=PAINTINGS` takes the style from a folder; `own` with also
+`--config.data.folder=PICTURES` paints each picture of a folder in the painting in its place of the other, and further
+ones in the last painting.
 
 Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, 2016 (arXiv:1508.06576).
 Command: python train.py --config=configs/style_transfer_photos.py --workdir=runs/style_transfer_photos
@@ -10,6 +11,9 @@ Time: 5 minutes on two CPU cores.
 """
 
 from cvjax.config import experiment, variant
+
+# Folders have no splits: all their pictures are painted.
+OWN = {"name": "", "train_split": "test", "eval_split": "test", "held_out": 1.0}
 
 
 def get_config(name: str = ""):
@@ -40,4 +44,6 @@ def get_config(name: str = ""):
     smoke = {"borrow.network": "runs/classifier_digits/classifier", "recipe.evaluations": (4,)}
     smoke |= {"recipe.objective.content": ("conv_2_1",), "recipe.objective.style": ("conv_1_1", "conv_2_2")}
     smoke |= {f"data.{also}{kind}": grey for also in ("", "also.") for kind in ("transforms", "eval_transforms")}
-    return variant(config, name, smoke=smoke)
+    own = {f"data.{also}{key}": value for also in ("", "also.") for key, value in OWN.items()}
+    painting = {key: value for key, value in own.items() if key.startswith("data.also")}
+    return variant(config, name, smoke=smoke, own=own, painting=painting)

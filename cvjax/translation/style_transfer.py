@@ -177,9 +177,12 @@ class StyleTransfer:
     objective: Objective
     pooling: str
     colour: str
-    options: Mapping[str, Any]
+    tx: optax.GradientTransformation
+    evaluations: tuple[int, ...]
+    begin: str
     first: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     predict_inputs = ("style", "weights")
+    train_step = None
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -191,7 +194,7 @@ class StyleTransfer:
         if "also_image" not in batch:
             raise UserError("style transfer needs pictures of styles: set data.also, such as also=dict(folder=STYLES).")
         held = self.network.module.init(key, jnp.zeros((1, *self.network.shape)))
-        for level in range(len(self.options["evaluations"])):
+        for level in range(len(self.evaluations)):
             sides = tuple(-(-side // 2**level) for side in batch["image"].shape[1:3])
             self._check(held, (1, *sides, batch["image"].shape[3]))
         return start({}, {}, frozen={"network": held})
@@ -233,10 +236,11 @@ class StyleTransfer:
         `style`, and of the image itself, `style_of_content`.
         """
         see = functools.partial(self.see, state)
+        options = dict(objective=self.objective, tx=self.tx, evaluations=self.evaluations, begin=self.begin)
 
         def one(arguments):
             key, image, styles, shares, _ = arguments
-            made, losses, counts = paint(key, see, image, styles, shares, self.colour, **self.options)
+            made, losses, counts = paint(key, see, image, styles, shares, self.colour, **options)
             targets = find_targets(see, image, styles, shares, self.objective)
             distances = [parts(see, picture, targets, self.objective)["style"] for picture in (made[-1], image)]
             return {
@@ -338,5 +342,5 @@ def recipe(
     if not evaluations:
         raise UserError("config.recipe.evaluations is empty: give a number for each size.")
     objective.weights  # noqa: B018 (which checks them)
-    options = dict(objective=objective, tx=optim.build(optimiser), evaluations=tuple(evaluations), begin=begin)
-    return Recipe.of(StyleTransfer(network, objective, pooling, colour, options))
+    tx = optim.build(optimiser)
+    return Recipe.of(StyleTransfer(network, objective, pooling, colour, tx, tuple(evaluations), begin))

@@ -26,6 +26,7 @@ class PublishedStyles(Stylist):
     """The recipe's functions."""
 
     name = "network"
+    train_step = None
 
     @property
     def networks(self) -> dict[str, nn.Module]:
