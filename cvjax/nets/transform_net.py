@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cvjax.core import Variables
 from cvjax.nets.layers import Conv
 from cvjax.ops.precision import at_least_float32
 
@@ -57,7 +58,9 @@ class StyledConv(nn.Module):
     upsample: int = 1
 
     @nn.compact
-    def __call__(self, x: Features, shares: Shares) -> Features:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], shares: Shares
+    ) -> Float[Array, "batch rows columns features"]:
         """Convolves and normalises."""
         if self.upsample > 1:
             x = jnp.repeat(jnp.repeat(x, self.upsample, axis=1), self.upsample, axis=2)
@@ -109,7 +112,7 @@ class TransformNet(nn.Module):
 
 
 def repaint(
-    net: TransformNet, held: dict, images: Float[Array, "batch height width channels"], shares: Shares
+    net: TransformNet, held: Variables, images: Float[Array, "batch height width channels"], shares: Shares
 ) -> Float[Array, "batch height width channels"]:
     """Returns images of any size repainted at that size: padded by reflection to a multiple of 4, and cropped."""
     height, width = images.shape[1:3]

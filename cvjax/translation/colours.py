@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from cvjax.errors import UserError, suggest
 
 Image = Float[Array, "height width 3"]
-Luminance = Float[Array, "height width 1"]
+Style = Float[Array, "rows columns 3"]
 
 # NTSC's YIQ of red, green and blue, the paper's space: lightness and two axes of colour.
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -28,7 +28,7 @@ def from_yiq(image: Float[Array, "*batch height width 3"]) -> Float[Array, "*bat
     return image @ jnp.linalg.inv(jnp.array(YIQ)).T
 
 
-def match_colours(style: Image, content: Image, method: Literal["symmetric", "cholesky"] = "symmetric") -> Image:
+def match_colours(style: Style, content: Image, method: Literal["symmetric", "cholesky"] = "symmetric") -> Style:
     """Returns the style's picture with the mean and the covariance of the content's colours, not clipped.
 
     The paper's "color histogram matching": the linear map A x + b of colours with A S A^T = C, for the covariances S of
@@ -46,7 +46,9 @@ def match_colours(style: Image, content: Image, method: Literal["symmetric", "ch
     return (style - style_mean) @ matrix.T + mean
 
 
-def match_luminance(style: Luminance, content: Luminance) -> Luminance:
+def match_luminance(
+    style: Float[Array, "rows columns 1"], content: Float[Array, "height width 1"]
+) -> Float[Array, "rows columns 1"]:
     """Returns the style's luminance with the mean and the deviation of the content's, not clipped.
 
     A step of the paper's "luminance-only transfer".
@@ -54,12 +56,12 @@ def match_luminance(style: Luminance, content: Luminance) -> Luminance:
     return content.std() * (style - style.mean()) / (style.std() + SMALL) + content.mean()
 
 
-def with_colours_of(luminance: Luminance, content: Image) -> Image:
+def with_colours_of(luminance: Float[Array, "height width 1"], content: Image) -> Image:
     """Returns a picture with this luminance and the content's chrominances, clipped to [0, 1]."""
     return jnp.clip(from_yiq(jnp.concatenate([luminance, to_yiq(content)[..., 1:]], axis=-1)), 0, 1)
 
 
-def _moments(image: Image) -> tuple[Float[Array, " 3"], Float[Array, "3 3"]]:
+def _moments(image: Float[Array, "_ _ 3"]) -> tuple[Float[Array, " 3"], Float[Array, "3 3"]]:
     """The mean and the covariance of a picture's colours."""
     pixels = image.reshape(-1, image.shape[-1])
     mean = pixels.mean(axis=0)

@@ -84,6 +84,7 @@ class Stylist:
     names: tuple[str, ...]
     name = "transform"
     predict_inputs = ("label", "weights")
+    any_size = True
 
     def shares_of(self, labels: Int[Array, " batch"]) -> Shares:
         """Returns the shares of single styles."""

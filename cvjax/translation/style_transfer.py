@@ -76,7 +76,7 @@ def parts(
     """Returns the losses of a picture before alpha and beta: {"content", "style", "variation"}."""
     features = {layer: value[0] for layer, value in activations_fn(picture[None]).items()}
     return {
-        "content": sum(content_loss(features[layer], wanted) for layer, wanted in targets.content.items()),
+        "content": sum((content_loss(features[n], wanted) for n, wanted in targets.content.items()), jnp.zeros(())),
         "style": style_loss(grams(features, objective.style), targets.style, objective.weights),
         "variation": total_variation(picture),
     }
@@ -180,9 +180,11 @@ class StyleTransfer:
     tx: optax.GradientTransformation
     evaluations: tuple[int, ...]
     begin: str
+    longest: int
     first: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     predict_inputs = ("style", "weights")
     train_step = None
+    any_size = True
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -293,7 +295,10 @@ class StyleTransfer:
         return {"forming": forming, "stylised": beside.reshape(-1, *images.shape[1:])}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
-        """Paints images in a style, or in several blended by weights; returns the pictures, `image`."""
+        """Paints images in a style, or in several blended by weights; returns the pictures, `image`.
+
+        They are as large as the images, but no larger than `longest`; a network that takes a single size has them so.
+        """
         if "style" not in inputs:
             raise UserError("style transfer needs a picture of the style: give --style=FILE.")
         images, styles = inputs["image"], inputs["style"]
@@ -301,7 +306,19 @@ class StyleTransfer:
         weights = inputs.get("weights", np.ones(styles.shape[:2], np.float32))
         if weights.shape != styles.shape[:2]:
             raise UserError(f"--weights: {weights.shape[-1]} weights for {styles.shape[1]} styles.")
-        return {"image": self._predict(state, images, styles, weights, key)}
+        images = resize(jnp.asarray(images), self._size(state, images.shape[1:]))
+        resize_all = jax.vmap(functools.partial(resize, size=self._size(state, styles.shape[2:])))
+        return {"image": self._predict(state, images, resize_all(jnp.asarray(styles)), weights, key)}
+
+    def _size(self, state: State, shape: tuple[int, ...]) -> tuple[int, int]:
+        """The size at which a picture is worked on."""
+        scale = min(1, self.longest / max(shape[:2]))
+        size = tuple(max(1, round(scale * side)) for side in shape[:2])
+        try:
+            self._check(variables(state, "network"), (1, *size, shape[2]))
+        except UserError:
+            return tuple(self.network.shape[:2])
+        return size
 
     @functools.partial(jax.jit, static_argnums=0)
     def _eval_step(self, state, batch, key):
@@ -321,6 +338,7 @@ def recipe(
     begin: Literal["content", "noise"] = "content",
     colour: Literal["style", "matched", "content"] = "style",
     optimiser: Mapping[str, Any] = {"name": "lbfgs", "learning_rate": 1.0},
+    longest: Count = 512,
 ) -> Recipe:
     """Makes style transfer between pictures. Nothing is trained.
 
@@ -333,6 +351,7 @@ def recipe(
       begin: with the content, or with white noise.
       colour: as in `paint`.
       optimiser: as `cvjax.optim.build` takes it.
+      longest: longest side in pixels of what `apply` makes; larger pictures are made smaller.
 
     Returns:
       The recipe. Figures: gram_over_content, the style loss of the pictures over that of their contents, and loss; with
@@ -343,4 +362,4 @@ def recipe(
         raise UserError("config.recipe.evaluations is empty: give a number for each size.")
     objective.weights  # noqa: B018 (which checks them)
     tx = optim.build(optimiser)
-    return Recipe.of(StyleTransfer(network, objective, pooling, colour, tx, tuple(evaluations), begin))
+    return Recipe.of(StyleTransfer(network, objective, pooling, colour, tx, tuple(evaluations), begin, longest))

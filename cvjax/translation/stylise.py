@@ -18,7 +18,7 @@ from cvjax.core import Batch, Network, Pictures, Recipe, State, class_names, sta
 from cvjax.errors import UserError
 from cvjax.nets.transform_net import TransformNet
 from cvjax.translation.fast_style import Stylist
-from cvjax.translation.style_losses import distances
+from cvjax.translation.style_losses import perceptual_distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +51,13 @@ class PublishedStyles(Stylist):
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        found = {"lpips_content": [], "lpips_between_styles": []}
+        distance, found = perceptual_distance(), []
+        if distance is None:
+            return {}
         for batch, outputs in rows:
-            found["lpips_content"].append(distances(outputs["image"], batch["image"]))
-            found["lpips_between_styles"].append(distances(outputs["image"], outputs["next_style"]))
-        return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
+            pairs = {"lpips_content": batch["image"], "lpips_between_styles": outputs["next_style"]}
+            found.append({name: distance(outputs["image"], others) for name, others in pairs.items()})
+        return {name: float(np.concatenate([row[name] for row in found]).mean()) for name in found[0]}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images in every style."""
