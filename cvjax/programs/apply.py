@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", help="of the styles that are blended, such as 0.7,0.3")
     parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
     parser.add_argument("--text", help="for systems that read text")
-    parser.add_argument("--output", type=Path, required=True, help="a folder; for a video, the video's path")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a folder; of an image, also a .png; of a video, its path"
+    )
     parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
     parser.add_argument("--batch", type=int, default=16, help="batch size")
     parser.add_argument("--threshold", type=float, default=0.3, help="minimum score of drawn detections")
@@ -85,9 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
     inputs = read_inputs(arguments, description, recipe.predict_inputs, recipe)
     predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
-    apply_to = apply_to_video if arguments.input.suffix.lower() in video.SUFFIXES else apply_to_images
-    with doing(f"compiling and applying to {arguments.input}"):
-        apply_to(predictor, arguments.input, arguments.output, arguments.threshold)
+    source, output = arguments.input, arguments.output
+    with doing(f"compiling and applying to {source}"):
+        if source.suffix.lower() in video.SUFFIXES:
+            apply_to_video(predictor, source, output, arguments.threshold)
+        elif source.is_file() and output.suffix.lower() == ".png" and not output.is_dir():
+            apply_to_images(predictor, source, output.parent, arguments.threshold, stem=output.stem)
+        else:
+            apply_to_images(predictor, source, output, arguments.threshold)
     return 0
 
 
@@ -208,26 +215,28 @@ def draw_samples(
     print(f"{count} samples in {output}")
 
 
-def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
+def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3, stem: str = "") -> None:
     """Writes image outputs as PNG files named after the input, and all other outputs to predictions.json.
 
     Detections are written to detections.json, and drawn if they score at least `threshold`. Classes of pixels are
     painted, and written below `classes`, a folder that can be the source of `data.class_maps`. Unreadable images are
     skipped and reported at the end. What an earlier call has written to the output folder is no input and is replaced,
-    so that the same command can be given again; a file of somebody else's there is an error.
+    so that the same command can be given again; a file of somebody else's there is an error. `stem` stands for the name
+    of the input, if this is a single image, which may then lie in the output folder.
     """
     written = Outputs(output)
     files = [file for file in folder.list_images(source) if not written.wrote(file)] if source.is_dir() else [source]
-    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
+    if not stem and output.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise UserError(f"--output={output} is the input folder; its images would be overwritten.")
     if not files:
         raise UserError(f"--input={source} holds no images ({', '.join(folder.SUFFIXES)}).")
     runs.make_folder(output, "--output")
-    names = name_outputs([file.relative_to(source) if source.is_dir() else Path(file.name) for file in files])
+    inside = [file.relative_to(source) if source.is_dir() else Path(file.name) for file in files]
+    names = [stem] if stem else name_outputs(inside)
     predictions, read, faults = {}, [], []
 
     def images() -> Iterator[Prepared]:
-        for name, file in zip(names, files, strict=True):
+        for name, file, path in zip(names, files, inside, strict=True):
             try:
                 image = predictor.prepare(folder.decode(file, channels=3).astype(np.float32) / 255)
             except CorruptExample as error:
@@ -235,7 +244,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
             except UserError as error:  # too small for a transform
                 faults.append(f"{file}: {error}")
             else:
-                read.append((name, file.relative_to(source) if source.is_dir() else Path(file.name)))
+                read.append((name, path))
                 yield image
 
     records, further, painted = [], {}, False

@@ -30,6 +30,7 @@ from cvjax.translation.style_losses import (
     layer_style_loss,
     perceptual,
     resize,
+    style_loss,
     total_variation,
 )
 
@@ -37,7 +38,10 @@ Features = Mapping[str, Float[Array, "batch _ _ _"]]
 Shares = Float[Array, "batch styles"]
 
 JOHNSON = Objective(
-    content=("relu2_2",), style=("relu1_2", "relu2_2", "relu3_3", "relu4_3"), layer_weights=(1, 1, 1, 1), beta=30.0
+    content=("relu2_2",),
+    style=("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+    layer_weights=(1.0, 1.0, 1.0, 1.0),
+    beta=30.0,
 )
 SHOWN = 6  # contents that are drawn in each style
 
@@ -66,11 +70,12 @@ def nearest_styles(
 ) -> Int[Array, " batch"]:
     """Returns the number of the style with the least style loss, for each picture."""
     found, wanted = (grams(seen, objective.style) for seen in (features, styles))
-    distances = sum(
-        weight * layer_style_loss(found[layer][:, None], wanted[layer][None])
-        for layer, weight in objective.weights.items()
-    )
-    return distances.argmin(axis=1)
+
+    def distances(style):
+        same = {layer: jnp.broadcast_to(matrix, found[layer].shape) for layer, matrix in style.items()}
+        return style_loss(found, same, objective.weights)
+
+    return jax.vmap(distances)(wanted).argmin(axis=0)
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
@@ -86,7 +91,7 @@ class Stylist:
     predict_inputs = ("label", "weights")
     any_size = True
 
-    def shares_of(self, labels: Int[Array, " batch"]) -> Shares:
+    def shares_of(self, labels: Int[Array | np.ndarray, " batch"]) -> Shares:
         """Returns the shares of single styles."""
         return jax.nn.one_hot(labels, len(self.names))
 

@@ -29,7 +29,7 @@ def test_normalisation_is_of_each_picture_and_biased():
     norm = ConditionalInstanceNorm(2)
     scale, shift = np.float32([[1, 2, 3], [4, 5, 6]]), np.float32([[0, 1, 0], [1, 0, 2]])
     shares = jnp.array([[1.0, 0.0], [0.25, 0.75]])
-    found = norm.apply({"params": {"scale": scale, "shift": shift}}, x, shares)
+    found = norm.apply({"params": {"scale": scale, "shift": shift}}, jnp.asarray(x), shares)
     wide = x.astype(np.float64)
     normalised = (wide - wide.mean((1, 2), keepdims=True)) / np.sqrt(wide.var((1, 2), keepdims=True) + 1e-5)
     gains, offsets = (np.asarray(shares) @ table for table in (scale, shift))
@@ -74,7 +74,7 @@ def test_the_network_is_the_same_in_torch(small):
     for index in range(2):
         x = F.relu(layer(f"expand_{index}", x, 3, upsample=True))
     expected = torch.sigmoid(layer("expand_2", x, 9)).numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(net.apply(held, images, shares), expected, atol=1e-4)
+    np.testing.assert_allclose(net.apply(held, images, jnp.asarray(shares)), expected, atol=1e-4)
 
 
 @pytest.mark.parity

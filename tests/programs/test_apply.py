@@ -115,6 +115,12 @@ def test_names_that_are_not_utf_8_are_written(trained_run, pictures, tmp_path):
 def test_one_image(vae, pictures, tmp_path):
     apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={tmp_path / 'one'}"])
     assert {path.name for path in (tmp_path / "one").iterdir()} == {"colour.png", outputs.LIST}
+    for _ in range(2):  # beside the input, under a name of its own
+        apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={pictures / 'made.png'}"])
+    with Image.open(tmp_path / "one" / "colour.png") as one, Image.open(pictures / "made.png") as named:
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(named))
+    with pytest.raises(UserError, match=r"grey\.png would be overwritten"):
+        apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={pictures / 'grey.png'}"])
 
 
 def test_a_video_keeps_its_frames_and_rate(vae, tmp_path, capsys):

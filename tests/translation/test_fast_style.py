@@ -21,19 +21,19 @@ NETWORK = Network(DigitClassifier(width=4), (16, 16, 1))
 def features(seed):
     generator = np.random.default_rng(seed)
     shapes = {"conv_1_1": (16, 16, 4), "conv_2_1": (8, 8, 6), "conv_2_2": (8, 8, 6)}
-    return {layer: generator.normal(size=(3, *shape)).astype(np.float32) for layer, shape in shapes.items()}
+    return {layer: jnp.float32(generator.normal(size=(3, *shape))) for layer, shape in shapes.items()}
 
 
 def gram_by_hand(x):
-    flat = x.astype(np.float64).reshape(len(x), -1, x.shape[-1])
+    flat = np.asarray(x, np.float64).reshape(len(x), -1, x.shape[-1])
     return flat.swapaxes(1, 2) @ flat / (flat.shape[1] * flat.shape[2])
 
 
 def test_losses_are_johnsons_in_float64():
     found, contents, styles = map(features, range(3))
-    images = np.random.default_rng(3).uniform(size=(3, 5, 6, 3)).astype(np.float32)
+    images = jnp.float32(np.random.default_rng(3).uniform(size=(3, 5, 6, 3)))
     losses = perceptual_losses(found, contents, styles, images, SMALL)
-    content = ((found["conv_2_1"].astype(np.float64) - contents["conv_2_1"]) ** 2).mean(axis=(1, 2, 3))
+    content = ((np.asarray(found["conv_2_1"], np.float64) - contents["conv_2_1"]) ** 2).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(losses["content"], content, rtol=1e-5)
     style = sum(
         weight * ((gram_by_hand(found[layer]) - gram_by_hand(styles[layer])) ** 2).sum(axis=(1, 2))

@@ -19,7 +19,7 @@ WEIGHTS = {"relu1_1": 0.3, "relu2_1": 0.7}
 
 def random_features(seed, batch=2):
     generator = np.random.default_rng(seed)
-    return {layer: generator.normal(size=(batch, *shape)).astype(np.float32) for layer, shape in SHAPES.items()}
+    return {layer: jnp.float32(generator.normal(size=(batch, *shape))) for layer, shape in SHAPES.items()}
 
 
 def by_hand(found, wanted):
@@ -27,7 +27,7 @@ def by_hand(found, wanted):
     total = np.zeros(2)
     for layer, weight in WEIGHTS.items():
         rows, columns, channels = SHAPES[layer]
-        flat, flat_wanted = (x[layer].astype(np.float64).reshape(2, -1, channels) for x in (found, wanted))
+        flat, flat_wanted = (np.asarray(x[layer], np.float64).reshape(2, -1, channels) for x in (found, wanted))
         difference = flat.swapaxes(1, 2) @ flat - flat_wanted.swapaxes(1, 2) @ flat_wanted
         total += weight * (difference**2).sum(axis=(1, 2)) / (4 * channels**2 * (rows * columns) ** 2)
     return total
@@ -37,7 +37,7 @@ def test_losses_are_the_papers_in_float64():
     found, wanted = random_features(1), random_features(2)
     matrices = [style_losses.grams(x, [*SHAPES]) for x in (found, wanted)]
     np.testing.assert_allclose(style_losses.style_loss(*matrices, WEIGHTS), by_hand(found, wanted), rtol=1e-5)
-    x, y = (features["relu1_1"].astype(np.float64) for features in (found, wanted))
+    x, y = (np.asarray(features["relu1_1"], np.float64) for features in (found, wanted))
     content = style_losses.content_loss(found["relu1_1"], wanted["relu1_1"])
     np.testing.assert_allclose(content, 0.5 * ((x - y) ** 2).sum(axis=(1, 2, 3)), rtol=1e-5)
     down, right = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
@@ -47,7 +47,7 @@ def test_losses_are_the_papers_in_float64():
 
 def test_a_gram_matrix_does_not_depend_on_the_size_of_the_picture():
     features = random_features(1)["relu1_1"]
-    twice = np.concatenate([features, features], axis=1)
+    twice = jnp.concatenate([features, features], axis=1)
     np.testing.assert_allclose(style_losses.gram(twice), style_losses.gram(features), rtol=1e-5)
     half = style_losses.gram(jnp.asarray(features, jnp.bfloat16))
     assert half.dtype == jnp.float32  # sums of products over all places
@@ -76,17 +76,23 @@ def test_gradients_are_torchs():
         return (style + content + style_losses.total_variation(features["relu1_1"])).sum()
 
     gradients = jax.grad(ours)(found)
-    inputs = {layer: torch.tensor(value, dtype=torch.float64, requires_grad=True) for layer, value in found.items()}
+    inputs = {
+        layer: torch.tensor(np.asarray(value), dtype=torch.float64, requires_grad=True)
+        for layer, value in found.items()
+    }
     total = 0
     for layer, weight in WEIGHTS.items():
         rows, columns, channels = SHAPES[layer]
         flat, flat_wanted = (
             x.reshape(2, rows * columns, channels).transpose(1, 2)
-            for x in (inputs[layer], torch.tensor(wanted[layer], dtype=torch.float64))
+            for x in (inputs[layer], torch.tensor(np.asarray(wanted[layer]), dtype=torch.float64))
         )
         difference = torch.bmm(flat, flat.transpose(1, 2)) - torch.bmm(flat_wanted, flat_wanted.transpose(1, 2))
         total = total + weight * (difference**2).sum() / (4 * channels**2 * (rows * columns) ** 2)
-    total = total + 0.5 * ((inputs["relu2_1"] - torch.tensor(wanted["relu2_1"], dtype=torch.float64)) ** 2).sum()
+    total = (
+        total
+        + 0.5 * ((inputs["relu2_1"] - torch.tensor(np.asarray(wanted["relu2_1"]), dtype=torch.float64)) ** 2).sum()
+    )
     x = inputs["relu1_1"]
     total = total + ((x[:, 1:] - x[:, :-1]) ** 2).sum() + ((x[:, :, 1:] - x[:, :, :-1]) ** 2).sum()
     total.backward()
@@ -133,8 +139,8 @@ def test_an_activation_that_a_network_returns_is_a_layer():
 def test_an_unknown_layer_and_a_wrong_number_of_weights_are_named():
     images = jnp.zeros((1, 8, 8, 1))
     net = DigitClassifier(width=2)
-    with pytest.raises(UserError, match=r"'conv_1'.* Did you mean 'conv_1_1'"):
-        style_losses.activations(net, net.init(KEY, images), ["conv_1"], images)
+    with pytest.raises(UserError, match=r"'conv_1_3'.* Known: conv_1_1, conv_1_2, conv_2_1"):
+        style_losses.activations(net, net.init(KEY, images), ["conv_1_3"], images)
     with pytest.raises(UserError, match=r"layer_weights has 2 weights for 5 layers"):
         _ = Objective(layer_weights=(1.0, 2.0)).weights
     assert Objective().weights == dict.fromkeys(Objective().style, 0.2)

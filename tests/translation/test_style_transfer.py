@@ -80,9 +80,10 @@ def test_noise_and_coarse_sizes_begin_elsewhere(held, pictures):
     content, styles = pictures
     made, losses, _ = painted(held, content, styles, ONE, begin="noise")
     assert jnp.abs(made[0] - content).mean() > 0.2 and losses[-1] < losses[0] / 2
-    coarse = painted(held, content, styles, ONE, evaluations=(10, 20))
-    assert coarse[0].shape == made.shape
-    assert coarse[1][0] != losses[0] and coarse[1][-1] < painted(held, content, styles, ONE)[1][0]
+    large = [jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2) for x in (content, styles)]
+    coarse, fine = (painted(held, *large, ONE, evaluations=numbers) for numbers in ((20, 5), (5,)))
+    assert coarse[0].shape == fine[0].shape == (len(STAGES), 32, 40, 3)
+    assert coarse[1][-1] < fine[1][-1] < fine[1][0]  # five steps at full size, from the coarse picture or the content
 
 
 def test_colours_are_the_contents(held, pictures):
