@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, class_names, descend, start, variables
 from cvjax.errors import UserError
+from cvjax.metrics import plots
 from cvjax.nets.transform_net import TransformNet, repaint
 from cvjax.signature import Count, Natural
 from cvjax.translation.style_losses import (
@@ -43,7 +44,7 @@ JOHNSON = Objective(
     layer_weights=(1.0, 1.0, 1.0, 1.0),
     beta=30.0,
 )
-SHOWN = 6  # contents that are drawn in each style
+SHOWN, COLUMNS = 40, 9  # pictures that are drawn at most, and beside one another
 
 # --- losses -------------------------------------------------------------------------------------------------------
 
@@ -102,18 +103,24 @@ class Stylist:
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Repaints images in the style `label`, in the blend `weights` or, without either, in the first style."""
         images = inputs["image"]
-        labels = inputs.get("label", np.zeros(len(images), np.int32))
-        weights = inputs.get("weights", np.asarray(self.shares_of(labels)))
-        if weights.shape[1] != len(self.names):
-            raise UserError(f"--weights: {weights.shape[1]} weights for {len(self.names)} styles: {self.names}.")
-        return {"image": self._repaint(state, images, weights / weights.sum(axis=1, keepdims=True))}
+        if "weights" not in inputs:
+            shares = self.shares_of(inputs.get("label", np.zeros(len(images), np.int32)))
+        elif inputs["weights"].shape[1] == len(self.names):
+            shares = inputs["weights"] / inputs["weights"].sum(axis=1, keepdims=True)
+        else:
+            count, known = inputs["weights"].shape[1], ", ".join(self.names)
+            raise UserError(f"--weights: {count} weights for {len(self.names)} styles: {known}.")
+        return {"image": self._repaint(state, images, shares)}
 
-    def draw_styles(self, state: State, images: Images) -> Images:
-        """Returns rows of each image and the same in every style."""
-        shown = [images[:SHOWN]]
+    def draw_styles(self, state: State, images: Images) -> plots.Image:
+        """Draws images, each beside itself in every style."""
+        columns = len(self.names) + 1
+        shown = images[: max(1, SHOWN // columns)]
+        rows = [shown]
         for label in range(len(self.names)):
-            shown.append(self._repaint(state, images[:SHOWN], self.shares_of(jnp.full(len(images[:SHOWN]), label))))
-        return np.stack(jax.device_get(shown), axis=1).reshape(-1, *images.shape[1:])
+            rows.append(self._repaint(state, shown, self.shares_of(jnp.full(len(shown), label))))
+        pictures = np.stack(jax.device_get(rows), axis=1).reshape(-1, *images.shape[1:])
+        return plots.draw_gallery(pictures, ["content", *self.names] * len(shown), min(columns, COLUMNS))
 
     @functools.partial(jax.jit, static_argnums=0)
     def _repaint(self, state, images, shares):

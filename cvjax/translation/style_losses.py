@@ -113,7 +113,9 @@ def content_loss(features: Features, wanted: Features) -> Float[Array, "*batch"]
     return jnp.sum((at_least_float32(features) - at_least_float32(wanted)) ** 2, axis=(-3, -2, -1)) / 2
 
 
-def layer_style_loss(found: Gram, wanted: Gram) -> Float[Array, "*batch"]:
+def layer_style_loss(
+    found: Float[Array, "*batch channels channels"], wanted: Float[Array, "*#batch channels channels"]
+) -> Float[Array, "*batch"]:
     """Returns the squared differences of Gram matrices over 4 N^2, for N channels: equation 4.
 
     The equation's M^2 is in `gram`, which divides by the places of its picture.

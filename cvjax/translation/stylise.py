@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -61,7 +60,7 @@ class PublishedStyles(Stylist):
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images in every style."""
-        return {"stylised": self.draw_styles(state, jax.device_get(batch["image"]))}
+        return {"stylised": self.draw_styles(state, batch["image"])}
 
 
 def recipe(network: Network) -> Recipe:
