@@ -45,4 +45,5 @@ def get_config(name: str = ""):
     smoke |= {f"data.{also}{kind}": grey for also in ("", "also.") for kind in ("transforms", "eval_transforms")}
     own = {f"data.{also}{key}": value for also in ("", "also.") for key, value in OWN.items()}
     painting = {key: value for key, value in own.items() if key.startswith("data.also")}
+    own |= {"data.transforms": cover, "data.eval_transforms": cover}
     return variant(config, name, smoke=smoke, own=own, painting=painting)
