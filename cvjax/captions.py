@@ -41,6 +41,7 @@ MEASURES = {
     "gain_over_one_step": "accuracy after a single step of an attack, less that after all of its steps",
     "gradient_error": "distance of the mean gradient norm from 1, which WGAN-GP aims at",
     "gradient_norm": "norm of the critic's gradient between real images and samples",
+    "gram_over_content": "style loss of the pictures over that of the images that they were made of",
     "inception_score": "exp of the mean divergence between the judge's classes of one sample and of all",
     "insertion": "area below the probability of the class while the most attributed pixels come; higher is better",
     "insertion_gain": "by how much that area is larger than those of random maps and of an edge filter",
@@ -53,7 +54,11 @@ MEASURES = {
     "kid": "kernel distance between the features of samples and of held-out images; about 0 is equal",
     "kl": "divergence of the codes from the prior, in nats",
     "log_likelihood": "log-likelihood of held-out images, in nats",
-    "loss": "training losses",
+    "loss": "training losses, or the loss of the finished pictures",
+    "lpips_between_styles": "LPIPS between the same image in two styles",
+    "lpips_content": "LPIPS of the pictures to the images that they were made of",
+    "lpips_over_style": "LPIPS of the pictures to the images that they were made of, over that of the style",
+    "lpips_style": "LPIPS of the style to the images: what pictures with nothing of them have",
     "map_boxed": "mean average precision of the classes that were trained with boxes",
     "map_unboxed": "mean average precision of the classes that never had a box",
     "map_voc": "VOC's mean average precision, by the area under the curve",
@@ -71,6 +76,7 @@ MEASURES = {
     "one_step_accuracy": "accuracy under a single step of the attack's whole length",
     "patch_success": "share of the images with the patch that are taken for its target, by the area of the patch",
     "patch_turned": "share of the images with the patch that are taken for its target, by its angle",
+    "own_style": "share of the pictures whose Gram matrices are nearest to those of their own style",
     "pixel_accuracy": "share of the pixels whose class is right",
     "pointing": "share of the maps whose highest pixel is in the box of the object that was asked for",
     "positive_anchors": "anchors per image that are matched to an object",
@@ -127,6 +133,7 @@ PICTURES = {
     "confusion": "How often each true class (rows) is taken for each class (columns).",
     "detections": "Left of each pair: the true boxes. Right: detections with their scores in per cent.",
     "dreams": "What the network sees in real images, exaggerated.",
+    "forming": "Pictures as they form, after more and more evaluations of their loss.",
     "edits": "Images, partly noised and denoised again.",
     "features": "A row for each channel: an image made for it, patches that activate it most, and what of them does.",
     "fooling": "The image that was evolved for each class, with what the classifier sees in it.",
@@ -151,9 +158,11 @@ PICTURES = {
     "denoised": "Held-out images, noisy and denoised.",
     "denoising": "Held-out images, noisy and denoised.",
     "segmentations": "Held-out images, their true classes, those found, and the errors in red.",
+    "styles": "The pictures that the styles were learnt from.",
+    "stylised": "Images, each beside its style and the painted picture, or beside itself in every style.",
     "traversals": "Each row moves along one latent, all else equal.",
 }
-FIRST = ("samples", "detections", "segmentations")  # pictures that a page begins with
+FIRST = ("samples", "detections", "segmentations", "stylised")  # pictures that a page begins with
 
 
 def describe_measure(name: str) -> str:

@@ -152,7 +152,8 @@ class Recipe:
       sample: (state, key, inputs) -> {name: images}, `inputs["count"]` rows; only for generative systems.
       predict_inputs: inputs that `predict` reads beside `image`, such as `label`, `style` or `mask`.
       sample_inputs: inputs that `sample` reads beside `count`.
-      shown_classes: names of the labels that `predict` returns, where they are more than the dataset's classes.
+      shown_classes: names of the labels that `predict` returns or takes, where they are not the dataset's classes.
+      any_size: `predict` takes images of any size, and `apply` then leaves that of the user's pictures as it is.
       controls: () -> {row: {name: float}}. Scores of trivial or broken baselines by the same metrics.
     """
 
@@ -167,6 +168,7 @@ class Recipe:
     predict_inputs: tuple[str, ...] = ()
     sample_inputs: tuple[str, ...] = ()
     shown_classes: tuple[str, ...] = ()
+    any_size: bool = False
     controls: Callable | None = None
 
     @classmethod

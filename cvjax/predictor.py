@@ -66,16 +66,22 @@ class Predictor:
             built, ops=tuple(op for op in built.ops if op.name not in transforms.TRUTH)
         )
         self.shape = tuple(description["batch"]["image"][0][1:])
+        self.any_size = recipe.any_size
         self.classes = recipe.shown_classes or classes_of(description)
         # Objects keep their proportions; an output image should have no margins.
         proportions = described.get("max_boxes") or described.get("class_maps")
         self.resize = transforms.letterbox if proportions else transforms.resize
-        self.batch = batch
+        self.batch = 1 if recipe.any_size else batch
         self.state, self.predict = state, recipe.predict
         self.inputs, self.key = dict(inputs or {}), jax.random.key(seed)
 
     def prepare(self, original: Float32[np.ndarray, "height width channels"]) -> Prepared:
-        """Transforms an image in [0, 1] to the network's shape; raises a UserError if a transform rejects it."""
+        """Transforms an image in [0, 1] to the network's shape; raises a UserError if a transform rejects it.
+
+        Where a system takes any size, the image keeps its own, and only its channels are those of the network.
+        """
+        if self.any_size:
+            return Prepared(original, self._with_channels(original), np.ones(4, np.float32), np.zeros(4, np.float32))
         height, width = original.shape[:2]
         corners = np.float32([[0.4 * width, 0.4 * height, 0.6 * width, 0.6 * height]])  # inside any sensible crop
         scene = Scene(original, corners, {"area": np.ones(1, np.float32)})
@@ -85,12 +91,14 @@ class Predictor:
         if len(scene.boxes) == 0:
             raise UserError("data.eval_transforms crop away the middle of this image")
         scale = np.tile((scene.boxes[0, 2:] - scene.boxes[0, :2]) / (corners[0, 2:] - corners[0, :2]), 2)
-        image = scene.image
-        if self.shape[2] == 1 and image.shape[2] == 3:
-            image = transforms.grayscale(image, channels=1)
-        elif self.shape[2] == 3 and image.shape[2] == 1:
-            image = np.repeat(image, 3, axis=2)
+        image = self._with_channels(scene.image)
         return Prepared(original, image, scale, scene.boxes[0] - corners[0] * scale)
+
+    def _with_channels(self, image: np.ndarray) -> np.ndarray:
+        """An image in grey or in colour, as the network takes it."""
+        if self.shape[2] == 1 and image.shape[2] == 3:
+            return transforms.grayscale(image, channels=1)
+        return np.repeat(image, 3, axis=2) if self.shape[2] == 3 and image.shape[2] == 1 else image
 
     def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
         """Yields each image with its outputs, holding one batch in memory at a time.

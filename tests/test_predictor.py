@@ -1,4 +1,4 @@
-"""Detections brought back from the network's image to the user's."""
+"""Images made ready for the network, and detections brought back from its image to the user's."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,3 +24,17 @@ def test_detections_in_the_margin_of_a_letterbox_are_dropped():
     np.testing.assert_allclose(back["boxes"], [[10, 4, 30, 14], [10, 0, 30, 4]], atol=1e-4)
     np.testing.assert_allclose(back["scores"], [0.8, 0.6])
     assert back["labels"].tolist() == [1, 1] and "detected" not in back
+
+
+def test_a_system_that_takes_any_size_gets_pictures_as_they_are_one_by_one():
+    seen = []
+    predict = lambda state, inputs, key: seen.append(inputs["image"]) or {"image": inputs["image"]}  # noqa: E731
+    recipe = Recipe({}, *[print] * 5, predict=predict, any_size=True)
+    crop = [{"op": "center_crop", "size": 8}]
+    description = {"config": {"data": {"eval_transforms": crop}, "recipe": {}}}
+    description |= {"batch": {"image": [[4, 8, 8, 1], "float32"]}}
+    predictor = Predictor(description, recipe, State(jnp.int32(0), {}, {}), batch=4)
+    pictures = [np.random.default_rng(0).random(shape, np.float32) for shape in ((9, 7, 1), (20, 30, 3))]
+    outputs = [found["image"] for _, found in predictor(map(predictor.prepare, pictures))]
+    assert [image.shape for image in seen] == [(1, 9, 7, 1), (1, 20, 30, 1)]  # the network's are grey
+    np.testing.assert_array_equal(outputs[0], pictures[0])

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, UInt8
 
 from cvjax import command, runs
 from cvjax.core import Recipe, State
-from cvjax.data import folder, vocabulary
+from cvjax.data import folder, transforms, vocabulary
 from cvjax.data.mask_files import BACKGROUND
 from cvjax.data.sources import CorruptExample
 from cvjax.display import doing, grid
@@ -47,10 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="number of samples to draw")
     parser.add_argument("--seed", type=command.seed, default=0, help="random seed")
     parser.add_argument("--label", help="the class to draw, or that of the images: its name or number")
-    parser.add_argument("--style", type=Path, help="an image, for systems that take a style")
+    parser.add_argument(
+        "--style", type=Path, action="append", help="an image, for systems that take a style, or several"
+    )
+    parser.add_argument("--weights", help="of the styles that are blended, such as 0.7,0.3")
     parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
     parser.add_argument("--text", help="for systems that read text")
-    parser.add_argument("--output", type=Path, required=True, help="a folder; for a video, the video's path")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="a folder; of an image, also a .png; of a video, its path"
+    )
     parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
     parser.add_argument("--batch", type=int, default=16, help="batch size")
     parser.add_argument("--threshold", type=float, default=0.3, help="minimum score of drawn detections")
@@ -74,41 +79,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     with doing(f"loading {arguments.run}"):
         description, recipe, state = runs.load(arguments.run, arguments.step)
     if arguments.count is not None:
-        inputs = read_inputs(arguments, description, recipe.sample_inputs)
+        inputs = read_inputs(arguments, description, recipe.sample_inputs, recipe)
         with doing(f"compiling and drawing {arguments.count} samples"):
             draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
         return 0
     if recipe.predict is None:
         raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
-    inputs = read_inputs(arguments, description, recipe.predict_inputs)
+    inputs = read_inputs(arguments, description, recipe.predict_inputs, recipe)
     predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
-    apply_to = apply_to_video if arguments.input.suffix.lower() in video.SUFFIXES else apply_to_images
-    with doing(f"compiling and applying to {arguments.input}"):
-        apply_to(predictor, arguments.input, arguments.output, arguments.threshold)
+    source, output = arguments.input, arguments.output
+    with doing(f"compiling and applying to {source}"):
+        if source.suffix.lower() in video.SUFFIXES:
+            apply_to_video(predictor, source, output, arguments.threshold)
+        elif source.is_file() and output.suffix.lower() == ".png" and not output.is_dir():
+            apply_to_images(predictor, source, output.parent, arguments.threshold, stem=output.stem)
+        else:
+            apply_to_images(predictor, source, output, arguments.threshold)
     return 0
 
 
 def read_inputs(
-    arguments: argparse.Namespace, description: Mapping[str, Any], taken: Sequence[str]
+    arguments: argparse.Namespace, description: Mapping[str, Any], taken: Sequence[str], recipe: Recipe | None = None
 ) -> dict[str, np.ndarray]:
     """Returns {name: value} of the inputs that a system takes beside images, or beside the number of samples.
 
-    They are `label`, a class number; `style`, an image; `mask`, 1 where to fill in; `tokens`. Any that is not in
-    `taken` raises a UserError. `description` is the run's config.json.
+    They are `label`, a class number; `style`, an image, or several; their `weights`; `mask`, 1 where to fill in;
+    `tokens`. Any that is not in `taken` raises a UserError. `description` is the run's config.json.
     """
-    inputs, system = {}, description["config"]["system"]
-    for name, flag in {"label": "label", "style": "style", "mask": "mask", "tokens": "text"}.items():
+    inputs, system, shape = {}, description["config"]["system"], description["batch"]["image"][0][1:]
+    flags = {"label": "label", "style": "style", "weights": "weights", "mask": "mask", "tokens": "text"}
+    for name, flag in flags.items():
         value = getattr(arguments, flag)
         if value is None:
             continue
         if name not in taken:
             raise UserError(f"--{flag}={value}: {system} does not take it; beside images it takes {listed(taken)}.")
         if name == "label":
-            inputs[name] = find_class(value, description)
+            inputs[name] = find_class(value, (recipe and recipe.shown_classes) or classes_of(description))
+        elif name == "weights":
+            inputs[name] = read_weights(value)
+        elif name == "style":
+            inputs[name] = read_styles(value, shape[2], None if recipe and recipe.any_size else shape[:2])
         elif name == "tokens":
             inputs[name] = encode_text(value, arguments.run, description)
         else:
-            inputs[name] = read_map(value.expanduser(), description["batch"]["image"][0][1:], name == "mask")
+            inputs[name] = read_mask(value.expanduser(), shape)
     return inputs
 
 
@@ -125,9 +140,8 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "nothing"
 
 
-def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""]:
-    """Returns the number of a class from its name or number; `description` is the run's config.json."""
-    names = classes_of(description)
+def find_class(value: str, names: Sequence[str]) -> Int[np.ndarray, ""]:
+    """Returns the number of a class from its name or number."""
     if value in names:
         return np.asarray(names.index(value), np.int32)
     if value.isdigit() and int(value) < len(names):
@@ -135,15 +149,46 @@ def find_class(value: str, description: Mapping[str, Any]) -> Int[np.ndarray, ""
     raise UserError(f"--label={value}: there is no such class. {suggest(value, names)}")
 
 
-def read_map(file: Path, shape: Sequence[int], binary: bool) -> Float[np.ndarray, "height width channels"]:
-    """Reads a style image or, with `binary`, a mask of one channel, 0 or 1, at the size of the network's images."""
+def read_weights(text: str) -> Float[np.ndarray, " styles"]:
+    """Returns the weights of styles from numbers with commas between them."""
     try:
-        image = folder.decode(file, channels=1 if binary else shape[2]).astype(np.float32) / 255
+        weights = np.array([float(number) for number in text.split(",")], np.float32)
+    except ValueError:
+        weights = np.array([-1.0])
+    if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise UserError(f"--weights={text}: expected numbers of at least 0, not all 0, such as 0.7,0.3.")
+    return weights
+
+
+def read_styles(
+    files: Sequence[Path], channels: int, size: Sequence[int] | None
+) -> Float[np.ndarray, "*styles height width channels"]:
+    """Reads the picture of a style, or several, which then have an axis of their own.
+
+    Pictures are scaled to cover `size`, by default that of the first, and their margins cut off: strokes keep their
+    proportions.
+    """
+    styles = []
+    for file in files:
+        image = _decode(file.expanduser(), channels)
+        height, width = size = size or image.shape[:2]
+        scale = max(height / image.shape[0], width / image.shape[1])
+        rows, columns = (round(scale * side) for side in image.shape[:2])
+        styles.append(transforms.center_crop(transforms.resize(image, size=(rows, columns)), size=tuple(size)))
+    return np.stack(styles) if len(styles) > 1 else styles[0]
+
+
+def read_mask(file: Path, shape: Sequence[int]) -> Float[np.ndarray, "height width 1"]:
+    """Reads a mask, 0 or 1, at the size of the network's images."""
+    image = cv2.resize(_decode(file, 1), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+    return (image.reshape(*shape[:2], 1) >= 0.5).astype(np.float32)
+
+
+def _decode(file: Path, channels: int) -> Float[np.ndarray, "height width channels"]:
+    try:
+        return folder.decode(file, channels=channels).astype(np.float32) / 255
     except CorruptExample as error:
         raise UserError(error.fault) from error
-    method = cv2.INTER_NEAREST if binary else cv2.INTER_AREA
-    image = cv2.resize(image, (shape[1], shape[0]), interpolation=method).reshape(*shape[:2], image.shape[2])
-    return (image >= 0.5).astype(np.float32) if binary else image
 
 
 def draw_samples(
@@ -170,26 +215,28 @@ def draw_samples(
     print(f"{count} samples in {output}")
 
 
-def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3) -> None:
+def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3, stem: str = "") -> None:
     """Writes image outputs as PNG files named after the input, and all other outputs to predictions.json.
 
     Detections are written to detections.json, and drawn if they score at least `threshold`. Classes of pixels are
     painted, and written below `classes`, a folder that can be the source of `data.class_maps`. Unreadable images are
     skipped and reported at the end. What an earlier call has written to the output folder is no input and is replaced,
-    so that the same command can be given again; a file of somebody else's there is an error.
+    so that the same command can be given again; a file of somebody else's there is an error. `stem` stands for the name
+    of the input, if this is a single image, which may then lie in the output folder.
     """
     written = Outputs(output)
     files = [file for file in folder.list_images(source) if not written.wrote(file)] if source.is_dir() else [source]
-    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
+    if not stem and output.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise UserError(f"--output={output} is the input folder; its images would be overwritten.")
     if not files:
         raise UserError(f"--input={source} holds no images ({', '.join(folder.SUFFIXES)}).")
     runs.make_folder(output, "--output")
-    names = name_outputs([file.relative_to(source) if source.is_dir() else Path(file.name) for file in files])
+    inside = [file.relative_to(source) if source.is_dir() else Path(file.name) for file in files]
+    names = [stem] if stem else name_outputs(inside)
     predictions, read, faults = {}, [], []
 
     def images() -> Iterator[Prepared]:
-        for name, file in zip(names, files, strict=True):
+        for name, file, path in zip(names, files, inside, strict=True):
             try:
                 image = predictor.prepare(folder.decode(file, channels=3).astype(np.float32) / 255)
             except CorruptExample as error:
@@ -197,7 +244,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
             except UserError as error:  # too small for a transform
                 faults.append(f"{file}: {error}")
             else:
-                read.append((name, file.relative_to(source) if source.is_dir() else Path(file.name)))
+                read.append((name, path))
                 yield image
 
     records, further, painted = [], {}, False

