@@ -45,7 +45,7 @@ def frequencies(height: int, width: int) -> Float[np.ndarray, "height half_width
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
 
 
-def draw_spectra(key: Key[Array, ""], shape: tuple[int, int, int, int], deviation: float = 0.1) -> Spectra:
+def draw_spectra(key: Key[Array, ""], shape: tuple[int, int, int, int], deviation: float = 0.01) -> Spectra:
     """Returns normal spectra, real and imaginary parts, of images of a shape."""
     batch, height, width, channels = shape
     return deviation * jax.random.normal(key, (batch, height, width // 2 + 1, channels, 2))
@@ -110,7 +110,9 @@ class Ascent:
       angle: radians that it is turned by at most, either way.
       zoom: relative change of size at most.
       decay: power of the frequency by which amplitudes fall.
-      deviation: of the first spectra; 0.1 gives the contrast of photographs, at which few channels are inactive.
+      deviation: of the first spectra, or pixels.
+      candidates: number of starts that are drawn, of contrasts up to ten times that of the first; the one of the
+        largest objective is ascended, because a ReLU that is inactive all over a start has no gradient.
       parameters: "spectrum", or "pixels", whose values are ascended directly: the control.
     """
 
@@ -120,7 +122,8 @@ class Ascent:
     angle: NonNegative = 0.1
     zoom: Share = 0.1
     decay: NonNegative = 1.0
-    deviation: Positive = 0.1
+    deviation: Positive = 0.01
+    candidates: Count = 8
     parameters: Literal["spectrum", "pixels"] = "spectrum"
 
 
@@ -139,16 +142,21 @@ def maximise(
       ascent: steps, views and parameters.
     """
     start_key, steps_key = jax.random.split(key)
-    if ascent.parameters == "pixels":
-        parameters = ascent.deviation * jax.random.normal(start_key, shape)
-    else:
-        parameters = draw_spectra(start_key, shape, ascent.deviation)
     tx = optax.adam(ascent.learning_rate)
 
     def paint(parameters: Array) -> Images:
         if ascent.parameters == "pixels":
             return jax.nn.sigmoid(parameters)
         return to_colours(from_spectra(parameters, shape[2], ascent.decay))
+
+    def draw(key: Key[Array, ""], contrast: Float[Array, ""]) -> Array:
+        if ascent.parameters == "pixels":
+            return contrast * jax.random.normal(key, shape)
+        return contrast * draw_spectra(key, shape, 1.0)
+
+    contrasts = ascent.deviation * jnp.geomspace(1, 10, ascent.candidates)
+    drawn = jax.vmap(draw)(jax.random.split(start_key, ascent.candidates), contrasts)
+    start = drawn[jax.lax.map(lambda parameters: objective_fn(paint(parameters)), drawn).argmax()]
 
     def loss(parameters: Array, key: Key[Array, ""]) -> Float[Array, ""]:
         views = jitter(key, paint(parameters), ascent.shift, ascent.angle, ascent.zoom, "mirror")
@@ -160,7 +168,6 @@ def maximise(
         updates, opt = tx.update(gradient, opt, parameters)
         return (optax.apply_updates(parameters, updates), opt), -value
 
-    (parameters, _), values = jax.lax.scan(
-        step, (parameters, tx.init(parameters)), jax.random.split(steps_key, ascent.steps)
-    )
+    keys = jax.random.split(steps_key, ascent.steps)
+    (parameters, _), values = jax.lax.scan(step, (start, tx.init(start)), keys)
     return paint(parameters), values

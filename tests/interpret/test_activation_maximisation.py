@@ -100,10 +100,10 @@ def test_mapped_over_channels_it_finds_what_each_alone_does_and_the_objective_ri
 def test_steps_equal_torchs(parameters):
     torch = pytest.importorskip("torch")
     kernel = jax.random.normal(KEY, (3, 3, 3, 2))
-    settings = Ascent(steps=6, parameters=parameters, **STILL)
+    settings = Ascent(steps=6, candidates=1, parameters=parameters, **STILL)
     shape = (2, 8, 10, 3)
     found, values = jax.jit(lambda key: maximise(key, objective_of(kernel), shape, settings))(KEY)
-    start_key, _ = jax.random.split(KEY)
+    start_key = jax.random.split(jax.random.split(KEY)[0], 1)[0]
     if parameters == "pixels":
         first = settings.deviation * jax.random.normal(start_key, shape)
     else:
@@ -128,3 +128,16 @@ def test_steps_equal_torchs(parameters):
         loss.backward()
         optimiser.step()
     np.testing.assert_allclose(found, paint().detach().numpy(), atol=1e-4)  # six steps of float32
+
+
+def test_the_ascent_begins_with_the_candidate_that_the_objective_likes_best():
+    """An objective that is flat, as of an inactive ReLU, on all but one of the starts."""
+    shape, settings = (1, 6, 6, 1), Ascent(steps=8, candidates=6, parameters="pixels", **STILL)
+    keys, contrasts = jax.random.split(jax.random.split(KEY)[0], 6), 0.01 * np.geomspace(1, 10, 6)
+    starts = jnp.stack([c * jax.random.normal(k, shape) for k, c in zip(keys, contrasts, strict=True)])
+    level = jnp.sort(jax.nn.sigmoid(starts).max(axis=(1, 2, 3, 4)))[-2:].mean()
+    images, values = jax.jit(lambda key: maximise(key, lambda x: jax.nn.relu(x.max() - level), shape, settings))(KEY)
+    assert values[0] > 0 and values[-1] > values[0] and images.max() > level
+    only = Ascent(steps=8, candidates=1, parameters="pixels", **STILL)
+    _, values = jax.jit(lambda key: maximise(key, lambda x: jax.nn.relu(x.max() - level), shape, only))(KEY)
+    assert not values.any()

@@ -23,7 +23,7 @@ class Plain(nn.Module):
     def __call__(self, images):
         x = nn.relu(nn.Conv(2, (4, 3), strides=(2, 2), padding="SAME")(images))
         y = nn.Conv(2, (3, 3), kernel_dilation=(2, 1), padding="VALID")(x)
-        pooled = nn.avg_pool(x, (3, 3), (2, 1))
+        pooled = nn.avg_pool(x, (3, 3), (2, 1), "SAME")
         joined = jnp.concatenate(
             [y[:, 1:-1], jax.lax.pad(y, 0.0, [(0, 0, 0), (1, -3, 0), (0, 0, 0), (0, 0, 0)])], axis=1
         )
