@@ -134,7 +134,7 @@ class Attribution:
         rows = list(rows)
         if self.classifier.classes and "label" in rows[0][0]:
             labels = np.concatenate([batch["label"] for batch, _ in rows])
-            classification.check_labels(labels, len(self.classifier.classes))
+            classification.check_labels(labels[labels >= 0], len(self.classifier.classes))
         joined = {name: np.concatenate([outputs[name] for _, outputs in rows]) for name in rows[0][1]}
         counted = joined.pop("counted")
         if not counted.any():
@@ -163,7 +163,9 @@ class Attribution:
             captions += [label_text(label, self.classifier.classes), *(names[1:] if row == 0 else [""] * len(found))]
         return {"attributions": plots.draw_gallery(np.stack(cells), captions, len(names))}
 
-    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
+    def predict(
+        self, state: State, inputs: Batch, key: Key[Array, ""]
+    ) -> dict[str, Shaped[Array | np.ndarray, "batch ..."]]:
         """Paints the map of the first method over images, for their labels or for the most probable class.
 
         Returns `image`, the `map` alone, its highest value 1, and the explained `label` with its `probability`.

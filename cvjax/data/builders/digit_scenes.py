@@ -37,7 +37,7 @@ VARIANTS = (
     Scenes(
         name="pairs_64",
         description="64x64 pixels, two large digits, upright and side by side",
-        layout=Layout(least=2, most=2, smallest=20.0, degrees=0.0, occlusion=False),
+        layout=Layout(least=2, most=2, smallest=20, degrees=0.0, occlusion=False),
         train=600,
         test=600,
     ),
