@@ -16,8 +16,9 @@ def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
     config = experiment(
         "interpret.attribution",
+        recipe=dict(points=10, samples=16, window=16),
         borrow=dict(classifier="runs/located_digits/classifier"),
-        data=dict(name="digit_scenes/pairs_64", max_boxes=2, batch=8, eval_batch=50, eval_split="test[:200]"),
+        data=dict(name="digit_scenes/pairs_64", max_boxes=2, batch=8, eval_batch=50, eval_split="test[:100]"),
         steps=0,
         expect={
             "pointing/gradcam": (">=", 0.95),

@@ -22,7 +22,7 @@ from cvjax.interpret.maps import Classifier
 from cvjax.metrics import attribution, classification, plots
 from cvjax.ops.drawing import label_text
 from cvjax.ops.palettes import heat
-from cvjax.signature import Count, Natural
+from cvjax.signature import Count, Natural, Share
 
 Images = Float[Array, "batch height width channels"]
 Maps = Float[Array, "batch height width"]
@@ -71,6 +71,7 @@ class Attribution:
     points: int
     samples: int
     window: int
+    tolerance: float
     train_step = None
     predict_inputs = ("label",)
 
@@ -109,7 +110,9 @@ class Attribution:
             found[method], after = jax.lax.map(explain, both)
             rows[f"randomised_correlation/{method}"] = attribution.rank_correlation(found[method], after)
             if asked.boxes is not None:
-                rows[f"pointing/{method}"] = attribution.points_inside(found[method], asked.boxes)
+                near = self.tolerance * max(asked.images.shape[1:3])
+                rows[f"pointing/{method}"] = attribution.points_inside(found[method], asked.boxes, near)
+                rows[f"pointing_exactly/{method}"] = attribution.points_inside(found[method], asked.boxes)
                 rows[f"mass/{method}"] = attribution.mass_inside(found[method], asked.boxes)
         found |= {"random": jax.random.uniform(key, asked.images.shape[:3]), "edges": maps.edges(asked.images)}
         explained = Classifier(module, held)
@@ -134,7 +137,7 @@ class Attribution:
         rows = list(rows)
         if self.classifier.classes and "label" in rows[0][0]:
             labels = np.concatenate([batch["label"] for batch, _ in rows])
-            classification.check_labels(labels, len(self.classifier.classes))
+            classification.check_labels(labels[labels >= 0], len(self.classifier.classes))
         joined = {name: np.concatenate([outputs[name] for _, outputs in rows]) for name in rows[0][1]}
         counted = joined.pop("counted")
         if not counted.any():
@@ -163,7 +166,9 @@ class Attribution:
             captions += [label_text(label, self.classifier.classes), *(names[1:] if row == 0 else [""] * len(found))]
         return {"attributions": plots.draw_gallery(np.stack(cells), captions, len(names))}
 
-    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
+    def predict(
+        self, state: State, inputs: Batch, key: Key[Array, ""]
+    ) -> dict[str, Shaped[Array | np.ndarray, "batch ..."]]:
         """Paints the map of the first method over images, for their labels or for the most probable class.
 
         Returns `image`, the `map` alone, its highest value 1, and the explained `label` with its `probability`.
@@ -214,6 +219,7 @@ def recipe(
     points: Count = 16,
     samples: Count = 25,
     window: Natural = 0,
+    tolerance: Share = 0.03,
 ) -> Recipe:
     """Makes the measures of a classifier of another run. Nothing is trained.
 
@@ -227,14 +233,16 @@ def recipe(
       points: steps of the deletion and insertion curves, in which pixels are replaced by the image's mean colour.
       samples: noisy copies of SmoothGrad, and steps of integrated gradients.
       window: side of the grey squares of occlusion, which move by half of it; 0: an eighth of the shorter side.
+      tolerance: of the pointing game, as a share of the longer side; the paper's 15 pixels were about that of VOC's.
 
     Returns:
       The recipe. Figures of each method, such as "deletion/gradcam": deletion and insertion, the areas below the
       probability of the class, also of the controls "random" and "edges"; deletion_gain and insertion_gain, by how
       much they are better than the better control; randomised_correlation, Spearman's with the maps of random weights.
-      With boxes also pointing, the share of the highest pixels in the asked object's box, and mass, that of the whole
-      map. `questions` is their number, `asked_probability` the classifier's of the asked classes.
+      With boxes also pointing, the share of the highest pixels in the asked object's box or near it, pointing_exactly,
+      only those in it, and mass, the share of the whole map. `questions` is the number of asked classes, and
+      `asked_probability` the classifier's probability of them.
     """
     if not methods:
         raise UserError("config.recipe.methods is empty: name at least one.")
-    return Recipe.of(Attribution(classifier, tuple(methods), layer, points, samples, window))
+    return Recipe.of(Attribution(classifier, tuple(methods), layer, points, samples, window, tolerance))

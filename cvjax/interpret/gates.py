@@ -159,37 +159,48 @@ class _Evaluation:
         if not scope.inner(eqn):
             return bind(scope.jaxpr, eqn, values)
         if kind in (*JIT, "custom_jvp_call"):
-            closed = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-            zeros = [scope.is_zero(atom) for atom in eqn.invars]
-            return self(closed.jaxpr, closed.consts, values, zeros)
+            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            return self(*_open(inner), values, [scope.is_zero(atom) for atom in eqn.invars])
         if kind in REMAT:
             kept = jax.checkpoint(
-                lambda *values: self(eqn.params["jaxpr"], (), values),
+                lambda *values: self(*_open(eqn.params["jaxpr"]), values),
                 prevent_cse=eqn.params["prevent_cse"],
                 policy=eqn.params["policy"],
             )
             return kept(*values)
         if kind == "scan":
-            return self._scan(eqn.params, values)
+            return self._scan(eqn, values)
         if kind == "cond":
-            branches = [lambda *values, b=branch: self(b.jaxpr, b.consts, values) for branch in eqn.params["branches"]]
+            branches = [lambda *values, b=branch: self(*_open(b), values) for branch in eqn.params["branches"]]
             return jax.lax.switch(values[0], branches, *values[1:])
         raise UserError(
             f"{self.name}: there is a ReLU inside {kind!r}, where it cannot be replaced. jit, remat, scan and cond may "
             "have ReLUs inside."
         )
 
-    def _scan(self, params: dict[str, Any], values: list[Any]) -> list[Any]:
-        closed, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
-        consts, first, rows = values[:fixed], values[fixed : fixed + carried], values[fixed + carried :]
+    def _scan(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        inner, closed_over = _open(eqn.params["jaxpr"])
+        # Constants and carry are as in the step, rows have an axis more; how JAX counts them depends on its version.
+        carried = sum(map(_same_rank, eqn.outvars, inner.outvars))
+        before = sum(map(_same_rank, eqn.invars, inner.invars))
+        consts, first, rows = values[: before - carried], values[before - carried : before], values[before:]
 
         def step(carry, row):
-            outputs = self(closed.jaxpr, closed.consts, [*consts, *carry, *row])
+            outputs = self(inner, closed_over, [*consts, *carry, *row])
             return outputs[:carried], outputs[carried:]
 
-        options = {name: params[name] for name in ("length", "reverse", "unroll")}
+        options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
         carry, stacked = jax.lax.scan(step, first, rows, **options)
         return [*carry, *stacked]
+
+
+def _same_rank(outer: Var | Literal, inner: Var | Literal) -> bool:
+    return len(outer.aval.shape) == len(inner.aval.shape)
+
+
+def _open(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:
+    """A jaxpr and the values of its constants, closed or not."""
+    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
 def inline(fn: Callable) -> Callable:
@@ -209,7 +220,7 @@ def _inline(jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> li
         if eqn.primitive.name not in (*JIT, *REMAT):
             return bind(jaxpr, eqn, values)
         inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-        return _inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
+        return _inline(*_open(inner), values)
 
     return evaluate(jaxpr, consts, arguments, apply)
 

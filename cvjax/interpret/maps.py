@@ -52,11 +52,11 @@ def layers(module: nn.Module, variables: Variables, images: Images) -> list[str]
     """Returns the layers that Grad-CAM can explain, in their order: activations of more than one position."""
     shapes = {}
 
-    def record() -> None:  # a dict that eval_shape returned would be sorted by name
+    def record(variables: Variables, images: Images) -> None:  # a dict that eval_shape returned would be sorted by name
         _, activations = Classifier(module, variables).activations(images)
         shapes.update({name: value.shape for name, value in activations.items()})
 
-    jax.eval_shape(record)
+    jax.eval_shape(record, variables, images)
     return [name for name, shape in shapes.items() if len(shape) == 4 and min(shape[1:3]) > 1]
 
 

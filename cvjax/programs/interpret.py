@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {name: getattr(arguments, name) for name in ("layer", "samples", "window") if hasattr(arguments, name)}
     recipe = attribution.recipe(loaded.network, methods=(arguments.method,), **options)
     if arguments.method == "gradcam":
-        blank = np.zeros((1, *loaded.network.shape), np.float32)
+        blank = jnp.zeros((1, *loaded.network.shape))
         maps.find_layer(loaded.network.module, variables(loaded.state, NETWORK), blank, arguments.layer)
     predictor = Predictor(loaded.description, recipe, loaded.state, arguments.batch, inputs, arguments.seed)
     with doing(f"compiling and explaining {arguments.input}"):

@@ -5,6 +5,7 @@ import sys
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import packaged
 import pytest
@@ -75,7 +76,7 @@ def test_runs_of_both_classifiers(trained_run, picture, tmp_path, config, method
     _, recipe, state = runs.load(run)
     loaded = interpret.load_run(run)
     assert loaded.network.classes == tuple("0123456789") and found["class"] == str(found["label"])
-    blank = np.zeros((1, *loaded.network.shape), np.float32)
+    blank = jnp.zeros((1, *loaded.network.shape))
     explained = maps.Classifier(loaded.network.module, loaded.state.frozen["classifier"])
     expected = recipe.predict(state, {"image": blank}, jax.random.key(0))["probability"]
     np.testing.assert_allclose(jax.nn.softmax(explained.logits(blank)), expected, atol=1e-5)

@@ -37,8 +37,8 @@ VARIANTS = (
     Scenes(
         name="pairs_64",
         description="64x64 pixels, two large digits, upright and side by side",
-        layout=Layout(least=2, most=2, smallest=20.0, degrees=0.0, occlusion=False),
-        train=600,
+        layout=Layout(least=2, most=2, smallest=20, degrees=0.0, occlusion=False),
+        train=64,
         test=600,
     ),
     Scenes(name="128", description="128x128, 1 to 8 digits", layout=Layout(128, most=8, largest=56)),
