@@ -6,8 +6,9 @@ attacks any other classifier on its own images.
 Paper: Madry, Makelov, Schmidt, Tsipras & Vladu, Towards Deep Learning Models Resistant to Adversarial Attacks, 2018
   (arXiv:1706.06083).
 Command: python train.py --config=configs/pgd_digits.py --workdir=runs/pgd_digits
-Result: not measured yet.
-Time: 1 minute on two CPU cores, after configs/classifier_digits.py.
+Result: accuracy 0.996; 0.58 under attack at 0.1 and 0.002 at 0.2, where a single step leaves 0.708 and 0.12, and random
+  signs 0.996 and 0.924 (seed 41 of both configs).
+Time: 30 CPU seconds, after configs/classifier_digits.py.
 """
 
 from cvjax.config import experiment, variant

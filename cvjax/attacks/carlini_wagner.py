@@ -37,12 +37,14 @@ def carlini_wagner(
       constant: the first one.
       confidence: by how much the wanted class should lead in logits (kappa).
     """
-    middle, half = (lower + upper) / 2, (upper - lower) / 2
-    begin = jnp.arctanh((images - middle) / half * INSIDE)
+    size = upper - lower
+    shares = (images - lower) / size * INSIDE + (1 - INSIDE) / 2
+    begin = (jnp.log(shares) - jnp.log1p(-shares)) / 2
     adam = optax.adam(learning_rate)
 
     def to_box(w):
-        return jnp.clip(jnp.tanh(w) * half + middle, lower, upper)
+        # (1 + tanh(w)) / 2 = sigmoid(2 w), whose slope does not vanish in float32 at a black pixel.
+        return jnp.clip(size * jax.nn.sigmoid(2 * w) + lower, lower, upper)
 
     def objective(w, constants):
         moved = to_box(w)

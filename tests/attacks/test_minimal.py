@@ -140,18 +140,18 @@ def test_deepfool_and_carlini_wagner_do_as_well_as_foolboxs():
     images, labels = jnp.asarray(test["image"][:24]), jnp.asarray(test["label"][:24])
     targets = attacks.draw_targets(KEY, labels, 10)
     model = foolbox.JAXModel(jax.jit(judge_of(HELD)), bounds=(0, 1))
-    few = dict(steps=60, binary_search_steps=2, stepsize=0.05, initial_const=1.0, abort_early=False)
+    few = dict(steps=40, binary_search_steps=1, stepsize=0.1, initial_const=3.0, abort_early=False)
     kinds = {
-        "deepfool": (foolbox.attacks.L2DeepFoolAttack(), labels),
+        "deepfool": (foolbox.attacks.L2DeepFoolAttack(steps=8), labels),
         "carlini_wagner": (
             foolbox.attacks.L2CarliniWagnerAttack(**few),
             foolbox.criteria.TargetedMisclassification(targets),
         ),
     }
-    options = dict(steps=60, search_steps=2, learning_rate=0.05, constant=1.0)
+    options = dict(steps=40, search_steps=1, learning_rate=0.1, constant=3.0)
     ours = jax.jit(
         lambda held: {
-            "deepfool": deepfool(judge_of(held), images, labels),
+            "deepfool": deepfool(judge_of(held), images, labels, steps=8),
             "carlini_wagner": carlini_wagner(judge_of(held), images, targets, True, **options),
         }
     )(HELD)
@@ -159,7 +159,8 @@ def test_deepfool_and_carlini_wagner_do_as_well_as_foolboxs():
         _, theirs, reached = attack(model, images, criterion, epsilons=None)
         seen = judge_of(HELD)(ours[name]).argmax(axis=-1)
         there = np.asarray(seen != labels if name == "deepfool" else seen == targets)
-        assert there.mean() >= np.asarray(reached).mean() - 0.05  # one image
-        both = there & np.asarray(reached)
+        reached = np.asarray(reached) & np.asarray(theirs).any(axis=(1, 2, 3))  # black images stand for failures
+        assert abs(there.mean() - reached.mean()) < 0.05, name  # one image
+        both = there & reached
         lengths = [np.median(distances(images, some)[both]) for some in (ours[name], theirs)]
         assert abs(lengths[0] / lengths[1] - 1) < 0.03, (name, lengths)
