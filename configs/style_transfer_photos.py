@@ -32,7 +32,7 @@ def get_config(name: str = ""):
             eval_split=chelsea,
             transforms=fit,
             eval_transforms=fit,
-            batch=1,
+            batch=8,  # for eight devices; rows that only pad a batch are not painted
             also=dict(name="textures", train_split=tissue, eval_split=tissue, transforms=cover, eval_transforms=cover),
         ),
         steps=0,
