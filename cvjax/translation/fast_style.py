@@ -112,7 +112,7 @@ class Stylist:
             raise UserError(f"--weights: {count} weights for {len(self.names)} styles: {known}.")
         return {"image": self._repaint(state, images, shares)}
 
-    def draw_styles(self, state: State, images: Images) -> plots.Image:
+    def draw_styles(self, state: State, images: Images) -> Float[np.ndarray, "rows columns 3"]:
         """Draws images, each beside itself in every style."""
         columns = len(self.names) + 1
         shown = images[: max(1, SHOWN // columns)]

@@ -87,7 +87,7 @@ def activations(
     for name in layers:
         if name not in maps:
             raise UserError(f"{type(module).__name__}: there is no layer {name!r}. {suggest(name, maps)}")
-    return {name: maps[name] for name in layers}
+    return {name: at_least_float32(maps[name]) for name in layers}  # a network's own outputs are, in bfloat16 too
 
 
 def gram(features: Features) -> Gram:

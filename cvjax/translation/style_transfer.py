@@ -45,7 +45,7 @@ Styles = Float[Array, "styles rows columns channels"]
 ActivationsFn = Callable[[Images], dict[str, Array]]
 Stage = tuple[Image, Float[Array, ""], Float[Array, ""]]  # a picture, its loss, and the evaluations that it took
 
-STAGES = (0.0, 0.02, 0.05, 0.15, 0.4, 1.0)  # shares of the evaluations after which the forming picture is kept
+STAGES = (0.0, 0.02, 0.05, 0.15, 0.4, 1.0)  # shares of the evaluations at each size after which the picture is kept
 GATYS = Objective()
 
 # --- the objective ------------------------------------------------------------------------------------------------
@@ -108,7 +108,8 @@ def transfer(
 ) -> tuple[Float[Array, "stages height width channels"], Float[Array, " stages"], Float[Array, " stages"]]:
     """Paints the content in the blended styles.
 
-    Returns (pictures, losses, evaluations) at `STAGES` of the evaluations at full size; pictures are not clipped.
+    Returns (pictures, losses, evaluations) at `STAGES` of the evaluations at each size, the last of which is finished;
+    pictures are enlarged to full size and not clipped.
 
     Args:
       activations_fn: images -> {layer: activation}, with all layers of the objective.
@@ -118,17 +119,18 @@ def transfer(
     """
     height, width = content.shape[:2]
     picture = jax.random.uniform(key, content.shape) if begin == "noise" else content
+    stages, done = [], 0
     for level, budget in enumerate(evaluations):
         scale = 2 ** (len(evaluations) - 1 - level)
         size = (-(-height // scale), -(-width // scale))
         small = resize(styles, tuple(-(-side // scale) for side in styles.shape[1:3]))
         targets = find_targets(activations_fn, resize(content[None], size)[0], small, shares, objective)
         loss_fn = functools.partial(_loss, activations_fn, targets, objective)
-        last = level == len(evaluations) - 1
-        bounds = jnp.array([max(1, round(share * budget)) for share in (STAGES if last else STAGES[-1:])], jnp.float32)
-        found = minimise(loss_fn, resize(picture[None], size)[0], tx, bounds)
-        picture = found[0][-1]
-    return found
+        bounds = jnp.array([max(1, round(share * budget)) for share in STAGES], jnp.float32)
+        pictures, losses, counts = minimise(loss_fn, resize(picture[None], size)[0], tx, bounds)
+        stages.append((resize(pictures, (height, width)), losses, counts + done))
+        picture, done = pictures[-1], done + counts[-1]
+    return tuple(jnp.concatenate(parts) for parts in zip(*stages, strict=True))
 
 
 def _loss(activations_fn, targets, objective, picture):

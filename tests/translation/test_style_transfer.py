@@ -82,7 +82,8 @@ def test_noise_and_coarse_sizes_begin_elsewhere(held, pictures):
     assert jnp.abs(made[0] - content).mean() > 0.2 and losses[-1] < losses[0] / 2
     large = [jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2) for x in (content, styles)]
     coarse, fine = (painted(held, *large, ONE, evaluations=numbers) for numbers in ((20, 5), (5,)))
-    assert coarse[0].shape == fine[0].shape == (len(STAGES), 32, 40, 3)
+    assert coarse[0].shape == (2 * len(STAGES), 32, 40, 3) and fine[0].shape == (len(STAGES), 32, 40, 3)
+    assert 25 <= coarse[2][-1] <= 35 and (np.diff(coarse[2]) >= 0).all()
     assert coarse[1][-1] < fine[1][-1] < fine[1][0]  # five steps at full size, from the coarse picture or the content
 
 

@@ -69,7 +69,7 @@ def test_a_variant_sets_the_size_of_the_crops():
 
 
 def test_whole_photographs_lie_in_their_order():
-    whole = dict(name="photos/whole", eval_split="test[1:2]", batch=1, eval_batch=1)
+    whole = dict(name="photos/whole", train_split="test[1:2]", eval_split="test[1:2]", batch=1)
     [chelsea] = data.load(whole, seed=0).evaluate()
     np.testing.assert_array_equal(np.round(chelsea["image"][0] * 255), photos.read("chelsea"))
     assert chelsea["label"] == list(photos.TRAIN | photos.TEST).index("chelsea")
