@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from cvjax import data
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8, "generative": 12, "segmentation": 5}  # drawn by each
+FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5}  # drawn by each
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -38,6 +38,10 @@ QUESTIONS = {
         ahead=[bool((field[centre:, centre + 1:] > 0.5).any() or (field[centre + 1:] > 0.5).any())
                for field in fields.values()],
         generator_steps=json.loads((RUNS / "collapsed" / "config.json").read_text())["config"]["recipe"]["training"],
+    )""",
+    "seeing": """dict(
+        completeness=completeness, cams=[cams.min(), cams.max()], energies=energies, losses=losses[jnp.array([0, -1])],
+        accuracies=accuracies, change=jnp.abs(attacked - examples).max(), success=success, values=values,
     )""",
     "segmentation": """dict(
         final=figures, mean_iou=np.nanmean(ious), same=all(jax.tree.leaves(same)), table=table[1:],
@@ -206,3 +210,15 @@ def test_segmentation_is_measured(run):
     assert float(accuracy) > 0.8 and float(entropy) < 2 < 4 * float(dice) and float(lovasz) > 0.8  # as the text says
     assert float(truth[0]) == 1 and all(float(loss) < 0.05 for loss in truth[1:])
     assert (folder / "runs" / "colab_smoke" / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [unit("seeing")], indirect=True)
+def test_seeing_is_measured(run):
+    _, _, found, _ = run
+    assert max(found["completeness"]) < 0.25  # eight points of the integral
+    assert found["cams"][0] >= 0 and found["cams"][1] > 0
+    assert found["energies"][1] > found["energies"][0] and found["losses"][1] < found["losses"][0]
+    assert found["accuracies"][0] > 0.95 > 0.8 > found["accuracies"][1]
+    assert 0 < found["change"] <= np.float32(0.1)
+    assert np.mean(found["values"][-10:]) < np.mean(found["values"][:10])
