@@ -110,15 +110,42 @@ class _Scope:
             return []
         if kind.startswith("custom_") and not (kind == "custom_jvp_call" and _primitives(found[0]) <= PARTS):
             return []
-        # Of these, the arguments are those of the inner jaxpr.
-        zeros = [self.is_zero(atom) for atom in eqn.invars] if kind in (*JIT, *REMAT, "custom_jvp_call") else ()
-        return [jaxpr for jaxpr in found if has_relu(jaxpr, zeros)]
+        return [jaxpr for jaxpr in found if has_relu(jaxpr, self.zeros_inside(eqn, jaxpr))]
+
+    def zeros_inside(self, eqn: JaxprEqn, jaxpr: Jaxpr) -> Sequence[bool]:
+        """Returns which arguments of a jaxpr in an equation's parameters are known to be 0 at every call of it."""
+        zeros, kind = [self.is_zero(atom) for atom in eqn.invars], eqn.primitive.name
+        if kind in (*JIT, *REMAT, "custom_jvp_call"):
+            return zeros
+        if kind == "cond":
+            return zeros[1:]
+        if kind == "scan":  # a carry that starts at 0 stays 0 where a step returns it as it came
+            consts, before = _scan_sizes(eqn, jaxpr)
+            kept = [
+                atom is argument for atom, argument in zip(jaxpr.outvars, jaxpr.invars[consts:before], strict=False)
+            ]
+            return [zero and (not consts <= n < before or kept[n - consts]) for n, zero in enumerate(zeros)]
+        if kind == "while":
+            first, second = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+            return zeros[:first] if jaxpr is eqn.params["cond_jaxpr"].jaxpr else zeros[first : first + second]
+        return ()
 
 
 def has_relu(jaxpr: Jaxpr, zeros: Sequence[bool] = ()) -> bool:
     """Returns whether there is a ReLU in a jaxpr, or in one inside it; `zeros` tells which arguments are known as 0."""
     scope = _Scope(jaxpr, zeros)
     return any(scope.find_relu(eqn) is not None or scope.inner(eqn) for eqn in jaxpr.eqns)
+
+
+def _scan_sizes(eqn: JaxprEqn, step: Jaxpr) -> tuple[int, int]:
+    """Number of a scan's constants, and of its constants and carries together."""
+    # Constants and carry are as in the step, rows have an axis more; how JAX counts them depends on its version.
+    before = sum(map(_same_rank, eqn.invars, step.invars))
+    return before - sum(map(_same_rank, eqn.outvars, step.outvars)), before
+
+
+def _same_rank(outer: Var | Literal, inner: Var | Literal) -> bool:
+    return len(outer.aval.shape) == len(inner.aval.shape)
 
 
 def _jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:
@@ -160,42 +187,40 @@ class _Evaluation:
             return bind(scope.jaxpr, eqn, values)
         if kind in (*JIT, "custom_jvp_call"):
             inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-            return self(*_open(inner), values, [scope.is_zero(atom) for atom in eqn.invars])
+            return self._call(scope, eqn, inner, *values)
         if kind in REMAT:
             kept = jax.checkpoint(
-                lambda *values: self(*_open(eqn.params["jaxpr"]), values),
+                functools.partial(self._call, scope, eqn, eqn.params["jaxpr"]),
                 prevent_cse=eqn.params["prevent_cse"],
                 policy=eqn.params["policy"],
             )
             return kept(*values)
         if kind == "scan":
-            return self._scan(eqn, values)
+            return self._scan(scope, eqn, values)
         if kind == "cond":
-            branches = [lambda *values, b=branch: self(*_open(b), values) for branch in eqn.params["branches"]]
+            branches = [functools.partial(self._call, scope, eqn, branch) for branch in eqn.params["branches"]]
             return jax.lax.switch(values[0], branches, *values[1:])
         raise UserError(
             f"{self.name}: there is a ReLU inside {kind!r}, where it cannot be replaced. jit, remat, scan and cond may "
             "have ReLUs inside."
         )
 
-    def _scan(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
-        inner, closed_over = _open(eqn.params["jaxpr"])
-        # Constants and carry are as in the step, rows have an axis more; how JAX counts them depends on its version.
-        carried = sum(map(_same_rank, eqn.outvars, inner.outvars))
-        before = sum(map(_same_rank, eqn.invars, inner.invars))
-        consts, first, rows = values[: before - carried], values[before - carried : before], values[before:]
+    def _call(self, scope: _Scope, eqn: JaxprEqn, inner: Any, *values: Any) -> list[Any]:
+        jaxpr, consts = _open(inner)
+        return self(jaxpr, consts, values, scope.zeros_inside(eqn, jaxpr))
+
+    def _scan(self, scope: _Scope, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        inner = eqn.params["jaxpr"]
+        start, before = _scan_sizes(eqn, _open(inner)[0])
+        consts, first, rows, carried = values[:start], values[start:before], values[before:], before - start
 
         def step(carry, row):
-            outputs = self(inner, closed_over, [*consts, *carry, *row])
+            outputs = self._call(scope, eqn, inner, *consts, *carry, *row)
             return outputs[:carried], outputs[carried:]
 
         options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
         carry, stacked = jax.lax.scan(step, first, rows, **options)
         return [*carry, *stacked]
-
-
-def _same_rank(outer: Var | Literal, inner: Var | Literal) -> bool:
-    return len(outer.aval.shape) == len(inner.aval.shape)
 
 
 def _open(jaxpr: Any) -> tuple[Jaxpr, Sequence[Any]]:

@@ -3,7 +3,7 @@
 Read off the traced program: the windows of its convolutions and poolings are followed from the image to each layer, an
 interval of rows and one of columns for every unit. The arithmetic of strides alone (Araujo et al., Computing Receptive
 Fields of Convolutional Neural Networks, 2019, section 2) holds only away from the borders. No network is run, and no
-weight matters. Operations that are unknown count as seeing all of what they take.
+weight matters. Operations that are not listed at the end count as seeing all of what they take.
 """
 
 import math
@@ -21,7 +21,31 @@ Reach = dict[int, tuple[int | None, np.ndarray]]
 Spans = Int[np.ndarray, "_ 2"]
 
 NOTHING = (2**30, -(2**30))  # an interval that a union with another one leaves alone
-SAME_SHAPE = {"rev", "sort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "fft", "scan", "while", "gather"}
+CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_jvp_call"}
+CALLS |= {"custom_vjp_call", "custom_vjp_call_jaxpr"}
+ELEMENTWISE = {  # of operands that have the shape of the result
+    *(
+        "add",
+        "add_any",
+        "sub",
+        "mul",
+        "div",
+        "rem",
+        "max",
+        "min",
+        "neg",
+        "sign",
+        "abs",
+        "clamp",
+        "select_n",
+        "nextafter",
+    ),
+    *("pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p", "logistic"),
+    *("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
+    *("erf", "erfc", "erf_inv", "lgamma", "digamma", "floor", "ceil", "round", "is_finite", "real", "imag", "complex"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "convert_element_type", "reduce_precision"),
+    *("copy", "copy_p", "name", "sharding_constraint"),
+}
 
 
 def receptive_fields(
@@ -31,18 +55,28 @@ def receptive_fields(
     """Returns the [start, stop) of image rows and of image columns that the units of each layer see.
 
     Units in row i and column j of a layer see the pixels image[rows[i, 0] : rows[i, 1], columns[j, 0] : columns[j, 1]].
-    A layer without rows or columns, such as logits, has one interval of each; what sees only padding has [0, 0).
+    A layer without rows or columns, such as logits, has one interval of each; what sees nothing of the image, such as
+    only padding, has [0, 0).
 
     Args:
       shape: height, width, channels of the image.
     """
     program, outputs = jax.make_jaxpr(activations_fn, return_shape=True)(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     every = {axis: (1 + axis, np.arange(shape[axis])[:, None] + [0, 1]) for axis in (0, 1)}
-    names = [path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(outputs)]
-    found = {}
-    for name, reach in zip(names, _follow(program.jaxpr, [every]), strict=True):
-        found[name] = tuple(np.where(spans[:, :1] < spans[:, 1:], spans, 0) for _, spans in (reach[0], reach[1]))
-    return found
+    layers = [(path[0].key, leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(outputs)]
+    reaches = _follow(program.jaxpr, [every])
+    return {
+        name: (_spans_of(reach, 0, shape), _spans_of(reach, 1, shape))
+        for (name, shape), reach in zip(layers, reaches, strict=True)
+    }
+
+
+def _spans_of(reach: Reach, axis: int, shape: tuple[int, ...]) -> Spans:
+    """What each row (axis 0) or column (axis 1) of a layer sees along this axis of the image."""
+    place, spans = reach.get(axis, (None, np.zeros((1, 2), int)))
+    if len(shape) != 4 or place != 1 + axis:
+        spans = np.broadcast_to(_hull(spans), (shape[1 + axis] if len(shape) == 4 else 1, 2))
+    return np.where(spans[:, :1] < spans[:, 1:], spans, 0)
 
 
 def _follow(program: Jaxpr, arguments: Sequence[Reach]) -> list[Reach]:
@@ -62,19 +96,22 @@ def _follow(program: Jaxpr, arguments: Sequence[Reach]) -> list[Reach]:
 def _apply(equation: JaxprEqn, operands: list[Reach]) -> list[Reach]:
     name, params = equation.primitive.name, equation.params
     inner = [getattr(params[key], "jaxpr", params[key]) for key in ("jaxpr", "call_jaxpr") if key in params]
-    if name == "cond":  # a choice of platform: all branches compute the same
-        return _follow(params["branches"][0].jaxpr, operands[1:])
-    if inner and name not in SAME_SHAPE and len(inner[0].invars) == len(operands):
+    if name == "cond" and not operands[0]:
+        branches = [_follow(branch.jaxpr, operands[1:]) for branch in params["branches"]]
+        return [_union(reaches) for reaches in zip(*branches, strict=True)]
+    if name in CALLS and inner and len(inner[0].invars) == len(operands):
         return _follow(inner[0], operands)
-    if name in RULES and operands[0]:
-        return [RULES[name](equation, operands[0])]
     if name == "concatenate":
         return [_concatenate(equation, operands)]
-    shape = equation.outvars[0].aval.shape
-    dependent = [atom.aval.shape for atom, reach in zip(equation.invars, operands, strict=True) if reach]
-    if name not in SAME_SHAPE and all(one == shape for one in dependent):
-        return [_union(operands) for _ in equation.outvars]
-    return [_whole(_union([_whole(reach) for reach in operands])) for _ in equation.outvars]
+    if name == "dot_general":
+        return [_union([_product(equation, index, reach) for index, reach in enumerate(operands)])]
+    dependent = [index for index, reach in enumerate(operands) if reach]
+    if name in RULES and dependent == [0]:
+        return [RULES[name](equation, operands[0])]
+    shapes = {equation.invars[index].aval.shape for index in dependent}
+    if name in ELEMENTWISE and shapes == {equation.outvars[0].aval.shape}:
+        return [_union(operands)]
+    return [_union([_whole(reach) for reach in operands]) for _ in equation.outvars]
 
 
 def _union(reaches: Sequence[Reach]) -> Reach:
@@ -229,11 +266,14 @@ def _reshape(equation: JaxprEqn, reach: Reach) -> Reach:
     return _move([kept.get((math.prod(old[:axis]), size)) for axis, size in enumerate(old)])(reach)
 
 
-def _product(equation: JaxprEqn, reach: Reach) -> Reach:
-    ((contracted, _), (batch, _)), rank = equation.params["dimension_numbers"], equation.invars[0].aval.ndim
+def _product(equation: JaxprEqn, index: int, reach: Reach) -> Reach:
+    """What is seen through one of the two operands of a product."""
+    contracted, batch = (axes[index] for axes in equation.params["dimension_numbers"])
+    rank, result = equation.invars[index].aval.ndim, equation.outvars[0].aval.ndim
     free = [axis for axis in range(rank) if axis not in (*contracted, *batch)]
-    order = [*batch, *free]
-    return _move([order.index(axis) if axis in order else None for axis in range(rank)])(reach)
+    first = len(batch) if index == 0 else result - len(free)  # batch axes come first, then those of the first operand
+    places = {axis: place for place, axis in enumerate(batch)} | {axis: first + n for n, axis in enumerate(free)}
+    return _move([places.get(axis) for axis in range(rank)])(reach)
 
 
 def _concatenate(equation: JaxprEqn, operands: list[Reach]) -> Reach:
@@ -261,6 +301,6 @@ RULES = {
     "broadcast_in_dim": _broadcast,
     "squeeze": _squeeze,
     "reshape": _reshape,
-    "dot_general": _product,
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"), _reduce),
+    **dict.fromkeys(("reduce_and", "reduce_or"), _reduce),
 }

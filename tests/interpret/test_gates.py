@@ -20,6 +20,10 @@ def carry(x, _):
     return jax.nn.relu(x), None
 
 
+def around_a_scan(x, zero):
+    return jax.lax.scan(lambda c, _: (jnp.maximum(c, zero), None), x, None, length=1)[0]
+
+
 RELUS = {
     "plain": jax.nn.relu,
     "flax": nn.relu,
@@ -34,6 +38,11 @@ RELUS = {
     "scan": lambda x: jax.lax.scan(carry, x, None, length=1)[0],
     "rows of a scan": lambda x: jax.lax.scan(lambda c, row: (c, jax.nn.relu(row)), 0, x, reverse=True)[1],
     "fori_loop": lambda x: jax.lax.fori_loop(0, 1, lambda _, x: jax.nn.relu(x), x),
+    "a zero under remat": lambda x: jax.checkpoint(jnp.maximum)(x, 0.0),
+    "a zero for a scan": lambda x: jax.lax.scan(lambda c, zero: (jnp.maximum(c, zero), None), x, jnp.zeros((1, 4)))[0],
+    "a zero around a scan": lambda x: around_a_scan(x, jnp.zeros(4)),
+    "a zero carried": lambda x: jax.lax.scan(lambda c, row: (c, jnp.maximum(row, c)), 0.0, x)[1],
+    "a zero for a cond": lambda x: jax.lax.cond(x[0] < 0, jnp.maximum, jnp.add, x, 0.0),
     "cond": lambda x: jax.lax.cond(x[0] < 0, jax.nn.relu, jnp.sin, x),
 }
 
@@ -86,6 +95,9 @@ def test_a_function_without_a_relu_or_with_it_in_a_while_loop_is_refused():
     loop = lambda x: jax.lax.while_loop(lambda x: x[3] > 9, jax.nn.relu, x)  # noqa: E731
     with pytest.raises(UserError, match="deconvnet: there is a ReLU inside 'while'"):
         deconvnet(loop)(X)
+    bounded = lambda x, low: jax.lax.while_loop(lambda x: x[3] > 9, lambda x: jnp.maximum(x, low), x)  # noqa: E731
+    with pytest.raises(UserError, match="deconvnet: there is a ReLU inside 'while'"):
+        deconvnet(lambda x: bounded(jax.nn.relu(x), jnp.zeros(4)))(X)
 
 
 @TRANSFORMS

@@ -76,6 +76,55 @@ def test_units_see_what_changes_them(name):
             np.testing.assert_array_equal(ours, brute, err_msg=layer)
 
 
+def attention(images):
+    """Rows that look at all rows, and products with a constant on either side."""
+    rows = images.mean(axis=2)
+    scores = jnp.einsum("bqc,bkc->bqk", rows, rows)
+    return {
+        "scores": scores[..., None],
+        "columns of one product": jnp.einsum("bqwc,bqvc->bqwv", images, images),
+        "mixed": jnp.einsum("bqk,bkwc->bqwc", jax.nn.softmax(scores), images),
+        "left": jnp.einsum("ij,bjwc->biwc", jnp.eye(5), images),
+        "right": jnp.einsum("bjwc,wv->bjvc", images, jnp.ones((6, 6))),
+        "kernel": jax.lax.conv_general_dilated(  # an image that filters itself
+            images, images.transpose(1, 2, 3, 0), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        "turned": images.transpose(0, 2, 1, 3),
+        "summed up": jnp.cumsum(images, axis=1),
+        "independent": jnp.ones((len(images), 4, 3, 2)),
+        "independent logits": jnp.zeros((len(images), 10)),
+    }
+
+
+def test_units_see_what_changes_them_through_any_operand():
+    found, expected = receptive_fields(attention, (5, 6, 3)), by_brute_force(attention, (5, 6, 3))
+    assert set(found) == set(expected)
+    for layer in found:
+        for ours, brute in zip(found[layer], expected[layer], strict=True):
+            if layer == "summed up":  # is not followed: sees all
+                assert (ours[:, 0] <= np.array(brute)[:, 0]).all() and (ours[:, 1] >= np.array(brute)[:, 1]).all()
+            else:
+                np.testing.assert_array_equal(ours, brute, err_msg=layer)
+    np.testing.assert_array_equal(found["scores"][0], [[0, 5]] * 5)
+    np.testing.assert_array_equal(found["left"][0], [[0, 5]] * 5)
+    np.testing.assert_array_equal(found["independent"][1], np.zeros((3, 2)))
+
+
+def test_a_choice_sees_what_its_branches_see_and_all_where_the_image_chooses():
+    blur = lambda x: nn.avg_pool(x, (3, 1), padding="SAME")  # noqa: E731
+
+    def fn(images):
+        return {
+            "either": jax.lax.cond(jnp.sin(1.0) > 0, lambda x: x, blur, images),
+            "chosen": jax.lax.cond(images[0, 0, 0, 0] > 0, lambda x: x, blur, images),
+        }
+
+    found = receptive_fields(fn, (5, 4, 1))
+    np.testing.assert_array_equal(found["either"][0], [[0, 2], [0, 3], [1, 4], [2, 5], [3, 5]])
+    np.testing.assert_array_equal(found["either"][1], [[0, 1], [1, 2], [2, 3], [3, 4]])
+    np.testing.assert_array_equal(found["chosen"][0], [[0, 5]] * 5)
+
+
 def test_vgg_sees_what_its_paper_says():
     """Three 3x3 convolutions see 7 pixels (section 2.3); the last pooling of VGG-16 sees 212."""
     read = activations_of(VGG(16, width=1), ("conv1_1", "conv1_2", "pool5"))
