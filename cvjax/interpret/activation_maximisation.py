@@ -1,4 +1,4 @@
-"""Images that a unit, a channel or a class answers to most, found by gradient ascent.
+"""Images that a channel or a class answers to most, found by gradient ascent.
 
 Olah, Mordvintsev & Schubert, Feature Visualization, 2017 (distill.00007): ascent in Fourier space, where every
 frequency moves at the same speed, with decorrelated colours, on randomly moved views, and a term for the diversity of
@@ -78,13 +78,6 @@ def channel_objective(activations: Activations, channel: int | Int[Array, ""]) -
     """Returns the mean of one channel over each image; of logits, the logit of one class."""
     chosen = activations[..., channel]
     return chosen.reshape(len(chosen), -1).mean(axis=1)
-
-
-def neuron_objective(activations: Activations, channel: int | Int[Array, ""]) -> Float[Array, " batch"]:
-    """Returns the unit of one channel in the middle of the layer; of logits, the logit of one class."""
-    if activations.ndim == 2:
-        return activations[:, channel]
-    return activations[:, activations.shape[1] // 2, activations.shape[2] // 2, channel]
 
 
 def diversity(activations: Float[Array, "batch rows columns channels"]) -> Float[Array, ""]:

@@ -102,27 +102,6 @@ def zoom(images: Images, factor: float | Float[Array, ""]) -> Images:
     return jax.image.scale_and_translate(images, images.shape, (1, 2), scale, shift, **method)
 
 
-def dream_zoom(
-    key: Key[Array, ""],
-    energy_fn: EnergyFn,
-    image: Float[Array, "height width channels"],
-    frames: int,
-    factor: float = 1.03,
-    octaves: Octaves = Octaves(),
-) -> Float[Array, "frames height width channels"]:
-    """Returns the frames of a zoom into a dream, in one scan: each is dreamt on the one before, enlarged.
-
-    Args:
-      factor: by which each frame is enlarged.
-    """
-
-    def step(image: Images, key: Key[Array, ""]) -> tuple[Images, Float[Array, "height width channels"]]:
-        dreamt = dream(key, energy_fn, image, octaves)
-        return zoom(dreamt, factor), dreamt[0]
-
-    return jax.lax.scan(step, image[None], jax.random.split(key, frames))[1]
-
-
 # --- recipe -------------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +121,10 @@ class DeepDream:
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes room for the network."""
-        check(self.net, self.layers, batch["image"].shape[1:])
+        height, width, channels = batch["image"].shape[1:]
+        check(self.net, self.layers, (height, width, channels))
+        for size in self.octaves.sizes(height, width)[:-1]:
+            check(self.net, self.layers, (*size, channels), "set config.recipe.octaves.count to 1")
         return start({}, {}, frozen={"net": self.net.module.init(key, batch["image"])})
 
     def energy(self, state: State, images: Images) -> Float[Array, " batch"]:
@@ -160,10 +142,10 @@ class DeepDream:
         dreamt = self.dream(dream_key, state, images)
         size = jnp.sqrt(jnp.square(dreamt - images).mean(axis=(1, 2, 3), keepdims=True))
         noisy = jnp.clip(images + size * jax.random.normal(noise_key, images.shape), 0, 1)
-        before = self.energy(state, images)
+        before, after, control = (self.energy(state, one) + 1e-12 for one in (images, dreamt, noisy))  # dead layers
         return {
-            "energy_gain": self.energy(state, dreamt) / before,
-            "noise_energy_gain": self.energy(state, noisy) / before,
+            "energy_gain": after / before,
+            "noise_energy_gain": control / before,
             "rms_change": size.reshape(-1),
         }
 

@@ -49,6 +49,7 @@ class Features:
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes room for the network."""
         check(self.net, self.layers, batch["image"].shape[1:])
+        check(self.net, self.layers, (self.size, self.size, self.net.shape[-1]), "set config.recipe.size to its side")
         return start({}, {}, frozen={"net": self.net.module.init(key, batch["image"])})
 
     def activations(self, state: State, images: Images, *layers: str) -> Activations:
@@ -146,7 +147,7 @@ class Features:
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def _strongest(self, state, images, layer):
         maxima = top_patches.spatial_maxima(self.activations(state, images, layer)[layer])
-        return top_patches.strongest(*(leaf[:, : self.channels] for leaf in maxima), self.patches)
+        return top_patches.strongest(*(leaf[:, : self.channels] for leaf in maxima), min(self.patches, len(images)))
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
     def _project(self, state, images, layer, channel, row, column):
@@ -176,7 +177,8 @@ def recipe(
       net: the network; `config.borrow.net` names it.
       layers: to look at, as the network's `capture` names them, or "output".
       channels: number of channels of each layer, from the first.
-      patches: number of patches of a channel: from the images of one batch, so that `data.eval_batch` should be all.
+      patches: number of patches of a channel. The sheet is of one batch, and each batch makes the channels' images
+        again: `data.eval_batch` should be the size of the whole split.
       size: side in pixels of the images made for channels.
       diversity: weight of the difference between the images of one class, as `apply --count=N --label=CLASS` makes
         them.

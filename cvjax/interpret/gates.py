@@ -121,10 +121,8 @@ class _Scope:
             return zeros[1:]
         if kind == "scan":  # a carry that starts at 0 stays 0 where a step returns it as it came
             consts, before = _scan_sizes(eqn, jaxpr)
-            kept = [
-                atom is argument for atom, argument in zip(jaxpr.outvars, jaxpr.invars[consts:before], strict=False)
-            ]
-            return [zero and (not consts <= n < before or kept[n - consts]) for n, zero in enumerate(zeros)]
+            changed = {n for n in range(consts, before) if jaxpr.outvars[n - consts] is not jaxpr.invars[n]}
+            return [zero and n not in changed for n, zero in enumerate(zeros)]
         if kind == "while":
             first, second = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
             return zeros[:first] if jaxpr is eqn.params["cond_jaxpr"].jaxpr else zeros[first : first + second]

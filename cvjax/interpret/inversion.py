@@ -32,9 +32,13 @@ ROWS = 4  # images that are drawn
 
 
 def code_error(code: Code, target: Code) -> Float[Array, " batch"]:
-    """Returns |code - target|^2 / |target|^2 of each image: 0 is equal, 1 is as far as an empty code."""
+    """Returns |code - target|^2 / |target|^2 of each image: 0 is equal, 1 is as far as an empty code.
+
+    Where the target is 0 everywhere, it is not divided.
+    """
     axes = tuple(range(1, code.ndim))
-    return jnp.square(code - target).sum(axis=axes) / jnp.square(target).sum(axis=axes)
+    size = jnp.square(target).sum(axis=axes)
+    return jnp.square(code - target).sum(axis=axes) / jnp.where(size > 0, size, 1)
 
 
 def alpha_norm(
@@ -47,6 +51,7 @@ def alpha_norm(
       unit: a usual distance from the mean.
     """
     lengths = jnp.square((images - mean) / unit).sum(axis=-1)
+    lengths = lengths if alpha >= 2 else lengths + 1e-8  # finite gradients at the mean
     return (lengths ** (alpha / 2)).mean(axis=(1, 2))
 
 

@@ -40,8 +40,15 @@ def activations_of(net: nn.Module, layers: Sequence[str]) -> Callable[[Variables
     return read
 
 
-def check(net: Network, layers: Sequence[str], shape: Sequence[int]) -> None:
-    """Raises a UserError if a network has not all the layers, or takes images of another number of channels."""
+RESIZE = "resize them by data.transforms and data.eval_transforms"
+
+
+def check(net: Network, layers: Sequence[str], shape: Sequence[int], remedy: str = RESIZE) -> None:
+    """Raises a UserError if a network has not all the layers, or does not take images of a shape.
+
+    Args:
+      remedy: what to do about images of another height and width, if their size matters to the network.
+    """
     if not layers:
         raise UserError("config.recipe.layers is empty: name a layer of the network to look at.")
     if shape[-1] != net.shape[-1]:
@@ -50,7 +57,20 @@ def check(net: Network, layers: Sequence[str], shape: Sequence[int]) -> None:
     def trace(images: Images) -> Any:
         return activations_of(net.module, layers)(net.module.init(jax.random.key(0), images), images)
 
+    if tuple(shape) != tuple(net.shape):
+        _check_size(net, tuple(shape), remedy)
     jax.eval_shape(trace, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+
+
+def _check_size(net: Network, shape: tuple[int, ...], remedy: str) -> None:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    images = [jax.ShapeDtypeStruct((1, *size), jnp.float32) for size in (net.shape, shape)]
+    one, other = (jax.tree.map(jnp.shape, jax.eval_shape(net.module.init, key, each)) for each in images)
+    if one != other:
+        raise UserError(
+            f"the images are {shape}, but the network was trained on {tuple(net.shape)} and takes no other size: "
+            f"{remedy}."
+        )
 
 
 def _by_name(returned: Any) -> Mapping[str, Array]:

@@ -24,27 +24,12 @@ NOTHING = (2**30, -(2**30))  # an interval that a union with another one leaves 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_jvp_call"}
 CALLS |= {"custom_vjp_call", "custom_vjp_call_jaxpr"}
 ELEMENTWISE = {  # of operands that have the shape of the result
-    *(
-        "add",
-        "add_any",
-        "sub",
-        "mul",
-        "div",
-        "rem",
-        "max",
-        "min",
-        "neg",
-        "sign",
-        "abs",
-        "clamp",
-        "select_n",
-        "nextafter",
-    ),
+    *("add", "add_any", "sub", "mul", "div", "rem", "max", "min", "neg", "sign", "abs", "clamp", "select_n"),
     *("pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "exp", "exp2", "expm1", "log", "log1p", "logistic"),
     *("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
     *("erf", "erfc", "erf_inv", "lgamma", "digamma", "floor", "ceil", "round", "is_finite", "real", "imag", "complex"),
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "convert_element_type", "reduce_precision"),
-    *("copy", "copy_p", "name", "sharding_constraint"),
+    *("copy", "copy_p", "name", "nextafter", "sharding_constraint"),
 }
 
 

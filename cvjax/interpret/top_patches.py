@@ -23,7 +23,7 @@ class Strongest:
     """Where each channel of a layer was most active, strongest first, at most once in an image.
 
     Attributes:
-      value: the activation; -inf where there were fewer images.
+      value: the activation; -inf where there were fewer images, and then the others are 0.
       image: number of the image.
       row, column: of the unit in the layer.
     """
@@ -56,15 +56,9 @@ def strongest(
     """Returns the `count` images in which each channel is most active, of the maxima of all images of a dataset."""
     values, images = jax.lax.top_k(jnp.asarray(value).T, min(count, len(value)))
     places = [jnp.take_along_axis(jnp.asarray(place).T, images, axis=1) for place in (row, column)]
-    return Strongest(values, images, *places)
-
-
-def merge(one: Strongest, other: Strongest, first: int) -> Strongest:
-    """Returns the strongest of two parts of a dataset; the images of the other part are numbered from `first`."""
-    other = other.replace(image=other.image + first)
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), one, other)
-    _, order = jax.lax.top_k(joined.value, max(one.value.shape[1], other.value.shape[1]))
-    return jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, order, axis=1), joined)
+    missing = ((0, 0), (0, count - values.shape[1]))
+    places = [jnp.pad(leaf, missing) for leaf in (images, *places)]
+    return Strongest(jnp.pad(values, missing, constant_values=-jnp.inf), *places)
 
 
 def projections(

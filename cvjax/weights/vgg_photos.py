@@ -4,7 +4,8 @@
     python -m cvjax.programs.freeze_vgg --run=runs/vgg_photos
 
 trains it to tell crops of fifteen photographs and textures apart, and writes its weights, as float16, to
-`vgg_photos.safetensors`. `config.borrow = {network: "package:cvjax/vgg_photos"}` uses it.
+`vgg_photos.safetensors`. The SHA-256 of that file, which the second command prints, goes into `PACKAGED` of
+`cvjax.weights.packages`. `config.borrow = {network: "package:cvjax/vgg_photos"}` uses it.
 """
 
 import json
@@ -19,11 +20,15 @@ import safetensors
 from jaxtyping import Shaped
 
 from cvjax.core import Variables
-from cvjax.data.builders.photo_crops import PICTURES, SIDE
 from cvjax.nets.vgg import VGG
 
 FILE = Path(__file__).with_suffix(".safetensors")
-SHAPE, CLASSES = (SIDE, SIDE, 3), tuple(PICTURES)
+# As in `cvjax.data.builders.photo_crops`, which loads TensorFlow Datasets.
+SHAPE = (64, 64, 3)
+CLASSES = (
+    *("cell", "coffee", "coins", "grass", "gravel", "hubble_deep_field", "ihc", "moon", "motorcycle_left", "page"),
+    *("retina", "rocket", "text", "china", "flower"),
+)
 NET = VGG(11, batch_norm=True, head="mean", classes=len(CLASSES), width=16, dropout=0.2)
 
 

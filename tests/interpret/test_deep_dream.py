@@ -8,6 +8,7 @@ import pytest
 import scipy.ndimage
 
 from cvjax.core import Network
+from cvjax.errors import UserError
 from cvjax.interpret import deep_dream
 from cvjax.interpret.deep_dream import Octaves, ascend, dream
 
@@ -81,15 +82,6 @@ def test_zoom_equals_scipys_and_a_factor_of_one_changes_nothing():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_frames_of_a_zoom_follow_from_one_another():
-    image, octaves = jax.random.uniform(KEY, (16, 16, 3)), Octaves(count=1, steps=2, jitter=1)
-    frames = jax.jit(lambda image: deep_dream.dream_zoom(KEY, energy_fn, image, 3, 1.1, octaves))(image)
-    assert frames.shape == (3, 16, 16, 3)
-    keys = jax.random.split(KEY, 3)
-    last = dream(keys[2], energy_fn, deep_dream.zoom(frames[1:2], 1.1), octaves)
-    np.testing.assert_allclose(frames[2], last[0], atol=1e-4)
-
-
 def test_a_dream_raises_the_energy_and_noise_of_its_size_does_not_as_much():
     recipe = deep_dream.recipe(Network(Small(), (16, 16, 3)), ("relu",), Octaves(count=1, jitter=2))
     images = jax.image.resize(jax.random.uniform(KEY, (2, 4, 4, 3)), (2, 16, 16, 3), "linear")
@@ -98,3 +90,26 @@ def test_a_dream_raises_the_energy_and_noise_of_its_size_does_not_as_much():
     assert found["energy_gain"] > 1.5 and found["energy_gain"] > found["noise_energy_gain"]
     assert found["rms_change"] > 0
     assert recipe.train_step is None and set(state.frozen) == {"net"}
+
+
+def test_a_dead_layer_gains_nothing():
+    recipe = deep_dream.recipe(Network(Small(), (16, 16, 3)), ("relu",), Octaves(count=1, steps=1))
+    images = jnp.full((2, 16, 16, 3), 0.5)
+    state = jax.tree.map(jnp.zeros_like, recipe.init(KEY, {"image": images}))
+    rows = jax.device_get(jax.jit(recipe.eval_step)(state, {"image": images}, KEY))
+    assert recipe.score([({}, rows)]) == {"energy_gain": 1, "noise_energy_gain": 1, "rms_change": 0}
+
+
+class Dense(nn.Module):
+    """A layer of pixels."""
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(3)(images.reshape(len(images), -1))
+
+
+def test_octaves_of_a_network_that_takes_one_size_are_refused():
+    net, batch = Network(Dense(), (32, 32, 3)), {"image": jnp.zeros((1, 32, 32, 3))}
+    jax.eval_shape(deep_dream.recipe(net, ("output",), Octaves(count=1)).init, KEY, batch)
+    with pytest.raises(UserError, match=r"are \(16, 16, 3\), but .*: set config\.recipe\.octaves\.count to 1"):
+        deep_dream.recipe(net, ("output",), Octaves(count=2, scale=2.0)).init(KEY, batch)

@@ -23,6 +23,14 @@ class Small(nn.Module):
         return nn.Dense(3)(second.mean(axis=(1, 2))), {"first": first, "second": second}
 
 
+class Dense(nn.Module):
+    """A classifier of pixels."""
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(3)(images.reshape(len(images), -1))
+
+
 @pytest.fixture(scope="module")
 def system():
     net = Network(Small(), (12, 12, 3), ("a", "b", "c"))
@@ -73,3 +81,21 @@ def test_samples_are_of_channels_or_of_a_class(system):
     assert (logits[:, 1] > Small().apply(state.frozen["net"], batch["image"])[0][:, 1].max()).all()
     with pytest.raises(UserError, match="--count=9: the layer 'output' has 3 channels"):
         recipe.sample(state, KEY, {"count": 9})
+
+
+def test_fewer_images_than_patches_give_a_smaller_sheet(system, monkeypatch):
+    recipe, state, batch = system
+    drawn = []
+    monkeypatch.setattr(features.top_patches, "sheet", lambda columns: drawn.append(columns) or np.ones((2, 2, 3)))
+    recipe.visualise(state, {"image": batch["image"][:2]}, KEY)
+    assert drawn[0]["patches"].shape == (2, 2, 64, 64, 3)
+
+
+def test_a_network_that_takes_one_size_wants_images_made_of_that_size():
+    net = Network(Dense(), (12, 12, 3))
+    batch = {"image": jax.numpy.zeros((1, 12, 12, 3))}
+    jax.eval_shape(features.recipe(net, ("output",), size=12).init, KEY, batch)
+    with pytest.raises(UserError, match=r"\(8, 8, 3\), but the network .* \(12, 12, 3\) .*: set config\.recipe\.size"):
+        features.recipe(net, ("output",), size=8).init(KEY, batch)
+    with pytest.raises(UserError, match=r"are \(16, 16, 3\), but .* resize them by data\.transforms"):
+        features.recipe(net, ("output",), size=12).init(KEY, {"image": jax.numpy.zeros((1, 16, 16, 3))})

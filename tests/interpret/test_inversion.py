@@ -29,14 +29,23 @@ def test_the_error_of_a_code_is_relative_to_its_norm():
     expected = [np.sum((a - b) ** 2) / np.sum(b**2) for a, b in zip(code, target, strict=True)]
     np.testing.assert_allclose(code_error(jnp.float32(code), jnp.float32(target)), expected, rtol=1e-5)
     assert code_error(jnp.zeros((1, 4)), jnp.ones((1, 4))) == 1
+    dead = jnp.zeros((2, 4))
+    np.testing.assert_array_equal(code_error(dead.at[1, 0].set(3.0), dead), [0, 9])
+    np.testing.assert_array_equal(jax.grad(lambda code: code_error(code, dead).sum())(dead), dead)
 
 
-@pytest.mark.parametrize(("alpha", "mean"), [(6.0, 0.5), (3.0, 0.2)])
+@pytest.mark.parametrize(("alpha", "mean"), [(6.0, 0.5), (3.0, 0.2), (1.0, 0.2)])
 def test_the_alpha_norm_is_of_the_image_less_its_mean(alpha, mean):
     images = np.random.default_rng(0).uniform(size=(2, 4, 5, 3))
     expected = [np.mean((np.linalg.norm(image - mean, axis=-1) / 0.25) ** alpha) for image in images]
     np.testing.assert_allclose(alpha_norm(jnp.float32(images), alpha, mean, 0.25), expected, rtol=1e-5)
     assert alpha_norm(jnp.full((1, 4, 4, 3), 0.5)) == 0
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 6.0])
+def test_the_alpha_norm_has_a_slope_of_zero_at_its_mean(alpha):
+    slope = jax.grad(lambda images: alpha_norm(images, alpha).sum())(jnp.full((1, 4, 4, 3), 0.5))
+    np.testing.assert_array_equal(slope, np.zeros((1, 4, 4, 3)))
 
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 2.5])

@@ -1,10 +1,15 @@
 """The VGG that comes with the package tells crops of photographs apart, and says where it comes from."""
 
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import numpy as np
+from processes import environment
 
 from cvjax import data
 from cvjax.borrow import describe_network, make_networks
+from cvjax.data.builders import photo_crops
 from cvjax.weights import packages, vgg_photos
 
 NAME = "package:cvjax/vgg_photos"
@@ -21,6 +26,17 @@ def test_it_is_a_network_that_recipes_take():
     (net,) = make_networks({"net": describe_network("net", NAME)}).values()
     assert net.shape == (64, 64, 3) and net.classes == vgg_photos.CLASSES and len(net.classes) == 15
     assert net.module.classes == 15
+
+
+def test_its_shape_and_classes_are_those_of_the_crops():
+    assert vgg_photos.SHAPE == (photo_crops.SIDE, photo_crops.SIDE, 3)
+    assert tuple(photo_crops.PICTURES) == vgg_photos.CLASSES
+
+
+def test_the_list_of_packages_needs_no_datasets():
+    code = "import sys, cvjax.weights.packages; print('tensorflow_datasets' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    assert found.stdout == "False\n"
 
 
 def test_the_file_is_small_and_says_where_it_comes_from():
