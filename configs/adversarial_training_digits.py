@@ -5,8 +5,9 @@ Other attacks borrow what comes out: `--config.borrow.classifier=runs/adversaria
 Paper: Madry, Makelov, Schmidt, Tsipras & Vladu, Towards Deep Learning Models Resistant to Adversarial Attacks, 2018
   (arXiv:1706.06083).
 Command: python train.py --config=configs/adversarial_training_digits.py --workdir=runs/adversarial_training_digits
-Result: not measured yet.
-Time: 10 minutes on two CPU cores, after configs/classifier_digits.py.
+Result: accuracy 0.988; 0.926 under PGD-40 at 0.1 and 0.678 at 0.2, where ordinary training leaves 0.58 and 0.002 (seed
+  41 of both configs).
+Time: 100 CPU seconds, after configs/classifier_digits.py.
 """
 
 from cvjax.config import experiment, variant

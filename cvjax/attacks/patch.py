@@ -25,6 +25,7 @@ from cvjax.attacks.regions import Mask, Region, mask_of
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, descend, start, variables
 from cvjax.errors import UserError
 from cvjax.metrics import plots, robustness
+from cvjax.ops.drawing import label_text
 from cvjax.signature import Count, Natural, NonNegative, Range
 
 Print = Float[Array, "rows columns channels"]  # a patch, in [0, 1]
@@ -237,7 +238,7 @@ class PatchAttack(Attack):
         texts = self.captions(labels, sure)
         pictures = {
             "patch": plots.draw_gallery(
-                worn[None], [f"{self.region} for {self.captions([self.target], [1.0])[0][:-6]}"], 2
+                worn[None], [f"{self.region} for {label_text(self.target, self.classifier.classes)}"], 2
             ),
             "patched": plots.draw_gallery(np.asarray(attacked), texts, COLUMNS, labels == self.target),
         }

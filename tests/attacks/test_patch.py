@@ -94,6 +94,7 @@ def test_a_trained_patch_beats_a_random_one_and_is_put_on_images():
     assert figures["patch_success_0_3"] == 1 and figures["patch_success_0_05"] == 0
     assert figures["random_patch_success_0_3"] == 0 and figures["patch_turned_0_5"] == pytest.approx(0.5)
     assert rows["patch"].shape == (8, 2, 3)
+    assert set(recipe.visualise(state, batch, KEY)) == {"patch", "patched", "patch_success"}
     found = recipe.predict(state, {"image": batch["image"]}, KEY)
     assert (found["label"] == 1).all() and (found["clean_label"] == 0).all()
     changed = (jnp.abs(found["image"] - batch["image"]).max(axis=-1) > 1e-3).mean()
