@@ -18,7 +18,7 @@ def get_config(name: str = ""):
         "interpret.attribution",
         recipe=dict(points=10, samples=16, window=16),
         borrow=dict(classifier="runs/located_digits/classifier"),
-        data=dict(name="digit_scenes/pairs_64", max_boxes=2, batch=8, eval_batch=50, eval_split="test[:100]"),
+        data=dict(name="digit_scenes/pairs_64", max_boxes=2, batch=8, eval_batch=32, eval_split="test[:96]"),
         steps=0,
         expect={
             "pointing/gradcam": (">=", 0.95),
