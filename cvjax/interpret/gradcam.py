@@ -71,20 +71,36 @@ def shifted(
         raise UserError(f"the layer {layer!r} is {list(activation.shape)}, not [batch, rows, columns, features].")
     jaxpr = closed.jaxpr
     logits, place = jaxpr.outvars
+    place = _before_casts(jaxpr.eqns, place)
     if isinstance(place, Literal) or not _leads_to(jaxpr.eqns, place, logits):
         raise UserError(f"the logits are not computed from the layer {layer!r} as it is returned, perhaps from a copy.")
 
     def evaluate(shift: Features) -> tuple[Logits, Features]:
         def apply(eqn: JaxprEqn, values: list[Any]) -> list[Any]:
             outputs = gates.bind(jaxpr, eqn, values)
-            return [y + shift if variable is place else y for variable, y in zip(eqn.outvars, outputs, strict=True)]
+            return [
+                y + shift.astype(y.dtype) if variable is place else y
+                for variable, y in zip(eqn.outvars, outputs, strict=True)
+            ]
 
         return tuple(gates.evaluate(jaxpr, closed.consts, [images], apply))
 
     return evaluate, jnp.zeros(activation.shape, activation.dtype)
 
 
-def _leads_to(eqns: list, start: Var, end: Var) -> bool:
+def _before_casts(eqns: list[JaxprEqn], variable: Var | Literal) -> Var | Literal:
+    """The variable of which another is a copy in another dtype, such as those that networks in bfloat16 return."""
+    made_by = {output: eqn for eqn in eqns for output in eqn.outvars}
+    while (
+        not isinstance(variable, Literal)
+        and variable in made_by
+        and made_by[variable].primitive.name == "convert_element_type"
+    ):
+        variable = made_by[variable].invars[0]
+    return variable
+
+
+def _leads_to(eqns: list[JaxprEqn], start: Var, end: Var) -> bool:
     """Whether a variable is computed from another one."""
     reached = {start}
     for eqn in eqns:

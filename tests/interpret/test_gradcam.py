@@ -46,6 +46,16 @@ def test_it_is_the_class_activation_map_of_an_averaging_network(wrap):
     assert expected.min() < 0 < expected.max()
 
 
+def test_a_layer_may_be_returned_in_another_dtype():
+    def fn(x):
+        logits, activations = averaged(x.astype(jnp.bfloat16))
+        return logits.astype(jnp.float32), {"features": activations["features"].astype(jnp.float32)}
+
+    images, labels = jax.random.uniform(jax.random.key(0), (2, 5, 6, 1)), jnp.array([3, 0])
+    exact = gradcam(averaged, images, labels, "features")
+    np.testing.assert_allclose(gradcam(fn, images, labels, "features"), exact, atol=0.03 * exact.max())  # 8 bits
+
+
 def test_a_shift_of_the_layer_changes_what_follows(classifier):
     evaluate, zeros = shifted(classifier.activations, classifier.images, "relu2")
     logits, activations = classifier.activations(classifier.images)
