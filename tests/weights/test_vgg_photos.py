@@ -1,7 +1,9 @@
 """The VGG that comes with the package tells crops of photographs apart, and says where it comes from."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,15 @@ def test_the_list_of_packages_needs_no_datasets():
     code = "import sys, cvjax.weights.packages; print('tensorflow_datasets' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert found.stdout == "False\n"
+
+
+def test_the_snippet_of_the_readme_looks_into_it():
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    (snippet,) = re.findall(r"^## Look inside$.*?^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    made = {}
+    exec(snippet, made)
+    assert made["attributions"].shape == (2, 64, 64, 3) and made["seen"].shape == (2, 4, 4)
+    np.testing.assert_array_equal(made["fn"](made["images"]), made["logits_fn"](made["images"]))
 
 
 def test_the_file_is_small_and_says_where_it_comes_from():
