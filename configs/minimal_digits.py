@@ -7,7 +7,7 @@ Paper: Szegedy et al., Intriguing Properties of Neural Networks, 2014 (arXiv:131
   Evaluating the Robustness of Neural Networks, 2017 (arXiv:1608.04644); Moosavi-Dezfooli et al., DeepFool, 2016.
 Command: python train.py --config=configs/minimal_digits.py --workdir=runs/minimal_digits
 Result: not measured yet.
-Time: 10 minutes on two CPU cores, after configs/classifier_digits.py.
+Time: not measured yet; more than 10 minutes beside other work on two CPU cores.
 """
 
 from cvjax.config import experiment, variant

@@ -121,6 +121,7 @@ MEASURES = {
     "sure_share": "share of the samples that the judge is sure of",
     "top1": "share of the images whose most probable class is right",
     "top5": "share of the images whose class is among the five most probable",
+    "training_accuracy": "accuracy on the images that a step is trained on, attacked or not",
     "voc07": "VOC's average precision of each class, by the eleven points of 2007",
     "weighted_iou": "intersection over union of the classes, weighted by their pixels",
 }

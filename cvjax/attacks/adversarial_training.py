@@ -27,6 +27,7 @@ from cvjax.attacks.attack import (
     Scalar,
     check_labels,
     check_shape,
+    check_sizes,
     columns,
     logits_of,
 )
@@ -82,7 +83,8 @@ class AdversarialTraining(Attack):
 
         held = state.params["classifier"], state.opt["classifier"]
         params, opt, loss, (logits, stats) = descend(self.tx, loss_fn, *held)
-        metrics = {"loss/adversarial": loss, "robust_accuracy": (logits.argmax(axis=-1) == labels).mean()}
+        # Of attacked and clean images alike, in their shares.
+        metrics = {"loss/cross_entropy": loss, "training_accuracy": (logits.argmax(axis=-1) == labels).mean()}
         after = ({"classifier": value} for value in (params, opt, stats))
         return advance(state, *after, keep=self.ema), metrics
 
@@ -156,7 +158,10 @@ def recipe(
 
     Returns:
       The recipe. Figures: accuracy on the images as they are, and robust_accuracy_<epsilon> when they are attacked.
+
+    Raises:
+      UserError: no epsilons to evaluate with, or two that share their first three digits.
     """
     tx = optim.build(optimiser)
-    limits = epsilon, norm, steps, clean_share, tuple(evaluated), evaluation_steps, ema
+    limits = epsilon, norm, steps, clean_share, check_sizes("evaluated", evaluated), evaluation_steps, ema
     return Recipe.of(AdversarialTraining(classifier, *limits, tx))

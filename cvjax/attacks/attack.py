@@ -6,7 +6,7 @@ Robust accuracy over epsilon: Carlini et al., On Evaluating Adversarial Robustne
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -63,6 +63,21 @@ def check_labels(rows: Iterable[tuple[Mapping, Mapping]], classifier: Network) -
     if classifier.classes:
         labels = np.concatenate([batch["label"] for batch, _ in rows])
         classification.check_labels(labels, len(classifier.classes))
+
+
+def check_sizes(argument: str, sizes: Sequence[float]) -> tuple[float, ...]:
+    """Returns the sizes of a recipe's argument; raises a UserError if there are none or figures would share a name."""
+    sizes = tuple(sizes)
+    if not sizes:
+        raise UserError(f"config.recipe.{argument}=(): name at least one size, such as (0.1, 0.2).")
+    names = [robustness.name_at("", size) for size in sizes]
+    same = tuple(size for size, name in zip(sizes, names, strict=True) if names.count(name) > 1)
+    if same:
+        raise UserError(
+            f"config.recipe.{argument}={sizes}: figures have names of three digits, which are the same for {same}; "
+            "name sizes that differ in them."
+        )
+    return sizes
 
 
 def columns(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, Shaped[np.ndarray, "examples ..."]]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from cvjax.attacks.attack import BoundedAttack, Images, Labels, LogitsFn, Scalar
+from cvjax.attacks.attack import BoundedAttack, Images, Labels, LogitsFn, Scalar, check_sizes
 from cvjax.attacks.projection import project_linf
 from cvjax.core import Network, Recipe, State
 from cvjax.signature import Range
@@ -93,5 +93,8 @@ def recipe(classifier: Network, epsilons: tuple[Annotated[float, Range(1e-6, 1)]
       The recipe. Figures: accuracy of the classifier on the images as they are, robust_accuracy_<epsilon> when
       they are attacked, and random_sign_accuracy_<epsilon> when each pixel is changed as much at random. A label
       that is not one of the classifier's classes is an error.
+
+    Raises:
+      UserError: no epsilons, or two that share their first three digits.
     """
-    return Recipe.of(FGSM(classifier, tuple(epsilons)))
+    return Recipe.of(FGSM(classifier, check_sizes("epsilons", epsilons)))

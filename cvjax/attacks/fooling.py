@@ -207,9 +207,8 @@ class Fooling(Attack):
         return jax.vmap(self.encoding.express)(state.extra["archive"]["genomes"])
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
-        """Looks at real images and, once more, at the champions, whose confidences all rows hold."""
-        logits, images = self.classify(state, batch["image"]), self.express(state)
-        sure = jnp.diagonal(jax.nn.softmax(at_least_float32(self.classify(state, images))))
+        """Looks at real images; all rows hold the champions' confidences too, 0 before the first generation."""
+        logits, sure = self.classify(state, batch["image"]), state.extra["archive"]["confidences"]
         return {
             "right": logits.argmax(axis=-1) == batch["label"],
             "confidence": jax.nn.softmax(at_least_float32(logits)).max(axis=-1),

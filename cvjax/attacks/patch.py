@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, Key, Shaped
 
 from cvjax import optim
-from cvjax.attacks.attack import COLUMNS, Attack, Images, check_labels, columns
+from cvjax.attacks.attack import COLUMNS, Attack, Images, check_labels, check_sizes, columns
 from cvjax.attacks.regions import Mask, Region, mask_of
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, descend, start, variables
 from cvjax.errors import UserError
@@ -80,6 +80,8 @@ def draw_placement(
 def paste(images: Images, patch: Print, mask: Mask, place: Placement) -> Images:
     """Returns images with a patch over each, turned, scaled and shifted, read bilinearly; differentiable in the patch.
 
+    Images and patch are in [0, 1], and so is what comes out.
+
     Args:
       mask: how much of each of the patch's pixels is printed; outside of it there is nothing.
     """
@@ -93,7 +95,7 @@ def paste(images: Images, patch: Print, mask: Mask, place: Placement) -> Images:
         y = cos * dy - sin * dx + mask.shape[0] / 2 - 0.5  # of the patch's pixels, whose centres are whole
         x = sin * dy + cos * dx + mask.shape[1] / 2 - 0.5
         drawn = bilinear(printed, y, x)
-        return image * (1 - drawn[..., -1:]) + drawn[..., :-1]
+        return jnp.clip(image * (1 - drawn[..., -1:]) + drawn[..., :-1], 0, 1)  # it may be rounded to more than 1
 
     return jax.vmap(one)(images, place)
 
@@ -120,7 +122,10 @@ def total_variation(patch: Print, mask: Mask) -> Float[Array, ""]:
 
 
 class Patch(nn.Module):
-    """A patch whose pixels are its parameters, by way of a sigmoid; the attributes are its shape."""
+    """A patch whose pixels are its parameters, by way of a sigmoid; the attributes are its shape.
+
+    They are float32 in any precision, as images are: bfloat16 would round a bright pixel to a multiple of 1 / 256.
+    """
 
     rows: int
     columns: int
@@ -307,12 +312,13 @@ def recipe(
       pixels; accuracy of the classifier on the images as they are.
 
     Raises:
-      UserError: a target that is not one of the classifier's classes.
+      UserError: a target that is not one of the classifier's classes; no areas, or two that share their first three
+        digits.
     """
     classes = len(classifier.classes)
     if classes and target >= classes:
         raise UserError(f"config.recipe.target={target}: the classifier has {classes} classes, 0 to {classes - 1}.")
     rows, cols = mask_of(region, size).shape
     net = Patch(rows, cols, classifier.shape[-1])
-    areas = tuple(areas)
+    areas = check_sizes("areas", areas)
     return Recipe.of(PatchAttack(classifier, net, region, target, areas, angle, smoothness, optim.build(optimiser)))

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from cvjax.attacks.attack import BoundedAttack, Images, Labels, LogitsFn, Scalar, fooled
+from cvjax.attacks.attack import BoundedAttack, Images, Labels, LogitsFn, Scalar, check_sizes, fooled
 from cvjax.attacks.fgsm import fgsm, gradient_sign, random_sign
 from cvjax.attacks.projection import norms, project_l2, project_linf, unit
 from cvjax.core import Batch, Network, Pictures, Recipe, State
@@ -212,5 +212,8 @@ def recipe(
       attacked; one_step_accuracy_<epsilon> after a single step of the whole length, and gain_over_one_step_<epsilon>,
       by how much that is higher; random_accuracy_<epsilon> after a random change of the same size. A label that is not
       one of the classifier's classes is an error.
+
+    Raises:
+      UserError: no epsilons, or two that share their first three digits.
     """
-    return Recipe.of(PGD(classifier, tuple(epsilons), norm, steps, step, restarts))
+    return Recipe.of(PGD(classifier, check_sizes("epsilons", epsilons), norm, steps, step, restarts))

@@ -29,7 +29,9 @@ def szegedy(
     """Returns the nearest images found that are of the target classes, in [lower, upper].
 
     It minimises c |r|^2 + cross-entropy(images + r, targets) over the box and searches for the largest c, for each
-    image, whose minimum is of the target. Images for which none is found are returned as they are.
+    image, whose minimum is of the target. The paper has c |r| and the least c: its norm has no gradient at r = 0, where
+    L-BFGS begins, and a larger c, not a smaller one, has a minimum nearer to the image. Images for which none is found
+    are returned as they are.
 
     Args:
       steps: of L-BFGS, for each c.

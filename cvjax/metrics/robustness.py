@@ -34,11 +34,6 @@ def accuracy_curve(
     return (distances[:, None] > epsilons).mean(axis=0)
 
 
-def norms(changes: Float[np.ndarray, "examples height width channels"]) -> Float[np.ndarray, " examples"]:
-    """Returns the Euclidean norm of each change, in float64."""
-    return np.linalg.norm(changes.reshape(len(changes), -1).astype(np.float64), axis=1)
-
-
 def perturbation_figures(
     method: str, fooled: Bool[np.ndarray, " examples"], distances: Float[np.ndarray, " examples"], pixels: int
 ) -> dict[str, float]:
@@ -47,7 +42,7 @@ def perturbation_figures(
     Args:
       method: name of the attack, which ends the names of the figures.
       fooled: whether each reached its aim.
-      distances: Euclidean norms, as `norms` returns them.
+      distances: Euclidean norms of the changes.
       pixels: number of values of an image.
 
     Returns:

@@ -1,5 +1,6 @@
 """Polynomial mutation has its distribution, CPPNs draw what NumPy draws, MAP-Elites keeps the best of each class."""
 
+import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +95,15 @@ def test_evolved_networks_stay_whole_and_draw_what_numpy_draws(channels=3):
             np.testing.assert_allclose(express(genome), drawn(genome, 5, channels), atol=2e-5)  # float32
 
 
+def test_colours_are_dm_pixs():
+    """Ours spares users the package for a function of five lines."""
+    image = np.random.default_rng(0).random((20, 20, 3), np.float32)
+    image[:2] = np.round(image[:2])
+    image[2, :13, 0] = np.linspace(0, 1, 13)  # at the seams of the sectors
+    image = jnp.asarray(image)
+    np.testing.assert_allclose(cppn.hsv_to_rgb(image), dm_pix.hsv_to_rgb(image), atol=1e-5)  # float32
+
+
 def test_a_new_node_takes_the_place_of_a_connection():
     first = cppn.begin(KEY, SETTINGS, 1)
     new = cppn._add_node(KEY, first, cppn.INPUTS + 1)
@@ -130,9 +140,13 @@ def test_recipe_evolves_samples_and_scores():
     for key in jax.random.split(KEY, 2):
         state, metrics = step(state, batch, key)
     assert state.extra["archive"]["generation"] == 4 and 0 < metrics["confidence/mean"] <= 1
-    rows = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
+    evaluate = jax.jit(recipe.eval_step)
+    rows = jax.device_get(evaluate(state, batch, KEY))
     figures = recipe.score([({"label": np.zeros(4, int)}, rows)])
     np.testing.assert_allclose(figures["fooling_confidence"], metrics["confidence/mean"], rtol=1e-5)
+    known = state.replace(extra={"archive": state.extra["archive"] | {"confidences": jnp.array([0.25, 0.5, 0.75])}})
+    rows = jax.device_get(evaluate(known, batch, KEY))
+    np.testing.assert_array_equal(rows["fooling"], [[0.25, 0.5, 0.75]] * 4)  # no batch looks at the champions again
     images = recipe.sample(state, KEY, {"count": 4})["image"]
     np.testing.assert_array_equal(images[3], images[0])
     chosen = recipe.sample(state, KEY, {"count": 2, "label": jnp.array([2, 2])})["image"]

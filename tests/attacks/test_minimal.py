@@ -124,8 +124,8 @@ def test_recipe_measures_each_method_and_applies_the_first(examples):
     assert figures["accuracy"] == 1 and len(figures) == 1 + 2 * 3
     there = rows["deepfool/fooled"]
     assert figures["success/deepfool"] == pytest.approx(there.mean())
-    if there.any():
-        assert figures["rms/deepfool"] == pytest.approx(rows["deepfool/norm"][there].mean() / 8)
+    assert there.any()
+    assert figures["rms/deepfool"] == pytest.approx(rows["deepfool/norm"][there].mean() / 8)
     found = recipe.predict(state, {"image": images, "label": targets}, KEY)
     moved = gradient_iteration(lambda x: net.apply(state.frozen["classifier"], x)[0], images, targets, steps=3)
     np.testing.assert_allclose(found["image"], moved, atol=1e-6)

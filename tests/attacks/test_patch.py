@@ -6,12 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.special
 
 from cvjax.attacks import patch as attacks
 from cvjax.attacks.patch import Placement, bilinear, draw_placement, paste, scale_for, total_variation
 from cvjax.attacks.regions import mask_of
 from cvjax.core import Network, variables
 from cvjax.errors import UserError
+from cvjax.metrics import plots
+from cvjax.precision import computing_in
 
 KEY = jax.random.key(0)
 
@@ -101,6 +104,23 @@ def test_a_trained_patch_beats_a_random_one_and_is_put_on_images():
     assert 0.2 < changed < 0.5  # with its soft edge
     printed = nn.sigmoid(variables(state, "patch")["params"]["pixels"])
     assert float(printed[4, 4, 0]) > 0.8 > 0.2 > float(printed[4, 4, 1])
+
+
+def test_pixels_are_float32_in_any_precision():
+    net = attacks.Patch(4, 4, 3)
+    held = net.init(KEY)
+    with computing_in(jnp.bfloat16):
+        found = net.apply(held)
+    np.testing.assert_allclose(found, scipy.special.expit(held["params"]["pixels"]), rtol=1e-6)  # bfloat16: 2e-3
+
+
+def test_the_patchs_picture_names_the_target(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "draw_gallery", lambda *arguments: drawn.append(arguments) or np.ones((2, 2, 3)))
+    recipe = attacks.recipe(Network(Colour(), (16, 16, 3), ("grey", "100 % red")), target=1, size=8, areas=(0.3,))
+    batch = {"image": 0.5 * jnp.ones((2, 16, 16, 3)), "label": jnp.array([0, 0])}
+    recipe.visualise(recipe.init(KEY, batch), batch, KEY)
+    assert drawn[0][1] == ["disc for 100 % red"]
 
 
 def test_a_target_of_no_class_is_refused():

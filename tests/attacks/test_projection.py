@@ -62,6 +62,20 @@ def test_what_is_inside_stays():
     np.testing.assert_allclose(project_l2(moved, images, 0.2), moved, atol=1e-7)
 
 
+def test_gradients_are_those_of_a_constant_step():
+    """They pass to the images where the box does not clip, and not to the moved images."""
+    images = jnp.array([0.5, 0.9, 0.05, 0.2]).reshape(1, 2, 2, 1)
+    moved = images + jnp.array([0.3, 0.3, -0.3, 0.01]).reshape(images.shape)  # out of the ball, out of the box, inside
+    weights = jnp.array([2.0, 3.0, 5.0, 7.0]).reshape(images.shape)
+
+    def total(moved, images):
+        return (weights * project_linf(moved, images, 0.15)).sum()
+
+    to_moved, to_images = jax.grad(total, argnums=(0, 1))(moved, images)
+    np.testing.assert_array_equal(to_moved, 0)
+    np.testing.assert_array_equal(np.ravel(to_images), [2, 0, 0, 7])
+
+
 def test_bounds_of_zero_are_the_image():
     images, _ = draw(0, 0.0, 1.0)
     for bound in bounds(jnp.asarray(images), 0.0):
