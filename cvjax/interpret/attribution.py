@@ -7,7 +7,7 @@ Attention by Excitation Backprop, 2016 (arXiv:1608.00507). The methods are in `c
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
 from cvjax.errors import UserError
 from cvjax.interpret import maps
 from cvjax.interpret.maps import Classifier
+from cvjax.interpret.saliency import STEPS
 from cvjax.metrics import attribution, classification, plots
 from cvjax.ops.drawing import label_text
 from cvjax.ops.palettes import heat
@@ -52,13 +53,20 @@ class Questions:
     @classmethod
     def of(cls, batch: Batch) -> "Questions":
         """Asks for the labels of images, or for both objects of the scenes with two of different classes."""
+        labels, counted = _asked_labels(batch)
         if "label" in batch:
-            labels = jnp.asarray(batch["label"])
-            return cls(jnp.asarray(batch["image"]), jnp.maximum(labels, 0), labels >= 0)
-        labels, images = jnp.asarray(batch["labels"])[:, :ASKED], jnp.repeat(jnp.asarray(batch["image"]), ASKED, axis=0)
-        pairs = (batch["mask"].sum(axis=1) == ASKED) & (labels[:, 0] != labels[:, 1])
+            return cls(jnp.asarray(batch["image"]), labels, counted)
         boxes = jnp.asarray(batch["boxes"])[:, :ASKED].reshape(-1, 4)
-        return cls(images, labels.reshape(-1), jnp.repeat(pairs, ASKED), boxes)
+        return cls(jnp.repeat(jnp.asarray(batch["image"]), ASKED, axis=0), labels, counted, boxes)
+
+
+def _asked_labels(batch: Batch) -> tuple[Integer[Array, " questions"], Bool[Array, " questions"]]:
+    if "label" in batch:
+        labels = jnp.asarray(batch["label"])
+        return jnp.maximum(labels, 0), labels >= 0
+    labels = jnp.asarray(batch["labels"])[:, :ASKED]
+    pairs = (batch["mask"].sum(axis=1) == ASKED) & (labels[:, 0] != labels[:, 1])
+    return labels.reshape(-1), jnp.repeat(pairs, ASKED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +112,10 @@ class Attribution:
         held = variables(state, "classifier")
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), held, state.extra["random"])
         rows, found = {"counted": asked.counted}, {}
-        for method in self.methods:
-            # One compiled function serves both classifiers.
-            explain = functools.partial(self._map_of, key, method, asked)
+        of_random, *keys = jax.random.split(key, 1 + len(self.methods))
+        for each, method in zip(keys, self.methods, strict=True):
+            # One compiled function serves both classifiers, with the same noise.
+            explain = functools.partial(self._map_of, each, method, asked)
             found[method], after = jax.lax.map(explain, both)
             rows[f"randomised_correlation/{method}"] = attribution.rank_correlation(found[method], after)
             if asked.boxes is not None:
@@ -114,7 +123,7 @@ class Attribution:
                 rows[f"pointing/{method}"] = attribution.points_inside(found[method], asked.boxes, near)
                 rows[f"pointing_exactly/{method}"] = attribution.points_inside(found[method], asked.boxes)
                 rows[f"mass/{method}"] = attribution.mass_inside(found[method], asked.boxes)
-        found |= {"random": jax.random.uniform(key, asked.images.shape[:3]), "edges": maps.edges(asked.images)}
+        found |= {"random": jax.random.uniform(of_random, asked.images.shape[:3]), "edges": maps.edges(asked.images)}
         explained = Classifier(module, held)
 
         def probability(images: Images) -> Float[Array, " batch"]:
@@ -134,10 +143,10 @@ class Attribution:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        rows = list(rows)
-        if self.classifier.classes and "label" in rows[0][0]:
-            labels = np.concatenate([batch["label"] for batch, _ in rows])
-            classification.check_labels(labels[labels >= 0], len(self.classifier.classes))
+        rows, classes = list(rows), self._classes()
+        for batch, _ in rows:
+            labels, counted = map(np.asarray, _asked_labels(batch))
+            classification.check_labels(labels[counted], classes)
         joined = {name: np.concatenate([outputs[name] for _, outputs in rows]) for name in rows[0][1]}
         counted = joined.pop("counted")
         if not counted.any():
@@ -150,6 +159,13 @@ class Attribution:
             figures[f"insertion_gain/{method}"] = figures[f"insertion/{method}"] - highest
         return {"questions": float(counted.sum()), **figures}
 
+    def _classes(self) -> int:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        images = jax.ShapeDtypeStruct((1, *self.classifier.shape), jnp.float32)
+        held = jax.eval_shape(self.classifier.module.init, key, images)
+        logits = lambda held, images: Classifier(self.classifier.module, held).logits(images)  # noqa: E731
+        return jax.eval_shape(logits, held, images).shape[1]
+
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images with the maps of every method, of the first questions that count, and of the random weights."""
         asked = Questions.of(batch)
@@ -157,7 +173,7 @@ class Attribution:
         if not len(chosen):
             return {"attributions": np.asarray(batch["image"][:ROWS])}
         some = Questions(asked.images[chosen], asked.labels[chosen], asked.counted[chosen])
-        found = jax.device_get(self._maps(state, some.images, some.labels, key))
+        found = jax.device_get(self._maps(state, some.images, some.labels, key, self.methods))
         found = {method: found[method] for method in self.methods}  # a compiled function sorts them
         images, names = np.asarray(some.images), ["image", *found]
         cells, captions = [], []
@@ -177,7 +193,7 @@ class Attribution:
         images = jnp.asarray(inputs["image"])
         shares = jax.nn.softmax(self._logits(state, images))
         labels = jnp.asarray(inputs.get("label", shares.argmax(axis=-1)))
-        found = jax.device_get(self._maps(state, images, labels, key)[self.methods[0]])
+        found = jax.device_get(self._maps(state, images, labels, key, self.methods[:1])[self.methods[0]])
         painted = np.stack([heat(image, one) for image, one in zip(np.asarray(images), found, strict=True)])
         probability = jnp.take_along_axis(shares, labels[:, None], axis=1)[:, 0]
         level = (found / np.maximum(found.max(axis=(1, 2), keepdims=True), 1e-30))[..., None]
@@ -187,11 +203,11 @@ class Attribution:
     def _logits(self, state, images):
         return Classifier(self.classifier.module, variables(state, "classifier")).logits(images)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _maps(self, state, images, labels, key):
+    @functools.partial(jax.jit, static_argnums=(0, 5))
+    def _maps(self, state, images, labels, key, methods):
         explained = Classifier(self.classifier.module, variables(state, "classifier"))
         asked = Questions(images, labels, labels >= 0)
-        return {method: self.explain(key, explained, method, asked) for method in self.methods}
+        return {method: self.explain(key, explained, method, asked) for method in methods}
 
 
 def check(classifier: Network, batch: Batch) -> None:
@@ -218,7 +234,7 @@ def recipe(
     methods: tuple[Method, ...] = METHODS,
     layer: str = "",
     points: Count = 16,
-    samples: Count = 25,
+    samples: Annotated[int, STEPS] = 25,
     window: Natural = 0,
     tolerance: Share = 0.03,
 ) -> Recipe:

@@ -56,8 +56,8 @@ def shifted(
     """Returns (function of a shift, shift of zeros), by which a gradient reaches a layer.
 
     The function returns (logits, activation) of the layer's activation with the shift added. Raises a UserError if
-    there is no such layer, its activation has other axes than an image's features, or the logits are not computed from
-    it.
+    there is no such layer, its activation has other axes than an image's features, it is the images themselves or a
+    constant, or the logits are not computed from it.
     """
 
     def flat(images: Images) -> tuple[Logits, Array]:
@@ -74,6 +74,8 @@ def shifted(
     place = _before_casts(jaxpr.eqns, place)
     if isinstance(place, Literal) or not _leads_to(jaxpr.eqns, place, logits):
         raise UserError(f"the logits are not computed from the layer {layer!r} as it is returned, perhaps from a copy.")
+    if place in [*jaxpr.invars, *jaxpr.constvars]:
+        raise UserError(f"the layer {layer!r} is the images themselves or a constant: the network does not compute it.")
 
     def evaluate(shift: Features) -> tuple[Logits, Features]:
         def apply(eqn: JaxprEqn, values: list[Any]) -> list[Any]:

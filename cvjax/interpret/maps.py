@@ -126,8 +126,12 @@ def randomise(
 
     Args:
       images: of the shape that the classifier takes.
-      modules: names of the modules at the top of the network; None: all.
+      modules: names of the modules at the top of the network; None: all. A UserError tells of an unknown one.
     """
+    known = {name for tree in classifier.variables.values() for name in tree}
+    for name in modules or ():
+        if name not in known:
+            raise UserError(f"{type(classifier.module).__name__} has no module {name!r}. {suggest(name, known)}")
     fresh = classifier.module.init(key, images)
     mixed = {
         kind: {name: fresh[kind][name] if modules is None or name in modules else old for name, old in tree.items()}

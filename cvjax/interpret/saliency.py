@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, Key
 
+from cvjax.errors import UserError
 from cvjax.interpret.gates import deconvnet, guided
 from cvjax.signature import Count, Range
 
@@ -20,6 +21,7 @@ Labels = Integer[Array, " batch"]
 Logits = Float[Array, "batch classes"]
 Maps = Float[Array, "batch height width"]
 LogitsFn = Callable[[Images], Logits]
+STEPS = Range(1, 1000)  # finding the points takes time with the cube of their number
 
 
 def logit(logits_fn: LogitsFn, images: Images, labels: Labels) -> Float[Array, " batch"]:
@@ -95,7 +97,7 @@ def integrated_gradients(
     images: Images,
     labels: Labels,
     baseline: float | Float[Array, "..."] = 0.0,
-    steps: Count = 50,
+    steps: Annotated[int, STEPS] = 50,
 ) -> Images:
     """Returns the difference to the baseline times the mean gradient on the way from there.
 
@@ -107,6 +109,8 @@ def integrated_gradients(
       baseline: an image without information, such as black, or one for each image.
       steps: points of the rule.
     """
+    if steps not in STEPS:
+        raise UserError(f"integrated gradients: steps is {steps}; it must be {STEPS}.")
     points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
     change = images - baseline
 

@@ -27,6 +27,7 @@ from cvjax.data.sources import CorruptExample
 from cvjax.display import doing
 from cvjax.errors import UserError, suggest, suggest_beside
 from cvjax.interpret import attribution, maps
+from cvjax.interpret.saliency import STEPS
 from cvjax.ops.palettes import heat
 from cvjax.predictor import Predictor, Prepared, classes_of
 from cvjax.programs.apply import name_outputs
@@ -62,6 +63,8 @@ class Loaded:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     arguments = _parse(argv)
+    if arguments.net and arguments.step is not None:
+        raise UserError(f"--step={arguments.step} is a checkpoint of a --run; the package of --net has none.")
     for name in ("input", "output"):
         setattr(arguments, name, getattr(arguments, name).expanduser())
     try:
@@ -104,15 +107,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if name == "gradcam":
             method.add_argument("--layer", default="", help="the layer's name; by default the last with an extent")
         if name in ("smoothgrad", "integrated"):
-            method.add_argument("--samples", type=_count, default=25, help="noisy copies, or steps of the integral")
+            method.add_argument("--samples", type=_samples, default=25, help="noisy copies, or steps of the integral")
         if name == "occlusion":
             method.add_argument("--window", type=_count, default=0, help="side of the square in network pixels")
     return parser.parse_args(argv)
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return int(text)
+
+
+def _samples(text: str) -> int:
+    if not text.isdecimal() or int(text) not in STEPS:
+        raise argparse.ArgumentTypeError(f"{text}: must be {STEPS}")
     return int(text)
 
 
@@ -150,7 +159,7 @@ def find_class(value: str, names: Sequence[str]) -> Int[np.ndarray, ""]:
     """Returns the number of a class from its name or number; a UserError lists the names that are near."""
     if value in names:
         return np.asarray(names.index(value), np.int32)
-    if value.isdigit() and int(value) < len(names):
+    if value.isdecimal() and int(value) < len(names):
         return np.asarray(int(value), np.int32)
     within = [name for name in names if re.search(rf"\b{re.escape(value)}\b", name, re.IGNORECASE)]
     near = ", ".join(within[:SHOWN]) + f" and {len(within) - SHOWN} more" * (len(within) > SHOWN)

@@ -84,6 +84,11 @@ def test_layers_that_cannot_be_explained_are_refused(classifier):
     copied = lambda x: (averaged(x)[0], {"copy": averaged(x)[1]["features"] + 0})  # noqa: E731
     with pytest.raises(UserError, match="the logits are not computed from the layer 'copy'"):
         gradcam(copied, images, LABELS, "copy")
+    constant = jnp.ones((2, 4, 4, 3))
+    for features in (lambda x: x, lambda x: x.astype(jnp.bfloat16), lambda x: constant):
+        given = lambda x, f=features: (f(x).astype(jnp.float32).sum((1, 2)), {"input": f(x)})  # noqa: E731
+        with pytest.raises(UserError, match="the layer 'input' is the images themselves or a constant"):
+            gradcam(given, images, jnp.array([0, 0]), "input")
 
 
 def test_maps_are_enlarged_without_new_extremes():

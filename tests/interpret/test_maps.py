@@ -84,6 +84,8 @@ def test_chosen_modules_are_random_again(small, classifier):
     after = maps.randomise(jax.random.key(4), classifier, small.images, ("out",))
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), after.variables, small.held)["params"]
     assert changed["out"]["kernel"] and not any(jax.tree.leaves({**changed, "out": {}}))
+    with pytest.raises(UserError, match=r"Net has no module 'conv3'\. Did you mean 'conv"):
+        maps.randomise(jax.random.key(4), classifier, small.images, ("out", "conv3"))
     after = maps.randomise(jax.random.key(4), classifier, small.images)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), after.variables, small.held)))
 

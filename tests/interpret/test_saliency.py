@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_classifier
 
+from cvjax.errors import UserError
 from cvjax.interpret import saliency
 
 LABELS = jnp.array([2, 0])
@@ -57,6 +58,12 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_logits(classifier)
     np.testing.assert_allclose(found.sum((1, 2, 3)), change, atol=0.02 * np.abs(change).max())
     coarse = saliency.integrated_gradients(classifier.logits, classifier.images, LABELS, steps=1)
     assert np.abs(coarse.sum((1, 2, 3)) - change).max() > 0.05 * np.abs(change).max()
+
+
+@pytest.mark.parametrize("steps", [0, 1001, 10**9])
+def test_integrals_of_no_points_or_too_many_are_refused(classifier, steps):
+    with pytest.raises(UserError, match=rf"steps is {steps}; it must be from 1 to 1000\."):
+        saliency.integrated_gradients(classifier.logits, classifier.images, LABELS, steps=steps)
 
 
 def test_smoothgrad_is_the_mean_gradient_of_noisy_images(classifier):

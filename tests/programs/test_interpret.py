@@ -65,6 +65,7 @@ def test_the_map_of_a_class_lies_on_its_place_in_the_picture(colours, picture, t
         assert (painted[:5, :5] == 20).all()  # outside of what the network saw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "method"), [("classifier_digits", "gradcam"), ("resnet_digits", "guided")])
 def test_runs_of_both_classifiers(trained_run, picture, tmp_path, config, method):
     run, output = trained_run(f"configs/{config}.py:smoke"), picture.parent / "out"
@@ -98,6 +99,10 @@ def test_mistakes_are_explained(colours, picture, trained_run, tmp_path, monkeyp
         ("saliency", colours, f"--input={picture}x", given[2]): "Did you mean 'squares.png'",
         ("saliency", colours, f"--input={picture}", f"--output={picture.parent}"): "is the input folder",
         ("saliency", *given, "--batch=0"): "must be at least 1",
+        ("saliency", *given, "--batch=²"): "²: must be at least 1",
+        ("saliency", *given, "--class=²"): "--class=²: there is no such class.",
+        ("saliency", *given, "--step=3"): "--step=3 is a checkpoint of a --run; the package of --net has none.",
+        ("integrated", *given, "--samples=1001"): "1001: must be from 1 to 1000",
     }.items():
         with pytest.raises(UserError) as caught:
             interpret.main(list(argv))
