@@ -47,7 +47,8 @@ class EfficientNetLite(nn.Module):
     Attributes:
       width, depth: factors of the widths and of the numbers of blocks.
       dropout: share of the mean features dropped while training; takes the random stream "dropout".
-      survival: share of the residual branches that training keeps in the last block; earlier ones keep more.
+      survival: of the n blocks, block i keeps a share 1 - (1 - survival) * (i - 1) / n of its residual branches while
+        training: all in the first, and in the last a little more than `survival`.
       capture: activations to return: `stem`, `block_1`, `block_2`, ..., and `head`, what the classifier averages.
     """
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite beside efficientnet-lite-pytorch's, and the published network on real photographs."""
+"""EfficientNet-Lite beside efficientnet-lite-pytorch's; tests/interpret/test_photographs.py has the published one."""
 
 import json
 
