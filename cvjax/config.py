@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_dict
 import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe, class_names, count_classes
+from cvjax.data.settings import second
 from cvjax.errors import UserError, suggest
 from cvjax.precision import in_precision
 from cvjax.rundir import check_bars
@@ -159,6 +160,7 @@ def check(config: ConfigDict, devices: int = 1) -> tuple[str, ...]:
     _recipe_arguments(values["system"], values["recipe"])
     names = data.check(values["data"], devices)
     _check_classes(values, names)
+    _check_styles(values)
     return names
 
 
@@ -203,6 +205,20 @@ def _check_classes(values: Mapping[str, Any], names: Sequence[str]) -> None:
         raise UserError(
             f"config.recipe.classes={wanted}, but data.folder={str(folder)!r} has no classes: move the images of each "
             "class into its own sub-folder."
+        )
+
+
+def _check_styles(values: Mapping[str, Any]) -> None:
+    """Compares a recipe's argument `styles`, if it has one, with the classes of the second source, `data.also`."""
+    wanted = values["recipe"].get("styles")
+    names = data.check(second(values["data"])) if wanted and values["data"]["also"] else ()
+    number = isinstance(wanted, int) or names == class_names(len(names))
+    if names and len(class_names(wanted)) == len(names) and (number or tuple(wanted) == names):
+        return
+    if names:
+        raise UserError(
+            f"config.recipe.styles={wanted!r}, but the classes of data.also are {names!r}, in this order: set "
+            f'"--config.recipe.styles={names!r}".'
         )
 
 

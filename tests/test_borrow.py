@@ -162,6 +162,26 @@ def test_a_network_that_a_run_trained_from_anothers_keeps_its_classes(tmp_path):
     assert taken["classifier"].classes == tuple("0123456789") and taken["classifier"].module.width == 4
 
 
+def test_each_network_of_a_run_has_classes_of_its_own(tmp_path):
+    """A lent network keeps those that it came with; the run's own networks do not get them."""
+    save(tmp_path / "run", start({"classifier": network(1.0)}, {}), CLASSIFIER)
+    lent = borrow.describe_network("network", f"{tmp_path}/run/classifier")
+    recipe = {"styles": ["stripes", "spots"], "channels": 1, "objective": {"style": ["conv_1_1"], "content": []}}
+    save(tmp_path / "fast", start({}, {}), {"system": "translation.fast_style", "recipe": recipe})
+    save(tmp_path / "patch", start({}, {}), {"system": "attacks.patch", "recipe": {}})
+    for run, argument in (("fast", "network"), ("patch", "classifier")):
+        file = tmp_path / run / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"networks": {argument: lent}}))
+    expected = {
+        "fast/transform": ["stripes", "spots"],
+        "fast/network": list("0123456789"),
+        "patch/classifier": list("0123456789"),
+        "patch/patch": [],
+    }
+    found = {name: borrow.describe_network("network", f"{tmp_path}/{name}")["classes"] for name in expected}
+    assert found == expected
+
+
 def test_an_unknown_network_of_a_known_run_is_named_with_the_nearest(tmp_path):
     save(tmp_path / "run", start({"classifier": network(1.0)}, {}), CLASSIFIER)
     with pytest.raises(UserError, match=r"has no network 'classifer'. Did you mean 'classifier'"):

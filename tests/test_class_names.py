@@ -94,3 +94,29 @@ def test_names_and_numbers_must_agree(tmp_path):
         wrong = classifier(3)
         wrong.data.name = "digits"
         config.check(wrong)
+
+
+def test_styles_are_the_classes_of_the_second_source_in_its_order(tmp_path):
+    for name in ("photos", "styles/klee", "styles/monet"):
+        (tmp_path / name).mkdir(parents=True)
+        for file in ("one.png", "two.png"):
+            Image.new("RGB", (16, 16)).save(tmp_path / name / file)
+    fit = (dict(op="resize", size=(16, 16)),)
+
+    def check(styles, **also):
+        size = dict(transforms=fit, eval_transforms=fit)
+        own = dict(folder=str(tmp_path / "photos"), batch=1, also=(dict(folder=str(tmp_path / "styles")) | also) | size)
+        borrow = dict(network="runs/x/classifier")
+        config.check(
+            config.experiment("translation.fast_style", recipe=dict(styles=styles), borrow=borrow, data=own | size)
+        )
+
+    check(("klee", "monet"))
+    check(2)
+    for wrong in (("monet", "klee"), ("klee",), 3):
+        with pytest.raises(UserError, match=r"recipe\.styles=.*classes of data\.also are \('klee', 'monet'\), in this"):
+            check(wrong)
+    textures = dict(folder=None, name="textures")
+    check(4, **textures)
+    with pytest.raises(UserError, match=r"\('tissue', 'gravel', 'grass', 'flower'\)"):
+        check(("flower", "grass", "gravel", "tissue"), **textures)

@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             nearest = suggest_beside(arguments.input)
             raise UserError(f"--input={arguments.input}: {error.strerror}. {nearest}".rstrip()) from error
+    check_output(arguments.input, arguments.output)
     with doing(f"loading {arguments.run}"):
         description, recipe, state = runs.load(arguments.run, arguments.step)
     if arguments.count is not None:
@@ -98,6 +99,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check_output(source: Path | None, output: Path) -> None:
+    """Raises a UserError if `output` is named like a picture but would be a folder of pictures."""
+    of_one = source is not None and source.is_file() and output.suffix.lower() == ".png"
+    of_video = source is not None and source.suffix.lower() in video.SUFFIXES  # which has a check of its own
+    if output.suffix.lower() in folder.SUFFIXES and not (of_one or of_video or output.is_dir()):
+        raise UserError(f"--output={output}: a picture is written as .png, and of a single image; else give a folder.")
+
+
 def read_inputs(
     arguments: argparse.Namespace, description: Mapping[str, Any], taken: Sequence[str], recipe: Recipe | None = None
 ) -> dict[str, np.ndarray]:
@@ -108,6 +117,10 @@ def read_inputs(
     """
     inputs, system, shape = {}, description["config"]["system"], description["batch"]["image"][0][1:]
     flags = {"label": "label", "style": "style", "weights": "weights", "mask": "mask", "tokens": "text"}
+    if {"label", "weights"} <= set(taken) and arguments.label is not None and arguments.weights is not None:
+        raise UserError(
+            f"--label={arguments.label} is a single style, --weights={arguments.weights} a blend: give either."
+        )
     for name, flag in flags.items():
         value = getattr(arguments, flag)
         if value is None:

@@ -13,7 +13,7 @@ Style = Float[Array, "rows columns 3"]
 
 # NTSC's YIQ of red, green and blue, the paper's space: lightness and two axes of colour.
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-SMALL = 1e-5  # added to variances of colours, which are 0 in grey pictures
+SMALL = 1e-5  # added to variances of colours, which are 0 in grey pictures, and to the deviation of luminance
 
 
 def to_yiq(image: Float[Array, "*batch height width 3"]) -> Float[Array, "*batch height width 3"]:

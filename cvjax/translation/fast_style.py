@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, class_names, descend, start, variables
@@ -29,7 +29,9 @@ from cvjax.translation.style_losses import (
     activations,
     grams,
     layer_style_loss,
+    means,
     perceptual,
+    ratios,
     resize,
     style_loss,
     total_variation,
@@ -67,16 +69,26 @@ def perceptual_losses(
 
 
 def nearest_styles(
-    features: Features, styles: Mapping[str, Float[Array, "styles _ _ _"]], objective: Objective
+    features: Features,
+    styles: Mapping[str, Float[Array, "styles _ _ _"]],
+    objective: Objective,
+    seen: Bool[Array, " styles"] | None = None,
 ) -> Int[Array, " batch"]:
-    """Returns the number of the style with the least style loss, for each picture."""
-    found, wanted = (grams(seen, objective.style) for seen in (features, styles))
+    """Returns the number of the style with the least style loss, for each picture; only those that were `seen`."""
+    found, wanted = (grams(x, objective.style) for x in (features, styles))
 
     def distances(style):
         same = {layer: jnp.broadcast_to(matrix, found[layer].shape) for layer, matrix in style.items()}
         return style_loss(found, same, objective.weights)
 
-    return jax.vmap(distances)(wanted).argmin(axis=0)
+    each = jax.vmap(distances)(wanted)
+    return (each if seen is None else jnp.where(seen[:, None], each, jnp.inf)).argmin(axis=0)
+
+
+def first_of_each(labels: Int[Array, " batch"], styles: int) -> tuple[Int[Array, " styles"], Bool[Array, " styles"]]:
+    """Returns the row of the first example of each label, and which labels there are; of others, the row is 0."""
+    same = labels == jnp.arange(styles)[:, None]
+    return same.argmax(axis=1), same.any(axis=1)
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
@@ -131,7 +143,8 @@ class Stylist:
 class FastStyle(Stylist):
     """The recipe's functions; the attributes are the arguments of `recipe`, with the optimiser built.
 
-    `State.extra` has the latest picture of each style, `pictures`, by which held-out images are judged.
+    `State.extra` has the latest picture of each style, `pictures`, by which held-out images are judged, and the styles
+    that there have been so far, `seen`.
     """
 
     network: Network
@@ -159,8 +172,9 @@ class FastStyle(Stylist):
         first = self.net.init(key, batch["image"], self.shares_of(batch["also_label"]))
         held = self.network.module.init(key, jnp.zeros((1, *self.network.shape)))
         pictures = jnp.zeros((len(self.names), *batch["also_image"].shape[1:]))
+        extra = {"pictures": pictures, "seen": jnp.zeros(len(self.names), bool)}
         opt = {self.name: self.tx.init(first["params"])}
-        return start({self.name: first}, opt, frozen={"network": held}, extra={"pictures": pictures})
+        return start({self.name: first}, opt, frozen={"network": held}, extra=extra)
 
     def see(self, state: State, images: Images) -> Features:
         """Returns the judging network's activations in the layers of the objective."""
@@ -186,32 +200,37 @@ class FastStyle(Stylist):
 
         params, opt, loss, losses = descend(self.tx, loss_fn, state.params[self.name], state.opt[self.name])
         metrics = {"loss/total": loss} | {f"loss/{name}": value for name, value in losses.items()}
-        pictures = state.extra["pictures"].at[batch["also_label"]].set(batch["also_image"])
-        return advance(state, {self.name: params}, {self.name: opt}, extra={"pictures": pictures}), metrics
+        rows, there = first_of_each(batch["also_label"], len(self.names))
+        pictures = jnp.where(there[:, None, None, None], batch["also_image"][rows], state.extra["pictures"])
+        extra = {"pictures": pictures, "seen": state.extra["seen"] | there}
+        return advance(state, {self.name: params}, {self.name: opt}, extra=extra), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
-        """Repaints the images in the styles in turn, and measures the distances of `recipe`."""
-        images, pictures = batch["image"], state.extra["pictures"]
-        labels = jnp.arange(len(images)) % len(self.names)
+        """Repaints the images in the styles seen so far in turn, and measures the distances of `recipe`."""
+        images, pictures, seen = batch["image"], state.extra["pictures"], state.extra["seen"]
+        order = jnp.argsort(~seen)  # stable: those seen come first
+        labels = order[jnp.arange(len(images)) % jnp.maximum(seen.sum(), 1)]
         made = self.repaint(state, images, self.shares_of(labels))
         features, contents, styles = (self.see(state, x) for x in (made, images, pictures))
         own = {layer: value[labels] for layer, value in styles.items()}
-        losses = perceptual_losses(features, contents, own, made, self.objective)
-        before = perceptual_losses(contents, contents, own, images, self.objective)
         return {
             "image": made,
             "painting": resize(pictures, images.shape[1:3])[labels],
-            "ratio": losses["style"] / before["style"],
-            "own_style": nearest_styles(features, styles, self.objective) == labels,
+            "style": perceptual_losses(features, contents, own, made, self.objective)["style"],
+            "style_of_content": perceptual_losses(contents, contents, own, images, self.objective)["style"],
+            "own_style": nearest_styles(features, styles, self.objective, seen) == labels,
+            "seen": seen[labels],
         }
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes the figures of `recipe`."""
+        """Computes the figures of `recipe`; none before the first step, when no style has been seen."""
         found = []
         for batch, outputs in rows:
-            ratio = {"gram_over_content": outputs["ratio"], "own_style": outputs["own_style"]}
-            found.append(ratio | perceptual(batch["image"], outputs["image"], outputs["painting"]))
-        return {name: float(np.concatenate([row[name] for row in found]).mean()) for name in found[0]}
+            if outputs["seen"].all():
+                ratio = ratios(outputs["style"], outputs["style_of_content"])
+                measured = perceptual(batch["image"], outputs["image"], outputs["painting"])
+                found.append({"gram_over_content": ratio, "own_style": outputs["own_style"]} | measured)
+        return means(found) if found else {}
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws held-out images in every style, and the styles."""

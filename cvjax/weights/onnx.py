@@ -5,6 +5,7 @@ here (onnx.proto, IR version 10), and it skips all others. The package onnx, wit
 is not needed.
 """
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -80,9 +81,10 @@ def _array(path: Path, tensor: message.Message) -> np.ndarray:
     else:
         listed = np.array(getattr(tensor, field))
         numbers = listed.astype(np.uint16).view(dtype) if tensor.data_type in BITS else listed.astype(dtype)
-    if numbers.size != np.prod(tensor.dims, dtype=np.int64):
-        raise UserError(f"{where} is damaged: {numbers.size} numbers for the shape {tuple(tensor.dims)}.")
-    return numbers.reshape(tuple(tensor.dims))
+    shape = tuple(tensor.dims)
+    if min(shape, default=0) < 0 or numbers.size != math.prod(shape):
+        raise UserError(f"{where} is damaged: {numbers.size} numbers for the shape {shape}.")
+    return numbers.reshape(shape)
 
 
 @cache

@@ -123,6 +123,15 @@ def test_one_image(vae, pictures, tmp_path):
         apply.main([f"--run={vae}", f"--input={pictures / 'colour.jpg'}", f"--output={pictures / 'grey.png'}"])
 
 
+@pytest.mark.parametrize("given", ["--input=pictures/colour.jpg", "--input=pictures", "--count=2"])
+def test_a_folder_is_not_named_like_a_picture(vae, pictures, monkeypatch, given):
+    monkeypatch.chdir(pictures.parent)
+    name = "painted.jpg" if given.endswith("jpg") else "painted.png"
+    with pytest.raises(UserError, match=rf"--output={name}: a picture is written as \.png, and of a single image"):
+        apply.main([f"--run={vae}", given, f"--output={name}"])
+    assert not Path(name).exists()
+
+
 def test_a_video_keeps_its_frames_and_rate(vae, tmp_path, capsys):
     source, output = tmp_path / "in.avi", tmp_path / "out" / "out.mp4"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"MJPG"), 12, (32, 24))
@@ -368,6 +377,7 @@ def test_inputs_beside_images_are_read_at_the_networks_size(tmp_path, described)
         ({"label": "dgo"}, r"--label=dgo: there is no such class. Did you mean 'dog'"),
         ({"label": "2"}, r"--label=2: there is no such class"),
         ({"mask": "nowhere.png"}, r"nowhere\.png"),
+        ({"label": "dog", "weights": "1,2"}, r"--label=dog is a single style, --weights=1,2 a blend: give either"),
     ],
 )
 def test_inputs_that_cannot_be_are_named(tmp_path, described, given, words):

@@ -10,7 +10,7 @@ from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
 from cvjax.nets.transform_net import TransformNet
 from cvjax.translation import fast_style, stylise
-from cvjax.translation.fast_style import nearest_styles, perceptual_losses
+from cvjax.translation.fast_style import first_of_each, nearest_styles, perceptual_losses
 from cvjax.translation.style_losses import Objective
 
 KEY = jax.random.key(0)
@@ -86,11 +86,37 @@ def test_steps_descend_and_keep_the_styles_pictures(system):
     np.testing.assert_array_equal(state.extra["pictures"], batch["also_image"][jnp.array([1, 0])])
     outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
     figures = recipe.score([(jax.device_get(batch), outputs)])
-    assert figures["gram_over_content"] == pytest.approx(outputs["ratio"].mean(), rel=1e-5)
+    ratio = outputs["style"] / outputs["style_of_content"]
+    assert figures["gram_over_content"] == pytest.approx(ratio.mean(), rel=1e-5)
     assert figures["own_style"] == outputs["own_style"].mean()
     np.testing.assert_array_equal(outputs["painting"], state.extra["pictures"][jnp.array([0, 1, 0, 1])])
     drawn = recipe.visualise(state, batch, KEY)
     assert drawn["stylised"].ndim == 3 and drawn["styles"].shape == (2, 16, 16, 1)
+
+
+def test_the_first_picture_of_each_label_in_a_batch_is_kept():
+    rows, there = first_of_each(jnp.array([2, 0, 2, 0, 5]), 4)
+    np.testing.assert_array_equal(there, [True, False, True, False])
+    np.testing.assert_array_equal(rows[there], [1, 0])
+
+
+def test_styles_that_have_not_been_seen_judge_nothing(system):
+    recipe, trained, batch, _ = system
+    fresh = recipe.init(KEY, batch)
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(fresh, batch, KEY))
+    assert recipe.score([(jax.device_get(batch), outputs)]) == {}
+    spots = {name: value[jnp.array([0, 0, 2, 2])] for name, value in batch.items()}
+    spots["also_image"] = spots["also_image"].at[1:].set(0.0)  # only the first of a label is kept
+    state, _ = jax.jit(recipe.train_step)(fresh, spots, KEY)
+    np.testing.assert_array_equal(state.extra["seen"], [False, True])
+    np.testing.assert_array_equal(state.extra["pictures"][1], batch["also_image"][0])
+    assert not state.extra["pictures"][0].any()
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
+    np.testing.assert_array_equal(outputs["painting"], jnp.repeat(batch["also_image"][:1], 4, axis=0))
+    figures = recipe.score([(jax.device_get(batch), outputs)])
+    assert figures["own_style"] == 1 and np.isfinite(figures["gram_over_content"])  # it is the only one
+    both = jax.device_get(jax.jit(recipe.eval_step)(trained.replace(step=state.step), batch, KEY))
+    assert both["seen"].all()
 
 
 def test_a_style_is_asked_for_by_its_number_or_blended(system):

@@ -8,6 +8,7 @@ import pytest
 
 from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
+from cvjax.nets.resnet import ResNet
 from cvjax.nets.vgg import VGG
 from cvjax.translation import style_losses
 from cvjax.translation.style_losses import Objective
@@ -121,7 +122,30 @@ def test_layers_are_found_by_capture_and_by_module():
     by_hand = jax.lax.conv_general_dilated(
         2 * grey - 1, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    np.testing.assert_allclose(found["conv_1_1"], by_hand + bias, atol=1e-5)
+    np.testing.assert_allclose(found["conv_1_1"], nn.relu(by_hand + bias), atol=1e-5)
+
+    class Plain(nn.Module):  # without `capture`
+        @nn.compact
+        def __call__(self, images):
+            return nn.Conv(2, (3, 3), name="first")(images).mean()
+
+    plain = Plain()
+    held = plain.init(KEY, grey)
+    kernel = held["params"]["first"]["kernel"]
+    by_hand = jax.lax.conv_general_dilated(grey, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    found = style_losses.activations(plain, held, ["first"], grey)
+    np.testing.assert_allclose(found["first"], by_hand, atol=1e-5)
+
+
+def test_a_backbone_returns_nothing_but_its_layers():
+    images = jax.random.uniform(KEY, (1, 16, 16, 3))
+    net = ResNet(18, width=2, stem="small", strides=(1, 2))
+    held = net.init(KEY, images)
+    found = style_losses.activations(net, held, ("stem", "c3"), images)
+    assert {name: value.shape for name, value in found.items()} == {"stem": (1, 16, 16, 2), "c3": (1, 8, 8, 4)}
+    np.testing.assert_array_equal(found["c3"], net.apply(held, images)["c3"])
+    with pytest.raises(UserError, match=r"there is no layer 'c4'"):
+        style_losses.activations(net, held, ["c4"], images)
 
 
 def test_an_activation_that_a_network_returns_is_a_layer():

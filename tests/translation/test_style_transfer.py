@@ -2,13 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from cvjax.core import Network, variables
+from cvjax.core import Network
 from cvjax.errors import UserError
 from cvjax.nets.digit_classifier import DigitClassifier
 from cvjax.nets.vgg import VGG
@@ -150,7 +151,7 @@ def system(held, pictures):
     return recipe, state.replace(frozen={"network": held}), batch
 
 
-def test_figures_are_of_the_last_stage_and_padding_is_not_painted(system, held):
+def test_figures_are_of_the_last_stage_and_padding_is_not_painted(system):
     recipe, state, batch = system
     outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
     assert not outputs["stages"][1].any() and outputs["stages"][0].any()
@@ -158,19 +159,48 @@ def test_figures_are_of_the_last_stage_and_padding_is_not_painted(system, held):
     figures = recipe.score([tuple(rows)])
     assert figures["gram_over_content"] == pytest.approx(outputs["style"][0] / outputs["style_of_content"][0])
     assert 0 < figures["gram_over_content"] < 1 and figures["loss"] == pytest.approx(outputs["loss"][0, -1])
-    net = NET.clone(pooling="average")
-    averaged = style_losses.activations(net, held, SMALL.layers, batch["image"][:1])
-    for layer, value in averaged.items():
-        np.testing.assert_allclose(
-            style_losses.activations(
-                NET.clone(pooling="average"), variables(state, "network"), [layer], batch["image"][:1]
-            )[layer],
-            value,
-        )
+
+
+def test_figures_are_measured_by_average_pooling(system, held):
+    recipe, state, batch = system
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
+    losses = {}
+    for pooling in ("average", "max"):
+        module = NET.clone(pooling=pooling)
+        seen = functools.partial(style_losses.activations, module, held, SMALL.layers)
+        targets = find_targets(seen, batch["image"][0], batch["also_image"][:1], jnp.ones(1), SMALL)
+        pictures = {"style_of_content": batch["image"][0], "style": outputs["stages"][0, -1]}
+        losses[pooling] = {name: parts(seen, jnp.asarray(p), targets, SMALL)["style"] for name, p in pictures.items()}
+    for name in ("style_of_content", "style"):
+        np.testing.assert_allclose(outputs[name][0], losses["average"][name], rtol=1e-4)
+        assert abs(outputs[name][0] / losses["max"][name] - 1) > 1e-3
+
+
+def test_the_first_picture_is_drawn_by_state_batch_and_key_alone(system):
+    recipe, state, batch = system
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY))
     shown = recipe.visualise(state, batch, KEY)
     assert shown["stylised"].shape == (3, 16, 20, 3) and shown["forming"].ndim == 3
     np.testing.assert_array_equal(shown["stylised"][0], batch["image"][0])
-    np.testing.assert_allclose(shown["stylised"][2], outputs["stages"][0, -1], atol=1e-6)
+    np.testing.assert_allclose(shown["stylised"][2], outputs["stages"][0, -1], atol=1e-4)
+    rows = {n: np.asarray(v)[:1] for n, v in batch.items()}, {n: v[:1] for n, v in outputs.items()}
+    recipe.score([rows])
+    other = recipe.visualise(state, batch | {"also_image": batch["also_image"][::-1]}, KEY)  # the content is the same
+    np.testing.assert_array_equal(other["stylised"][1], batch["also_image"][1])
+
+
+def test_a_style_that_is_the_content_has_no_ratio(system):
+    recipe, _, batch = system
+    row = {"image": np.asarray(batch["image"][:1])}
+    outputs = {
+        "style": np.ones(1),
+        "style_of_content": np.zeros(1),
+        "loss": np.ones((1, 6)),
+        "stages": row["image"][:, None],
+        "painting": row["image"],
+    }
+    figures = recipe.score([(row, outputs)])
+    assert figures["loss"] == 1 and "gram_over_content" not in figures and "lpips_over_style" not in figures
 
 
 def test_pictures_of_any_size_are_painted_in_one_style_or_several(system, pictures):
@@ -190,6 +220,50 @@ def test_pictures_of_any_size_are_painted_in_one_style_or_several(system, pictur
         recipe.predict(state, inputs | {"weights": np.ones((1, 3), np.float32)}, KEY)
 
 
+def test_sizes_that_a_network_does_not_take_are_stretched_only_if_it_takes_a_single_one():
+    digits = Network(DigitClassifier(width=2), (8, 8, 1))
+    recipe = style_transfer.recipe(digits, Objective(content=(), style=("conv_1_1",)))
+    assert recipe.predict.__self__._size((16, 20, 1)) == (8, 8)
+    options = dict(evaluations=(1, 1), longest=64)
+    recipe = style_transfer.recipe(Network(Picky(), (16, 16, 3)), Objective((), ("kept",)), **options)
+    size = recipe.predict.__self__._size
+    assert size((16, 18, 3)) == (16, 18) and size((128, 96, 3)) == (64, 48)
+    traced = len(TRACED)
+    assert size((16, 18, 3)) == (16, 18) and len(TRACED) == traced  # every frame of a video has the same size
+    with pytest.raises(UserError, match=r"does not take pictures of \(4, 9, 3\)"):  # half of 8 x 18
+        size((8, 18, 3))
+
+
+TRACED = []
+
+
+class Picky(nn.Module):
+    """A network that takes images of at least 8 x 8 pixels."""
+
+    @nn.compact
+    def __call__(self, images):
+        TRACED.append(images.shape)
+        if min(images.shape[1:3]) < 8:
+            raise ValueError("too small")
+        return images.mean(), {"kept": nn.Conv(2, (1, 1))(images)}
+
+
+def test_faults_of_a_network_are_not_taken_for_its_sizes():
+    class Broken(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            raise KeyError("a fault")
+
+    with pytest.raises(KeyError, match="a fault"):
+        style_transfer.find_fault(Network(Broken(), (8, 8, 3)), ("kept",), (8, 8, 3))
+
+
+@pytest.mark.parametrize("colour", ["content", "matched"])
+def test_a_network_of_one_channel_keeps_no_colours(colour):
+    with pytest.raises(UserError, match=rf"recipe\.colour='{colour}'.*images of 1 channel"):
+        style_transfer.recipe(Network(DigitClassifier(width=2), (8, 8, 1)), colour=colour)
+
+
 def test_what_cannot_be_painted_is_said_before_anything_compiles(pictures):
     content, styles = pictures
     recipe = style_transfer.recipe(Network(NET, (16, 16, 3)), SMALL)
@@ -197,7 +271,7 @@ def test_what_cannot_be_painted_is_said_before_anything_compiles(pictures):
         recipe.init(KEY, {"image": content[None]})
     digits = Network(DigitClassifier(width=2), (8, 8, 1))
     recipe = style_transfer.recipe(digits, Objective(content=(), style=("conv_1_1",)))
-    with pytest.raises(UserError, match=r"does not take pictures of \(16, 20, 1\), only of \(8, 8, 1\)"):
+    with pytest.raises(UserError, match=r"does not take pictures of \(16, 20, 1\); it was trained on \(8, 8, 1\)"):
         recipe.init(KEY, {"image": content[None, ..., :1], "also_image": styles[:1, ..., :1]})
     with pytest.raises(UserError, match=r"there is no layer 'relu9_1'"):
         recipe = style_transfer.recipe(Network(NET, (16, 16, 3)), Objective(style=("relu9_1",)))

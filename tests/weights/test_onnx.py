@@ -45,6 +45,7 @@ def test_tensors_are_read_by_name_from_raw_bytes_and_from_numbers(tmp_path):
         (model(), "has no initializers"),
         (model(w=dict(dims=(3,), data_type=1, raw_data=b"\0" * 8)), r"tensor 'w' is damaged: 2 numbers for .*\(3,\)"),
         (model(w=dict(dims=(2,), data_type=1, raw_data=b"\0" * 7)), r"tensor 'w' is damaged"),
+        (model(w=dict(dims=(-1, -4), data_type=1, raw_data=b"\0" * 16)), r"tensor 'w' is damaged: .*\(-1, -4\)"),
         (model(w=dict(dims=(1,), data_type=8)), r"tensor 'w' has ONNX's type 8"),
         (model(w=dict(dims=(1,), data_type=1, data_location=1)), r"tensor 'w' lies in another file"),
         (model(w=dict(dims=(4,), data_type=1, raw_data=b"\0" * 16))[:-5], "is damaged"),
