@@ -5,8 +5,9 @@ last stage keeps its resolution, so that the last features are 8x8; it has the s
 
 Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
 Command: python train.py --config=configs/located_digits.py --workdir=runs/located_digits
-Result: top-1 0.953 on the held-out crops (seed 11, after a run of configs/resnet_digits.py with 0.956).
-Time: 5 minutes on two CPU cores, after configs/resnet_digits.py.
+Result: top-1 0.953 on the held-out crops (seed 11, after a run of configs/resnet_digits.py of seed 41, with 0.956).
+Time: 14 minutes on two CPU cores that other programs shared, at 0.2 to 1.0 steps per second; after
+  configs/resnet_digits.py.
 """
 
 from cvjax.config import experiment, variant
