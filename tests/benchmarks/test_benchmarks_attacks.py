@@ -1,6 +1,7 @@
 """The benchmark of attacks at a tiny size: torch's classifier is ours, and both sides do the same work."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ def test_torchs_classifier_is_ours(benchmark):
     import torch
 
     images, _ = benchmark.digits(8)
-    ours = digit_classifier.NET.apply({"params": digit_classifier.load()}, images)[0]
+    ours = digit_classifier.NET.apply({"params": digit_classifier.load()}, jnp.asarray(images))[0]
     with torch.no_grad():
         theirs = benchmark.TorchClassifier()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
     np.testing.assert_allclose(ours, theirs, atol=1e-4)  # float32
@@ -31,7 +32,7 @@ def test_both_attacks_raise_the_loss_alike(benchmark):
     images, labels = benchmark.digits(32)
 
     def loss(found):
-        logits = digit_classifier.NET.apply({"params": digit_classifier.load()}, found)[0]
+        logits = digit_classifier.NET.apply({"params": digit_classifier.load()}, jnp.asarray(found))[0]
         return float(-jax.nn.log_softmax(logits)[np.arange(32), labels].mean())
 
     ours = np.asarray(benchmark.our_pgd(32, 5)())
