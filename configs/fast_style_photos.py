@@ -1,8 +1,7 @@
 """Fast style transfer: one small network for four styles, trained on crops of photographs.
 
-One's own pictures and styles, a sub-folder for each style: `--config.data.name= --config.data.folder=PICTURES
---config.data.also.name= --config.data.also.folder=STYLES --config.recipe.styles="('klee','monet')"`, the sub-folders in
-alphabetical order.
+The variant `own` is for one's own pictures and styles, a sub-folder for each style, named in alphabetical order:
+`--config.data.folder=PICTURES --config.data.also.folder=STYLES --config.recipe.styles="('klee','monet')"`.
 
 Paper: Johnson, Alahi & Fei-Fei, Perceptual Losses for Real-Time Style Transfer and Super-Resolution, 2016
   (arXiv:1603.08155), with the styles of Dumoulin, Shlens & Kudlur, 2017 (arXiv:1610.07629).
@@ -50,4 +49,7 @@ def get_config(name: str = ""):
     smoke |= {"recipe.objective.layer_weights": (1.0, 1.0), "recipe.channels": 1, "data.eval_split": "test[:32]"}
     smoke |= {"recipe.contract": (4, 4, 4), "recipe.blocks": 1, "recipe.expand": (4, 4), "data.batch": 8}
     smoke |= {f"data.{also}{kind}": grey for also in ("", "also.") for kind in ("transforms", "eval_transforms")}
-    return variant(config, name, smoke=smoke)
+    # No picture of a style is held out.
+    own = {"data.name": "", "data.also.name": "", "data.also.held_out": 1.0}
+    own |= {"data.also.train_split": "test", "data.also.eval_split": "test"}
+    return variant(config, name, smoke=smoke, own=own)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvjax import config
+from cvjax import config, data
 from cvjax.core import State
 from cvjax.errors import UserError
 from cvjax.metrics import plots
@@ -120,3 +120,15 @@ def test_styles_are_the_classes_of_the_second_source_in_its_order(tmp_path):
     check(4, **textures)
     with pytest.raises(UserError, match=r"\('tissue', 'gravel', 'grass', 'flower'\)"):
         check(("flower", "grass", "gravel", "tissue"), **textures)
+
+
+def test_no_picture_of_ones_own_styles_is_held_out(tmp_path):
+    for name in ("photos/one", "photos/two", "styles/klee/one", "styles/monet/one"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{name}.png")
+    own = config.load("configs/fast_style_photos.py:own")
+    own.data.folder, own.data.also.folder = (str(tmp_path / name) for name in ("photos", "styles"))
+    own.data.batch, own.recipe.styles = 1, ("klee", "monet")
+    config.check(own)
+    also = data.load(config.as_dict(own.data), seed=0).info["also"]
+    assert set(also["examples"].values()) == {2} and also["classes"] == ("klee", "monet")
