@@ -4,7 +4,7 @@ The variant `painting` with `--config.data.also.folder=PAINTINGS` takes the styl
 `--config.data.folder=PICTURES` paints each picture of a folder in the painting in its place of the other, and further
 ones in the last painting.
 
-Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016; the preprint was A
+Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, after their A
   Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576).
 Command: python train.py --config=configs/style_transfer_photos.py --workdir=runs/style_transfer_photos
 Result: gram_over_content 0.093, the style loss over the content's; LPIPS to the content 0.367, where that of the style

@@ -135,7 +135,7 @@ PICTURES = {
     "confusion": "How often each true class (rows) is taken for each class (columns).",
     "detections": "Left of each pair: the true boxes. Right: detections with their scores in per cent.",
     "dreams": "What the network sees in real images, exaggerated.",
-    "forming": "Pictures as they form, after more and more evaluations of their loss.",
+    "forming": "A picture as it forms, after more and more evaluations of its loss.",
     "edits": "Images, partly noised and denoised again.",
     "features": "A row for each channel: an image made for it, patches that activate it most, and what of them does.",
     "fooling": "The image that was evolved for each class, with what the classifier sees in it.",

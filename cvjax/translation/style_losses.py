@@ -1,8 +1,8 @@
 """What makes content and style: activations of a network, their Gram matrices, and the losses on them.
 
 Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, whose section 2 has the
-equations; their preprint was A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). Pure functions of a single
-picture or of batches, with any leading axes.
+equations, after their A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). Pure functions of a single picture
+or of batches, with any leading axes.
 """
 
 import dataclasses

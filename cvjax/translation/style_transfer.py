@@ -1,6 +1,6 @@
 """Neural style transfer: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016.
 
-Their preprint was A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). The pixels of a picture descend on
+It follows their A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). The pixels of a picture descend on
 J = alpha J_content + beta J_style + variation J_variation, from coarse to fine (Gatys et al., Controlling Perceptual
 Factors in Neural Style Transfer, 2017, section 6). L-BFGS descends
 in few evaluations because the losses of layers differ in scale by orders of magnitude, which its curvature learns; the
