@@ -2,11 +2,11 @@
 
 It follows their A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). The pixels of a picture descend on
 J = alpha J_content + beta J_style + variation J_variation, from coarse to fine (Gatys et al., Controlling Perceptual
-Factors in Neural Style Transfer, 2017, section 6). L-BFGS descends
-in few evaluations because the losses of layers differ in scale by orders of magnitude, which its curvature learns; the
-zoom line search of optax, which ends in the strong Wolfe conditions, nearly always accepts its first step, so that a
-step costs little more than one evaluation, and hands on the gradient there; backtracking takes the same steps in twice
-the time, because it computes the loss before the gradient.
+Factors in Neural Style Transfer, 2017, section 6). L-BFGS descends in few evaluations because the losses of layers
+differ in scale by orders of magnitude, which its curvature learns; the zoom line search of optax, which ends in the
+strong Wolfe conditions, nearly always accepts its first step, so that a step costs little more than one evaluation, and
+hands on the gradient there; backtracking takes the same steps in twice the time, because it computes the loss before
+the gradient.
 """
 
 import dataclasses
