@@ -36,6 +36,6 @@ def get_config(name: str = ""):
             "insertion_gain/saliency": (">=", 0.05),
         },
     )
-    smoke = {"data.name": "digit_scenes/smoke", "data.max_boxes": 5, "data.eval_batch": 16}
-    smoke |= {"data.eval_split": "test[:32]", "recipe.methods": ("gradcam", "guided"), "recipe.points": 2}
+    smoke = {"data.eval_batch": 16, "data.eval_split": "test[:32]"}
+    smoke |= {"recipe.methods": ("gradcam", "guided"), "recipe.points": 2}
     return variant(config, name, smoke=smoke)

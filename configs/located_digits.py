@@ -53,6 +53,6 @@ def get_config(name: str = ""):
         checkpoint_every=100,
         expect={"top1": (">=", 0.9)},
     )
-    smoke = {"steps": 4, "recipe.shape": (32, 32, 3), "recipe.width": 4, "recipe.strides": (2, 2), "log_every": 1}
-    smoke |= {"data.name": "digit_crops/smoke", "data.batch": 16, "data.eval_batch": 16}
+    smoke = {"steps": 4, "recipe.width": 4, "recipe.strides": (2, 2), "log_every": 1}
+    smoke |= {"data.name": "digit_crops/smoke_64", "data.batch": 16, "data.eval_batch": 16}
     return variant(config, name, smoke=smoke)

@@ -25,5 +25,5 @@ def get_config(name: str = ""):
     )
     smoke = {"steps": 4, "recipe.areas": (0.1, 0.2), "log_every": 1, "data.name": "digit_crops/smoke"}
     smoke |= {"data.batch": 8, "data.eval_batch": 16, "data.eval_split": "test"}
-    worn = {region: {"recipe.region": region} for region in ("glasses", "shirt")}
-    return variant(config, name, smoke=smoke, **worn)
+    glasses, shirt = ({"recipe.region": region} for region in ("glasses", "shirt"))
+    return variant(config, name, smoke=smoke, glasses=glasses, shirt=shirt)

@@ -27,7 +27,14 @@ from cvjax.signature import Count, NonNegative, Positive
 
 @dataclasses.dataclass(frozen=True)
 class Szegedy:
-    """Box-constrained L-BFGS; see `cvjax.attacks.szegedy.szegedy`."""
+    """Box-constrained L-BFGS; see `cvjax.attacks.szegedy.szegedy`.
+
+    Attributes:
+      steps: of L-BFGS, for each constant.
+      search_steps: constants that are tried.
+      memory: steps and changes of the gradient that L-BFGS keeps.
+      confidence: by how much the target should lead, in logits.
+    """
 
     steps: Count = 40
     search_steps: Count = 10
@@ -43,7 +50,13 @@ class Szegedy:
 
 @dataclasses.dataclass(frozen=True)
 class GradientIteration:
-    """Steps up the gradient until the target is reached; see `cvjax.attacks.szegedy.gradient_iteration`."""
+    """Steps up the gradient until the target is reached; see `cvjax.attacks.szegedy.gradient_iteration`.
+
+    Attributes:
+      steps: at most.
+      step_size: length of a step.
+      confidence: by how much the target should lead, in logits.
+    """
 
     steps: Count = 200
     step_size: Positive = 0.05
@@ -58,7 +71,15 @@ class GradientIteration:
 
 @dataclasses.dataclass(frozen=True)
 class CarliniWagner:
-    """Adam on a change of variables; see `cvjax.attacks.carlini_wagner.carlini_wagner`."""
+    """Adam on a change of variables; see `cvjax.attacks.carlini_wagner.carlini_wagner`.
+
+    Attributes:
+      steps: of Adam, for each constant.
+      search_steps: constants that are tried.
+      learning_rate: Adam's.
+      constant: the first one.
+      confidence: by how much the target should lead, in logits.
+    """
 
     steps: Count = 1000
     search_steps: Count = 9
@@ -74,7 +95,13 @@ class CarliniWagner:
 
 @dataclasses.dataclass(frozen=True)
 class DeepFool:
-    """The way to the nearest boundary; see `cvjax.attacks.deepfool.deepfool`."""
+    """The way to the nearest boundary; see `cvjax.attacks.deepfool.deepfool`.
+
+    Attributes:
+      steps: at most.
+      candidates: most probable classes whose boundaries are measured.
+      overshoot: by which share of the way the boundary is overstepped.
+    """
 
     steps: Count = 50
     candidates: Count = 10

@@ -193,11 +193,10 @@ class Attribution:
         images = jnp.asarray(inputs["image"])
         shares = jax.nn.softmax(self._logits(state, images))
         labels = jnp.asarray(inputs.get("label", shares.argmax(axis=-1)))
-        found = jax.device_get(self._maps(state, images, labels, key, self.methods[:1])[self.methods[0]])
-        painted = np.stack([heat(image, one) for image, one in zip(np.asarray(images), found, strict=True)])
+        found = self._maps(state, images, labels, key, self.methods[:1])[self.methods[0]]
         probability = jnp.take_along_axis(shares, labels[:, None], axis=1)[:, 0]
-        level = (found / np.maximum(found.max(axis=(1, 2), keepdims=True), 1e-30))[..., None]
-        return {"image": painted, "map": level, "label": labels, "probability": probability}
+        level = (found / jnp.maximum(found.max(axis=(1, 2), keepdims=True), 1e-30))[..., None]
+        return {"image": jax.vmap(heat)(images, found), "map": level, "label": labels, "probability": probability}
 
     @functools.partial(jax.jit, static_argnums=0)
     def _logits(self, state, images):

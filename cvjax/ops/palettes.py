@@ -2,9 +2,10 @@
 
 import functools
 
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Array, Float, Integer, UInt8
 
 from cvjax.data.class_maps import VOID
 
@@ -52,14 +53,18 @@ def overlay(
 
 
 def heat(
-    image: Float[np.ndarray, "height width channels"], values: Float[np.ndarray, "height width"], opacity: float = 0.6
-) -> Float[np.ndarray, "height width 3"]:
+    image: Float[Array | np.ndarray, "height width channels"],
+    values: Float[Array | np.ndarray, "height width"],
+    opacity: float = 0.6,
+) -> Float[Array, "height width 3"]:
     """Returns a copy of a grey or RGB image, in grey, with a map painted over it, from blue (0) to red.
 
     The map's 99.5th percentile and all above are red, and negative values blue; a map of zeros leaves blue alone.
     """
-    top = np.percentile(values, 99.5) or values.max()
-    level = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
-    colours = matplotlib.colormaps["turbo"](level)[..., :3]
-    grey = np.clip(image, 0, 1).mean(axis=-1, keepdims=True)
-    return (grey + opacity * (colours - grey)).astype(np.float32)
+    top = jnp.percentile(values, 99.5)
+    top = jnp.where(top == 0, values.max(), top)
+    level = jnp.where(top > 0, jnp.clip(values / jnp.where(top > 0, top, 1), 0, 1), 0)
+    table = jnp.asarray(matplotlib.colormaps["turbo"](np.arange(256))[:, :3], jnp.float32)
+    colours = table[jnp.clip(256 * level, 0, 255).astype(jnp.int32)]
+    grey = jnp.clip(image, 0, 1).mean(axis=-1, keepdims=True)
+    return grey + opacity * (colours - grey)

@@ -176,7 +176,10 @@ def export_predict(recipe: Recipe, state: State, shape: tuple[int, ...], seed: i
 
     It is exported for one image and vectorised, because a system may read the number of images, which is unknown here.
     Systems that cannot do without a class take labels [batch] as well. The random keys are the same in every call.
+    Raises a UserError for systems that cannot do without a picture of a style.
     """
+    if "style" in recipe.predict_inputs:
+        raise UserError("predict takes pictures of styles beside the images, so it cannot be exported; apply paints.")
 
     def predict_one(number, image, *labels):
         inputs = {"image": image[None]} | ({"label": labels[0][None]} if labels else {})

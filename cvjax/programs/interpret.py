@@ -202,7 +202,7 @@ def explain_images(predictor: Predictor, source: Path, output: Path) -> None:
     for index, (prepared, outputs) in enumerate(predictor(pictures())):
         name, label = read[index], int(outputs["label"])
         level, seen = to_original(outputs["map"][..., 0], prepared)
-        painted = np.where(seen[..., None], heat(prepared.original, level), prepared.original)
+        painted = np.where(seen[..., None], np.asarray(heat(prepared.original, level)), prepared.original)
         save_image(written.claim(f"{name}.png"), painted)
         y, x = np.unravel_index(level.argmax(), level.shape)
         found[name] = {

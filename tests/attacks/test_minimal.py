@@ -142,7 +142,7 @@ def test_deepfool_and_carlini_wagner_do_as_well_as_foolboxs():
     model = foolbox.JAXModel(jax.jit(judge_of(HELD)), bounds=(0, 1))
     few = dict(steps=40, binary_search_steps=1, stepsize=0.1, initial_const=3.0, abort_early=False)
     kinds = {
-        "deepfool": (foolbox.attacks.L2DeepFoolAttack(steps=8), labels),
+        "deepfool": (foolbox.attacks.L2DeepFoolAttack(steps=20), labels),
         "carlini_wagner": (
             foolbox.attacks.L2CarliniWagnerAttack(**few),
             foolbox.criteria.TargetedMisclassification(targets),
@@ -151,7 +151,7 @@ def test_deepfool_and_carlini_wagner_do_as_well_as_foolboxs():
     options = dict(steps=40, search_steps=1, learning_rate=0.1, constant=3.0)
     ours = jax.jit(
         lambda held: {
-            "deepfool": deepfool(judge_of(held), images, labels, steps=8),
+            "deepfool": deepfool(judge_of(held), images, labels, steps=20),
             "carlini_wagner": carlini_wagner(judge_of(held), images, targets, True, **options),
         }
     )(HELD)

@@ -129,7 +129,10 @@ def test_every_system_is_exported_for_all_platforms(system):
     shape = test_configs.shapes(path, ":smoke")[0]
     state = test_configs.traced(path, ":smoke").arguments[0]
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
-    if recipe.predict is not None:
+    if "style" in recipe.predict_inputs:
+        with pytest.raises(UserError, match="pictures of styles"):
+            export.export_predict(recipe, state, shape["image"].shape[1:], seed=0)
+    elif recipe.predict is not None:
         program = export.export_predict(recipe, state, shape["image"].shape[1:], seed=0)
         assert program.platforms == export.PLATFORMS and str(program.in_avals[0].shape[0]) == "batch"
     if recipe.sample is not None:

@@ -42,6 +42,7 @@ class DigitCrops(Embedded):
         Crops(name="32", description="32x32 pixels"),
         Crops(name="64", description="64x64 pixels, where the digit has to be found", size=64, train=8000),
         Crops(name="smoke", description="a few of them", train=64, test=32),
+        Crops(name="smoke_64", description="a few of 64x64", size=64, train=64, test=32),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
