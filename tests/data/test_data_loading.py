@@ -26,7 +26,9 @@ def take(iterator, count):
 
 
 def same(first, second):
-    for left, right in zip(first, second, strict=True):
+    pairs = list(zip(first, second, strict=True))
+    assert pairs
+    for left, right in pairs:
         assert left.keys() == right.keys()
         for key in left:
             assert left[key].dtype == right[key].dtype
