@@ -108,9 +108,9 @@ def test_the_gradients_of_float32_parameters_are_float32():
 def test_twenty_steps_stay_close_to_float32(path):
     losses = {dtype: train(path, dtype) for dtype in ("float32", "bfloat16")}
     drift = np.abs(losses["bfloat16"] / losses["float32"] - 1)
-    assert (
-        0 < drift.max() < 0.02
-    )  # .0001 and .0025 where it was written; .0004 a PixelRNN's, .0006 DCGAN's, .0032 YOLOv2's
+    # .0001 and .0025 where it was written; .0004 a PixelRNN's, .0006 DCGAN's, .0021 YOLOv2's, .0005 RetinaNet's, .0008
+    # U-Net's, .0007 DeepLabv3+'s and .0001 FCN's.
+    assert 0 < drift.max() < 0.02
 
 
 def train(path, dtype, steps=20):
