@@ -52,7 +52,7 @@ def get_config(name: str = ""):
     )
     # Drawn scenes replace the photographs, for which TFDS needs TensorFlow.
     smoke = {"steps": 4, "log_every": 1, "data.eval_batch": 8, "data.workers": 0}
-    smoke |= {"recipe.features": 4, "recipe.blocks": 1, "recipe.discriminator_features": 4, "recipe.pool": 2}
+    smoke |= {"recipe.width": 4, "recipe.blocks": 1, "recipe.discriminator_width": 4, "recipe.pool": 2}
     for also, style in (("", "solid"), ("also.", "striped")):
         smoke |= {f"data.{also}name": f"shapes/smoke_{style}", f"data.{also}train_split": "train"}
         smoke |= {f"data.{also}eval_split": "test", f"data.{also}transforms": (), f"data.{also}eval_transforms": ()}

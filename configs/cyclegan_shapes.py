@@ -8,12 +8,12 @@ Paper: Zhu, Park, Isola & Efros, Unpaired Image-to-Image Translation using Cycle
   (arXiv:1703.10593).
 Command: python train.py --config=configs/cyclegan_shapes.py --workdir=runs/cyclegan_shapes
 Result: not measured.
-Time: 3,000 steps; not measured.
+Time: 2,000 steps; not measured.
 """
 
 from cvjax.config import experiment, variant
 
-STEPS = 3000
+STEPS = 2000
 
 
 def get_config(name: str = ""):
@@ -23,9 +23,9 @@ def get_config(name: str = ""):
     config = experiment(
         "translation.cyclegan",
         recipe=dict(
-            features=32,
+            width=32,
             blocks=3,
-            discriminator_features=32,
+            discriminator_width=32,
             field=34,
             paired=True,
             generator_optimiser=optimiser,
@@ -40,7 +40,7 @@ def get_config(name: str = ""):
         expect={"psnr_a_to_b": (">=", 18), "detail_a_to_b": (">=", 0.93), "cycle_psnr": (">=", 22)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "shapes/smoke_solid", "data.also.name": "shapes/smoke_striped"}
-    smoke |= {"recipe.features": 4, "recipe.blocks": 1, "recipe.discriminator_features": 4, "recipe.pool": 2}
+    smoke |= {"recipe.width": 4, "recipe.blocks": 1, "recipe.discriminator_width": 4, "recipe.pool": 2}
     smoke |= {"data.eval_batch": 8}
     no_cycle = {"recipe.cycle": 0.0, "expect": {"cycle_psnr": ("<", 20)}}
     return variant(config, name, smoke=smoke, no_cycle=no_cycle)

@@ -47,7 +47,7 @@ def get_config(name: str = ""):
     )
     # Drawn scenes replace one's own pictures.
     smoke = {"steps": 4, "log_every": 1, "data.name": "shapes/smoke_solid", "data.also.name": "shapes/smoke_striped"}
-    smoke |= {"recipe.features": 4, "recipe.blocks": 1, "recipe.discriminator_features": 4, "recipe.pool": 2}
+    smoke |= {"recipe.width": 4, "recipe.blocks": 1, "recipe.discriminator_width": 4, "recipe.pool": 2}
     for also in ("", "also."):
         smoke |= {f"data.{also}transforms": _transforms(32, train=True)}
         smoke |= {f"data.{also}eval_transforms": _transforms(32, train=False)}

@@ -96,6 +96,8 @@ def shapes(path, variant):
     chosen, small = config.load(path + variant).data, config.load(f"{path}:smoke")
     source = {name: config.as_dict(small.data)[name] for name in SOURCE}
     one = config.as_dict(chosen) | source
+    if one["also"]:
+        one["also"] = one["also"] | {name: config.as_dict(small.data)["also"][name] for name in SOURCE}
     with examples_of(small):
         examples = data.load(one | {"batch": chosen.per_class or 1, "eval_batch": 1, "workers": 0}, seed=0)
         pairs = [(chosen.batch, next(examples.train())), (chosen.eval_batch or chosen.batch, next(examples.evaluate()))]

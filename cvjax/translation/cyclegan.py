@@ -8,7 +8,7 @@ Johnson et al., 2016 (arXiv:1603.08155).
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -53,14 +53,14 @@ class Generator(nn.Module):
     mirrors the border; instance normalisation has no parameters; kernels are drawn from N(0, .02).
 
     Attributes:
-      features: channels of the first convolution; each halving doubles them.
+      width: channels of the first convolution; each halving doubles them.
       blocks: number of residual blocks, the paper's 6 for 128 pixels and 9 for 256 and more.
-      upsampling: "transposed" convolutions as in the paper, or "resize": nearest neighbours and then a convolution.
+      resize: double by nearest neighbours and a 3x3 convolution, not by transposed ones, against checkerboards.
     """
 
-    features: int = 64
+    width: int = 64
     blocks: int = 9
-    upsampling: Literal["transposed", "resize"] = "transposed"
+    resize: bool = False
 
     @nn.compact
     def __call__(self, images: Images) -> Float[Array, "batch rows columns channels"]:
@@ -71,21 +71,21 @@ class Generator(nn.Module):
         def normed(x, name):
             return nn.relu(normalise(x, "instance", False, f"norm_{name}"))
 
-        x = normed(conv(self.features, 7, name="conv_0")(reflect(2 * images - 1, 3)), "conv_0")
+        x = normed(conv(self.width, 7, name="conv_0")(reflect(2 * images - 1, 3)), "conv_0")
         for level in (1, 2):
-            x = conv(self.features * 2**level, 3, 2, 1, name=f"down_{level}")(x)
+            x = conv(self.width * 2**level, 3, 2, 1, name=f"down_{level}")(x)
             x = normed(x, f"down_{level}")
         for block in range(self.blocks):
             inner = normed(conv(x.shape[-1], 3, name=f"block_{block}_0")(reflect(x, 1)), f"block_{block}_0")
             inner = conv(x.shape[-1], 3, name=f"block_{block}_1")(reflect(inner, 1))
             x += normalise(inner, "instance", False, f"norm_block_{block}_1")
         for level in (1, 0):
-            width = self.features * 2**level
-            if self.upsampling == "resize":
+            features = self.width * 2**level
+            if self.resize:
                 x = reflect(x.repeat(2, axis=1).repeat(2, axis=2), 1)
-                x = conv(width, 3, name=f"up_{level}")(x)
+                x = conv(features, 3, name=f"up_{level}")(x)
             else:
-                x = ConvTranspose(width, 3, 2, 1, 1, kernel_init=init, name=f"up_{level}")(x)
+                x = ConvTranspose(features, 3, 2, 1, 1, kernel_init=init, name=f"up_{level}")(x)
             x = normed(x, f"up_{level}")
         x = conv(images.shape[-1], 7, name="image")(reflect(x, 3))
         return (nn.tanh(at_least_float32(x)) + 1) / 2
@@ -346,10 +346,10 @@ def _only(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def recipe(
-    features: Count = 64,
+    width: Count = 64,
     blocks: Natural = 9,
-    upsampling: Literal["transposed", "resize"] = "transposed",
-    discriminator_features: Count = 64,
+    resize: bool = False,
+    discriminator_width: Count = 64,
     field: Field = 70,
     cycle: NonNegative = 10.0,
     identity: NonNegative = 0.5,
@@ -361,10 +361,10 @@ def recipe(
     """Makes a CycleGAN: images of the dataset (A) become like those of `data.also` (B), and the other way round.
 
     Args:
-      features: channels of the generators' first convolution.
+      width: channels of the generators' first convolution.
       blocks: residual blocks of a generator; the paper has 6 for images of 128 pixels and 9 from 256 on.
-      upsampling: "transposed" convolutions as in the paper, or "resize" for nearest neighbours and convolutions.
-      discriminator_features: channels of the discriminators' first convolution.
+      resize: the generators double by nearest neighbours and convolutions, against checkerboards.
+      discriminator_width: channels of the discriminators' first convolution.
       field: side in pixels of the patches that the discriminators judge.
       cycle: lambda, weight of the way there and back beside the discriminators; images count on the scale of [-1, 1].
       identity: weight, times lambda, of the loss that leaves B alone on the way from A to B, and A on the way back; 0
@@ -381,7 +381,7 @@ def recipe(
       identity_psnr by the images themselves; flat_psnr by the mean colour of B; recoloured_psnr and recoloured_detail
       by the best affine change of colours, fitted to the truth itself.
     """
-    generator = Generator(features, blocks, upsampling)
-    discriminator = PatchGAN(field, discriminator_features, "instance")
+    generator = Generator(width, blocks, resize)
+    discriminator = PatchGAN(field, discriminator_width, "instance")
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
     return Recipe.of(CycleGAN(generator, discriminator, *optimisers, cycle, identity, pool, paired))

@@ -17,7 +17,7 @@ from cvjax.translation.image_pool import query_pool
 KEY = jax.random.key(0)
 
 
-def torch_generator(features, blocks, upsampling="transposed"):
+def torch_generator(width, blocks, resize=False):
     """The paper's generator in torch, by layers whose names are ours."""
     from torch import nn as tnn
 
@@ -37,20 +37,20 @@ def torch_generator(features, blocks, upsampling="transposed"):
         layers[f"norm_{name}"], layers[f"relu_{name}"] = tnn.InstanceNorm2d(outputs), tnn.ReLU()
 
     layers = {"pad": tnn.ReflectionPad2d(3)}
-    conv("conv_0", 3, features, 7)
+    conv("conv_0", 3, width, 7)
     for level in (1, 2):
-        conv(f"down_{level}", features * 2 ** (level - 1), features * 2**level, 3, 2, 1)
+        conv(f"down_{level}", width * 2 ** (level - 1), width * 2**level, 3, 2, 1)
     for block in range(blocks):
-        layers[f"block_{block}"] = Block(4 * features)
+        layers[f"block_{block}"] = Block(4 * width)
     for level in (1, 0):
-        inputs, outputs = features * 2 ** (level + 1), features * 2**level
-        if upsampling == "resize":
+        inputs, outputs = width * 2 ** (level + 1), width * 2**level
+        if resize:
             layers[f"larger_{level}"], layers[f"pad_{level}"] = tnn.Upsample(scale_factor=2), tnn.ReflectionPad2d(1)
             conv(f"up_{level}", inputs, outputs, 3)
         else:
             layers[f"up_{level}"] = tnn.ConvTranspose2d(inputs, outputs, 3, 2, 1, 1)
             layers[f"norm_up_{level}"], layers[f"relu_up_{level}"] = tnn.InstanceNorm2d(outputs), tnn.ReLU()
-    layers |= {"last_pad": tnn.ReflectionPad2d(3), "image": tnn.Conv2d(features, 3, 7), "tanh": tnn.Tanh()}
+    layers |= {"last_pad": tnn.ReflectionPad2d(3), "image": tnn.Conv2d(width, 3, 7), "tanh": tnn.Tanh()}
     net = tnn.Sequential()
     for name, layer in layers.items():
         net.add_module(name, layer)
@@ -71,17 +71,17 @@ def copied(net):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("upsampling", "size"), [("transposed", (13, 18)), ("resize", (20, 16))])
-def test_generator_is_torchs(upsampling, size):
+@pytest.mark.parametrize(("resize", "size"), [(False, (13, 18)), (True, (20, 16))])
+def test_generator_is_torchs(resize, size):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    net = torch_generator(4, 2, upsampling)
+    net = torch_generator(4, 2, resize)
     for parameter in net.parameters():  # of a size at which every layer counts
         torch.nn.init.normal_(parameter, 0, 0.3)
     images = np.random.default_rng(0).uniform(size=(2, *size, 3)).astype(np.float32)
     with torch.no_grad():
         expected = net(torch.from_numpy(2 * images - 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    found = jax.jit(Generator(4, 2, upsampling).apply)(copied(net), jnp.asarray(images))
+    found = jax.jit(Generator(4, 2, resize).apply)(copied(net), jnp.asarray(images))
     assert found.shape == (2, *(-(-side // 4) * 4 for side in size), 3)
     np.testing.assert_allclose(2 * found - 1, expected, atol=1e-4)  # float32 through a dozen layers
     assert np.ptp(expected) > 1
@@ -249,7 +249,7 @@ def test_figures_are_of_both_directions_and_of_what_needs_no_training():
 
 @pytest.fixture(scope="module")
 def small():
-    recipe = cyclegan.recipe(features=2, blocks=1, discriminator_features=2, field=16, pool=3, paired=True)
+    recipe = cyclegan.recipe(width=2, blocks=1, discriminator_width=2, field=16, pool=3, paired=True)
     return recipe, jax.jit(recipe.init)(KEY, batch_of(size=16))
 
 
@@ -292,7 +292,7 @@ def test_held_out_images_are_drawn_with_their_translations(small):
     ],
 )
 def test_what_does_not_suit_is_said_before_anything_compiles(image, also, message):
-    recipe = cyclegan.recipe(features=2, blocks=1, field=70 if "70" in message else 16)
+    recipe = cyclegan.recipe(width=2, blocks=1, field=70 if "70" in message else 16)
     batch = {"image": jax.ShapeDtypeStruct((1, *image), jnp.float32)}
     batch |= {"also_image": jax.ShapeDtypeStruct((1, *also), jnp.float32)} if also else {}
     with pytest.raises(UserError, match=message):
