@@ -2,7 +2,9 @@
 
 The training scenes of the two kinds are disjoint, those of the test splits are the same, so that every translation has
 a truth that no training has seen. Stripes lie in fixed rows: grey shapes, or stripes of the wrong phase, fail the bar
-of `detail_a_to_b`. The variant `no_cycle` has a weight of 0 for the way there and back, as a control.
+of `detail_a_to_b`. From A to B, images as they are have 2.4 dB; their colours changed by the best affine map 16.3, with
+a correlation of detail of .33; the training picture nearest to that 17.8, with .77; the one nearest to the truth 19.3,
+with .84. The variant `no_cycle` has a weight of 0 for the way there and back, as a control.
 
 Paper: Zhu, Park, Isola & Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, 2017
   (arXiv:1703.10593).
@@ -37,7 +39,7 @@ def get_config(name: str = ""):
         eval_every=500,
         figure_every=500,
         checkpoint_every=500,
-        expect={"psnr_a_to_b": (">=", 18), "detail_a_to_b": (">=", 0.93), "cycle_psnr": (">=", 22)},
+        expect={"psnr_a_to_b": (">=", 21), "detail_a_to_b": (">=", 0.93), "cycle_psnr": (">=", 22)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "shapes/smoke_solid", "data.also.name": "shapes/smoke_striped"}
     smoke |= {"recipe.width": 4, "recipe.blocks": 1, "recipe.discriminator_width": 4, "recipe.pool": 2}

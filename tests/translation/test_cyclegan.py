@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from cvjax import config, optim
+from cvjax import config, data, optim
 from cvjax.errors import UserError
 from cvjax.translation import cyclegan
 from cvjax.translation.cyclegan import CycleGAN, Generator
@@ -306,3 +307,22 @@ def test_the_papers_rate_is_constant_and_then_falls_to_nothing():
         assert options["b1"] == 0.5
         rates = [float(optim.learning_rate(options, step)) for step in (0, steps // 2, 3 * steps // 4, steps)]
         np.testing.assert_allclose(rates, [2e-4, 2e-4, 1e-4, 0], atol=1e-9)
+
+
+def test_the_config_for_two_folders_reads_both(tmp_path):
+    generator = np.random.default_rng(0)
+    for name, size in (("photographs", (150, 170, 3)), ("drawings", (140, 200, 3))):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            picture = generator.integers(0, 255, size, dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / name / f"{index}.png")
+    experiment = config.load("configs/own_styles.py")
+    with pytest.raises(UserError, match=r"set data\.name=.* or data\.folder="):
+        config.check(experiment)
+    experiment.data.folder = str(tmp_path / "photographs")
+    with pytest.raises(UserError, match=r"data\.also: set data\.name=.* or data\.folder="):
+        config.check(experiment)
+    experiment.data.also.folder = str(tmp_path / "drawings")
+    config.check(experiment)
+    batch = next(data.load(config.as_dict(experiment.data), seed=0).train())
+    assert batch["image"].shape == batch["also_image"].shape == (1, 128, 128, 3)
