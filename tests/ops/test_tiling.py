@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cvjax.errors import UserError
-from cvjax.segmentation.tiling import mirrored_indices, predict_tiles
+from cvjax.ops.tiling import mirrored_indices, predict_tiles
 
 
 def blur(side):
