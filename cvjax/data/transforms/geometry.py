@@ -117,8 +117,8 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
     )
 
 
-def canvas(image: Image, size: Size, name: str = "inside") -> Scene:
-    """Puts an image into the upper left corner of a black canvas, and adds a map `name`, 1 where the image is.
+def canvas(image: Image, size: Size, name: str = "inside", value: float = 0.0) -> Scene:
+    """Puts an image into the upper left corner of a canvas, and adds a map `name`, 1 where the image is.
 
     Images of different sizes make a batch in this way, and none is resized; of larger ones, the middle is cut out. In a
     batch, the map is [batch, height, width, 1].
@@ -127,9 +127,10 @@ def canvas(image: Image, size: Size, name: str = "inside") -> Scene:
     rows, columns = min(height, image.shape[0]), min(width, image.shape[1])
     image = center_crop(image, (rows, columns))
     scene = image if isinstance(image, Scene) else Scene(image)
-    inside = np.ones((rows, columns, 1), np.float32)
-    scene = dataclasses.replace(scene, images={**scene.images, name: inside})
-    return pad(scene, (0, height - rows, 0, width - columns))
+    scene = pad(scene, (0, height - rows, 0, width - columns), value=value)
+    inside = np.zeros((height, width, 1), np.float32)
+    inside[:rows, :columns] = 1
+    return dataclasses.replace(scene, images={**scene.images, name: inside})
 
 
 def by_fours(function: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:

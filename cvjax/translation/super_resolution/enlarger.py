@@ -177,8 +177,8 @@ class Enlarger:
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
         """Makes each image smaller and large again: by the network, `image`, and by interpolations.
 
-        `size` has height and width of the picture on its canvas. One image after another is worked on, but those that only pad the
-        batch.
+        `size` has height and width of each picture on its canvas. Images are worked on one after another, and those
+        that only pad the batch are left out.
         """
         images, sizes = fit_factor(batch["image"], self.scale), sizes_inside(batch, self.scale)
         held = variables(state, self.name)
