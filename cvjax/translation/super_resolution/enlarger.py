@@ -29,9 +29,10 @@ from cvjax.translation.super_resolution.details import draw_details
 
 Images = Float[Array, "batch height width channels"]
 Image = Float[Array, "height width channels"]
-Large = Float[Array | np.ndarray, "batch rows columns channels"]
+Smaller = Float[Array, "batch rows columns channels"]
+Large = Float[Array | np.ndarray, "batch height width channels"]
 
-Picture = Float[np.ndarray, "height width channels"]
+Picture = Float[np.ndarray, "_ _ channels"]
 
 SHOWN = 4  # pictures that are drawn
 
@@ -53,7 +54,7 @@ LOSSES = {"l1": l1_loss, "mse": squared_loss}
 # --- pictures -----------------------------------------------------------------------------------------------------
 
 
-def mean_of_eight(enlarge: Callable[[Images], Images], images: Images) -> Images:
+def mean_of_eight(enlarge: Callable[[Smaller], Images], images: Smaller) -> Images:
     """Returns the mean of a function's results for images mirrored and turned in all eight ways, turned back."""
     flips = ((), (1,), (2,), (1, 2))
     total = 0.0
@@ -147,17 +148,17 @@ class Enlarger:
         height, width, channels = batch["image"].shape[1:]
         return jnp.zeros((1, height // self.scale, width // self.scale, channels))
 
-    def enlarge(self, held: Variables, low: Images) -> Large:
+    def enlarge(self, held: Variables, low: Smaller) -> Images:
         """Returns images enlarged, not clipped to [0, 1]."""
         apply = functools.partial(self.net.apply, held)
         return mean_of_eight(apply, low) if self.self_ensemble else apply(low)
 
-    def pairs(self, key: Key[Array, ""], batch: Batch) -> tuple[Images, Images]:
+    def pairs(self, key: Key[Array, ""], batch: Batch) -> tuple[Images, Smaller]:
         """Returns a batch's images, and the same made smaller."""
         truth = fit_factor(batch["image"], self.scale)
         return truth, degrade(key, truth, self.scale, self.degradation)
 
-    def make(self, state: State, params: Mapping, low: Images) -> tuple[Images, Mapping]:
+    def make(self, state: State, params: Mapping, low: Smaller) -> tuple[Images, Mapping]:
         """Returns images enlarged as in training, and the new batch statistics, if any."""
         held = {**variables(state, self.name, averaged=False), "params": params}
         made, changed = self.net.apply(held, low, train=True, mutable=["batch_stats"])

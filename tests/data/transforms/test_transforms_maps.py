@@ -72,6 +72,7 @@ def test_a_class_map_is_that_of_its_image_and_void_around_it(name):
         assert wrong.mean() <= (0.04 if name.split()[0] in INEXACT else 0)
         seen += int((numbers == 255).sum())
     padded = ("letterbox", "pad", "random_expand", "random_scale", "random_scale_crop", "rotate", "elastic")
+    padded += ("canvas", "canvas that is smaller")
     assert (seen > 0) == (name in padded)
 
 
