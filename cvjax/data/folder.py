@@ -11,7 +11,7 @@ folders of boxes and VOC's development kit.
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,7 @@ from cvjax.data.splits import HELD_OUT, HeldOut, choose, find_splits, split_by_h
 from cvjax.errors import UserError, suggest, suggest_beside
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LISTED = 5  # most files that a message lists
 GREY = ("1", "L", "LA", "I")  # and others of 16 bits: "I;16", ...
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and the values that exchange width and height
 
@@ -160,12 +161,12 @@ def counterparts(
     """Returns the file of the same relative name below `there` for each image, preferring the same suffix.
 
     `found` are all files there. None, an annotation without an image, stays None. Raises a UserError, which names
-    `setting`, if an image has no counterpart, or several.
+    `setting` and lists the images, if any has no counterpart, or several.
     """
     by_name = {}
     for file in found:
         by_name.setdefault(file.relative_to(there).with_suffix(""), []).append(file)
-    matched = []
+    matched, faults = [], []
     for file in files:
         if file is None:
             matched.append(None)
@@ -174,10 +175,23 @@ def counterparts(
         several = by_name.get(relative.with_suffix(""), [])
         same = [other for other in several if other.suffix == file.suffix] or several
         if len(same) != 1:
-            fault = f"there are several: {', '.join(map(str, same))}" if same else f"{there} has no {relative}"
-            raise UserError(f"{setting}: {file} needs one counterpart, but {fault}")
-        matched.append(same[0])
+            names = ", ".join(map(readable, same))
+            fault = f"there are several: {names}" if same else f"{readable(there)} has no {readable(relative)}"
+            faults.append(f"{readable(file)} needs one counterpart, but {fault}")
+        matched += same[:1]
+    if faults:
+        known = {file.relative_to(root).with_suffix("") for file in list_images(root)}
+        alone = sorted(readable(name) for name in by_name.keys() - known)
+        beside = f". There, but of no image's name: {listed(alone)}" if alone else ""
+        raise UserError(f"{setting}: {listed(faults, '; ')}{beside}")
     return tuple(matched)
+
+
+def listed(texts: Iterable[str], separator: str = ", ") -> str:
+    """Returns the first five texts, and the number of the others, for a message."""
+    texts = list(texts)
+    more = f" and {len(texts) - LISTED} more" if len(texts) > LISTED else ""
+    return separator.join(texts[:LISTED]) + more
 
 
 def count_channels(files: Sequence[Path]) -> int:

@@ -178,14 +178,13 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
         if chosen["max_boxes"] is not None:
             pipelines[key].check_room(source.most_boxes, f"the fullest image of {source.name}")
         made = {}  # shape after the transforms -> the first file of that shape
-        seen = set()
+        seen, faults = set(), []
         for index in range(min(len(source), HEADERS)):
             try:
                 shape = source.shape(index)
-            except CorruptExample:
-                if chosen["on_corrupt"] == "skip":
-                    continue
-                raise
+            except CorruptExample as error:
+                faults.append(error.fault)
+                continue
             if shape not in seen and len(seen) < SHAPES:
                 seen.add(shape)
                 example, channels = source.describe(index), source.channels_of
@@ -193,6 +192,8 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
             if len(made) > 1:
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))
+        if faults and chosen["on_corrupt"] == "raise":
+            raise CorruptExample(folder.listed(faults, "; "))
     return parts["train_split"].classes
 
 

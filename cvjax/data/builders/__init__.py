@@ -14,6 +14,7 @@ from cvjax.data.builders.embedded import Embedded, silenced
 from cvjax.data.builders.nuclei import Nuclei
 from cvjax.data.builders.photo_crops import PhotoCrops
 from cvjax.data.builders.photos import Photos
+from cvjax.data.builders.shapes import Shapes
 from cvjax.data.builders.textures import Textures
 
 __all__ = [
@@ -28,13 +29,14 @@ __all__ = [
     "Nuclei",
     "PhotoCrops",
     "Photos",
+    "Shapes",
     "Textures",
     "names",
     "silenced",
 ]
 
 EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
-    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos, PhotoCrops, Textures)}
+    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos, PhotoCrops, Shapes, Textures)}
 )
 FROM_PACKAGES: Mapping[str, type[Embedded]] = MappingProxyType({builder.name: builder for builder in (Nuclei, Brain)})
 OURS: Mapping[str, type[Embedded]] = MappingProxyType({**EMBEDDED, **FROM_PACKAGES})
