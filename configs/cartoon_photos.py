@@ -46,7 +46,7 @@ def get_config(name: str = ""):
             transforms=_crops(96, train=True),
             eval_transforms=_crops(256, train=False),
             batch=8,
-            eval_batch=4,
+            eval_batch=8,
         ),
         steps=STEPS,
         log_every=20,
@@ -56,6 +56,5 @@ def get_config(name: str = ""):
         expect={"psnr_over_input": (">=", 1), "ssim_over_input": (">=", 0.05)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.transforms": _crops(32, train=True), "data.eval_split": "test[:2]"}
-    smoke |= {"data.train_split": "train[:4]", "data.batch": 4, "data.eval_batch": 2}
     smoke |= {"data.eval_transforms": _crops(32, train=False), "recipe.depth": 3, "recipe.width": 4}
     return variant(config, name, smoke=smoke | {"recipe.discriminator_width": 4, "recipe.field": 16})

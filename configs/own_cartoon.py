@@ -33,7 +33,9 @@ def get_config(name: str = ""):
     config = experiment(
         "translation.pix2pix",
         recipe=dict(depth=7, width=64, dropout=0.0, resize=True, test_mode="running"),
-        data=dict(batch=4, transforms=_crops(256, train=True), eval_transforms=_crops(256, train=False), **pairs),
+        data=dict(
+            batch=8, eval_batch=8, transforms=_crops(256, train=True), eval_transforms=_crops(256, train=False), **pairs
+        ),
         steps=20_000,
         log_every=50,
         eval_every=2000,
@@ -43,7 +45,7 @@ def get_config(name: str = ""):
     )
     # Photographs that come with scikit-image, each its own target, replace one's own.
     smoke = {"steps": 4, "log_every": 1, "data.name": "photos/whole", "data.images.target": "image"}
-    smoke |= {"data.train_split": "train[:2]", "data.eval_split": "test[:2]", "data.batch": 2}
+    smoke |= {"data.eval_split": "test[:2]"}
     smoke |= {"data.transforms": _crops(32, train=True), "data.eval_transforms": _crops(32, train=False)}
     smoke |= {"recipe.depth": 3, "recipe.width": 4, "recipe.discriminator_width": 4, "recipe.field": 16}
     return variant(config, name, smoke=smoke, filtered={})

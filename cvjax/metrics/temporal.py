@@ -96,7 +96,7 @@ def warping_errors(films: Iterable[Mapping[str, Frame]], of: str = "input") -> S
     """
     before, errors, changes, shares = None, [], [], []
     for moment, frames in enumerate(films):
-        _check_sizes(frames, before, moment, of)
+        _check_sizes(frames, (before or frames)[of].shape[:2], moment)
         if before is not None:
             backward = flow(frames[of], before[of])
             mask = followed(backward, flow(before[of], frames[of]))
@@ -114,8 +114,7 @@ def warping_errors(films: Iterable[Mapping[str, Frame]], of: str = "input") -> S
     return Stability(*means, float(np.mean(shares)), len(shares))
 
 
-def _check_sizes(frames: Mapping[str, Frame], before: Mapping[str, Frame] | None, moment: int, of: str) -> None:
-    wanted = (before or frames)[of].shape[:2]
+def _check_sizes(frames: Mapping[str, np.ndarray], wanted: tuple[int, ...], moment: int) -> None:
     for name, frame in frames.items():
         if frame.shape[:2] != wanted:
             sizes = ["x".join(map(str, shape)) for shape in (frame.shape[:2], wanted)]

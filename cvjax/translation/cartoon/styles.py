@@ -2,8 +2,8 @@
 
 `ink` follows Winnemöller, Olsen & Gooch, Real-Time Video Abstraction, 2006: colours are smoothed within edges, their
 lightness falls into steps, and lines come from a difference of Gaussians. `pencil` has the strokes and tones of Lu, Xu
-& Jia, Combining Sketch and Tone for Pencil Drawing Production, 2012, in a simple form. `watercolour` smooths by the
-domain transform of Gastal & Oliveira, 2011.
+& Jia, Combining Sketch and Tone for Pencil Drawing Production, 2012, in a simple form. `watercolour` has the rims and
+the uneven pigment of Bousseau et al., Interactive Watercolor Rendering with Temporal Coherence and Abstraction, 2006.
 
 All take an RGB or grey picture, float32 in [0, 1] or bytes, and return one of the same shape and type; floats are
 rounded to bytes first. The same picture gives the same result. Strokes, lines and patches are as wide as suits the
@@ -26,14 +26,15 @@ SIDE = 512  # pixels of the shorter side at which widths below are meant
 LIGHTEST = 100.0  # of L in Lab
 WIDER = 1.6  # ratio of the two Gaussians whose difference is a Laplacian's, nearly: Marr & Hildreth, 1980
 BALANCE = 0.98  # weight of the wider one: what is flat stays on the bright side
+WASHED = 6  # passes of the bilateral filter for washes
 PAPER = 256  # side of the tile of paper's grain and of pencil's strokes
 
 
 def ink(
     image: Picture,
     levels: Count = 8,
-    chroma_step: NonNegative = 14.0,
-    vividness: NonNegative = 1.3,
+    chroma_step: NonNegative = 7.0,
+    vividness: NonNegative = 1.2,
     line: NonNegative = 1.0,
     passes: Count = 4,
 ) -> Picture:
@@ -48,11 +49,8 @@ def ink(
         them.
     """
     pixels, scale = _read(image)
-    lab = cv2.cvtColor(_shrunk(pixels, scale), cv2.COLOR_RGB2LAB)
-    drawn = lab[..., 0]
-    for done in range(1, passes + 1):
-        lab = cv2.bilateralFilter(lab, 9, sigmaColor=10.0, sigmaSpace=3.0)
-        drawn = lab[..., 0] if done == max(1, passes // 2) else drawn
+    half = _smoothed(cv2.cvtColor(_shrunk(pixels, scale), cv2.COLOR_RGB2LAB), passes // 2)
+    lab, drawn = _smoothed(half, passes - passes // 2), half[..., 0]
     # Lightness and lines are fields without steps, which are enlarged first: steps and lines are sharp at any size.
     height, width = pixels.shape[:2]
     finer = 2 if scale < 2 else 1  # and of some grey at their edges
@@ -84,26 +82,28 @@ def pencil(image: Picture, shade: NonNegative = 0.45, hatching: NonNegative = 0.
     return _like(image, np.repeat(sketch[..., None], 3, axis=2))
 
 
-def watercolour(image: Picture, grain: NonNegative = 0.05, edge: NonNegative = 0.3) -> Picture:
-    """Returns a watercolour: washes of light colour with darker rims, on paper.
+def watercolour(image: Picture, washes: Count = 7, edge: NonNegative = 0.8, grain: NonNegative = 0.03) -> Picture:
+    """Returns a watercolour: uneven washes of light colour with darker rims, on paper.
 
     Args:
-      grain: contrast of the paper's grain.
+      washes: number of steps of lightness, between which borders are soft and wander.
       edge: how much darker rims are, where the paint of a wash gathers.
+      grain: contrast of the paper.
     """
     pixels, scale = _read(image)
-    small = np.round(255 * _shrunk(pixels, scale)).astype(np.uint8)
-    wash = cv2.medianBlur(small, 5)
-    wash = cv2.edgePreservingFilter(wash[..., ::-1].copy(), flags=cv2.RECURS_FILTER, sigma_s=30, sigma_r=0.35)
-    wash = cv2.resize(wash[..., ::-1].astype(np.float32) / 255, pixels.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    lab = cv2.cvtColor(np.clip(wash, 0, 1), cv2.COLOR_RGB2LAB)
-    rim = cv2.GaussianBlur(np.abs(lab[..., 0] - cv2.GaussianBlur(lab[..., 0], (0, 0), 2 * scale)), (0, 0), scale)
-    rim = np.clip(rim / 8, 0, 1)
-    lab[..., 0] = LIGHTEST * (lab[..., 0] / LIGHTEST) ** 0.75 * (1 - edge * rim)
+    lab = _smoothed(cv2.cvtColor(_shrunk(pixels, scale), cv2.COLOR_RGB2LAB), WASHED)
+    height, width = pixels.shape[:2]
+    lab = cv2.resize(lab, (width, height), interpolation=cv2.INTER_LINEAR)
+    uneven = _tiled(_noise(9.0), (height, width), scale)
+    step, lightness = LIGHTEST / washes, lab[..., 0] + 3 * uneven
+    middle = _stepped(lightness, step, offset=0.5)
+    flat = middle + step / 2 * np.tanh(3 * (lightness - middle) / step)  # from one step to the next within a third
+    flat = cv2.GaussianBlur(flat, (0, 0), 0.8 * scale)
+    rim = np.maximum(cv2.GaussianBlur(flat, (0, 0), 3 * scale) - flat, 0)  # on the darker side
+    lab[..., 0] = np.clip(LIGHTEST - 0.85 * (LIGHTEST - flat) - edge * rim + 2 * uneven, 0, LIGHTEST)
     lab[..., 1:] *= 1.2
-    painted = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)
-    paper = 1 + grain * _tiled(_grain(), painted.shape[:2], scale)
-    return _like(image, np.clip(painted * paper[..., None], 0, 1))
+    paper = 1 + grain * _tiled(_noise(1.0), (height, width), scale)
+    return _like(image, np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * paper[..., None], 0, 1))
 
 
 STYLES: Mapping[str, Callable[[Picture], Picture]] = MappingProxyType(
@@ -131,6 +131,12 @@ def _shrunk(pixels: Float32[np.ndarray, "height width 3"], scale: float) -> Floa
     return pixels if scale == 1 else cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def _smoothed(lab: Float32[np.ndarray, "height width 3"], passes: int) -> Float32[np.ndarray, "height width 3"]:
+    for _ in range(passes):
+        lab = cv2.bilateralFilter(lab, 9, sigmaColor=10.0, sigmaSpace=3.0)
+    return lab
+
+
 def _edges(lightness: Plane) -> Plane:
     """Returns 0 on lines and 1 beside them: where a difference of Gaussians is negative, softly."""
     narrow, wide = (cv2.GaussianBlur(lightness, (0, 0), sigma) for sigma in (1.0, WIDER))
@@ -144,18 +150,18 @@ def _stepped(values: np.ndarray, step: float, offset: float = 0.0) -> np.ndarray
     return (np.round(values / step - offset) + offset) * step
 
 
-def _grain() -> Plane:
-    """Returns a tile of the roughness of paper, about -1 to 1, which fits to itself on all sides."""
+def _noise(width: float) -> Plane:
+    """Returns a tile of noise as coarse as some pixels, about -1 to 1, which fits to itself on all sides."""
     noise = np.random.default_rng(0).standard_normal((PAPER, PAPER)).astype(np.float32)
-    return _normalised(_wrapped_blur(noise, 1.2, 1.2))
+    return _normalised(_wrapped_blur(noise, width, width))
 
 
 def _hatching() -> Plane:
     """Returns a tile of diagonal strokes, about -1 to 1, which fits to itself on all sides."""
     noise = np.random.default_rng(0).standard_normal((PAPER, PAPER)).astype(np.float32)
     strokes = _wrapped_blur(noise, 0.6, 14.0)  # along the rows
-    rows = np.arange(PAPER)[:, None]
-    return _normalised(strokes[rows, (np.arange(PAPER)[None] + rows) % PAPER])  # sheared to the diagonal
+    columns = np.arange(PAPER)[None]
+    return _normalised(strokes[(np.arange(PAPER)[:, None] + columns) % PAPER, columns])  # sheared to the diagonal
 
 
 def _wrapped_blur(tile: Plane, down: float, across: float) -> Plane:
@@ -168,7 +174,7 @@ def _normalised(tile: Plane) -> Plane:
     return np.clip(tile / (2 * tile.std()), -1, 1)
 
 
-def _tiled(tile: Plane, size: tuple[int, int], scale: float) -> Plane:
+def _tiled(tile: Plane, size: tuple[int, int], scale: float) -> Float32[np.ndarray, "rows columns"]:
     """Covers an area with copies of a tile, enlarged by the scale."""
     height, width = (int(np.ceil(side / scale)) for side in size)
     covered = np.tile(tile, (height // PAPER + 1, width // PAPER + 1))[:height, :width]
