@@ -166,15 +166,19 @@ def list_photographs(
     if by_split and (share is not None or seed is not None):
         named = ", ".join(sorted(by_split))
         raise UserError(f"--share and --seed: {readable(source)} has splits of its own, {named}. Leave them out.")
-    inside = bool(by_split)
-    by_split = by_split or splits.split_by_hash(source, parts, HeldOut(SHARE if share is None else share, seed or 0))
-    found = []
-    for split, members in by_split.items():
-        names = name_pairs([Path(*parts[file][inside:]) for file in members])
-        found += [
-            Photograph(name, split, functools.partial(folder.decode, file, 3))
-            for name, file in zip(names, members, strict=True)
-        ]
+    if by_split:
+        named = {split: name_pairs([Path(*parts[file][1:]) for file in files]) for split, files in by_split.items()}
+        names = {
+            file: name for split, files in by_split.items() for file, name in zip(files, named[split], strict=True)
+        }
+    else:
+        by_split = splits.split_by_hash(source, parts, HeldOut(SHARE if share is None else share, seed or 0))
+        names = dict(zip(kept, name_pairs([Path(*parts[file]) for file in kept]), strict=True))
+    found = [
+        Photograph(names[file], split, functools.partial(folder.decode, file, 3))
+        for split, members in by_split.items()
+        for file in members
+    ]
     return found, faults
 
 

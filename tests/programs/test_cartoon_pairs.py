@@ -177,7 +177,7 @@ def test_a_size_cuts_squares_from_the_middle(tmp_path):
     run(tmp_path / "in", tmp_path / "out", "--size=20", "--layout=folders")
     found = {file.stem: np.asarray(Image.open(file)) for file in (tmp_path / "out/photo").rglob("*.png")}
     assert {one.shape for one in found.values()} == {(20, 20, 3)}
-    assert (found["a"][:, :9] == 0).all() and (found["a"][:, 11:] == 255).all()
+    assert found["a"][:, :9].max() < 40 and found["a"][:, 11:].min() > 215  # Lanczos overshoots
 
 
 def test_without_an_input_the_embedded_photographs_are_painted_in_their_splits(tmp_path, monkeypatch):
