@@ -21,6 +21,9 @@ MEASURES = {
     "bits_per_dim": "negative log-likelihood of held-out images, in bits per pixel and channel",
     "boundary_f": "F-measure of the classes' boundaries, within 0.75 % of the diagonal",
     "calibration_error": "mean difference between confidence and accuracy",
+    "chroma_error": "mean distance of the colours to the true ones, in a and b of CIE's L*a*b*",
+    "chroma_error_of_mean": "mean distance of the mean colour of the training pictures to the true colours, in a and b",
+    "chroma_over_mean": "error of the colours over that of the mean colour of the training pictures",
     "class_accuracy": "share of the samples that the judge takes for the class they were drawn of",
     "classes_seen": "classes that have at least 1 % of the samples",
     "deletion": "area below the probability of the class while the most attributed pixels go; lower is better",
@@ -53,6 +56,7 @@ MEASURES = {
     "jpeg_gain": "size of JPEG files over that of the codes, at equal error",
     "kid": "kernel distance between the features of samples and of held-out images; about 0 is equal",
     "kl": "divergence of the codes from the prior, in nats",
+    "l1": "mean absolute difference to the true pictures, of pixels in [0, 1]",
     "log_likelihood": "log-likelihood of held-out images, in nats",
     "loss": "training losses, or the loss of the finished pictures",
     "lpips_between_styles": "LPIPS between the same image in two styles",
@@ -85,7 +89,7 @@ MEASURES = {
     "precision_at_10": "share of the ten nearest codes that are of the same class",
     "precision_over_pixels": "that share, less the one that a search by pixels reaches",
     "probability": "the discriminator's probability that an image is real",
-    "psnr": "peak signal-to-noise ratio of inverted images, in dB",
+    "psnr": "peak signal-to-noise ratio to the true images, in dB; of translated ones RGB, 8 bits, no border",
     "psnr_by_depth": "rank correlation of a layer's depth and the PSNR of images inverted from it",
     "psnr_denoised": "peak signal-to-noise ratio of denoised images, in dB",
     "psnr_drop": "dB by which images inverted from the last layer are worse than from the first",
@@ -110,12 +114,14 @@ MEASURES = {
     "robust_accuracy": "accuracy on images that were attacked, by the largest change of a pixel",
     "sample_bits_per_dim": "bits per dimension of the model's own samples",
     "sample_gap": "difference between the bits per dimension of samples and of held-out images",
+    "saturation_distance": "distance of the distribution of chroma to that of the true pictures, in units of L*a*b*",
     "score": "mean output of the critic",
     "separated": "share of the objects that touch another one and are found",
     "share": "shares of the windows",
     "smallest_class": "share of the class that the judge sees least among samples",
     "sparseness": "Hoyer's sparseness of the codes: 0 is even, 1 is a single active unit",
     "spread": "standard deviation of a pixel over the images that several starts find for one code",
+    "ssim": "structural similarity to the true images, with a Gaussian window; RGB, 8 bits, no border",
     "squared_error": "mean squared error of reconstructions, per pixel",
     "ssim_over_input": "structural similarity to the truth, less that of the images that they were made of",
     "subspace_angle": "largest angle between the subspaces of the autoencoder and of PCA, in radians",
@@ -164,9 +170,10 @@ PICTURES = {
     "segmentations": "Held-out images, their true classes, those found, and the errors in red.",
     "styles": "The pictures that the styles were learnt from.",
     "stylised": "Images, each beside its style and the painted picture, or beside itself in every style.",
+    "translations": "Held-out images, each beside its translation and the truth.",
     "traversals": "Each row moves along one latent, all else equal.",
 }
-FIRST = ("samples", "detections", "segmentations", "stylised")  # pictures that a page begins with
+FIRST = ("samples", "detections", "segmentations", "stylised", "translations")  # pictures that a page begins with
 
 
 def describe_measure(name: str) -> str:

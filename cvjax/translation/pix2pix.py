@@ -167,7 +167,7 @@ class Pix2Pix:
             raise UserError(f"the images are {wanted[0]}x{wanted[1]}, but their targets {shape[0]}x{shape[1]}.")
         if shape[2] != wanted[2]:
             raise UserError(
-                f"the targets have {shape[2]} channels, but config.recipe.channels={wanted[2]}: set it to {shape[2]}."
+                f"the targets' channels are {shape[2]}, but config.recipe.channels={wanted[2]}: set it to {shape[2]}."
             )
 
     def source(self, images: Images) -> Sources:

@@ -179,3 +179,40 @@ def test_mistakes_with_pairs_are_named(pairs):
     save(photos / "train" / "sub" / "0.png", picture(0, size=(6, 7)))
     with pytest.raises(UserError, match=r"0\.png is 7 pixels wide, which cannot be halved"):
         load(photos, {"target": "right"})
+
+
+def test_all_pairs_that_do_not_match_are_listed(pairs):
+    photos, maps = pairs / "photos", pairs / "maps"
+    for index in range(7):
+        save(photos / "train" / "sub" / f"more_{index}.png", picture(index))
+        save(maps / "train" / "sub" / f"more_{index}_map.png", picture(index))
+    with pytest.raises(UserError) as raised:
+        load(photos, {"target": str(maps)})
+    message = str(raised.value)
+    assert "maps has no train/sub/more_0.png; " in message and "more_4.png" in message
+    assert "more_5.png" not in message and "and 2 more" in message
+    assert "of no image's name: train/sub/more_0_map, " in message
+    assert "sub/1" not in message and "sub/0" not in message  # these have their counterparts, in the other split too
+    for index in range(7):
+        (maps / "train" / "sub" / f"more_{index}_map.png").rename(maps / "train" / "sub" / f"more_{index}.png")
+    for index in (1, 3):
+        save(maps / "train" / "sub" / f"more_{index}.png", picture(index, size=(6, 9)))
+    target = {"target": str(maps)}
+    with pytest.raises(
+        UserError, match=r"more_1\.png is 6x8.*more_1\.png.*6x9; .*more_3\.png is 6x8.*more_3\.png.*6x9"
+    ):
+        load(photos, target)
+    assert load(photos, target, on_corrupt="skip").info["examples"]["train"] == 10
+
+
+def test_pairs_of_any_kind_of_file(tmp_path):
+    """Transparent images on white, targets of 16 bits by their upper eight; a grey one among colours is made RGB."""
+    levels = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000
+    for index in range(4):
+        clear = np.concatenate([picture(index), np.zeros((6, 8, 1), np.uint8)], axis=-1)
+        save(tmp_path / "a" / f"{index}.png", clear if index else picture(index, 1))
+        save(tmp_path / "b" / f"{index}.png", levels)
+    batch = next(load(tmp_path / "a", {"target": str(tmp_path / "b")}, eval_split="train", held_out=0.0).evaluate())
+    assert batch["image"].shape == (4, 6, 8, 3) and batch["target"].shape == (4, 6, 8, 1)
+    assert sorted(batch["image"].min(axis=(1, 2, 3)) == 1) == [False, True, True, True]
+    np.testing.assert_array_equal(np.round(255 * batch["target"][0, ..., 0]), levels >> 8)

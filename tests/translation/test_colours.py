@@ -65,3 +65,34 @@ def test_luminance_is_of_the_style_and_colour_of_the_content(pictures):
     np.testing.assert_allclose(made[..., :1], wanted[::-1], atol=1e-5)
     np.testing.assert_allclose(made[..., 1:], colours.to_yiq(content)[..., 1:], atol=1e-5)
     assert colours.with_colours_of(wanted + 5, content).max() <= 1
+
+
+def test_lab_is_scikit_images():
+    images = np.random.default_rng(0).uniform(size=(2, 16, 17, 3)).astype(np.float32)
+    images[0, :8] *= 0.05  # dark colours lie on the curves' straight parts
+    lab = colours.to_lab(jnp.asarray(images))
+    # Their white, (.95047, 1, 1.08883), is not exactly the sum of their red, green and blue.
+    np.testing.assert_allclose(lab, color.rgb2lab(images), atol=0.02)
+    np.testing.assert_allclose(colours.from_lab(lab), images, atol=1e-4)
+    grey = jnp.broadcast_to(jnp.linspace(0, 1, 32)[:, None, None], (32, 1, 3))
+    assert jnp.abs(colours.to_lab(grey)[..., 1:]).max() < 1e-3
+
+
+def test_colours_that_a_screen_lacks_keep_lightness_and_hue():
+    generator = np.random.default_rng(1)
+    lab = jnp.float32(
+        np.concatenate([generator.uniform(0, 100, (500, 1, 1)), generator.normal(0, 60, (500, 1, 2))], -1)
+    )
+    images = np.asarray(colours.from_lab(lab))
+    found = np.asarray(colours.to_lab(jnp.asarray(images)))
+    assert images.min() >= 0 and images.max() <= 1
+    np.testing.assert_allclose(found[..., 0], lab[..., 0], atol=0.02)
+    length, wanted = (np.linalg.norm(x[..., 1:], axis=-1) for x in (found, np.asarray(lab)))
+    cross = found[..., 1] * lab[..., 2] - found[..., 2] * lab[..., 1]
+    assert np.abs(cross / wanted).max() < 0.1  # of chroma, across the hue
+    reduced = length < 0.99 * wanted
+    assert 100 < reduced.sum() < 400
+    # Scikit-image clips; a step further out it would have to.
+    further = np.concatenate([found[..., :1], 1.02 * found[..., 1:]], axis=-1)[reduced & (length > 5)]
+    again = color.rgb2lab(color.lab2rgb(further[:, None]))[:, 0]
+    assert (np.abs(again - further).max(axis=-1) > 0.02).mean() > 0.95

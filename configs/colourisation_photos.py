@@ -1,0 +1,32 @@
+"""Colourisation of crops of photographs; those that test it are of other photographs than those that train it.
+
+Eight photographs are few to learn colours from, and two of the four test photographs are grey: they are left out.
+
+Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
+Command: python train.py --config=configs/colourisation_photos.py --workdir=runs/colourisation_photos
+Result: not measured.
+Time: 1,000 steps; not measured.
+"""
+
+from cvjax.config import experiment, variant
+
+COLOUR = "test[:92]"  # the crops of astronaut and chelsea, which come before the grey photographs
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "translation.colourisation",
+        recipe=dict(depth=6, width=24, field=34, discriminator_width=24, test_mode="running"),
+        data=dict(name="photos/64", eval_split=COLOUR, transforms=(dict(op="flip"),), batch=8, eval_batch=24),
+        steps=1000,
+        log_every=50,
+        figure_every=500,
+        checkpoint_every=500,
+        expect={"chroma_over_mean": ("<", 1)},
+    )
+    small = (dict(op="resize", size=32),)
+    smoke = {"steps": 4, "log_every": 1, "data.name": "photos/64", "data.eval_split": "test[:16]", "data.eval_batch": 8}
+    smoke |= {"data.transforms": small, "data.eval_transforms": small, "recipe.test_mode": "published"}
+    smoke |= {"recipe.depth": 5, "recipe.field": 16, "recipe.width": 4, "recipe.discriminator_width": 4}
+    return variant(config, name, smoke=smoke)

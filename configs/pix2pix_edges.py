@@ -1,0 +1,29 @@
+"""pix2pix of outlines into shapes that are filled with random colours: a question with several right answers.
+
+L1 alone answers with the median of the colours, which is grey; beside a discriminator the pictures keep the saturation
+of the training pictures. The variant `l1` trains without a discriminator.
+
+Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
+Command: python train.py --config=configs/pix2pix_edges.py --workdir=runs/pix2pix_edges
+Result: not measured.
+Time: 1,500 steps; not measured.
+"""
+
+from cvjax.config import experiment, variant
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "translation.pix2pix",
+        recipe=dict(depth=5, width=32, field=16, discriminator_width=32),
+        data=dict(name="shapes/edges", images={"target": "target"}, batch=8, eval_batch=40),
+        steps=1500,
+        log_every=50,
+        figure_every=500,
+        checkpoint_every=500,
+        expect={"saturation_distance": ("<", 5)},
+    )
+    smoke = {"steps": 4, "log_every": 1, "data.name": "shapes/smoke_edges", "data.eval_batch": 8}
+    smoke |= {"recipe.width": 4, "recipe.discriminator_width": 4}
+    return variant(config, name, smoke=smoke, l1={"recipe.adversarial": 0.0})

@@ -1,0 +1,322 @@
+"""pix2pix: the generator beside torch, the losses by hand, both ways to test, images of any size, and mistakes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvjax.errors import UserError
+from cvjax.translation import pix2pix
+from cvjax.translation.pix2pix import UNetGenerator, pad_to_multiple
+
+KEY = jax.random.key(0)
+DEPTH, WIDTH = 4, 4
+
+
+def images(seed, size=(16, 16), channels=3, batch=3):
+    return jnp.float32(np.random.default_rng(seed).uniform(size=(batch, *size, channels)))
+
+
+@pytest.fixture(scope="module")
+def torch():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
+
+
+def torch_unet(torch, resize):
+    """The U-Net as nested blocks, from the innermost outwards, as the paper's appendix lists its layers."""
+    nn = torch.nn
+
+    class Block(nn.Module):
+        """Halves, goes through the blocks within, doubles, and lays what comes out behind what came in."""
+
+        def __init__(self, before, after, out, inner=None, outermost=False):
+            super().__init__()
+            down = [nn.Conv2d(before, after, 4, 2, 1, bias=False)]
+            down = down if outermost else [nn.LeakyReLU(0.2), *down]
+            down += [] if outermost or inner is None else [nn.BatchNorm2d(after)]
+            wide = after if inner is None else 2 * after
+            double = [nn.ConvTranspose2d(wide, out, 4, 2, 1, bias=outermost)]
+            if resize:
+                double = [nn.Upsample(scale_factor=2), nn.Conv2d(wide, out, 3, padding=1, bias=outermost)]
+            up = [nn.ReLU(), *double, nn.Tanh() if outermost else nn.BatchNorm2d(out)]
+            self.inside = nn.Sequential(*down, *([] if inner is None else [inner]), *up)
+            self.outermost = outermost
+
+        def forward(self, x):
+            made = self.inside(x)
+            return made if self.outermost else torch.cat([x, made], 1)
+
+    widths = [WIDTH * min(2**level, 8) for level in range(DEPTH)]
+    block = None
+    for level in reversed(range(1, DEPTH)):
+        block = Block(widths[level - 1], widths[level], widths[level - 1], block)
+    return Block(2, widths[0], 3, block, outermost=True)
+
+
+def converted(torch, net):
+    """Parameters and statistics of the torch net under our names."""
+    params, stats, block, level = {}, {}, net, 0
+    while block is not None:
+        inner, norms, convolutions = None, [], []
+        for layer in block.inside:
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                norms.append(layer)
+            elif isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+                convolutions.append(layer)
+            elif isinstance(layer, type(net)):
+                inner = layer
+        for name, layer in zip(("down", "up"), convolutions, strict=True):
+            order = (2, 3, 0, 1) if isinstance(layer, torch.nn.ConvTranspose2d) else (2, 3, 1, 0)
+            params[f"{name}_{level}"] = {"kernel": layer.weight.detach().permute(order).numpy()}
+            if layer.bias is not None:
+                params[f"{name}_{level}"]["bias"] = layer.bias.detach().numpy()
+        for name, layer in zip(("up_norm", "down_norm")[: len(norms)], norms[::-1], strict=True):
+            scale, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+            params[f"{name}_{level}"] = {"scale": scale, "bias": bias}
+            stats[f"{name}_{level}"] = {"mean": layer.running_mean.numpy(), "var": layer.running_var.numpy()}
+        block, level = inner, level + 1
+    return {"params": params, "batch_stats": stats}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("resize", [False, True])
+def test_the_generator_is_torchs(torch, resize):
+    torch.manual_seed(0)
+    theirs, ours = torch_unet(torch, resize), UNetGenerator(DEPTH, WIDTH, 3, dropout=0.0, resize=resize)
+    for layer in theirs.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for values, low in ((layer.weight, 0.5), (layer.bias, -0.5), (layer.running_mean, -0.5)):
+                torch.nn.init.uniform_(values, low, low + 1)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+    held, x = converted(torch, theirs), 2 * images(1, (16, 32), 2) - 1
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(ours.init, KEY, x))
+    assert jax.tree.map(jnp.shape, held) == shapes  # every parameter and statistic has a counterpart
+    given = torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
+    wanted = theirs.eval()(given).detach().permute(0, 2, 3, 1)
+    np.testing.assert_allclose(ours.apply(held, x), wanted, atol=1e-4)  # float32, 13 layers
+    made, after = ours.apply(held, x, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
+    wanted = theirs.train()(given).detach().permute(0, 2, 3, 1)
+    np.testing.assert_allclose(made, wanted, atol=1e-4)
+    means = jax.tree.map(lambda x: np.asarray(x)[..., :1], converted(torch, theirs)["batch_stats"])
+    for name, found in after["batch_stats"].items():  # the variances differ: torch's running ones are unbiased
+        np.testing.assert_allclose(found["mean"][:1], means[name]["mean"], atol=1e-4)
+
+
+@pytest.mark.parametrize(("depth", "count"), [(8, 54_413_955), (7, 41_828_995)])
+def test_parameters_are_those_of_the_published_generators(depth, count):
+    side = 2**depth
+    held = jax.eval_shape(UNetGenerator(depth).init, KEY, jnp.zeros((1, side, side, 3)))["params"]
+    assert sum(x.size for x in jax.tree.leaves(held)) == count
+    norms = {name for name in held if "norm" in name}
+    assert norms == {f"down_norm_{i}" for i in range(1, depth - 1)} | {f"up_norm_{i}" for i in range(1, depth)}
+    assert [name for name in held if "bias" in held[name] and name not in norms] == ["up_0"]
+
+
+def test_the_innermost_features_of_a_single_image_are_not_normalised_away():
+    net, x = UNetGenerator(DEPTH, WIDTH, dropout=0.0), images(0, batch=1)
+    held = net.init(KEY, x)
+
+    def total(params):
+        made, _ = net.apply({**held, "params": params}, x, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
+        return made.sum()
+
+    assert jnp.abs(jax.grad(total)(held["params"])["down_3"]["kernel"]).max() > 1e-6
+
+
+def test_initial_values_are_the_papers():
+    held = UNetGenerator(5, 24).init(KEY, jnp.zeros((1, 32, 32, 3)))["params"]
+    kernels = np.concatenate([np.ravel(layer["kernel"]) for layer in held.values() if "kernel" in layer])
+    scales = np.concatenate([layer["scale"] for layer in held.values() if "scale" in layer])
+    np.testing.assert_allclose([kernels.mean(), kernels.std()], [0, 0.02], atol=1e-4)
+    np.testing.assert_allclose([scales.mean(), scales.std()], [1, 0.02], atol=4e-3)
+
+
+def test_dropout_is_in_the_first_three_blocks_of_the_decoder():
+    net, x = UNetGenerator(6, 2, dropout=1.0), images(0, (64, 64), batch=2)
+    held = net.init(KEY, x)
+
+    def total(params):
+        options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
+        return net.apply({**held, "params": params}, x, **options)[0].sum()
+
+    slopes = jax.grad(total)(held["params"])
+    seen = [bool(jnp.abs(slopes[f"up_{level}"]["kernel"]).max() > 0) for level in (5, 4, 3, 2, 1, 0)]
+    assert seen == [False, False, False, True, True, True]
+
+
+# --- steps --------------------------------------------------------------------------------------------------------
+
+
+def small(**changed):
+    chosen = dict(depth=DEPTH, width=WIDTH, field=16, discriminator_width=4, dropout=0.5)
+    return pix2pix.recipe(**{**chosen, **changed})
+
+
+BATCH = {"image": images(1), "target": images(2)}
+
+
+def by_hand(name, logits):
+    logits = np.asarray(logits, np.float64)
+    return np.logaddexp(0, -logits if name == "real" else logits).mean()
+
+
+def judge(net, params, source, image, conditional=True):
+    seen = np.concatenate([source, image], axis=-1) if conditional else image
+    held = {"params": params, "batch_stats": {}}
+    return net.apply(held, 2 * jnp.asarray(seen) - 1, train=True, mutable=["batch_stats"])[0]
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_losses_of_a_step_are_the_papers(conditional):
+    optimiser = {"name": "sgd", "learning_rate": 0.1}
+    system = small(
+        dropout=0.0, conditional=conditional, generator_optimiser=optimiser, discriminator_optimiser=optimiser
+    )
+    state = system.init(KEY, BATCH)
+    after, metrics = jax.jit(system.train_step)(state, BATCH, KEY)
+    generator, discriminator = system.networks["generator"], system.networks["discriminator"]
+    held = {"params": state.params["generator"], "batch_stats": state.stats["generator"]}
+    made, _ = generator.apply(held, 2 * BATCH["image"] - 1, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
+    made = (made + 1) / 2
+
+    def logits(params, image):
+        return judge(discriminator, params, BATCH["image"], image, conditional)
+
+    old, new = state.params["discriminator"], after.params["discriminator"]
+    assert old["conv_0"]["kernel"].shape[2] == (6 if conditional else 3)
+    halved = (by_hand("real", logits(old, BATCH["target"])) + by_hand("fake", logits(old, made))) / 2
+    np.testing.assert_allclose(metrics["loss/discriminator"], halved, rtol=1e-4)
+    adversarial = by_hand("real", logits(new, made))  # the generator plays against the discriminator after its step
+    np.testing.assert_allclose(metrics["loss/adversarial"], adversarial, rtol=1e-4)
+    assert abs(adversarial - by_hand("real", logits(old, made))) > 1e-3 * adversarial
+    l1 = 2 * np.abs(np.asarray(made, np.float64) - BATCH["target"]).mean()  # of images in [-1, 1]
+    np.testing.assert_allclose(metrics["loss/generator"], adversarial + 100 * l1, rtol=1e-4)
+
+
+def test_without_an_adversarial_loss_there_is_no_discriminator_and_l1_is_learnt():
+    system = small(adversarial=0.0, dropout=0.0, generator_optimiser={"name": "adam", "learning_rate": 5e-3})
+    state, step, losses = system.init(KEY, BATCH), jax.jit(system.train_step), []
+    batch = BATCH | {"target": 1 - BATCH["image"]}
+    for index in range(60):
+        state, metrics = step(state, batch, jax.random.fold_in(KEY, index))
+        losses.append(float(metrics["loss/l1"]))
+    assert set(system.networks) == set(state.params) == set(state.opt) == {"generator"}
+    assert set(metrics) == {"loss/generator", "loss/l1"}
+    np.testing.assert_allclose(metrics["loss/generator"], 100 * losses[-1], rtol=1e-6)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.fixture(scope="module")
+def states():
+    """Both test modes with the state of a few steps, whose running statistics are not those of single images."""
+    systems = {mode: small(test_mode=mode) for mode in ("published", "running")}
+    state, step = systems["published"].init(KEY, BATCH), jax.jit(systems["published"].train_step)
+    for index in range(3):
+        state, _ = step(state, BATCH, jax.random.fold_in(KEY, index))
+    return {mode: (system, state) for mode, system in systems.items()}
+
+
+@pytest.mark.parametrize("mode", ["published", "running"])
+def test_no_image_changes_what_another_one_becomes(states, mode):
+    system, state = states[mode]
+    together = system.predict(state, {"image": BATCH["image"]}, KEY)["image"]
+    others = jnp.concatenate([BATCH["image"][:1], 0.1 * BATCH["image"][1:]])
+    changed = system.predict(state, {"image": others}, KEY)["image"]
+    np.testing.assert_allclose(changed[0], together[0], atol=1e-5)
+    assert np.abs(changed[1] - together[1]).max() > 1e-3
+    alone = system.predict(state, {"image": BATCH["image"][:1]}, KEY)["image"]
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+    assert together.min() >= 0 and together.max() <= 1
+
+
+def test_dropout_is_on_in_the_published_test_and_off_in_the_other(states):
+    other, pictures = jax.random.key(1), {"image": jnp.stack([BATCH["image"][0]] * 2)}
+    for mode, (system, state) in states.items():
+        first, second = (np.asarray(system.predict(state, pictures, key)["image"]) for key in (KEY, other))
+        assert (np.abs(first - second).max() > 1e-3) == (mode == "published")
+        assert (np.abs(first[0] - first[1]).max() > 1e-3) == (mode == "published")  # noise of their own
+
+
+def test_the_published_test_normalises_by_the_images_own_statistics(states):
+    system, state = small(dropout=0.0), states["published"][1]
+    made = system.predict(state, {"image": BATCH["image"]}, KEY)["image"]
+    held = {"params": state.params["generator"], "batch_stats": state.stats["generator"]}
+    for index in range(len(made)):
+        one = 2 * BATCH["image"][index : index + 1] - 1
+        options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
+        wanted, _ = system.networks["generator"].apply(held, one, **options)
+        np.testing.assert_allclose(made[index], (wanted[0] + 1) / 2, atol=1e-5)
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 40), (5, 1)])
+def test_images_of_any_size_keep_it(states, size):
+    system, state = states["running"]
+    given = images(3, size, batch=1)
+    for image in (given, np.asarray(given)):  # `export` traces, `apply` has NumPy's
+        assert system.predict(state, {"image": image}, KEY)["image"].shape == (1, *size, 3)
+
+
+def test_padding_reflects_around_the_image():
+    image = np.arange(35.0).reshape(1, 5, 7, 1)
+    padded, (rows, columns) = pad_to_multiple(image, 8)
+    np.testing.assert_array_equal(padded, np.pad(image, ((0, 0), (1, 2), (0, 1), (0, 0)), mode="reflect"))
+    np.testing.assert_array_equal(padded[:, rows, columns], image)
+    tiny, (rows, columns) = pad_to_multiple(image[:, :1, :2], 8)
+    assert tiny.shape == (1, 8, 8, 1) and tiny.max() == 1
+    np.testing.assert_array_equal(tiny[:, rows, columns], image[:, :1, :2])
+
+
+def test_a_picture_that_fits_is_what_evaluation_makes_of_it(states):
+    for system, state in states.values():
+        made = jax.jit(system.eval_step)(state, BATCH, KEY)["image"]
+        np.testing.assert_allclose(system.predict(state, BATCH, KEY)["image"], made, atol=1e-6)
+
+
+def test_figures_are_of_held_out_pairs():
+    system = small()
+    truth = np.asarray(BATCH["target"])
+    grey = np.repeat(truth.mean(axis=-1, keepdims=True), 3, axis=-1)
+    figures = system.score([({"target": truth}, {"image": grey}), ({"target": truth}, {"image": grey})])
+    assert set(figures) == {"psnr", "ssim", "l1", "saturation_distance"}
+    np.testing.assert_allclose(figures["l1"], np.abs(truth - grey).mean(), rtol=1e-5)
+    levels = np.round(255 * truth), np.round(255 * grey)
+    error = ((levels[0] - levels[1]) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(figures["psnr"], (10 * np.log10(255**2 / error)).mean(), rtol=1e-5)
+    assert figures["saturation_distance"] > 20
+    assert system.score([({"target": truth}, {"image": truth + 1e-4})])["saturation_distance"] < 0.1
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "batch", "message"),
+    [
+        ({}, {"image": BATCH["image"]}, r"learns pairs: set data\.images=\{\"target\": FOLDER\}"),
+        ({}, BATCH | {"target": images(2, channels=1)}, r"targets' channels are 1, but config\.recipe\.channels=3"),
+        ({}, BATCH | {"target": images(2, (16, 8))}, r"the images are 16x16, but their targets 16x8"),
+        ({}, {"image": images(1, (16, 24)), "target": images(2, (16, 24))}, r"16x24.*halves 4 times.*of 16 = 2\^4"),
+        ({"depth": 8}, BATCH, r"halves 8 times needs sides that are multiples of 256 = 2\^8"),
+        ({"field": 70}, BATCH, r"field=70 needs images of at least 24x24, not 16x16: set a smaller one of 1, 16"),
+    ],
+)
+def test_mistakes_are_named_before_anything_compiles(changed, batch, message):
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(small(**changed).init, KEY, batch)
+
+
+def test_an_objective_without_weights_is_refused():
+    with pytest.raises(UserError, match=r"adversarial=0 and config\.recipe\.l1=0"):
+        small(adversarial=0.0, l1=0.0)
+
+
+def test_sources_may_have_other_channels_than_targets():
+    system = small()
+    state = jax.eval_shape(system.init, KEY, BATCH | {"image": images(1, channels=1)})
+    assert state.params["generator"]["down_0"]["kernel"].shape[2] == 1
+    assert state.params["discriminator"]["conv_0"]["kernel"].shape[2] == 4
