@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from cvjax import data
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5}  # drawn by each
+FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5, "translation": 7}  # drawn by each
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -46,6 +46,12 @@ QUESTIONS = {
     "segmentation": """dict(
         final=figures, mean_iou=np.nanmean(ious), same=all(jax.tree.leaves(same)), table=table[1:],
         inside=(tiled == whole)[margin:-margin, margin:-margin].mean(),
+    )""",
+    "translation": """dict(
+        colours=colours, splits={split: [file.stem for file in (PAIRS / split).iterdir()] for split in ("train", "test")},
+        same=[(pair == paint).all() for pair, paint in zip(batch["target"], batch["image"])],
+        final=figures, frames=[len(frames) for frames in films.values()], shapes=[films["network"][0].shape],
+        errors=found.errors, share=found.share, pairs=found.pairs,
     )""",
 }
 
@@ -222,3 +228,16 @@ def test_seeing_is_measured(run):
     assert found["accuracies"][0] > 0.95 > 0.8 > found["accuracies"][1]
     assert 0 < found["change"] <= np.float32(0.1)
     assert np.mean(found["values"][-10:]) < np.mean(found["values"][:10])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [unit("translation")], indirect=True)
+def test_translation_is_measured(run):
+    _, _, found, folder = run
+    assert found["colours"]["ink"] < 0.5 * found["colours"]["photograph"]
+    assert set(found["splits"]["test"]) == {"astronaut", "brick", "camera", "chelsea"}  # as in the dataset `photos`
+    assert len(found["splits"]["train"]) == 8 and not any(found["same"])
+    assert 0 < found["final"]["psnr"] and -1 < found["final"]["ssim_over_input"] < 1
+    assert found["frames"] == [5, 5] and found["shapes"] == [[64, 64, 3]] and found["pairs"] == 4
+    assert 0.3 < found["share"] <= 1 and 0 < found["errors"]["input"] < found["errors"]["ink"] < 0.3
+    assert (folder / "runs" / "translation_smoke" / "pix2pix" / "report.html").exists()

@@ -299,6 +299,8 @@ class Pix2Pix:
         shown = {name: value[: SHOWN * COLUMNS // 3] for name, value in batch.items()}
         made = self.predict(state, {"image": shown["image"]}, key)["image"]
         images, made, truth = (np.asarray(x) for x in jax.device_get((shown["image"], made, self.truth(shown))))
+        if "valid" in shown:  # the others pad a small split
+            images, made, truth = (x[np.asarray(shown["valid"])] for x in (images, made, truth))
         beside = [np.broadcast_to(x, (*x.shape[:3], 3)) for x in (images, made, truth)]
         pictures = np.stack(beside, axis=1).reshape(-1, *beside[0].shape[1:])
         captions = ["input", "output", "truth"] * len(made)

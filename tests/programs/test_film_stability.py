@@ -8,7 +8,7 @@ import pytest
 
 from cvjax.data.builders import photos
 from cvjax.errors import UserError
-from cvjax.programs import film, stability, video
+from cvjax.programs import apply, film, stability, video
 
 
 def test_a_film_goes_from_one_corner_to_the_other_and_zooms_in():
@@ -85,3 +85,15 @@ def test_what_cannot_be_filmed_is_said(tmp_path):
             film.main([f"--output={tmp_path / 'out.avi'}", *flags])
     with pytest.raises(UserError, match=r"must end in \.mp4 or \.avi"):
         film.main([f"--output={tmp_path / 'out.gif'}"])
+
+
+@pytest.mark.slow
+def test_a_network_paints_a_film_of_any_size_at_its_rate(trained_run, tmp_path, capsys):
+    run = trained_run("configs/cartoon_photos.py:smoke")
+    film.main([f"--output={tmp_path / 'in.avi'}", "--frames=3", "--size=44", "--rate=12.5"])
+    apply.main([f"--run={run}", f"--input={tmp_path / 'in.avi'}", f"--output={tmp_path / 'out.avi'}"])
+    capture = video.open_video(tmp_path / "out.avi")
+    assert capture.get(cv2.CAP_PROP_FPS) == 12.5
+    assert [frame.shape for frame in video.read_frames(capture)] == [(44, 44, 3)] * 3  # the run's images have 32
+    stability.main([f"--input={tmp_path / 'in.avi'}", f"--output={tmp_path / 'out.avi'}"])
+    assert "over 2 pairs of frames" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from jaxtyping import TypeCheckError
 
 from cvjax.data.builders import photos
 from cvjax.translation.cartoon import STYLES, ink, pencil, watercolour
+from cvjax.translation.pix2pix import score_pictures
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,15 @@ def test_a_photograph_of_many_pixels_looks_like_its_thumbnail(style):
     shrunk = cv2.resize(paint(large), (768, 512), interpolation=cv2.INTER_AREA).astype(float)
     wanted, given = paint(thumbnail), thumbnail
     assert np.abs(shrunk - wanted).mean() < 0.35 * np.abs(given.astype(float) - wanted).mean()
+
+
+def test_what_is_learnt_is_measured_beside_the_photograph():
+    generator = np.random.default_rng(0)
+    truth = generator.integers(60, 196, (2, 24, 24, 3)) / 255
+    given = truth + generator.choice([-20, 20], truth.shape) / 255
+    made = (truth + given) / 2  # half the error is 6 dB
+    figures = score_pictures([(truth, made, given), (truth[:1], made[:1], given[:1])])
+    assert figures["psnr_over_input"] == pytest.approx(20 * np.log10(2)) and 0 < figures["ssim_over_input"] < 1
+    assert score_pictures([(truth, given, given)])["psnr_over_input"] == 0
+    for other in (None, given[..., :1], truth):  # nothing to compare with
+        assert "psnr_over_input" not in score_pictures([(truth, made, other)])
