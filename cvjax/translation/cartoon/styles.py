@@ -55,12 +55,14 @@ def ink(
     height, width = pixels.shape[:2]
     finer = 2 if scale < 2 else 1  # and of some grey at their edges
     size = (finer * width, finer * height)
-    lab, edges = (cv2.resize(x, size, interpolation=cv2.INTER_LINEAR) for x in (lab, _edges(drawn)))
+    lab = cv2.resize(_softened(lab, scale), size, interpolation=cv2.INTER_LINEAR)
+    relief = cv2.resize(_relief(drawn), size, interpolation=cv2.INTER_LINEAR)
+    lines = np.tanh(np.maximum(-relief, 0))
     flat = np.empty_like(lab)
     flat[..., 0] = _stepped(lab[..., 0], LIGHTEST / levels, offset=0.5)
     flat[..., 1:] = vividness * _stepped(lab[..., 1:], chroma_step)
     coloured = np.clip(cv2.cvtColor(flat, cv2.COLOR_LAB2RGB), 0, 1)
-    painted = coloured * (1 - line * (1 - edges))[..., None]
+    painted = coloured * np.maximum(1 - line * lines, 0)[..., None]
     return _like(image, cv2.resize(painted, (width, height), interpolation=cv2.INTER_AREA))
 
 
@@ -74,7 +76,7 @@ def pencil(image: Picture, shade: NonNegative = 0.45, hatching: NonNegative = 0.
     pixels, scale = _read(image)
     grey = cv2.bilateralFilter(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), 5, sigmaColor=0.08, sigmaSpace=2 * scale)
     around = cv2.GaussianBlur(grey, (0, 0), 6 * scale)
-    strokes = np.clip((grey + 0.02) / (around + 0.02), 0, 1) ** 2  # dodged: divided by the picture's own blur
+    strokes = np.clip((grey + 0.05) / (around + 0.05), 0, 1) ** 2  # dodged: divided by the picture's own blur
     tone = 1 - shade * (1 - cv2.GaussianBlur(grey, (0, 0), 2 * scale)) ** 1.5
     texture = _tiled(_hatching(), grey.shape, scale)
     shaded = tone * (1 + hatching * (1 - tone) * texture)
@@ -93,7 +95,7 @@ def watercolour(image: Picture, washes: Count = 7, edge: NonNegative = 0.8, grai
     pixels, scale = _read(image)
     lab = _smoothed(cv2.cvtColor(_shrunk(pixels, scale), cv2.COLOR_RGB2LAB), WASHED)
     height, width = pixels.shape[:2]
-    lab = cv2.resize(lab, (width, height), interpolation=cv2.INTER_LINEAR)
+    lab = cv2.resize(_softened(lab, scale), (width, height), interpolation=cv2.INTER_LINEAR)
     uneven = _tiled(_noise(9.0), (height, width), scale)
     step, lightness = LIGHTEST / washes, lab[..., 0] + 3 * uneven
     middle = _stepped(lightness, step, offset=0.5)
@@ -137,10 +139,15 @@ def _smoothed(lab: Float32[np.ndarray, "height width 3"], passes: int) -> Float3
     return lab
 
 
-def _edges(lightness: Plane) -> Plane:
-    """Returns 0 on lines and 1 beside them: where a difference of Gaussians is negative, softly."""
+def _softened(lab: Float32[np.ndarray, "height width 3"], scale: float) -> Float32[np.ndarray, "height width 3"]:
+    """Blurs the stairs that edges have in a picture that will be enlarged to more than twice its size."""
+    return lab if scale < 2 else cv2.GaussianBlur(lab, (0, 0), 0.8)
+
+
+def _relief(lightness: Plane) -> Plane:
+    """Returns a difference of Gaussians, negative where lines are drawn."""
     narrow, wide = (cv2.GaussianBlur(lightness, (0, 0), sigma) for sigma in (1.0, WIDER))
-    return 1 + np.tanh(np.minimum(narrow - BALANCE * wide, 0)).astype(np.float32)
+    return narrow - BALANCE * wide
 
 
 def _stepped(values: np.ndarray, step: float, offset: float = 0.0) -> np.ndarray:
