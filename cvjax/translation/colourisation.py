@@ -17,7 +17,7 @@ from cvjax.errors import UserError
 from cvjax.nets.patch_gan import Field, PatchGAN
 from cvjax.signature import Count, NonNegative, Share
 from cvjax.translation.colours import from_lab, to_lab
-from cvjax.translation.pix2pix import Images, Pix2Pix, Sources, TestMode, UNetGenerator, check_objective
+from cvjax.translation.pix2pix import Images, Painted, Pix2Pix, Sources, TestMode, UNetGenerator, check_objective
 
 REACH = 110.0  # the generator's 1 in units of a and b: sRGB has a from -86 to 98 and b from -108 to 94
 
@@ -43,7 +43,7 @@ class Colourisation(Pix2Pix):
         """Returns the pictures."""
         return batch["image"]
 
-    def pictures(self, source: Sources, made: Images) -> Images:
+    def pictures(self, source: Sources, made: Images) -> Painted:
         """Returns pictures of a lightness, exactly, and of colours, their chroma reduced to what a screen has."""
         return from_lab(jnp.concatenate([50 * (source + 1), REACH * made], axis=-1))
 

@@ -33,6 +33,7 @@ from cvjax.signature import Count, NonNegative, Share
 TestMode = Literal["published", "running"]
 Images = Float[Array, "batch height width channels"]
 Sources = Float[Array, "batch height width bands"]
+Painted = Float[Array, "batch height width _"]
 
 WIDEST = 8  # most channels of a level, in multiples of the first one's
 DROPPED = 3  # blocks of the decoder with dropout
@@ -182,7 +183,7 @@ class Pix2Pix:
         """Returns the true pictures, in [0, 1]."""
         return batch["target"]
 
-    def pictures(self, source: Sources, made: Images) -> Images:
+    def pictures(self, source: Sources, made: Images) -> Painted:
         """Returns what the generator made as pictures in [0, 1]."""
         return (made + 1) / 2
 
@@ -281,7 +282,7 @@ class Pix2Pix:
 
         return jax.vmap(alone)(jnp.arange(len(source)), source)
 
-    def paint(self, key: Key[Array, ""], state: State, images: Images) -> Images:
+    def paint(self, key: Key[Array, ""], state: State, images: Images) -> Painted:
         """Translates images, whose sides suit the generator, into pictures."""
         source = self.source(images)
         return self.pictures(source, self.translate(key, state, source))

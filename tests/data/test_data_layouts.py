@@ -208,11 +208,11 @@ def test_all_pairs_that_do_not_match_are_listed(pairs):
 def test_pairs_of_any_kind_of_file(tmp_path):
     """Transparent images on white, targets of 16 bits by their upper eight; a grey one among colours is made RGB."""
     levels = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000
-    for index in range(4):
-        clear = np.concatenate([picture(index), np.zeros((6, 8, 1), np.uint8)], axis=-1)
-        save(tmp_path / "a" / f"{index}.png", clear if index else picture(index, 1))
-        save(tmp_path / "b" / f"{index}.png", levels)
-    batch = next(load(tmp_path / "a", {"target": str(tmp_path / "b")}, eval_split="train", held_out=0.0).evaluate())
+    for file in (f"{split}/{index}.png" for split in ("train", "test") for index in range(4)):
+        clear = np.concatenate([picture(0), np.zeros((6, 8, 1), np.uint8)], axis=-1)
+        save(tmp_path / "a" / file, picture(1, 1) if file.endswith("0.png") else clear)
+        save(tmp_path / "b" / file, levels)
+    batch = next(load(tmp_path / "a", {"target": str(tmp_path / "b")}).evaluate())
     assert batch["image"].shape == (4, 6, 8, 3) and batch["target"].shape == (4, 6, 8, 1)
     assert sorted(batch["image"].min(axis=(1, 2, 3)) == 1) == [False, True, True, True]
     np.testing.assert_array_equal(np.round(255 * batch["target"][0, ..., 0]), levels >> 8)

@@ -26,7 +26,7 @@ def small(**changed):
 def system():
     """The recipe with the state after two steps on different pictures."""
     recipe = small()
-    state, step = recipe.init(KEY, {"image": images(0)}), jax.jit(recipe.train_step)
+    state, step = jax.jit(recipe.init)(KEY, {"image": images(0)}), jax.jit(recipe.train_step)
     for seed in range(2):
         state, _ = step(state, {"image": images(seed)}, jax.random.fold_in(KEY, seed))
     return recipe, state
@@ -82,7 +82,7 @@ def test_a_colour_that_depends_on_lightness_is_learnt():
     grey = images(8, channels=1)
     warm = jnp.concatenate([grey, 0.7 * grey, 0.4 * grey], axis=-1)
     recipe = small(adversarial=0.0, generator_optimiser={"name": "adam", "learning_rate": 1e-2})
-    state, step = recipe.init(KEY, {"image": warm}), jax.jit(recipe.train_step)
+    state, step = jax.jit(recipe.init)(KEY, {"image": warm}), jax.jit(recipe.train_step)
     for index in range(60):
         state, metrics = step(state, {"image": warm}, jax.random.fold_in(KEY, index))
     assert metrics["loss/l1"] < 0.05

@@ -116,17 +116,17 @@ def test_parameters_are_those_of_the_published_generators(depth, count):
 
 def test_the_innermost_features_of_a_single_image_are_not_normalised_away():
     net, x = UNetGenerator(DEPTH, WIDTH, dropout=0.0), images(0, batch=1)
-    held = net.init(KEY, x)
+    held = jax.jit(net.init)(KEY, x)
 
     def total(params):
         made, _ = net.apply({**held, "params": params}, x, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
         return made.sum()
 
-    assert jnp.abs(jax.grad(total)(held["params"])["down_3"]["kernel"]).max() > 1e-6
+    assert jnp.abs(jax.jit(jax.grad(total))(held["params"])["down_3"]["kernel"]).max() > 1e-6
 
 
 def test_initial_values_are_the_papers():
-    held = UNetGenerator(5, 24).init(KEY, jnp.zeros((1, 32, 32, 3)))["params"]
+    held = jax.jit(UNetGenerator(5, 24).init)(KEY, jnp.zeros((1, 32, 32, 3)))["params"]
     kernels = np.concatenate([np.ravel(layer["kernel"]) for layer in held.values() if "kernel" in layer])
     scales = np.concatenate([layer["scale"] for layer in held.values() if "scale" in layer])
     np.testing.assert_allclose([kernels.mean(), kernels.std()], [0, 0.02], atol=1e-4)
@@ -134,16 +134,16 @@ def test_initial_values_are_the_papers():
 
 
 def test_dropout_is_in_the_first_three_blocks_of_the_decoder():
-    net, x = UNetGenerator(6, 2, dropout=1.0), images(0, (64, 64), batch=2)
-    held = net.init(KEY, x)
+    net, x = UNetGenerator(5, 2, dropout=1.0), images(0, (32, 32), batch=2)
+    held = jax.jit(net.init)(KEY, x)
 
     def total(params):
         options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
         return net.apply({**held, "params": params}, x, **options)[0].sum()
 
-    slopes = jax.grad(total)(held["params"])
-    seen = [bool(jnp.abs(slopes[f"up_{level}"]["kernel"]).max() > 0) for level in (5, 4, 3, 2, 1, 0)]
-    assert seen == [False, False, False, True, True, True]
+    slopes = jax.jit(jax.grad(total))(held["params"])
+    seen = [bool(jnp.abs(slopes[f"up_{level}"]["kernel"]).max() > 0) for level in (4, 3, 2, 1, 0)]
+    assert seen == [False, False, False, True, True]
 
 
 # --- steps --------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_losses_of_a_step_are_the_papers(conditional):
     system = small(
         dropout=0.0, conditional=conditional, generator_optimiser=optimiser, discriminator_optimiser=optimiser
     )
-    state = system.init(KEY, BATCH)
+    state = jax.jit(system.init)(KEY, BATCH)
     after, metrics = jax.jit(system.train_step)(state, BATCH, KEY)
     generator, discriminator = system.networks["generator"], system.networks["discriminator"]
     held = {"params": state.params["generator"], "batch_stats": state.stats["generator"]}
@@ -196,10 +196,10 @@ def test_losses_of_a_step_are_the_papers(conditional):
 
 
 def test_without_an_adversarial_loss_there_is_no_discriminator_and_l1_is_learnt():
-    system = small(adversarial=0.0, dropout=0.0, generator_optimiser={"name": "adam", "learning_rate": 5e-3})
-    state, step, losses = system.init(KEY, BATCH), jax.jit(system.train_step), []
+    system = small(adversarial=0.0, dropout=0.0, generator_optimiser={"name": "adam", "learning_rate": 1e-2})
+    state, step, losses = jax.jit(system.init)(KEY, BATCH), jax.jit(system.train_step), []
     batch = BATCH | {"target": 1 - BATCH["image"]}
-    for index in range(60):
+    for index in range(120):
         state, metrics = step(state, batch, jax.random.fold_in(KEY, index))
         losses.append(float(metrics["loss/l1"]))
     assert set(system.networks) == set(state.params) == set(state.opt) == {"generator"}
@@ -212,7 +212,7 @@ def test_without_an_adversarial_loss_there_is_no_discriminator_and_l1_is_learnt(
 def states():
     """Both test modes with the state of a few steps, whose running statistics are not those of single images."""
     systems = {mode: small(test_mode=mode) for mode in ("published", "running")}
-    state, step = systems["published"].init(KEY, BATCH), jax.jit(systems["published"].train_step)
+    state, step = jax.jit(systems["published"].init)(KEY, BATCH), jax.jit(systems["published"].train_step)
     for index in range(3):
         state, _ = step(state, BATCH, jax.random.fold_in(KEY, index))
     return {mode: (system, state) for mode, system in systems.items()}
