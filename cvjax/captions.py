@@ -26,11 +26,14 @@ MEASURES = {
     "chroma_over_mean": "error of the colours over that of the mean colour of the training pictures",
     "class_accuracy": "share of the samples that the judge takes for the class they were drawn of",
     "classes_seen": "classes that have at least 1 % of the samples",
+    "cycle_psnr": "peak signal-to-noise ratio of images that were translated there and back, in dB",
     "deletion": "area below the probability of the class while the most attributed pixels go; lower is better",
     "deletion_gain": "by how much that area is smaller than those of random maps and of an edge filter",
     "code_error": "squared distance of the code that was found from the given code, over its squared norm",
     "confidence": "probabilities of the classes for the images that were evolved for them",
     "denoising_error": "mean squared error of the predicted noise, over ten levels of noise",
+    "detail_a_to_b": "correlation of the detail of translations from A to B with the truth's",
+    "detail_b_to_a": "correlation of the detail of translations from B to A with the truth's",
     "energy_gain": "energy of the network's layers after a dream, over that before",
     "error_over_gaussian": "denoising error over that of the best denoiser of Gaussian codes",
     "error_over_pca": "reconstruction error over that of PCA with codes of the same size",
@@ -38,6 +41,7 @@ MEASURES = {
     "fid_over_control": "FID over that of samples of one Gaussian per class; below 1 is better than those",
     "fid_over_noise": "FID over that of uniform noise",
     "fid_over_raw": "FID of the averaged network over that of the latest one",
+    "flat_psnr": "peak signal-to-noise ratio of the mean colour of B beside the truth, in dB",
     "fooling_confidence": "mean probability of each class for the image that was evolved for it",
     "fooling_confidence_median": "its median over the classes",
     "fooling_confidence_smallest": "that of the class that is hardest to pretend",
@@ -45,6 +49,7 @@ MEASURES = {
     "gradient_error": "distance of the mean gradient norm from 1, which WGAN-GP aims at",
     "gradient_norm": "norm of the critic's gradient between real images and samples",
     "gram_over_content": "style loss of the pictures over that of the images that they were made of",
+    "identity_psnr": "peak signal-to-noise ratio of images of A, as they are, beside their truth in B, in dB",
     "inception_score": "exp of the mean divergence between the judge's classes of one sample and of all",
     "insertion": "area below the probability of the class while the most attributed pixels come; higher is better",
     "insertion_gain": "by how much that area is larger than those of random maps and of an edge filter",
@@ -90,6 +95,8 @@ MEASURES = {
     "precision_over_pixels": "that share, less the one that a search by pixels reaches",
     "probability": "the discriminator's probability that an image is real",
     "psnr": "peak signal-to-noise ratio to the true images, in dB; of translated ones RGB, 8 bits, no border",
+    "psnr_a_to_b": "peak signal-to-noise ratio of translations from A to B beside the truth, in dB",
+    "psnr_b_to_a": "peak signal-to-noise ratio of translations from B to A beside the truth, in dB",
     "psnr_by_depth": "rank correlation of a layer's depth and the PSNR of images inverted from it",
     "psnr_denoised": "peak signal-to-noise ratio of denoised images, in dB",
     "psnr_drop": "dB by which images inverted from the last layer are worse than from the first",
@@ -108,6 +115,8 @@ MEASURES = {
     "raw_fid": "FID of samples of the latest network instead of the averaged one",
     "real_confidence": "mean probability that the classifier gives the class it sees in real images",
     "recall": "share of the held-out images whose features lie among those of samples",
+    "recoloured_detail": "correlation of the detail of images with the best affine change of colours with the truth's",
+    "recoloured_psnr": "peak signal-to-noise ratio of images with the best affine change of colours, in dB",
     "rms_change": "root mean square change of a pixel by the dream",
     "rms": "root mean square of the changes that reached their aim",
     "rms_over_carlini_wagner": "root mean square of L-BFGS's changes over that of Carlini and Wagner's attack",
@@ -134,9 +143,11 @@ MEASURES = {
     "weighted_iou": "intersection over union of the classes, weighted by their pixels",
 }
 PICTURES = {
+    "a_to_b": "Held-out images of A, translated to B, and translated back.",
     "adversarial": "Attacked images with what the classifier sees in them, and the change, magnified.",
     "attributions": "Images, and maps of what the classifier looked at for the class on the left, by method.",
     "augmented": "Training images after augmentation.",
+    "b_to_a": "Held-out images of B, translated to A, and translated back.",
     "chain": "From noise to a sample, step by step.",
     "classes": "Samples of each class.",
     "completions": "Held-out images, of which the lower part is drawn by the model.",
@@ -174,6 +185,7 @@ PICTURES = {
     "traversals": "Each row moves along one latent, all else equal.",
 }
 FIRST = ("samples", "detections", "segmentations", "stylised", "translations")  # pictures that a page begins with
+FIRST = ("samples", "detections", "segmentations", "stylised", "a_to_b")  # pictures that a page begins with
 
 
 def describe_measure(name: str) -> str:

@@ -1,0 +1,66 @@
+"""Figures of translated images beside the truth, and what colours alone would reach."""
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from cvjax.metrics.image import Convention, psnr
+
+Images = Float[np.ndarray, "batch height width channels"]
+Affine = Float[np.ndarray, "terms channels"]
+
+BEST = 100.0  # dB; more, as of equal images, counts as this
+
+
+def decibels(truth: Images, images: Images) -> Float[np.ndarray, " batch"]:
+    """Returns the PSNR of each image over all channels, rounded to 8 bits, at most 100 dB."""
+    return np.minimum(psnr(truth, images, Convention("rgb")), BEST)
+
+
+def detail_correlation(truth: Images, images: Images, window: int = 5) -> Float[np.ndarray, " batch"]:
+    """Returns the correlation of each image's detail with the truth's.
+
+    Detail is the mean of the channels, less its mean over a square of `window` pixels around each (the border is
+    reflected). It is 1 for the same stripes, -1 for inverted ones, and 0 for those a quarter of a period apart. An
+    image without any detail has 0.
+    """
+    seen, found = (_detail(side, window) for side in (truth, images))
+    norms = np.sqrt((seen**2).sum((1, 2)) * (found**2).sum((1, 2)))
+    return np.divide((seen * found).sum((1, 2)), norms, out=np.zeros(len(seen)), where=norms > 1e-9)
+
+
+def _detail(images: Images, window: int) -> Float[np.ndarray, "batch height width"]:
+    grey = images.astype(np.float64).mean(axis=-1)
+    return grey - ndimage.uniform_filter(grey, size=(1, window, window), mode="reflect")
+
+
+def fit_colours(images: Images, truth: Images) -> Affine:
+    """Returns the affine map of a pixel's colour to the truth's with the least squared error over all pixels.
+
+    The last row is the constant. No translation that looks at colours alone and is affine in them comes nearer.
+    """
+    gram, cross = 0.0, 0.0
+    for image, true in zip(images, truth, strict=True):
+        terms = _terms(image)
+        gram, cross = gram + terms.T @ terms, cross + terms.T @ true.reshape(-1, true.shape[-1]).astype(np.float64)
+    return np.linalg.pinv(gram, hermitian=True) @ cross
+
+
+def recolour(images: Images, affine: Affine) -> Images:
+    """Returns images with each pixel's colour mapped as `fit_colours` says, clipped to [0, 1]."""
+    made = np.stack([_terms(image) @ affine for image in images])
+    return np.clip(made, 0, 1).reshape(*images.shape[:3], affine.shape[1]).astype(np.float32)
+
+
+def _terms(image: Float[np.ndarray, "height width channels"]) -> Float[np.ndarray, "pixels terms"]:
+    pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
+    return np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1)
+
+
+def trivial_figures(a: Images, b: Images) -> dict[str, float]:
+    """Returns figures from A to B that need no training: of the images, of the mean colour of B, of changed colours."""
+    recoloured = recolour(a, fit_colours(a, b))
+    flat = np.broadcast_to(b.mean(axis=(0, 1, 2)), b.shape)
+    figures = {"identity_psnr": decibels(b, a), "flat_psnr": decibels(b, flat)}
+    figures |= {"recoloured_psnr": decibels(b, recoloured), "recoloured_detail": detail_correlation(b, recoloured)}
+    return {name: float(values.mean()) for name, values in figures.items()}
