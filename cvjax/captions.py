@@ -68,6 +68,8 @@ MEASURES = {
     "lpips_content": "LPIPS of the pictures to the images that they were made of",
     "lpips_over_style": "LPIPS of the pictures to the images that they were made of, over that of the style",
     "lpips_style": "LPIPS of the style to the images: what pictures with nothing of them have",
+    "lpips": "LPIPS of the pictures to the true ones; 0 is equal",
+    "lpips_over_bicubic": "LPIPS of the pictures to the true ones, over that of bicubic interpolation",
     "map_boxed": "mean average precision of the classes that were trained with boxes",
     "map_unboxed": "mean average precision of the classes that never had a box",
     "map_voc": "VOC's mean average precision, by the area under the curve",
@@ -97,15 +99,20 @@ MEASURES = {
     "psnr": "peak signal-to-noise ratio to the true images, in dB; of translated ones RGB, 8 bits, no border",
     "psnr_a_to_b": "peak signal-to-noise ratio of translations from A to B beside the truth, in dB",
     "psnr_b_to_a": "peak signal-to-noise ratio of translations from B to A beside the truth, in dB",
+    "psnr_bicubic": "psnr_y of bicubic interpolation",
     "psnr_by_depth": "rank correlation of a layer's depth and the PSNR of images inverted from it",
     "psnr_denoised": "peak signal-to-noise ratio of denoised images, in dB",
     "psnr_drop": "dB by which images inverted from the last layer are worse than from the first",
     "psnr_gain": "dB by which denoising improves the noisy images",
+    "psnr_lanczos": "psnr_y of Lanczos' interpolation",
     "psnr_median": "peak signal-to-noise ratio of a median filter, in dB",
     "psnr_noisy": "peak signal-to-noise ratio of the noisy images, in dB",
     "psnr_nonlocal_means": "peak signal-to-noise ratio of non-local means, in dB",
+    "psnr_over_bicubic": "dB of psnr_y above bicubic interpolation",
+    "psnr_over_lanczos": "dB of psnr_y above Lanczos' interpolation",
     "psnr_over_nonlocal_means": "dB above non-local means, a classical denoiser",
     "psnr_over_input": "dB by which pictures are nearer to the truth than the images that they were made of",
+    "psnr_y": "PSNR in dB of Y of BT.601 (16 to 235) in 8 bits, without the factor's number of pixels at each border",
     "questions": "classes that were asked for",
     "random_accuracy": "accuracy under a random change of the size of the attack",
     "random_patch_success": "share that a patch of random pixels leads to the target, by its area",
@@ -131,6 +138,8 @@ MEASURES = {
     "sparseness": "Hoyer's sparseness of the codes: 0 is even, 1 is a single active unit",
     "spread": "standard deviation of a pixel over the images that several starts find for one code",
     "ssim": "structural similarity to the true images, with a Gaussian window; RGB, 8 bits, no border",
+    "ssim_over_bicubic": "ssim_y above that of bicubic interpolation",
+    "ssim_y": "structural similarity of Y of BT.601 in 8 bits, with the border of psnr_y; 1 is equal",
     "squared_error": "mean squared error of reconstructions, per pixel",
     "ssim_over_input": "structural similarity to the truth, less that of the images that they were made of",
     "subspace_angle": "largest angle between the subspaces of the autoencoder and of PCA, in radians",
@@ -155,6 +164,7 @@ PICTURES = {
     "detections": "Left of each pair: the true boxes. Right: detections with their scores in per cent.",
     "dreams": "What the network sees in real images, exaggerated.",
     "forming": "A picture as it forms, after more and more evaluations of its loss.",
+    "enlarged": "Held-out pictures, and where bicubic interpolation fails most: interpolated, found and true.",
     "edits": "Images, partly noised and denoised again.",
     "features": "A row for each channel: an image made for it, patches that activate it most, and what of them does.",
     "fooling": "The image that was evolved for each class, with what the classifier sees in it.",
@@ -184,8 +194,8 @@ PICTURES = {
     "translations": "Held-out images, each beside its translation and the truth.",
     "traversals": "Each row moves along one latent, all else equal.",
 }
-FIRST = ("samples", "detections", "segmentations", "stylised", "translations")  # pictures that a page begins with
-FIRST = ("samples", "detections", "segmentations", "stylised", "a_to_b")  # pictures that a page begins with
+# Pictures that a page begins with.
+FIRST = ("samples", "detections", "segmentations", "stylised", "translations", "a_to_b", "enlarged")
 
 
 def describe_measure(name: str) -> str:

@@ -117,8 +117,11 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
 
 
 def first_image(features: tfds.features.FeaturesDict) -> str | None:
-    """Returns the feature that is a dataset's image, the left one if they are stereo images; None if there is none."""
-    return next((name for name in ("image", "image_left") if name in features), None)
+    """Returns the feature that is a dataset's image; None if there is none.
+
+    Of stereo images that is the left one, and of pairs for super-resolution the one of high resolution.
+    """
+    return next((name for name in ("image", "image_left", "hr") if name in features), None)
 
 
 def read_text(value: Any) -> np.ndarray:

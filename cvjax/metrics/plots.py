@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Integer
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from cvjax.data.class_maps import VOID
 from cvjax.ops.drawing import label_text
@@ -78,6 +78,33 @@ def draw_gallery(
         axes.imshow(np.broadcast_to(np.clip(image, 0, 1), (height, width, 3)))
         ink = "crimson" if marked is not None and marked[index] else "black"
         axes.set_title(caption, fontsize=7, pad=2, color=ink, parse_math=False)
+    return _pixels(figure)
+
+
+def draw_windows(
+    rows: Sequence[tuple[Float[np.ndarray, "_ _ _"], tuple[int, int, int], Mapping[str, Float[np.ndarray, "_ _ _"]]]],
+    title: str,
+) -> Image:
+    """Returns a figure with a row for each picture: the whole, with a square framed, and the square in each version.
+
+    Args:
+      rows: (picture, (top, left, side) of the square, {caption: version of the picture}).
+    """
+    columns = 1 + max(len(versions) for _, _, versions in rows)
+    figure = Figure(figsize=(2.3 * columns, 2.5 * len(rows) + 0.3), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    for grid, (picture, (top, left, side), versions) in zip(
+        figure.subplots(len(rows), columns, squeeze=False), rows, strict=True
+    ):
+        for axes in grid:
+            axes.set_axis_off()
+        shape = (*picture.shape[:2], 3)
+        grid[0].imshow(np.broadcast_to(np.clip(picture, 0, 1), shape))
+        grid[0].add_patch(Rectangle((left, top), side, side, fill=False, edgecolor="red"))
+        for axes, (caption, version) in zip(grid[1:], versions.items(), strict=False):
+            seen = np.broadcast_to(np.clip(version, 0, 1), shape)[top : top + side, left : left + side]
+            axes.imshow(seen, interpolation="nearest")
+            axes.set_title(caption, fontsize=8, pad=2)
     return _pixels(figure)
 
 

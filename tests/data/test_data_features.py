@@ -7,7 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from cvjax import data
-from cvjax.data import builders, vocabulary
+from cvjax.data import builders, features, vocabulary
+from cvjax.data.annotations import Annotations
 from cvjax.data.builders import embedded
 from cvjax.errors import UserError
 
@@ -344,3 +345,12 @@ def test_batches_with_everything_are_the_same_from_memory_disk_workers_processes
 def test_a_mistake_is_named_with_what_would_be_right(prepared, settings, message):
     with pytest.raises(UserError, match=message):
         load(prepared, **settings)
+
+
+def test_the_image_of_a_pair_is_that_of_high_resolution():
+    image = tfds.features.Image(shape=(None, None, 3))
+    pair = tfds.features.FeaturesDict({"lr": image, "hr": image})  # as DIV2K's
+    columns = features.select("div2k", pair, Annotations())
+    assert columns.numbers == ("image",) and columns.image == "hr" and not columns.images
+    read = columns.read({"lr": np.zeros((2, 3, 3), np.uint8), "hr": np.ones((4, 6, 3), np.uint8)})
+    assert read.keys() == {"image"} and read["image"].shape == (4, 6, 3)

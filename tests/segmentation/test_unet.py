@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cvjax.ops.tiling import predict_tiles
 from cvjax.segmentation import unet
-from cvjax.segmentation.tiling import predict_tiles
 from cvjax.segmentation.unet import UNet
 
 KEY = jax.random.key(0)

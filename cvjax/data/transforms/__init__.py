@@ -19,7 +19,7 @@ from cvjax.data.transforms.colour import (
     normalise,
     remove_background,
 )
-from cvjax.data.transforms.geometry import center_crop, crop, letterbox, pad, resize
+from cvjax.data.transforms.geometry import canvas, center_crop, crop, letterbox, pad, resize
 from cvjax.data.transforms.random_geometry import (
     elastic,
     flip,
@@ -41,6 +41,7 @@ __all__ = [
     "adjust_hue",
     "adjust_saturation",
     "border_weights",
+    "canvas",
     "center_crop",
     "color_jitter",
     "crop",

@@ -1,5 +1,6 @@
 """Transforms that move the pixels of an image, or all of a `Scene`."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -114,6 +115,22 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
     return by_fours(
         lambda channels: cv2.copyMakeBorder(channels, top, bottom, left, right, BORDERS[border], value=value), image
     )
+
+
+def canvas(image: Image, size: Size, name: str = "inside", value: float = 0.0) -> Scene:
+    """Puts an image into the upper left corner of a canvas, and adds a map `name`, 1 where the image is.
+
+    Images of different sizes make a batch in this way, and none is resized; of larger ones, the middle is cut out. In a
+    batch, the map is [batch, height, width, 1].
+    """
+    height, width = sides(size)
+    rows, columns = min(height, image.shape[0]), min(width, image.shape[1])
+    image = center_crop(image, (rows, columns))
+    scene = image if isinstance(image, Scene) else Scene(image)
+    scene = pad(scene, (0, height - rows, 0, width - columns), value=value)
+    inside = np.zeros((height, width, 1), np.float32)
+    inside[:rows, :columns] = 1
+    return dataclasses.replace(scene, images={**scene.images, name: inside})
 
 
 def by_fours(function: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from PIL import Image
 from scipy import ndimage
 
 from cvjax.data import transforms
+from cvjax.data.transforms.scene import Scene
 from cvjax.errors import UserError
 
 PIXELS = skimage.data.astronaut()[100:228, 150:250]  # 128 x 100
@@ -52,6 +53,20 @@ def test_crops_are_slices():
     for top, left in ((-1, 0), (120, 0), (0, 90)):
         with pytest.raises(UserError, match="does not lie within an image of 128x100"):
             transforms.crop(IMAGE, top, left, 20)
+
+
+@pytest.mark.parametrize(("size", "rows", "columns"), [((150, 120), 128, 100), ((40, 120), 40, 100), (50, 50, 50)])
+def test_a_canvas_has_its_image_at_the_upper_left_and_says_so(size, rows, columns):
+    scene = transforms.canvas(IMAGE, size, value=0.25)
+    inside = scene.images["inside"]
+    assert scene.shape == (*((size, size) if isinstance(size, int) else size), 3) == (*inside.shape[:2], 3)
+    np.testing.assert_array_equal(scene.image[:rows, :columns], transforms.center_crop(IMAGE, (rows, columns)))
+    np.testing.assert_array_equal(scene.image[inside[..., 0] == 0], 0.25)
+    np.testing.assert_array_equal(np.argwhere(inside)[-1], [rows - 1, columns - 1, 0])
+    assert inside.sum() == rows * columns
+    further = transforms.canvas(Scene(IMAGE, images={"target": IMAGE}), size, name="there", value=0.25)
+    np.testing.assert_array_equal(further.images["target"], scene.image)
+    assert further.images.keys() == {"target", "there"}
 
 
 def test_pad_puts_the_right_number_on_each_side():

@@ -19,6 +19,8 @@ OPS = {
     "letterbox": lambda g, s: transforms.letterbox(s, 64, "nearest"),
     "crop": lambda g, s: transforms.crop(s, 3, 11, (30, 40)),
     "center_crop": lambda g, s: transforms.center_crop(s, (32, 40)),
+    "canvas": lambda g, s: transforms.canvas(s, (52, 64), value=OUTSIDE),
+    "canvas that is smaller": lambda g, s: transforms.canvas(s, (64, 32), value=OUTSIDE),
     "pad": lambda g, s: transforms.pad(s, (1, 2, 3, 4), value=OUTSIDE),
     "pad reflected": lambda g, s: transforms.pad(s, 5, "reflect"),
     "flip": lambda g, s: transforms.flip(g, s, 1.0),
@@ -70,6 +72,7 @@ def test_a_class_map_is_that_of_its_image_and_void_around_it(name):
         assert wrong.mean() <= (0.04 if name.split()[0] in INEXACT else 0)
         seen += int((numbers == 255).sum())
     padded = ("letterbox", "pad", "random_expand", "random_scale", "random_scale_crop", "rotate", "elastic")
+    padded += ("canvas", "canvas that is smaller")
     assert (seen > 0) == (name in padded)
 
 

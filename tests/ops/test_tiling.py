@@ -1,10 +1,12 @@
 """Tiles of a large image give what the whole image gives."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from cvjax.errors import UserError
-from cvjax.segmentation.tiling import mirrored_indices, predict_tiles
+from cvjax.ops.tiling import map_tiles, mirrored_indices, predict_tiles
 
 
 def blur(side):
@@ -47,3 +49,34 @@ def test_what_leaves_gaps_is_refused():
         predict_tiles(blur(1), image, 8, 1, 9)
     with pytest.raises(UserError, match="12x12 for a tile of 8x8"):
         predict_tiles(lambda images: np.zeros((1, 12, 12, 2)), image, 8, 2)
+    with pytest.raises(UserError, match="16x16 for a tile of 8x8 at scale=3"):
+        map_tiles(lambda images: np.zeros((1, 16, 16, 2)), image, 8, 2, scale=3)
+
+
+def enlarge(images):
+    """Twice as large, each pixel of which has the mean of a window of 5 pixels, by three channels."""
+    windows = np.lib.stride_tricks.sliding_window_view(images[..., 0], (5, 5), axis=(1, 2)).mean(axis=(-2, -1))
+    large = windows.repeat(2, axis=1).repeat(2, axis=2)
+    return np.stack([large, -large, np.square(large)], axis=-1)
+
+
+@pytest.mark.parametrize(("tile", "step", "size"), [(8, None, (30, 21)), (7, 4, (30, 21)), (40, None, (1, 9))])
+def test_results_of_another_size_equal_those_of_the_whole(tile, step, size):
+    image = np.random.default_rng(0).uniform(size=(*size, 1)).astype(np.float32)
+    whole = enlarge(np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")[None])[0]
+    found = map_tiles(enlarge, image, tile, 2, scale=2, step=step)
+    assert found.shape == (2 * size[0], 2 * size[1], 3) and found.dtype == np.float32
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+def test_twelve_megapixels_are_never_in_memory(tmp_path):
+    image = np.memmap(tmp_path / "image", np.uint8, "w+", shape=(3000, 4000, 3))
+    out = np.memmap(tmp_path / "out", np.uint8, "w+", shape=(6000, 8000, 3))
+    image[1500:] = 100
+    bytes_of = lambda window: (255 * window[:, 8:-8, 8:-8]).astype(np.uint8)  # noqa: E731
+    tracemalloc.start()
+    found = map_tiles(lambda window: bytes_of(window).repeat(2, 1).repeat(2, 2), image, 256, 8, scale=2, out=out)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found is out and not out[:3000].any() and (out[3000:] == 100).all()
+    assert most < 2**23  # of windows of 0.9 MB; the image has 36 MB and the result 144
