@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from cvjax import data
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5, "translation": 7}  # drawn by each
+FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5, "translation": 9}  # drawn by each
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -52,6 +52,7 @@ QUESTIONS = {
         same=[(pair == paint).all() for pair, paint in zip(batch["target"], batch["image"])],
         final=figures, frames=[len(frames) for frames in films.values()], shapes=[films["network"][0].shape],
         errors=found.errors, share=found.share, pairs=found.pairs,
+        unpaired=[translated, there.shape, back.shape], enlarged=[gained, large.shape],
     )""",
 }
 
@@ -240,4 +241,8 @@ def test_translation_is_measured(run):
     assert found["final"]["psnr"] > 0 and -1 < found["final"]["ssim_over_input"] < 1
     assert found["frames"] == [5, 5] and found["shapes"] == [[64, 64, 3]] and found["pairs"] == 4
     assert 0.3 < found["share"] <= 1 and 0 < found["errors"]["input"] < found["errors"]["ink"] < 0.3
-    assert (folder / "runs" / "translation_smoke" / "pix2pix" / "report.html").exists()
+    (unpaired, *shapes), (enlarged, shape) = found["unpaired"], found["enlarged"]
+    assert shapes == [[8, 32, 32, 3]] * 2 and unpaired["cycle_psnr"] > 0 and shape == [128, 192, 3]
+    assert enlarged["psnr_bicubic"] > 20 and enlarged["psnr_over_bicubic"] < 5
+    for name in ("pix2pix", "cyclegan", "edsr"):
+        assert (folder / "runs" / "translation_smoke" / name / "report.html").exists()
