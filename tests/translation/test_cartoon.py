@@ -109,7 +109,8 @@ def test_a_photograph_of_many_pixels_looks_like_its_thumbnail(style):
     paint = STYLES[style]
     shrunk = cv2.resize(paint(large), (768, 512), interpolation=cv2.INTER_AREA).astype(float)
     wanted, given = paint(thumbnail), thumbnail
-    assert np.abs(shrunk - wanted).mean() < 0.35 * np.abs(given.astype(float) - wanted).mean()
+    # 3 % are interpolation; with the strokes of the thumbnail 10 % (pencil) to 40 % would be left.
+    assert np.abs(shrunk - wanted).mean() < 0.06 * np.abs(given.astype(float) - wanted).mean()
 
 
 def test_what_is_learnt_is_measured_beside_the_photograph():
