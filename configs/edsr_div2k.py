@@ -58,7 +58,7 @@ def get_config(name: str = ""):
         expect={"psnr_over_bicubic": (">=", 3.0)},
     )
     # Photographs replace DIV2K, for which TFDS needs a download.
-    smoke = {"steps": 4, "log_every": 1, "data.name": "photos/64", "data.batch": 8, "data.eval_split": "test[:8]"}
+    smoke = {"steps": 4, "log_every": 1, "data.name": "photos/128", "data.batch": 8, "data.eval_split": "test[:8]"}
     smoke |= {"recipe.blocks": 1, "recipe.features": 4, "data.transforms": (dict(op="random_crop", size=16),)}
     smoke |= {"data.eval_transforms": (dict(op="center_crop", size=32), dict(op="canvas", size=36)), "data.workers": 0}
     large = {"recipe.blocks": 32, "recipe.features": 256, "recipe.residual_scale": 0.1}

@@ -49,7 +49,7 @@ def get_config(name: str = ""):
         checkpoint_every=250,
         expect={"lpips_over_bicubic": ("<", 1.0)},
     )
-    smoke = {"steps": 4, "log_every": 1, "data.name": "photos/64", "data.batch": 8, "data.eval_split": "test[:8]"}
+    smoke = {"steps": 4, "log_every": 1, "data.name": "photos/128", "data.batch": 8, "data.eval_split": "test[:8]"}
     smoke |= {"recipe.blocks": 1, "recipe.features": 4, "data.transforms": (dict(op="random_crop", size=16),)}
     smoke |= {
         "data.eval_transforms": (dict(op="center_crop", size=32), dict(op="canvas", size=36)),

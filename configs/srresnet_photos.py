@@ -48,7 +48,7 @@ def get_config(name: str = ""):
         checkpoint_every=500,
         expect={"psnr_over_bicubic": (">=", 0.4), "psnr_over_lanczos": (">", 0.0)},
     )
-    smoke = {"steps": 4, "log_every": 1, "data.name": "photos/64", "data.batch": 8, "data.eval_split": "test[:8]"}
+    smoke = {"steps": 4, "log_every": 1, "data.name": "photos/128", "data.batch": 8, "data.eval_split": "test[:8]"}
     smoke |= {"recipe.blocks": 1, "recipe.features": 4, "data.transforms": (dict(op="random_crop", size=16),)}
     smoke |= {"data.eval_transforms": (dict(op="center_crop", size=32), dict(op="canvas", size=36))}
     return variant(config, name, smoke=smoke)

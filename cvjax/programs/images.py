@@ -10,6 +10,7 @@ from PIL import Image
 from cvjax.ops.palettes import voc_palette
 from cvjax.rundir import write_atomically
 
+STRIP = 256  # rows that are converted at a time: a large picture has no copies of its floats beside it
 LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
 
 
@@ -31,5 +32,7 @@ def save_classes(path: Path, numbers: Integer[np.ndarray, "height width"]) -> No
 
 def to_bytes(image: Float[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width _"]:
     """Converts an image in [0, 1] to bytes, grey to RGB; a second or fourth channel is opacity and stays."""
-    image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    levels = np.empty(image.shape, np.uint8)
+    for top in range(0, len(image), STRIP):
+        levels[top : top + STRIP] = np.round(np.clip(image[top : top + STRIP], 0, 1) * 255)
+    return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels

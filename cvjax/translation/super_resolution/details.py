@@ -43,4 +43,4 @@ def draw_details(
         values = {name: psnr(truth[None], version[None], convention)[0] for name, version in versions.items()}
         captions = {f"{name}, {values[name]:.2f} dB": version for name, version in versions.items()}
         rows.append((truth, (top, left, side), {**captions, "truth": truth}))
-    return draw_windows(rows, f"{scale} times as large; PSNR of {convention}")
+    return draw_windows(rows, f"{scale} times as large, sides cut to multiples of {scale}; PSNR of {convention}")

@@ -1,8 +1,10 @@
 """What the systems of super-resolution share: training on pictures made smaller, figures, pictures, and tiles.
 
 Whole pictures of different sizes are evaluated on canvases of one size (the transform `canvas`); beyond a picture its
-canvas is mirrored, so that it is shrunk as if it were alone. Figures are those of Timofte et al., NTIRE 2017 Challenge
-on Single Image Super-Resolution, 2017; eight ways to see a picture, section 3.4 of Lim et al. (arXiv:1707.02921).
+canvas is mirrored, so that it is shrunk as if it were alone, and networks see mirrors below it and on its right, where
+they would see zeros. Sides that are not multiples of the factor are cut, below and on the right. Figures are those of
+Timofte et al., NTIRE 2017 Challenge on Single Image Super-Resolution, 2017; eight ways to see a picture are in section
+3.4 of Lim et al. (arXiv:1707.02921).
 """
 
 import dataclasses

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
+from cvjax import config, data
 from cvjax.captions import MEASURES
 from cvjax.data import transforms
 from cvjax.errors import UserError
@@ -196,6 +198,16 @@ def test_grey_and_tiny_pictures_are_enlarged(system):
     grey = jax.eval_shape(recipe.init, KEY, {"image": jnp.zeros((1, 16, 16, 1))})
     made = jax.eval_shape(lambda s, x: recipe.predict(s, {"image": x}, KEY), grey, jnp.zeros((1, 5, 9, 1)))
     assert made["image"].shape == (1, 10, 18, 1)
+
+
+def test_pictures_smaller_than_a_patch_are_named(tmp_path):
+    for name, side in {"a.png": 100, "b.png": 90}.items():
+        Image.fromarray(np.zeros((side, 120, 3), np.uint8)).save(tmp_path / name)
+    chosen = config.as_dict(config.load("configs/own_super_resolution.py").data)
+    chosen |= {"name": None, "folder": str(tmp_path), "held_out": 0.5}
+    with pytest.raises(UserError, match=r"random_crop\(size=96\) fails on .*b.png.* \(90x120x3\)"):
+        for seed in range(8):  # in whichever split it is
+            data.check(chosen | {"split_seed": seed})
 
 
 def test_what_cannot_be_trained_on_is_refused():
