@@ -8,7 +8,7 @@ import pytest
 from conftest import run_as_main
 from PIL import Image
 
-from cvjax import data
+from cvjax import config, data
 from cvjax.data.builders import photos
 from cvjax.errors import UserError
 from cvjax.programs import cartoon, video
@@ -71,6 +71,15 @@ def test_two_folders_have_the_same_names(album, tmp_path, capsys):
     np.testing.assert_array_equal(batch["target"][0], pencil(batch["image"][0]))
     advice = re.search(r"python train.py (.*)", capsys.readouterr().out)[1]
     assert f"--config.data.folder={photo} --config.data.images.target={drawn}" in advice
+
+
+def test_a_config_learns_from_the_program_s_folder_or_paints_photographs_itself(album, tmp_path):
+    run(album, tmp_path / "out")
+    for variant, source in (("", tmp_path / "out"), (":filtered", album)):
+        chosen = config.as_dict(config.load(f"configs/own_cartoon.py{variant}").data)
+        whole = dict(folder=str(source), transforms=(), eval_transforms=())
+        batch = next(data.load(chosen | whole, seed=0).train())
+        np.testing.assert_array_equal(batch["target"][0], ink(batch["image"][0]))
 
 
 def test_the_split_is_that_of_the_seed_and_grows_with_the_share(album, tmp_path):
