@@ -6,7 +6,8 @@ a motion: the tests of Sundaram, Brox & Keutzer, Dense Point Trajectories by GPU
 Flow, 2010, as Ruder, Dosovitskiy & Brox use them in Artistic Style Transfer for Videos, 2016. The flow is OpenCV's
 DIS (Kroeger et al., 2016).
 
-A film without contrast is perfectly stable: read the error beside the input's, and beside the pictures.
+The input's own error is what noise and interpolation cost. A film without contrast has none, and a smooth one less than
+its input: read the error beside the pictures.
 """
 
 from collections.abc import Iterable, Mapping
