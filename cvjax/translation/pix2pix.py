@@ -38,7 +38,7 @@ Painted = Float[Array, "batch height width _"]
 WIDEST = 8  # most channels of a level, in multiples of the first one's
 DROPPED = 3  # blocks of the decoder with dropout
 CONVENTION = Convention("rgb")
-SHOWN, COLUMNS = 12, 12  # rows and columns of pictures that are drawn at most
+SHOWN, COLUMNS = 6, 12  # rows and columns of pictures that are drawn at most
 
 # --- networks -----------------------------------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ class UNetGenerator(nn.Module):
     """The U-Net of the paper, from images to images in [-1, 1], its kernels drawn from N(0, .02).
 
     The encoder halves `depth` times, by 4x4 convolutions of stride 2 with leaky ReLUs of slope .2 between them; the
-    decoder doubles as often, and sees behind its own features those of the encoder at the same size. Batch
+    decoder doubles as often, and sees its own features behind those of the encoder at the same size. Batch
     normalisation comes after all convolutions but the first, the innermost (whose single place, alone in its batch, it
     would make 0) and the last, which alone has a bias. Dropout is in the first three blocks of the decoder, as in the
     paper and its code; the authors' later port to PyTorch has it in the second to the fourth.
