@@ -26,10 +26,10 @@ def get_config(name: str = ""):
         recipe=dict(
             scale=2,
             blocks=4,
-            features=12,
+            features=14,
             optimiser=dict(
                 name="adam",
-                learning_rate=5e-3,
+                learning_rate=3e-3,
                 warmup=50,
                 clip=1.0,
                 schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 50),

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from cvjax import data
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5}  # drawn by each
+FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5, "translation": 9}  # drawn by each
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -46,6 +46,13 @@ QUESTIONS = {
     "segmentation": """dict(
         final=figures, mean_iou=np.nanmean(ious), same=all(jax.tree.leaves(same)), table=table[1:],
         inside=(tiled == whole)[margin:-margin, margin:-margin].mean(),
+    )""",
+    "translation": """dict(
+        colours=colours, splits=[[file.stem for file in (PAIRS / split).iterdir()] for split in ("train", "test")],
+        same=[(pair == paint).all() for pair, paint in zip(batch["target"], batch["image"])],
+        final=figures, frames=[len(frames) for frames in films.values()], shapes=[films["network"][0].shape],
+        errors=found.errors, share=found.share, pairs=found.pairs,
+        unpaired=[translated, there.shape, back.shape], enlarged=[gained, large.shape],
     )""",
 }
 
@@ -222,3 +229,20 @@ def test_seeing_is_measured(run):
     assert found["accuracies"][0] > 0.95 > 0.8 > found["accuracies"][1]
     assert 0 < found["change"] <= np.float32(0.1)
     assert np.mean(found["values"][-10:]) < np.mean(found["values"][:10])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [unit("translation")], indirect=True)
+def test_translation_is_measured(run):
+    _, _, found, folder = run
+    assert found["colours"]["ink"] < 0.5 * found["colours"]["photograph"]
+    assert set(found["splits"][1]) == {"astronaut", "brick", "camera", "chelsea"}  # as in the dataset `photos`
+    assert len(found["splits"][0]) == 8 and not any(found["same"])
+    assert found["final"]["psnr"] > 0 and -1 < found["final"]["ssim_over_input"] < 1
+    assert found["frames"] == [5, 5] and found["shapes"] == [[64, 64, 3]] and found["pairs"] == 4
+    assert 0.3 < found["share"] <= 1 and all(0 < error < 0.3 for error in found["errors"].values())
+    (unpaired, *shapes), (enlarged, shape) = found["unpaired"], found["enlarged"]
+    assert shapes == [[8, 32, 32, 3]] * 2 and unpaired["cycle_psnr"] > 0 and shape == [128, 192, 3]
+    assert enlarged["psnr_bicubic"] > 20 and enlarged["psnr_over_bicubic"] < 5
+    for name in ("pix2pix", "cyclegan", "edsr"):
+        assert (folder / "runs" / "translation_smoke" / name / "report.html").exists()

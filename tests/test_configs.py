@@ -31,7 +31,7 @@ from cvjax.weights import packages
 
 CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
-SOURCE = ("name", "folder", "train_split", "eval_split", "class_maps")  # keys of `data` that say what is read
+SOURCE = ("name", "folder", "train_split", "eval_split", "class_maps", "images")  # keys of `data` that say what is read
 FULL = pytest.param("", id="full", marks=pytest.mark.slow)
 
 

@@ -20,12 +20,12 @@ SLOWEST = 0.01  # of OpenCV's frame rates
 USUAL = 25.0  # frame rate of a video that does not say its own
 
 
-def open_video(source: Path) -> cv2.VideoCapture:
-    """Opens a video for reading."""
-    check_utf8(source, "--input", "OpenCV")
+def open_video(source: Path, setting: str = "--input") -> cv2.VideoCapture:
+    """Opens a video for reading; errors name the flag `setting`."""
+    check_utf8(source, setting, "OpenCV")
     capture = cv2.VideoCapture(str(source))
     if not capture.isOpened():
-        raise UserError(f"--input={source} cannot be read as a video.")
+        raise UserError(f"{setting}={source} cannot be read as a video.")
     return capture
 
 
@@ -59,7 +59,8 @@ def check_output(source: Path, output: Path) -> None:
 def write_video(output: Path, frames: Iterable[UInt8[np.ndarray, "height width 3"]], rate: float) -> int:
     """Writes a video, .mp4 or .avi, and returns the number of frames; `rate` is from `nearest_rate`.
 
-    Codecs want even sides, so the last row or column of odd ones is repeated.
+    Codecs want even sides, so the last row or column of odd ones is repeated. Raises a UserError if OpenCV cannot write
+    it, or at the first frame of another size, which OpenCV would leave out; what came before is written.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -71,9 +72,14 @@ def write_video(output: Path, frames: Iterable[UInt8[np.ndarray, "height width 3
     if not writer.isOpened():
         raise UserError(f"--output={output}: OpenCV cannot write a video of {size[0]}x{size[1]} at {rate:g} frames/s.")
     count = 0
-    for frame in itertools.chain([first], frames):
-        even = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
-        count += 1
-    writer.release()
+    try:
+        for frame in itertools.chain([first], frames):
+            if frame.shape[:2] != (height, width):
+                sizes = f"{frame.shape[0]}x{frame.shape[1]}, and those before it {height}x{width}"
+                raise UserError(f"--output={output}: frame {count} is {sizes}; all frames of a video have one size.")
+            even = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+            writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+            count += 1
+    finally:
+        writer.release()
     return count

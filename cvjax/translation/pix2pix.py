@@ -293,13 +293,15 @@ class Pix2Pix:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        return score_pictures((self.truth(batch), outputs["image"]) for batch, outputs in rows)
+        return score_pictures((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws held-out images, each beside its translation and the truth."""
         shown = {name: value[: SHOWN * COLUMNS // 3] for name, value in batch.items()}
         made = self.predict(state, {"image": shown["image"]}, key)["image"]
         images, made, truth = (np.asarray(x) for x in jax.device_get((shown["image"], made, self.truth(shown))))
+        if "valid" in shown:  # the others pad a small split
+            images, made, truth = (x[np.asarray(shown["valid"])] for x in (images, made, truth))
         beside = [np.broadcast_to(x, (*x.shape[:3], 3)) for x in (images, made, truth)]
         pictures = np.stack(beside, axis=1).reshape(-1, *beside[0].shape[1:])
         captions = ["input", "output", "truth"] * len(made)
@@ -315,13 +317,16 @@ class Pix2Pix:
         return self.paint(key, state, images)
 
 
-def score_pictures(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Returns the figures of `recipe` over batches of (truth, pictures)."""
+def score_pictures(rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> dict[str, float]:
+    """Returns the figures of `recipe` over batches of (truth, pictures, images that they were made of or None)."""
     found, histograms = {}, []
-    for truth, made in rows:
-        measured = {"psnr": psnr(truth, made, CONVENTION), "l1": np.abs(truth - made).mean(axis=(1, 2, 3))}
-        if min(made.shape[1:3]) >= WINDOW:
-            measured["ssim"] = ssim(truth, made, CONVENTION)
+    for truth, made, given in rows:
+        measures = {"psnr": psnr} | ({"ssim": ssim} if min(made.shape[1:3]) >= WINDOW else {})
+        measured = {name: measure(truth, made, CONVENTION) for name, measure in measures.items()}
+        if given is not None and given.shape == truth.shape and (given != truth).any():
+            for name, measure in measures.items():
+                measured[f"{name}_over_input"] = measured[name] - measure(truth, given, CONVENTION)
+        measured["l1"] = np.abs(truth - made).mean(axis=(1, 2, 3))
         for name, values in measured.items():
             found.setdefault(name, []).append(values)
         if made.shape[-1] == 3:
@@ -384,8 +389,9 @@ def recipe(
 
     Returns:
       The recipe. Figures of held-out pairs: psnr in dB and ssim, of all channels rounded to 8 bits, without a border;
-      l1, the absolute difference of pictures in [0, 1]; of pictures in colour, saturation_distance, how far the
-      distribution of their chroma is from the truth's, in units of Lab.
+      psnr_over_input and ssim_over_input, by how much they are above those of the inputs, if these have the same
+      channels; l1, the absolute difference of pictures in [0, 1]; of pictures in colour, saturation_distance, how far
+      the distribution of their chroma is from the truth's, in units of Lab.
     """
     check_objective(adversarial, l1)
     generator = UNetGenerator(depth, width, channels, dropout, resize)

@@ -54,3 +54,10 @@ def test_a_name_that_opencv_would_crash_at_is_refused(tmp_path):
 
 def test_no_frames_are_no_video(tmp_path):
     assert video.write_video(tmp_path / "x.mp4", [], 25.0) == 0 and not (tmp_path / "x.mp4").exists()
+
+
+def test_a_frame_of_another_size_is_said_and_those_before_it_are_kept(tmp_path):
+    frames = [np.zeros((32, 48, 3), np.uint8)] * 2 + [np.zeros((48, 32, 3), np.uint8)]
+    with pytest.raises(UserError, match=r"frame 2 is 48x32, and those before it 32x48; all frames of a video have one"):
+        video.write_video(tmp_path / "x.avi", frames, 25.0)
+    assert shown(tmp_path / "x.avi")[:3] == (2, 32, 48)
