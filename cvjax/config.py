@@ -20,7 +20,7 @@ import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe, class_names, count_classes
 from cvjax.data.settings import second
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, number_of, suggest
 from cvjax.precision import in_precision
 from cvjax.rundir import check_bars
 from cvjax.signature import Count, Natural, Seed, arguments_of, cast, match
@@ -198,7 +198,7 @@ def _check_classes(values: Mapping[str, Any], names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise UserError(
-            f"config.recipe.classes={wanted}, but {folder or name} has {len(names)} classes ({shown}): set "
+            f"config.recipe.classes={wanted}, but {folder or name} has {number_of(len(names), 'class')} ({shown}): set "
             f"--config.recipe.classes={len(names)}."
         )
     if folder:

@@ -1,4 +1,4 @@
-"""Errors for the user: what was wrong, where, and what would be right."""
+"""Errors for the user: what was wrong, where, and what would be right; and the words of counts in messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,6 +14,15 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """A signal stopped a run after it saved a checkpoint. The programs exit with code 3."""
+
+
+def number_of(count: int, noun: str) -> str:
+    """Returns a count with its noun, "1 box" or "2,000 boxes"; the noun is given in the singular."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{count:,} {noun[:-1]}ies"
+    return f"{count:,} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
 
 
 def suggest(name: object, choices: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from cvjax.core import Recipe, State
 from cvjax.data import vocabulary
 from cvjax.data.sources import readable
 from cvjax.display import doing
-from cvjax.errors import Stopped, UserError
+from cvjax.errors import Stopped, UserError, number_of
 from cvjax.record import COMPILING, Record
 
 
@@ -238,7 +238,7 @@ class Run:
         with self.record.doing("evaluating"):
             figures = evaluate(self.recipe, self.compiled.eval_step, self.state, self.examples, self.mesh)
         if self.judge is not None and (last or self._judge_due() or not config.judge_every):
-            with self.record.doing(f"drawing {config.judge_samples:,} samples and judging them"):
+            with self.record.doing(f"drawing {number_of(config.judge_samples, 'sample')} and judging them"):
                 figures |= judging.judge_samples(self.judge, self.recipe, self.state, self.examples, self.mesh, config)
         return figures
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cvjax import report
 from cvjax.data.sources import readable
 from cvjax.display import format_columns, format_number, grid, list_parameters
+from cvjax.errors import number_of
 from cvjax.rundir import (
     Verdict,
     check_bars,
@@ -73,7 +74,7 @@ class Record:
         started = self._read().get("started", datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
         command = shlex.join(["python", *_program(), *sys.argv[1:]])
         self._write({"config": config, "started": started, "command": command, **facts})
-        self.say(f"{config.get('system', 'run')}: {self.steps:,} steps, recorded in {self.workdir}")
+        self.say(f"{config.get('system', 'run')}: {number_of(self.steps, 'step')}, recorded in {self.workdir}")
 
     def parameters(self, params: Mapping) -> None:
         """Prints the parameter table of `State.params` and adds it to config.json."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from cvjax.captions import FIRST, describe_measure, describe_picture
 from cvjax.display import embed_image, format_number, format_scaled
+from cvjax.errors import number_of
 from cvjax.rundir import check_bars, read_config, sample_metrics, write_atomically
 
 _POINTS = 600  # maximum points per curve; more than a screen resolves
@@ -74,7 +75,7 @@ def _header(workdir: Path, run: Mapping, last: int, running: bool) -> str:
     config = run["config"]
     steps, data = config.get("steps", last), config.get("data") or {}
     state = "done" if last >= steps else "running" if running else "stopped"
-    text = {"done": f"done, {last:,} steps", "running": "running, step", "stopped": "stopped at step"}[state]
+    text = {"done": f"done, {number_of(last, 'step')}", "running": "running, step", "stopped": "stopped at step"}[state]
     text += "" if state == "done" else f" {last:,} of {steps:,}"
     lead = " on ".join(str(part) for part in (config.get("system"), data.get("name") or data.get("folder")) if part)
     metrics = workdir / "metrics.jsonl"

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 AXES = ("data", "fsdp")
 LARGE = 2**14  # minimum elements of an array that is split over fsdp
@@ -60,7 +60,7 @@ def make_mesh(shape: Mapping[str, int], devices: list[jax.Device] | None = None)
     rest = int(np.prod([size for size in sizes if size != -1]))
     sizes = [len(devices) // rest if size == -1 else size for size in sizes]
     if int(np.prod(sizes)) != len(devices):
-        raise UserError(f"config.mesh={dict(shape)} does not match the {len(devices)} devices.")
+        raise UserError(f"config.mesh={dict(shape)} does not match the {number_of(len(devices), 'device')}.")
     return Mesh(np.asarray(devices).reshape(sizes), AXES)
 
 

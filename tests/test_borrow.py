@@ -2,18 +2,23 @@
 
 import json
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import packaged
 import pytest
+from safetensors.numpy import save_file
 
 from cvjax import borrow, checkpoint, sharding
 from cvjax.checkpoint import Checkpoints
 from cvjax.core import Recipe, advance, start, variables
 from cvjax.errors import UserError
+from cvjax.nets.vgg import VGG
+from cvjax.translation import style_transfer
 from cvjax.weights import networks as files
+from cvjax.weights import torchvision
 
 MESH = sharding.make_mesh({"data": 1}, jax.devices()[:1])
 
@@ -106,6 +111,47 @@ def test_a_network_of_a_package_is_borrowed_by_the_first_state_only(tmp_path, mo
         assert taken.module == module and taken.shape == (224, 224, 3)
         with pytest.raises(UserError, match=r"Did you mean 'toy-weights/dense'"):
             borrow.describe_network("dense", f"{source}r")
+
+
+def torchvisions(net):
+    """Random weights of a VGG by torchvision's names, and its variables."""
+    held = jax.tree.map(np.asarray, net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    paths = flax.traverse_util.flatten_dict(held)
+    tensors = {}
+    for path, name in torchvision.VGG.name(paths).items():
+        axes = (3, 2, 0, 1) if paths[path].ndim == 4 else (0,)
+        tensors[name] = np.ascontiguousarray(paths[path].transpose(axes))
+    return tensors, held
+
+
+def test_a_network_is_made_as_its_file_tells(tmp_path):
+    module, file = VGG(19, width=2), tmp_path / "vgg19.safetensors"
+    tensors, held = torchvisions(module)
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, file)
+    described = json.loads(json.dumps({"network": borrow.describe_network("network", str(file))}))
+    taken = borrow.make_networks(described)["network"]
+    assert taken.module == module and taken.shape == (224, 224, 3) and taken.classes == ()
+    recipe = style_transfer.recipe(taken, evaluations=(1,))
+    batch = {"image": jnp.zeros((1, 32, 32, 3)), "also_image": jnp.zeros((1, 32, 32, 3)), "valid": jnp.ones(1, bool)}
+    state = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+    wanted = checkpoint.abstract(state, sharding.state_sharding(MESH, state))
+    about = {"system": "translation.style_transfer", "borrow": {"network": str(file)}}
+    jax.tree.map(np.testing.assert_array_equal, borrow.read(about, recipe, wanted)["network"], held)
+    file.unlink()
+    assert borrow.make_networks(described)["network"] == taken  # of the description alone
+
+
+def test_a_file_that_does_not_tell_its_network_is_refused(tmp_path):
+    save_file({"layer1.0.conv1.weight": np.zeros((2, 2, 3, 3), np.float32)}, tmp_path / "resnet.safetensors")
+    for file, words in (
+        (
+            "resnet.safetensors",
+            r"does not tell its network, torchvision's ResNet: .*VGG and AlexNet",
+        ),
+        ("absent.pth", r"config\.borrow\.network='.*absent\.pth': .*No such file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            borrow.describe_network("network", str(tmp_path / file))
 
 
 def test_a_transposed_kernel_is_written_in_its_own_order(tmp_path):

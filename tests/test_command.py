@@ -347,7 +347,7 @@ def test_what_apply_cannot_do_is_explained(run, pictures, trained, tmp_path, nam
 def test_apply_names_what_it_cannot_read_and_does_the_rest(run, pictures, trained, tmp_path):
     done = run("cvjax.apply", f"--run={trained}", f"--input={pictures / 'all'}", f"--output={tmp_path}")
     unread = [f"{pictures}/all/train/b/{name}.png cannot be read" for name in ("bomb", "text", "truncated")]
-    assert_explained(done, ["4 of 28 images were skipped", *unread, f"{pictures}/all/test/c/text.png"])
+    assert_explained(done, ["Skipped 4 of 28 images", *unread, f"{pictures}/all/test/c/text.png"])
     written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")}
     assert written == {path.relative_to(pictures / "good") for path in (pictures / "good").rglob("*.png")}
 

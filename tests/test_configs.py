@@ -107,8 +107,9 @@ def shapes(path, variant):
 def build(experiment, variant):
     """The recipe of an experiment; the networks that it takes as arguments are those of their configs' recipes."""
     packaged = {name: source for name, source in experiment.borrow.items() if source.startswith(packages.PREFIX)}
-    described = {name: borrow.describe_network(name, source) for name, source in packaged.items()}
-    networks = borrow.make_networks(described)  # whose files are not read
+    # Their files are not read: no package has to be installed. Only pictures show the names of the classes.
+    about = {name: {"package": source, "shape": packages.find(source).shape} for name, source in packaged.items()}
+    networks = borrow.make_networks({name: {**found, "classes": ()} for name, found in about.items()})
     for name in config.network_arguments(experiment.system):
         if name in networks:
             continue

@@ -25,15 +25,14 @@ from cvjax.attacks.attack import (
     Labels,
     Logits,
     Scalar,
-    check_labels,
     check_shape,
     check_sizes,
     columns,
-    logits_of,
 )
 from cvjax.attacks.pgd import Norm, pgd
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, descend, start, variables
 from cvjax.metrics import robustness
+from cvjax.nets.borrowed import logits_of
 from cvjax.signature import Count, Range, Share
 
 
@@ -107,7 +106,7 @@ class AdversarialTraining(Attack):
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
         rows = list(rows)
-        check_labels(rows, self.classifier)
+        self.check_rows(rows)
         found = columns(rows)
         curve = robustness.accuracies("robust_accuracy", found["attacked"], self.evaluated)
         return {"accuracy": float(found["clean"].mean()), **curve}

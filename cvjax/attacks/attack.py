@@ -1,4 +1,4 @@
-"""What attacks on another run's classifier share: its logits, what it says, and figures over the size of a change.
+"""What attacks on another run's classifier share: what it says, and figures over the size of a change.
 
 Robust accuracy over epsilon: Carlini et al., On Evaluating Adversarial Robustness, 2019 (arXiv:1902.06705).
 """
@@ -7,30 +7,24 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 
-from cvjax.core import Batch, Network, Pictures, State, Variables, start, variables
+from cvjax.core import Batch, Network, Pictures, State
 from cvjax.errors import UserError
-from cvjax.metrics import classification, plots, robustness
+from cvjax.metrics import plots, robustness
+from cvjax.nets.borrowed import BorrowedClassifier, Images, Logits
 from cvjax.ops.drawing import label_text
 
-Images = Float[Array, "batch height width channels"]
 Labels = Integer[Array, " batch"]
-Logits = Float[Array, "batch classes"]
 LogitsFn = Callable[[Images], Logits]  # an image's logits do not depend on the other images
 Scalar = float | Float[Array, ""]
 COLUMNS = 10  # images that are drawn
-
-
-def logits_of(module: nn.Module, held: Variables, images: Images) -> Logits:
-    """Returns the logits of a network that returns them alone or beside its activations."""
-    output = module.apply(held, images)
-    return output[0] if isinstance(output, tuple) else output
+Away = Literal["dataset", "seen"]
 
 
 def lead(logits: Logits, labels: Labels) -> Float[Array, " batch"]:
@@ -58,13 +52,6 @@ def check_shape(batch: Batch, classifier: Network) -> None:
         )
 
 
-def check_labels(rows: Iterable[tuple[Mapping, Mapping]], classifier: Network) -> None:
-    """Raises a UserError if the label of an image is not one of a classifier's classes, if it has names of them."""
-    if classifier.classes:
-        labels = np.concatenate([batch["label"] for batch, _ in rows])
-        classification.check_labels(labels, len(classifier.classes))
-
-
 def check_sizes(argument: str, sizes: Sequence[float]) -> tuple[float, ...]:
     """Returns the sizes of a recipe's argument; raises a UserError if there are none or figures would share a name."""
     sizes = tuple(sizes)
@@ -87,26 +74,17 @@ def columns(rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, Shaped[np.ndar
 
 
 @dataclasses.dataclass(frozen=True)
-class Attack(abc.ABC):
-    """Base of the attacks that train nothing. The attributes are the arguments of `recipe`."""
-
-    classifier: Network
-    train_step = None
-    predict_inputs = ("label",)
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The classifier that is attacked."""
-        return {"classifier": self.classifier.module}
+class Attack(BorrowedClassifier, abc.ABC):
+    """Base of the attacks on another run's classifier. The attributes are the arguments of `recipe`."""
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes room for the classifier."""
         check_shape(batch, self.classifier)
-        return start({}, {}, frozen={"classifier": self.classifier.module.init(key, batch["image"])})
+        return self.hold(key, batch["image"])
 
-    def classify(self, state: State, images: Images) -> Logits:
-        """Returns the classifier's logits."""
-        return logits_of(self.classifier.module, variables(state, "classifier"), images)
+    def check_rows(self, rows: Iterable[tuple[Mapping, Mapping]]) -> None:
+        """Raises a UserError if the label of an image is not one of the classifier's classes."""
+        self.check_labels(np.concatenate([batch["label"] for batch, _ in rows]))
 
     def captions(self, labels: Integer[np.ndarray, " n"], probabilities: Float[np.ndarray, " n"]) -> list[str]:
         """Returns what the classifier sees in images, and how sure it is."""
@@ -142,6 +120,7 @@ class BoundedAttack(Attack):
     """Base of the attacks within a distance `epsilons` of an image, which add `perturb` and `controls`."""
 
     epsilons: tuple[float, ...]
+    labels: Away
 
     @abc.abstractmethod
     def perturb(self, key: Key[Array, ""], state: State, images: Images, labels: Labels, epsilon: Scalar) -> Images:
@@ -155,7 +134,7 @@ class BoundedAttack(Attack):
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Bool[Array, "batch ..."]]:
         """Finds out which images are classified right: as they are and, at every epsilon, attacked and by controls."""
-        images, labels = batch["image"], batch["label"]
+        images, labels = batch["image"], self.labels_of(state, batch)
 
         def right(images):
             return self.classify(state, images).argmax(axis=-1) == labels
@@ -170,18 +149,30 @@ class BoundedAttack(Attack):
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        rows = list(rows)
-        check_labels(rows, self.classifier)
+        rows, figures = list(rows), {}
         found = columns(rows)
-        figures = {"accuracy": float(found.pop("clean").mean())}
-        names = {"adversarial": "robust"}
+        clean, seen = found.pop("clean"), self.labels == "seen"
+        if not seen:
+            self.check_rows(rows)
+            figures["accuracy"] = float(clean.mean())
         for name, right in found.items():
-            figures |= robustness.accuracies(f"{names.get(name, name)}_accuracy", right, self.epsilons)
+            figures |= robustness.accuracies(self.figure(name), ~right if seen else right, self.epsilons)
         return figures
+
+    def figure(self, name: str) -> str:
+        """Returns the name of a figure of the attack, "adversarial", or of a control."""
+        if self.labels == "seen":
+            return "changed" if name == "adversarial" else f"{name}_changed"
+        return "robust_accuracy" if name == "adversarial" else f"{name}_accuracy"
+
+    def labels_of(self, state: State, batch: Batch) -> Labels:
+        """Returns what images are attacked away from: their labels, or what the classifier sees in them."""
+        return batch["label"] if self.labels == "dataset" else self.decide(state, batch["image"])[0]
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images, their changes and the adversarial examples in three rows, a picture per epsilon."""
-        images, labels = batch["image"][:COLUMNS], batch["label"][:COLUMNS]
+        some = {name: batch[name][:COLUMNS] for name in ("image", "label") if name in batch}
+        images, labels = some["image"], self.labels_of(state, some)
         pictures = {}
         for epsilon in self.epsilons:
             attacked = self._perturb(key, state, images, labels, epsilon)

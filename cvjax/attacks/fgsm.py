@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from cvjax.attacks.attack import BoundedAttack, Images, Labels, LogitsFn, Scalar, check_sizes
+from cvjax.attacks.attack import Away, BoundedAttack, Images, Labels, LogitsFn, Scalar, check_sizes
 from cvjax.attacks.projection import project_linf
 from cvjax.core import Network, Recipe, State
 from cvjax.signature import Range
@@ -82,19 +82,26 @@ class FGSM(BoundedAttack):
         return {"random_sign": random_sign(key, images, epsilon)}
 
 
-def recipe(classifier: Network, epsilons: tuple[Annotated[float, Range(1e-6, 1)], ...] = (0.1, 0.2)) -> Recipe:
+def recipe(
+    classifier: Network,
+    epsilons: tuple[Annotated[float, Range(1e-6, 1)], ...] = (0.1, 0.2),
+    labels: Away = "dataset",
+) -> Recipe:
     """Makes the attack on a classifier of another run. Nothing is trained.
 
     Args:
       classifier: takes images in [0, 1] to logits; `config.borrow.classifier` names it.
       epsilons: largest changes of a pixel to attack with.
+      labels: lead away from the dataset's, or from what the classifier has "seen" in each image as it is, which suits
+        images of other classes than the classifier's.
 
     Returns:
       The recipe. Figures: accuracy of the classifier on the images as they are, robust_accuracy_<epsilon> when
       they are attacked, and random_sign_accuracy_<epsilon> when each pixel is changed as much at random. A label
-      that is not one of the classifier's classes is an error.
+      that is not one of the classifier's classes is an error. With labels "seen", changed_<epsilon> and
+      random_sign_changed_<epsilon> in their place, the shares of images whose most probable class is another one.
 
     Raises:
       UserError: no epsilons, or two that share their first three digits.
     """
-    return Recipe.of(FGSM(classifier, check_sizes("epsilons", epsilons)))
+    return Recipe.of(FGSM(classifier, check_sizes("epsilons", epsilons), labels))

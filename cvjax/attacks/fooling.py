@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from cvjax.attacks import cppn as networks
-from cvjax.attacks.attack import COLUMNS, Attack, Images, LogitsFn, Scalar, check_labels, columns
+from cvjax.attacks.attack import COLUMNS, Attack, Images, LogitsFn, Scalar, columns
 from cvjax.attacks.cppn import CPPN, INPUTS
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance
 from cvjax.errors import UserError
@@ -218,7 +218,7 @@ class Fooling(Attack):
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
         rows = list(rows)
-        check_labels(rows, self.classifier)
+        self.check_rows(rows)
         found = columns(rows)
         sure = found["fooling"][0]
         return {

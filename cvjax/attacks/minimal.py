@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Key, Shaped
 
 from cvjax.attacks import carlini_wagner, deepfool, szegedy
-from cvjax.attacks.attack import COLUMNS, Attack, Images, Labels, LogitsFn, check_labels, columns
+from cvjax.attacks.attack import COLUMNS, Attack, Images, Labels, LogitsFn, columns
 from cvjax.attacks.projection import norms
 from cvjax.core import Batch, Network, Pictures, Recipe, State
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.metrics import plots, robustness
 from cvjax.signature import Count, NonNegative, Positive
 
@@ -171,7 +171,7 @@ class Minimal(Attack):
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
         rows = list(rows)
-        check_labels(rows, self.classifier)
+        self.check_rows(rows)
         found = columns(rows)
         figures, pixels = {"accuracy": float(found["clean"].mean())}, int(found["pixels"][0])
         for name in self.methods:
@@ -198,7 +198,7 @@ class Minimal(Attack):
             for name, each in distances.items()
         }
         axes = "Euclidean norm of the change", "share of the images that are further away"
-        return pictures | {"robustness": plots.draw_curves(curves, f"{len(images)} images", *axes)}
+        return pictures | {"robustness": plots.draw_curves(curves, number_of(len(images), "image"), *axes)}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
         """Attacks images by the first method: towards their labels if it is targeted, or away from them.

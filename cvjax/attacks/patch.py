@@ -20,10 +20,11 @@ import optax
 from jaxtyping import Array, Float, Key, Shaped
 
 from cvjax import optim
-from cvjax.attacks.attack import COLUMNS, Attack, Images, check_labels, check_sizes, columns
+from cvjax.attacks.attack import COLUMNS, Attack, Images, check_sizes, columns
 from cvjax.attacks.regions import Mask, Region, mask_of
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, descend, start, variables
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
+from cvjax.losses.variation import total_variation
 from cvjax.metrics import plots, robustness
 from cvjax.ops.drawing import label_text
 from cvjax.signature import Count, Natural, NonNegative, Range
@@ -114,13 +115,6 @@ def bilinear(
     return upper * (1 - down) + lower * down
 
 
-def total_variation(patch: Print, mask: Mask) -> Float[Array, ""]:
-    """Returns the mean squared difference between neighbours inside of the region (Sharif et al., equation 2)."""
-    down = jnp.square(patch[1:] - patch[:-1]).sum(-1) * mask[1:] * mask[:-1]
-    right = jnp.square(patch[:, 1:] - patch[:, :-1]).sum(-1) * mask[:, 1:] * mask[:, :-1]
-    return (down.sum() + right.sum()) / mask.sum()
-
-
 class Patch(nn.Module):
     """A patch whose pixels are its parameters, by way of a sigmoid; the attributes are its shape.
 
@@ -193,7 +187,7 @@ class PatchAttack(Attack):
             patch = self.net.apply({"params": params})
             logits = self.classify(state, paste(images, patch, self.mask, where))
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, target).mean()
-            return loss + self.smoothness * total_variation(patch, self.mask), (loss, logits)
+            return loss + self.smoothness * total_variation(patch, mask=self.mask) / self.mask.sum(), (loss, logits)
 
         held = state.params["patch"], state.opt["patch"]
         params, opt, _, (loss, logits) = descend(self.tx, loss_fn, *held)
@@ -228,7 +222,7 @@ class PatchAttack(Attack):
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
         rows = list(rows)
-        check_labels(rows, self.classifier)
+        self.check_rows(rows)
         counted = np.concatenate([batch["label"] for batch, _ in rows]) != self.target
         found = columns(rows)
         figures = {"accuracy": float(found.pop("right").mean())}
@@ -254,7 +248,7 @@ class PatchAttack(Attack):
             for name in ("patch", "random_patch")
         }
         axes = "share of the image that the patch covers", "share taken for the target"
-        return pictures | {"patch_success": plots.draw_curves(curves, f"{counted.sum()} images", *axes)}
+        return pictures | {"patch_success": plots.draw_curves(curves, number_of(int(counted.sum()), "image"), *axes)}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
         """Puts the patch on images, at places and angles drawn at random, in the largest size.

@@ -16,10 +16,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from cvjax.attacks.attack import BoundedAttack, Images, Labels, LogitsFn, Scalar, check_sizes, fooled
+from cvjax.attacks.attack import Away, BoundedAttack, Images, Labels, LogitsFn, Scalar, check_sizes, fooled
 from cvjax.attacks.fgsm import fgsm, gradient_sign, random_sign
 from cvjax.attacks.projection import norms, project_l2, project_linf, unit
 from cvjax.core import Batch, Network, Pictures, Recipe, State
+from cvjax.errors import number_of
 from cvjax.metrics import plots, robustness
 from cvjax.signature import Count, NonNegative, Range
 
@@ -166,17 +167,21 @@ class PGD(BoundedAttack):
         """Computes the figures of `recipe`."""
         figures = super().score(rows)
         for epsilon in self.epsilons:
-            one, many = (figures[robustness.name_at(f"{name}_accuracy", epsilon)] for name in ("one_step", "robust"))
-            figures[robustness.name_at("gain_over_one_step", epsilon)] = one - many
+            names = (robustness.name_at(self.figure(name), epsilon) for name in ("one_step", "adversarial"))
+            one, many = (figures[name] for name in names)
+            gain = many - one if self.labels == "seen" else one - many
+            figures[robustness.name_at("gain_over_one_step", epsilon)] = gain
         return figures
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws the attacked images, and accuracy over epsilon for the images of the batch."""
         epsilons = np.linspace(0, 1.5 * max(self.epsilons), 7)[1:]
-        found = jax.device_get(self._curves(state, batch["image"], batch["label"], key, jnp.float32(epsilons)))
+        labels = self.labels_of(state, batch)
+        found = jax.device_get(self._curves(state, batch["image"], labels, key, jnp.float32(epsilons)))
         curves = {name.replace("_", " "): (epsilons, share) for name, share in found.items()}
-        title = f"{len(batch['label'])} images, {self.steps} steps"
-        plot = plots.draw_curves(curves, title, f"epsilon ({self.norm})", "accuracy")
+        title = f"{number_of(len(labels), 'image')}, {number_of(self.steps, 'step')}"
+        measured = "share that keeps its class" if self.labels == "seen" else "accuracy"
+        plot = plots.draw_curves(curves, title, f"epsilon ({self.norm})", measured)
         return super().visualise(state, batch, key) | {"robustness": plot}
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -196,6 +201,7 @@ def recipe(
     steps: Count = 40,
     step: NonNegative = 0.0,
     restarts: Count = 1,
+    labels: Away = "dataset",
 ) -> Recipe:
     """Makes projected gradient descent on a classifier of another run. Nothing is trained.
 
@@ -206,14 +212,17 @@ def recipe(
       steps: gradient steps per start.
       step: length of a step, relative to epsilon; 0: 2.5 / steps.
       restarts: random starts, of which the best counts.
+      labels: lead away from the dataset's, or from what the classifier has "seen" in each image as it is, which suits
+        images of other classes than the classifier's.
 
     Returns:
       The recipe. Figures: accuracy of the classifier on the images as they are; robust_accuracy_<epsilon> when they are
       attacked; one_step_accuracy_<epsilon> after a single step of the whole length, and gain_over_one_step_<epsilon>,
       by how much that is higher; random_accuracy_<epsilon> after a random change of the same size. A label that is not
-      one of the classifier's classes is an error.
+      one of the classifier's classes is an error. With labels "seen", changed_<epsilon>, one_step_changed_<epsilon> and
+      random_changed_<epsilon> in their place, the shares of images whose most probable class is another one.
 
     Raises:
       UserError: no epsilons, or two that share their first three digits.
     """
-    return Recipe.of(PGD(classifier, check_sizes("epsilons", epsilons), norm, steps, step, restarts))
+    return Recipe.of(PGD(classifier, check_sizes("epsilons", epsilons), labels, norm, steps, step, restarts))

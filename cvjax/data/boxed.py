@@ -13,7 +13,7 @@ from cvjax.data.box_files import Box, Boxes, Picture
 from cvjax.data.named_images import parts_of
 from cvjax.data.sources import CorruptExample, readable
 from cvjax.data.splits import HELD_OUT, HeldOut
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 SHOWN = 3  # faults of an image in a message
 
@@ -110,8 +110,11 @@ def open_split(root: str | Path, split: str, setting: str = "split", held_out: H
     if boxes.unlisted:
         shown = ", ".join(readable(file.relative_to(path)) for file in boxes.unlisted[:SHOWN])
         shown += ", ..." if len(boxes.unlisted) > SHOWN else ""
-        count = f"{len(boxes.unlisted)} of {len(boxes.unlisted) + sum(bool(one.file) for one in boxes.pictures)}"
-        _say(f"Leaving out {count} images of {readable(path)}, which are in no list of a split: {shown}")
+        total = len(boxes.unlisted) + sum(bool(one.file) for one in boxes.pictures)
+        _say(
+            f"Leaving out {len(boxes.unlisted)} of {number_of(total, 'image')} of {readable(path)}, which are "
+            f"in no list of a split: {shown}"
+        )
     by_split = divide(path, boxes, held_out)
     chosen = splits.choose(by_split, split, path, setting)
     return BoxedSplit(path.name, path, tuple(chosen), boxes.classes, folder.count_channels(files))

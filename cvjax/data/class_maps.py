@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, number_of, suggest
 from cvjax.signature import arguments_of, match
 
 VOID = 255  # in a map, a pixel of no class: no loss and no figure counts it
@@ -99,7 +99,7 @@ class Table:
         """
         names = tuple(name for name in given if name != NOTHING)
         if not 0 < len(names) <= VOID:
-            raise UserError(f"{where} has {len(names)} classes; there must be 1 to {VOID}")
+            raise UserError(f"{where} has {number_of(len(names), 'class')}; there must be 1 to {VOID}")
         found = {}
         for name, values in given.items():
             for value in _several(values, coloured, f"{where}.{name}"):
@@ -128,9 +128,13 @@ class Table:
         """Names values that are not in the table, the most frequent first."""
         unknown, counts = np.unique(values, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        shown = [f"{_shown(int(unknown[i]), self.coloured)} in {counts[i]} pixels" for i in order[:SHOWN]]
+        shown = [
+            f"{_shown(int(unknown[i]), self.coloured)} in {number_of(int(counts[i]), 'pixel')}" for i in order[:SHOWN]
+        ]
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        known = f"{len(self.entries)} colours" if self.coloured else _ranges([value for value, _ in self.entries])
+        known = (
+            number_of(len(self.entries), "colour") if self.coloured else _ranges([value for value, _ in self.entries])
+        )
         kind = "colour" if self.coloured else "value"
         return f"no class has the {kind} {', '.join(shown)}{more}; the table has {known}"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, number_of, suggest
 
 NAME = re.compile(r"(?:.*-)?(train|test|t10k)-(images|labels)[-.]idx([13])-ubyte(?:\.gz)?")
 SPLITS = {"train": "train", "test": "test", "t10k": "test"}
@@ -117,7 +117,10 @@ def _classes(
     labels = _read(found[split]["labels"], 1)
     if len(labels) != count:
         file, other = found[split]["images"], found[split]["labels"]
-        raise UserError(f"{file} has {count} images, but {other} has {len(labels)} labels: they do not belong together")
+        raise UserError(
+            f"{file} has {number_of(count, 'image')}, but {other} has {number_of(len(labels), 'label')}: they do "
+            "not belong together"
+        )
     learnt = found["train"]["labels"] if "train" in labelled else found[split]["labels"]
     classes = int(_read(learnt, 1).max()) + 1
     if unseen_classes:

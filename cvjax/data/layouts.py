@@ -30,7 +30,7 @@ from cvjax.data.mask_files import CocoMaps, MaskFiles
 from cvjax.data.named_images import Images
 from cvjax.data.sources import CorruptExample, read_text, readable
 from cvjax.data.splits import HELD_OUT, HeldOut
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 COPY, SIDES = "image", ("left", "right")
 CAPTION, CAPTIONS = "caption", "captions.json"
@@ -120,7 +120,7 @@ class Accompanied:
 
     def _half(self, width: int, index: int) -> int:
         if width % 2:
-            raise CorruptExample(f"{self.describe(index)} is {width} pixels wide, which cannot be halved")
+            raise CorruptExample(f"{self.describe(index)} is {number_of(width, 'pixel')} wide, which cannot be halved")
         return width // 2
 
     def _check_size(self, index: int, size: tuple[int, int], file: Path | str, other: tuple[int, int]) -> None:

@@ -17,7 +17,7 @@ from cvjax.data.cached import WithDerived
 from cvjax.data.iteration import TrainIterator, iterate
 from cvjax.data.joint import Joint, second_seed
 from cvjax.data.vocabulary import EMPTY, Vocabulary, build_vocabulary
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 MEMORY_LIMIT = 2**30  # bytes up to which a decoded split is held in memory by default
 KEPT = 10_000  # most examples of a split that stays decoded for later calls
@@ -250,7 +250,11 @@ def _readable(source: sources.Source, on_corrupt: str) -> sources.Source:
         return source
     first = [fault for fault in faults if fault][:3]
     report = "; ".join(first) + ("; ..." if len(faults) - len(kept) > 3 else "")
-    print(f"Skipping {len(faults) - len(kept)} of {len(faults)} examples: {report}", file=sys.stderr, flush=True)
+    print(
+        f"Skipping {len(faults) - len(kept)} of {number_of(len(faults), 'example')}: {report}",
+        file=sys.stderr,
+        flush=True,
+    )
     return sources.Subset(source, kept)
 
 

@@ -12,7 +12,7 @@ from cvjax.data import transforms
 from cvjax.data.annotations import NONE, RESERVED, Annotations
 from cvjax.data.transforms.scene import Points, Scene
 from cvjax.data.vocabulary import Vocabulary
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, number_of, suggest
 from cvjax.signature import arguments_of, match
 
 SUPPLIED = ("generator", "image", "another", "vocabulary")  # arguments that the pipeline fills in
@@ -90,10 +90,9 @@ class Pipeline:
         most = count * self.growth
         if feature in self.rows and most > self.rows[feature]:
             grown = f", which transforms may turn into {most}" if most > count else ""
+            held = number_of(count, "box") if feature == "boxes" else f"{count} {feature}"
             setting = "data.max_boxes" if feature == "boxes" else f"data.derive.{feature}.max_boxes"
-            raise UserError(
-                f"{example} has {count} {feature}{grown}; {setting}={self.rows[feature]} has to be {most} or more"
-            )
+            raise UserError(f"{example} has {held}{grown}; {setting}={self.rows[feature]} has to be {most} or more")
 
     def __call__(
         self,

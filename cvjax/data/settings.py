@@ -11,7 +11,7 @@ from cvjax.data.batches import disagreement
 from cvjax.data.sources import CorruptExample
 from cvjax.data.splits import HeldOut
 from cvjax.data.vocabulary import EMPTY
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.signature import Count, Natural, Share, arguments_of, match
 
 
@@ -122,8 +122,8 @@ def _check_per_class(chosen: Mapping[str, Any], names: Sequence[str]) -> None:
 def too_few_classes(per_class: int, batch: int, dataset: str, classes: int) -> str:
     """Returns the message for a dataset that has fewer classes than a batch needs."""
     return (
-        f"data.per_class={per_class}: a batch of {batch} would have {batch // per_class} classes, but {dataset} has "
-        f"{classes}. Set data.batch to {classes * per_class} or less, or data.per_class higher"
+        f"data.per_class={per_class}: a batch of {batch} would have {number_of(batch // per_class, 'class')}, but "
+        f"{dataset} has {classes}. Set data.batch to {classes * per_class} or less, or data.per_class higher"
     )
 
 

@@ -9,18 +9,18 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 
-from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
+from cvjax.core import Batch, Network, Pictures, Recipe, State, variables
 from cvjax.errors import UserError
 from cvjax.interpret import maps
 from cvjax.interpret.maps import Classifier
 from cvjax.interpret.saliency import STEPS
-from cvjax.metrics import attribution, classification, plots
+from cvjax.metrics import attribution, plots
+from cvjax.nets.borrowed import BorrowedClassifier, takes
 from cvjax.ops.drawing import label_text
 from cvjax.ops.palettes import heat
 from cvjax.signature import Count, Natural, Share
@@ -70,30 +70,22 @@ def _asked_labels(batch: Batch) -> tuple[Integer[Array, " questions"], Bool[Arra
 
 
 @dataclasses.dataclass(frozen=True)
-class Attribution:
+class Attribution(BorrowedClassifier):
     """The maps of another run's classifier. The attributes are the arguments of `recipe`."""
 
-    classifier: Network
     methods: tuple[Method, ...]
     layer: str
     points: int
     samples: int
     window: int
     tolerance: float
-    train_step = None
-    predict_inputs = ("label",)
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The classifier that is explained."""
-        return {"classifier": self.classifier.module}
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes room for the classifier, and another one whose weights stay random."""
         check(self.classifier, batch)
-        held, fresh = (self.classifier.module.init(one, batch["image"]) for one in jax.random.split(key))
-        maps.find_layer(self.classifier.module, held, batch["image"], self.layer)
-        return start({}, {}, frozen={"classifier": held}, extra={"random": fresh})
+        state, other = (self.hold(one, batch["image"]) for one in jax.random.split(key))
+        maps.find_layer(self.classifier.module, variables(state, "classifier"), batch["image"], self.layer)
+        return state.replace(extra={"random": variables(other, "classifier")})
 
     def explain(self, key: Key[Array, ""], explained: Classifier, method: str, asked: Questions) -> Maps:
         """Returns the maps that answer questions."""
@@ -143,10 +135,9 @@ class Attribution:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        rows, classes = list(rows), self._classes()
-        for batch, _ in rows:
-            labels, counted = map(np.asarray, _asked_labels(batch))
-            classification.check_labels(labels[counted], classes)
+        rows = list(rows)
+        asked = [map(np.asarray, _asked_labels(batch)) for batch, _ in rows]
+        self.check_labels(np.concatenate([labels[counted] for labels, counted in asked]))
         joined = {name: np.concatenate([outputs[name] for _, outputs in rows]) for name in rows[0][1]}
         counted = joined.pop("counted")
         if not counted.any():
@@ -158,13 +149,6 @@ class Attribution:
             figures[f"deletion_gain/{method}"] = lowest - figures[f"deletion/{method}"]
             figures[f"insertion_gain/{method}"] = figures[f"insertion/{method}"] - highest
         return {"questions": float(counted.sum()), **figures}
-
-    def _classes(self) -> int:
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        images = jax.ShapeDtypeStruct((1, *self.classifier.shape), jnp.float32)
-        held = jax.eval_shape(self.classifier.module.init, key, images)
-        logits = lambda held, images: Classifier(self.classifier.module, held).logits(images)  # noqa: E731
-        return jax.eval_shape(logits, held, images).shape[1]
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws images with the maps of every method, of the first questions that count, and of the random weights."""
@@ -191,7 +175,7 @@ class Attribution:
         Returns `image`, the `map` alone, its highest value 1, and the explained `label` with its `probability`.
         """
         images = jnp.asarray(inputs["image"])
-        shares = jax.nn.softmax(self._logits(state, images))
+        shares = self._shares(state, images)
         labels = jnp.asarray(inputs.get("label", shares.argmax(axis=-1)))
         found = self._maps(state, images, labels, key, self.methods[:1])[self.methods[0]]
         probability = jnp.take_along_axis(shares, labels[:, None], axis=1)[:, 0]
@@ -199,8 +183,8 @@ class Attribution:
         return {"image": jax.vmap(heat)(images, found), "map": level, "label": labels, "probability": probability}
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _logits(self, state, images):
-        return Classifier(self.classifier.module, variables(state, "classifier")).logits(images)
+    def _shares(self, state, images):
+        return jax.nn.softmax(self.classify(state, images))
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
     def _maps(self, state, images, labels, key, methods):
@@ -216,12 +200,7 @@ def check(classifier: Network, batch: Batch) -> None:
             f"the examples have neither a class nor {ASKED} boxes: choose a dataset with labels, or set data.max_boxes."
         )
     shape = batch["image"].shape[1:]
-    if shape == classifier.shape:
-        return
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    images = [jax.ShapeDtypeStruct((1, *size), jnp.float32) for size in (classifier.shape, shape)]
-    sizes = [jax.tree.map(jnp.shape, jax.eval_shape(classifier.module.init, key, each)) for each in images]
-    if sizes[0] != sizes[1]:
+    if not takes(classifier, shape):
         raise UserError(
             f"the images are {shape}, but the classifier was trained on {classifier.shape} and takes no other size: "
             "resize them by data.transforms and data.eval_transforms."

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
-from cvjax.interpret.layers import Activations, Images, activations_of, check
+from cvjax.interpret.layers import check
+from cvjax.nets.capture import Activations, Images, activations_of
 from cvjax.signature import Count, Natural, Positive, Range
 
 COLUMNS = 8  # images that are drawn

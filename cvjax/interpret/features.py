@@ -16,11 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.interpret import gates, top_patches
 from cvjax.interpret.activation_maximisation import Ascent, channel_objective, diversity, maximise
-from cvjax.interpret.layers import OUTPUT, Activations, Images, activations_of, check
+from cvjax.interpret.layers import check
 from cvjax.interpret.receptive_field import receptive_fields
+from cvjax.nets.capture import OUTPUT, Activations, Images, activations_of
 from cvjax.signature import Count, NonNegative
 
 ASCENT = Ascent()
@@ -128,7 +129,9 @@ class Features:
             return {"image": self._of_class(state, key, jnp.asarray(inputs["label"])[0], inputs["count"])}
         found = dataclasses.replace(self, channels=inputs["count"])._made(state, key, self.layers[-1])
         if len(found) < inputs["count"]:
-            raise UserError(f"--count={inputs['count']}: the layer {self.layers[-1]!r} has {len(found)} channels.")
+            raise UserError(
+                f"--count={inputs['count']}: the layer {self.layers[-1]!r} has {number_of(len(found), 'channel')}."
+            )
         return {"image": found}
 
     @functools.partial(jax.jit, static_argnums=(0, 3))

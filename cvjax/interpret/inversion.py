@@ -21,8 +21,10 @@ from jaxtyping import Array, Float, Key
 
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
 from cvjax.errors import UserError
-from cvjax.interpret.layers import Images, activations_of, check
+from cvjax.interpret.layers import check
 from cvjax.interpret.top_patches import sheet
+from cvjax.losses.variation import total_variation
+from cvjax.nets.capture import Images, activations_of
 from cvjax.signature import Count, NonNegative, Positive
 
 Code = Float[Array, "batch ..."]
@@ -55,20 +57,9 @@ def alpha_norm(
     return (lengths ** (alpha / 2)).mean(axis=(1, 2))
 
 
-def total_variation(images: Images, beta: float = 2.0, unit: float = 80 / 255 / 6.5) -> Float[Array, " batch"]:
-    """Returns the mean over pixels of (squared differences to the right and below / unit^2) ** (beta / 2).
-
-    Each colour counts by itself, and the last row and column have no differences (section 2.1).
-
-    Args:
-      beta: 1 is the usual total variation, which leaves spikes on strided networks; above 1 they are punished.
-      unit: a usual difference of neighbours.
-    """
-    corner = images[:, :-1, :-1]
-    below, right = images[:, 1:, :-1] - corner, images[:, :-1, 1:] - corner
-    squared = (jnp.square(below) + jnp.square(right)) / unit**2
-    smooth = squared if beta == 2 else (squared + 1e-8) ** (beta / 2)  # finite gradients at 0
-    return smooth.sum(axis=(1, 2, 3)) / (images.shape[1] * images.shape[2])
+def variation(images: Images, beta: float = 2.0, unit: float = 80 / 255 / 6.5) -> Float[Array, " batch"]:
+    """Returns the mean over pixels of the total variation, in units of a usual difference of neighbours."""
+    return total_variation(images / unit, beta) / (images.shape[1] * images.shape[2])
 
 
 # --- descent ------------------------------------------------------------------------------------------------------
@@ -81,7 +72,7 @@ class Descent:
     Attributes:
       steps: of Adam.
       learning_rate: at the first step, in the image's range [0, 1]; it falls to 0 along a cosine.
-      alpha, beta: of `alpha_norm` and `total_variation`.
+      alpha, beta: of `alpha_norm` and `variation`.
       alpha_weight, variation_weight: of these two in the loss, beside the code's error.
       deviation: of the noise around grey that is started from.
     """
@@ -115,7 +106,7 @@ def invert(
 
     def loss(images: Images) -> Float[Array, ""]:
         natural = descent.alpha_weight * alpha_norm(images, descent.alpha)
-        natural += descent.variation_weight * total_variation(images, descent.beta)
+        natural += descent.variation_weight * variation(images, descent.beta)
         return (code_error(code_fn(images), target) + natural).sum()
 
     def step(carry: tuple, _: None) -> tuple:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Integer, Key
 from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
 from cvjax.interpret import gradcam, saliency
+from cvjax.nets.borrowed import logits_of
 from cvjax.nets.capture import EVERY
 
 Images = Float[Array, "batch height width channels"]
@@ -33,8 +34,7 @@ class Classifier:
 
     def logits(self, images: Images) -> Float[Array, "batch classes"]:
         """Returns the logits of images."""
-        output = self.module.apply(self.variables, images)
-        return output[0] if isinstance(output, tuple) else output
+        return logits_of(self.module, self.variables, images)
 
     def activations(self, images: Images) -> tuple[Float[Array, "batch classes"], dict[str, Float[Array, "batch ..."]]]:
         """Returns (logits, {layer: activation}), with all that the module can capture."""

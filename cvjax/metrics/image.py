@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 Images = Float[np.ndarray, "batch height width channels"]
 
@@ -47,7 +47,9 @@ class Convention:
         """
         height, width = images.shape[1:3]
         if min(height, width) <= 2 * self.border:
-            raise UserError(f"a border of {self.border} pixels leaves nothing of an image of {height}x{width}.")
+            raise UserError(
+                f"a border of {number_of(self.border, 'pixel')} leaves nothing of an image of {height}x{width}."
+            )
         seen = np.clip(images[:, self.border : height - self.border, self.border : width - self.border], 0, 1)
         seen = seen.astype(np.float64)
         seen = np.round(seen * PEAK) / PEAK if self.rounded else seen

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Key, Real
 
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.ops.precision import at_least_float32
 
 Sizes = Float[Array, "k 2"]
@@ -90,7 +90,7 @@ def kmeans(
       UserError: there are fewer boxes than clusters.
     """
     if len(sizes) < k:
-        raise UserError(f"{len(sizes)} boxes do not make {k} clusters: ask for at most {len(sizes)}.")
+        raise UserError(f"{k} clusters cannot be made of {number_of(len(sizes), 'box')}: ask for at most {len(sizes)}.")
     sizes = at_least_float32(sizes)
     centres, fits = lax.map(lambda key: _cluster(key, sizes, k, iterations), jax.random.split(key, restarts))
     best = centres[fits.argmax()]

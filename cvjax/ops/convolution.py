@@ -25,7 +25,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, DTypeLike, Float
 
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, number_of, suggest
 from cvjax.ops import convolution_cpu, convolution_gpu, convolution_plain
 from cvjax.ops.convolution_plain import Geometry, swap_channels
 
@@ -160,10 +160,16 @@ def _pads(padding: int | Sequence) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _check_channels(name: str, channels: int, kernel: tuple[int, ...], groups: int) -> None:
     if groups < 1 or channels % groups or kernel[3] % groups:
-        raise UserError(f"{name}: {groups} groups do not divide {channels} channels into {kernel[3]} features.")
+        raise UserError(
+            f"{name}: {groups} groups do not divide {number_of(channels, 'channel')} into "
+            f"{number_of(kernel[3], 'feature')}."
+        )
     if kernel[2] * groups != channels:
         wanted = f"[kh, kw, {channels // groups}, features]"
-        raise UserError(f"{name}: {channels} channels in {groups} groups want a kernel {wanted}, not {list(kernel)}.")
+        raise UserError(
+            f"{name}: {number_of(channels, 'channel')} in {number_of(groups, 'group')} want a kernel "
+            f"{wanted}, not {list(kernel)}."
+        )
 
 
 def _bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry, precision, dtype) -> Array:

@@ -21,7 +21,7 @@ from cvjax.data.box_files import Boxes
 from cvjax.data.sources import CorruptExample, readable
 from cvjax.data.vocabulary import EMPTY
 from cvjax.display import format_columns, grid
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.ops.drawing import draw_boxes
 from cvjax.programs.images import save_image
 
@@ -106,14 +106,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         splits, refused = {}, [*refused, str(error)]
     parts = ", ".join(f"{len(pictures)} {split}" for split, pictures in sorted(splits.items()))
-    print(f"{boxes.kind}: {len(boxes.pictures)} images ({parts or 'no splits'}), {sum(counts.values())} boxes")
+    print(
+        f"{boxes.kind}: {number_of(len(boxes.pictures), 'image')} ({parts or 'no splits'}), "
+        f"{number_of(sum(counts.values()), 'box')}"
+    )
     print(format_columns([("class", "boxes"), *((name, f"{counts[name]:,}") for name in boxes.classes)], "<>"))
     for title, found in (("training refuses", refused), ("training copes with", noted)):
         print(*([f"\n{title} {len(found)}:", *found] if found else []), sep="\n")
     if splits:
         pictures = draw(_settings(root, arguments.config, boxes), boxes.classes)
         save_image(output, grid(pictures) / 255)
-        print(f"\n{output} shows {len(pictures)} training images after the transforms")
+        print(f"\n{output} shows {number_of(len(pictures), 'training image')} after the transforms")
     return int(bool(refused))
 
 

@@ -25,7 +25,7 @@ from cvjax.data import folder, transforms, vocabulary
 from cvjax.data.mask_files import BACKGROUND
 from cvjax.data.sources import CorruptExample
 from cvjax.display import doing, grid
-from cvjax.errors import UserError, suggest, suggest_beside
+from cvjax.errors import UserError, number_of, suggest, suggest_beside
 from cvjax.metrics.plots import draw_legend
 from cvjax.ops.palettes import overlay
 from cvjax.predictor import SEGMENTATION, Predictor, Prepared, classes_of
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description, recipe, state = runs.load(arguments.run, arguments.step)
     if arguments.count is not None:
         inputs = read_inputs(arguments, description, recipe.sample_inputs, recipe)
-        with doing(f"compiling and drawing {arguments.count} samples"):
+        with doing(f"compiling and drawing {number_of(arguments.count, 'sample')}"):
             draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
         return 0
     if recipe.predict is None:
@@ -225,7 +225,7 @@ def draw_samples(
         written.check(pictures)
         for file, picture in pictures.items():
             save_image(written.claim(file), picture)
-    print(f"{count} samples in {output}")
+    print(f"{number_of(count, 'sample')} in {output}")
 
 
 def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold: float = 0.3, stem: str = "") -> None:
@@ -287,10 +287,10 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
         save_image(written.claim(f"{CLASSES}/{LEGEND}"), draw_legend(predictor.classes))
     for name, content in further.items():
         write_atomically(written.claim(name), content)
-    print(f"{len(read)} images in {output}")
+    print(f"{number_of(len(read), 'image')} in {output}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise UserError(f"{len(faults)} of {len(files)} images were skipped. " + "; ".join(faults[:5]) + more)
+        raise UserError(f"Skipped {len(faults)} of {number_of(len(files), 'image')}. " + "; ".join(faults[:5]) + more)
 
 
 def draw_outputs(
@@ -359,7 +359,7 @@ def apply_to_video(predictor: Predictor, source: Path, output: Path, threshold: 
     if not count:
         raise UserError(f"--input={source} has no frames.")
     shown = "" if abs(rate - given) < 1e-3 else f" at {rate:g} frames/s ({given:g} in the input)"
-    print(f"{count} frames in {output}{shown}, {count / (time.monotonic() - start):.1f} frames/s")
+    print(f"{number_of(count, 'frame')} in {output}{shown}, {count / (time.monotonic() - start):.1f} frames/s")
 
 
 if __name__ == "__main__":

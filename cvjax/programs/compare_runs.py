@@ -19,7 +19,7 @@ from typing import Any
 from cvjax import command, report
 from cvjax.captions import FIRST, describe_picture
 from cvjax.display import embed_image, format_number
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.rundir import read_config, sample_metrics, write_atomically
 
 ROWS = 5000  # rows of each split that are read of a run
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("give the folders of two or more runs.")
     groups = group_runs([run.expanduser() for run in dict.fromkeys(arguments.runs)])
     write_atomically(arguments.output.expanduser(), make_page(groups))
-    print(f"{len(set(arguments.runs))} runs in {arguments.output}")
+    print(f"{number_of(len(set(arguments.runs)), 'run')} in {arguments.output}")
 
 
 def group_runs(folders: Sequence[Path]) -> list[Group]:

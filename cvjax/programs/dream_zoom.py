@@ -15,7 +15,7 @@ from cvjax import command, runs
 from cvjax.data import folder
 from cvjax.data.sources import CorruptExample
 from cvjax.display import doing
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.interpret.deep_dream import zoom
 from cvjax.predictor import Predictor
 from cvjax.programs import video
@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--run={arguments.run} is of {description['config']['system']}, not of {SYSTEM}.")
     predictor = Predictor(description, recipe, state, batch=1)
     try:
-        with doing(f"dreaming {arguments.frames} frames"):
+        with doing(f"dreaming {number_of(arguments.frames, 'frame')}"):
             made = frames(predictor, source, arguments.frames, arguments.factor, arguments.seed)
             count = video.write_video(output, made, video.nearest_rate(arguments.rate))
     except CorruptExample as error:
         raise UserError(error.fault) from error
-    print(f"{count} frames in {output}")
+    print(f"{number_of(count, 'frame')} in {output}")
 
 
 if __name__ == "__main__":

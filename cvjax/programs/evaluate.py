@@ -24,7 +24,7 @@ from cvjax.data import layouts, vocabulary
 from cvjax.data.annotations import Annotations
 from cvjax.data.splits import SPLIT_NAMES
 from cvjax.display import doing, format_columns, format_number
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.fit import evaluate
 from cvjax.predictor import classes_of
 from cvjax.rundir import write_atomically
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         figures = evaluate(recipe, jit_eval_step(recipe, config.seed), state, examples, mesh)
     if config.judge:
         judge = judging.make_judge(config.judge)
-        with doing(f"drawing {config.judge_samples:,} samples and judging them"):
+        with doing(f"drawing {number_of(config.judge_samples, 'sample')} and judging them"):
             figures |= judging.judge_samples(judge, recipe, state, examples, mesh, config)
     print(f"{run} at step {int(state.step):,} on {where}, {settings['eval_split']}:")
     print(format_columns([(name, format_number(value, 4)) for name, value in figures.items()], align="<>"))

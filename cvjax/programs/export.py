@@ -36,7 +36,7 @@ from cvjax import command, runs
 from cvjax.captions import describe_measure
 from cvjax.core import Recipe, State, Variables, variables
 from cvjax.display import doing
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.predictor import classes_of
 from cvjax.programs import overview
 from cvjax.programs.outputs import Outputs
@@ -152,12 +152,12 @@ def make_card(
     }
     facts = {
         "system": f"`{config['system']}`",
-        "networks": ", ".join(f"`{name}` ({size:,} parameters)" for name, size in sizes.items()),
+        "networks": ", ".join(f"`{name}` ({number_of(size, 'parameter')})" for name, size in sizes.items()),
         "images": f"{height} x {width}, channels: {channels}, in [0, 1]",
         "classes": ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else ""),
         "data": data.get("name") or "a folder of images",
         "splits": f"trained on {data.get('train_split')}, evaluated on {data.get('eval_split')}",
-        "training": f"{step:,} steps, seed {description.get('seed', 0)}",
+        "training": f"{number_of(step, 'step')}, seed {description.get('seed', 0)}",
         "commit": description.get("commit", ""),
         "written by": f"cvjax {cvjax.__version__}",
     }

@@ -25,7 +25,7 @@ from cvjax.core import Network, State, start, variables
 from cvjax.data import folder
 from cvjax.data.sources import CorruptExample
 from cvjax.display import doing
-from cvjax.errors import UserError, suggest, suggest_beside
+from cvjax.errors import UserError, number_of, suggest, suggest_beside
 from cvjax.interpret import attribution, maps
 from cvjax.interpret.saliency import STEPS
 from cvjax.ops.palettes import heat
@@ -212,10 +212,10 @@ def explain_images(predictor: Predictor, source: Path, output: Path) -> None:
             "highest": [int(x), int(y)],
         }
     write_atomically(written.claim(FILE), json.dumps(found, indent=1))
-    print(f"{len(read)} pictures in {output}")
+    print(f"{number_of(len(read), 'picture')} in {output}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise UserError(f"{len(faults)} of {len(files)} images were skipped. " + "; ".join(faults[:5]) + more)
+        raise UserError(f"Skipped {len(faults)} of {number_of(len(files), 'image')}. " + "; ".join(faults[:5]) + more)
 
 
 def to_original(

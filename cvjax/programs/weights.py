@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from cvjax import command
 from cvjax.display import format_columns
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.weights import networks, packages
 from cvjax.weights.files import find_format, read_bytes, survey
 
@@ -67,9 +67,9 @@ def describe(tensors: Tensors) -> str:
     held = networks.describe(tensors)
     statistics = [name for name in tensors if set(STATISTICS) & set(re.split("[./:]", name))]
     total = sum(tensor.size for name, tensor in tensors.items() if name not in statistics)
-    apart = f" and {len(statistics)} tensors of batch statistics" if statistics else ""
+    apart = f" and {number_of(len(statistics), 'tensor')} of batch statistics" if statistics else ""
     rows = [(name, " x ".join(map(str, tensor.shape)) or "-", str(tensor.dtype)) for name, tensor in tensors.items()]
-    totals = f"{len(tensors)} tensors: {total:,} parameters{apart}"
+    totals = f"{number_of(len(tensors), 'tensor')}: {number_of(total, 'parameter')}{apart}"
     return "\n".join([*([held] if held else []), totals, format_columns(rows, align="<<<")])
 
 

@@ -29,6 +29,7 @@ from cvjax.core import (
     start,
     variables,
 )
+from cvjax.errors import number_of
 from cvjax.metrics import classification, plots
 from cvjax.nets.resnet import ResNet, stage_strides
 from cvjax.ops.drawing import label_text
@@ -128,7 +129,7 @@ class ImageClassifier:
         sure = found["confidence"][hardest]
         captions = [f"{name}\n{guess} {100 * p:.0f} %" for name, guess, p in zip(true, predicted, sure, strict=True)]
         matrix = classification.confusion(labels, found["predicted"], len(self.names))
-        title = f"{len(labels)} images, {np.mean(found['rank'] == 0):.1%} right"
+        title = f"{number_of(len(labels), 'image')}, {np.mean(found['rank'] == 0):.1%} right"
         return {
             "hardest": plots.draw_gallery(images[hardest], captions, marked=found["rank"][hardest] > 0),
             "confusion": plots.draw_confusion(matrix, self.names, title, x="predicted", y="true"),

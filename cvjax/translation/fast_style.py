@@ -19,14 +19,15 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, advance, class_names, descend, start, variables
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
+from cvjax.losses.variation import total_variation
 from cvjax.metrics import plots
+from cvjax.nets.capture import activations_of
 from cvjax.nets.transform_net import TransformNet, repaint
 from cvjax.signature import Count, Natural
 from cvjax.translation.style_losses import (
     Images,
     Objective,
-    activations,
     grams,
     layer_style_loss,
     means,
@@ -34,7 +35,6 @@ from cvjax.translation.style_losses import (
     ratios,
     resize,
     style_loss,
-    total_variation,
 )
 
 Features = Mapping[str, Float[Array, "batch _ _ _"]]
@@ -121,7 +121,9 @@ class Stylist:
             shares = inputs["weights"] / inputs["weights"].sum(axis=1, keepdims=True)
         else:
             count, known = inputs["weights"].shape[1], ", ".join(self.names)
-            raise UserError(f"--weights: {count} weights for {len(self.names)} styles: {known}.")
+            raise UserError(
+                f"--weights: {number_of(count, 'weight')} for {number_of(len(self.names), 'style')}: {known}."
+            )
         return {"image": self._repaint(state, images, shares)}
 
     def draw_styles(self, state: State, images: Images) -> Float[np.ndarray, "rows columns 3"]:
@@ -180,7 +182,7 @@ class FastStyle(Stylist):
         """Returns the judging network's activations in the layers of the objective."""
         module = self.network.module
         module = module.clone(pooling=self.pooling) if hasattr(module, "pooling") else module
-        return activations(module, variables(state, "network"), self.objective.layers, images)
+        return activations_of(module, self.objective.layers, maps=True)(variables(state, "network"), images)
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes a step down the losses of images repainted in the styles beside them."""

@@ -1,4 +1,4 @@
-"""What makes content and style: activations of a network, their Gram matrices, and the losses on them.
+"""What makes content and style of a network's activations: Gram matrices, and the losses on them.
 
 Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, whose section 2 has the
 equations, after their A Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576). Pure functions of a single picture
@@ -9,17 +9,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any
 
-import flax
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from cvjax.core import Variables
-from cvjax.errors import UserError, suggest
+from cvjax.errors import UserError, number_of
 from cvjax.metrics import lpips
 from cvjax.ops.precision import at_least_float32
 from cvjax.signature import NonNegative
@@ -61,43 +57,13 @@ class Objective:
         given = self.layer_weights or (1 / max(1, len(self.style)),) * len(self.style)
         if len(given) != len(self.style):
             raise UserError(
-                f"config.recipe.objective.layer_weights has {len(given)} weights for {len(self.style)} layers of style."
+                f"config.recipe.objective.layer_weights has {number_of(len(given), 'weight')} for "
+                f"{number_of(len(self.style), 'layer')} of style."
             )
         return dict(zip(self.style, given, strict=True))
 
 
-# --- activations --------------------------------------------------------------------------------------------------
-
-
-def activations(
-    module: nn.Module, held: Variables, layers: Sequence[str], images: Images
-) -> dict[str, Float[Array, "batch _ _ _"]]:
-    """Returns {layer: activation} of any network, each [batch, rows, columns, channels].
-
-    A layer is a name of the network's attribute `capture`, if it has that, such as `relu4_2`; else an activation that
-    the network returns, or the path of a module inside it, such as `conv_1_1`. Raises a UserError for other names.
-
-    Args:
-      module: returns (output, activations), only the output, or only {layer: activation}.
-    """
-    if hasattr(module, "capture"):
-        found = _returned(module.clone(capture=tuple(layers)).apply(held, images))
-    else:
-        output, inside = module.apply(held, images, capture_intermediates=True, mutable=["intermediates"])
-        modules = flax.traverse_util.flatten_dict(dict(inside["intermediates"]))
-        found = {"/".join(path[:-1]): calls[0] for path, calls in modules.items()} | _returned(output)
-    maps = {name: value for name, value in found.items() if getattr(value, "ndim", 0) == 4}
-    for name in layers:
-        if name not in maps:
-            raise UserError(f"{type(module).__name__}: there is no layer {name!r}. {suggest(name, maps)}")
-    return {name: at_least_float32(maps[name]) for name in layers}  # a network's own outputs are, in bfloat16 too
-
-
-def _returned(output: Any) -> dict[str, Any]:
-    """The activations in the output of a network."""
-    if isinstance(output, tuple) and len(output) > 1:
-        output = output[1]
-    return dict(output) if isinstance(output, Mapping) else {}
+# --- Gram matrices --------------------------------------------------------------------------------------------------
 
 
 def gram(features: Features) -> Gram:
@@ -143,15 +109,6 @@ def style_loss(
     """
     losses = (weight * layer_style_loss(found[layer], wanted[layer]) for layer, weight in weights.items())
     return sum(losses, start=jnp.zeros(()))
-
-
-def total_variation(images: Float[Array, "*batch height width channels"]) -> Float[Array, "*batch"]:
-    """Returns the sum of squared differences between neighbouring pixels, for each picture.
-
-    Mahendran & Vedaldi, Understanding Deep Image Representations by Inverting Them, 2015, equation 6 with exponent 2.
-    """
-    vertical, horizontal = (jnp.diff(images, axis=axis) for axis in (-3, -2))
-    return sum(jnp.sum(steps**2, axis=(-3, -2, -1)) for steps in (vertical, horizontal))
 
 
 def mixture(

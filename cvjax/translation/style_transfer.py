@@ -24,14 +24,15 @@ from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from cvjax import optim
 from cvjax.core import Batch, Network, Pictures, Recipe, State, start, variables
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
+from cvjax.losses.variation import total_variation
 from cvjax.metrics import plots
+from cvjax.nets.capture import activations_of
 from cvjax.signature import Count
 from cvjax.translation import colours
 from cvjax.translation.descent import minimise
 from cvjax.translation.style_losses import (
     Objective,
-    activations,
     content_loss,
     grams,
     means,
@@ -40,7 +41,6 @@ from cvjax.translation.style_losses import (
     ratios,
     resize,
     style_loss,
-    total_variation,
 )
 
 Image = Float[Array, "height width channels"]
@@ -182,7 +182,7 @@ def find_fault(network: Network, layers: tuple[str, ...], shape: tuple[int, int,
 
     def trace(key, images):
         held = network.module.init(key, jnp.zeros((1, *network.shape)))
-        return activations(network.module, held, layers, images)
+        return activations_of(network.module, layers, maps=True)(held, images)
 
     try:
         jax.eval_shape(trace, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
@@ -241,7 +241,7 @@ class StyleTransfer:
         """Returns the network's activations in the layers of the objective, with pooling as asked for."""
         module = self.network.module
         module = module.clone(pooling=self.pooling) if hasattr(module, "pooling") else module
-        return activations(module, variables(state, "network"), self.objective.layers, images)
+        return activations_of(module, self.objective.layers, maps=True)(variables(state, "network"), images)
 
     def make(
         self,
@@ -301,7 +301,7 @@ class StyleTransfer:
         first = {name: batch[name][:1] for name in ("image", "also_image", "valid")}
         outputs = jax.device_get(self._eval_step(state, first, key))
         stages, columns = outputs["stages"][0], zip(outputs["evaluations"][0], outputs["loss"][0], strict=True)
-        captions = [f"{int(evaluations)} evaluations\nJ = {loss:.3g}" for evaluations, loss in columns]
+        captions = [f"{number_of(int(evaluations), 'evaluation')}\nJ = {loss:.3g}" for evaluations, loss in columns]
         beside = np.stack([jax.device_get(first["image"])[0], outputs["painting"][0], stages[-1]])
         return {"forming": plots.draw_gallery(stages, captions, len(STAGES)), "stylised": beside}
 
@@ -317,7 +317,9 @@ class StyleTransfer:
         styles = styles[:, None] if styles.ndim == images.ndim else styles
         weights = inputs.get("weights", np.ones(styles.shape[:2], np.float32))
         if weights.shape != styles.shape[:2]:
-            raise UserError(f"--weights: {weights.shape[-1]} weights for {styles.shape[1]} styles.")
+            raise UserError(
+                f"--weights: {number_of(weights.shape[-1], 'weight')} for {number_of(styles.shape[1], 'style')}."
+            )
         images = resize(jnp.asarray(images), self._size(images.shape[1:]))
         resize_all = jax.vmap(functools.partial(resize, size=self._size(styles.shape[2:])))
         return {"image": self._predict(state, images, resize_all(jnp.asarray(styles)), weights, key)}
@@ -378,7 +380,7 @@ def recipe(
     if colour != "style" and network.shape[-1] != 3:
         raise UserError(
             f"config.recipe.colour={colour!r}: the network of config.borrow.network takes images of "
-            f'{network.shape[-1]} channel, which have no colours to keep. Set it to "style".'
+            f'{number_of(network.shape[-1], "channel")}, which have no colours to keep. Set it to "style".'
         )
     tx = optim.build(optimiser)
     return Recipe.of(StyleTransfer(network, objective, pooling, colour, tx, tuple(evaluations), begin, longest))

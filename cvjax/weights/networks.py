@@ -17,11 +17,14 @@ from jaxtyping import PyTree, Shaped
 
 from cvjax.core import Variables
 from cvjax.errors import UserError
+from cvjax.nets.alexnet import AlexNet
+from cvjax.nets.vgg import VGG
 from cvjax.rundir import write_atomically
 from cvjax.weights import keras, layouts, torchvision
 from cvjax.weights.files import read_tensors
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".npz")
+RECOGNISED = {"VGG": VGG, "AlexNet": AlexNet}  # networks whose attributes their published files tell
 WRAPPERS = ("state_dict.", "model.", "module.")  # around the names of a whole file: of training scripts, DataParallel
 
 
@@ -56,6 +59,22 @@ def convert(tensors: Mapping[str, Shaped[np.ndarray, "..."]], like: PyTree) -> V
     if keras.SIGN in (named := keras.normalise(tensors)):
         return layouts.convert(named, wanted, keras.XCEPTION)
     return layouts.convert(tensors, wanted, layouts.OWN)
+
+
+def recognise(path: str | Path) -> nn.Module:
+    """Returns the network whose weights a file holds: a VGG or an AlexNet of torchvision's names.
+
+    Raises a UserError for other files, whose names and shapes do not tell the network.
+    """
+    tensors = _unwrap(read_tensors(path))
+    found = torchvision.recognise(tensors)
+    if found is None:
+        held = describe(tensors)
+        raise UserError(
+            f"{path} does not tell its network{held and f', {held}'}: that is known of torchvision's VGG and AlexNet "
+            "alone. Other networks are borrowed from a run or a package."
+        )
+    return found
 
 
 def describe(tensors: Mapping[str, Shaped[np.ndarray, "..."]]) -> str:

@@ -5,10 +5,14 @@ of that module, `layer1.0.conv1`, or None if there is none.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
+
+import flax.linen as nn
 
 from cvjax.nets import inception, resnet, vgg
+from cvjax.nets.alexnet import AlexNet
 from cvjax.weights.layouts import TORCH, ArrayPath, Layout, Tensors, from_torch, torch_shapes
 
 Modules = tuple[str, ...]
@@ -132,13 +136,35 @@ def describe(tensors: Tensors) -> str:
     return next((describe(tensors) for sign, (_, describe) in SIGNS.items() if sign in tensors), "")
 
 
+def recognise(tensors: Tensors) -> nn.Module | None:
+    """Returns the VGG or AlexNet, of any width, that a file holds, with its classifier if the file has one; else None.
+
+    A file without `fc8`, the last layer of a VGG, holds a network that ends before it.
+    """
+    features = [tensors[name] for name in tensors if re.fullmatch(r"features\.\d+\.weight", name)]
+    convolutions = sum(tensor.ndim == 4 for tensor in features)
+    if convolutions == 5:
+        return AlexNet(**_head(tensors, ALEXNET))
+    depth = {sum(counts): depth for depth, counts in vgg.DEPTHS.items()}.get(convolutions)
+    if depth is None or "features.0.weight" not in tensors:
+        return None
+    normalised = any(tensor.ndim == 1 for tensor in features)
+    return vgg.VGG(depth, normalised, width=len(tensors["features.0.weight"]), **_head(tensors, VGG_HEAD))
+
+
+def _head(tensors: Tensors, names: Mapping[str, str]) -> dict[str, Any]:
+    """The attributes of a VGG or an AlexNet that its classifier in a file tells."""
+    first, last = (tensors.get(f"{names[layer]}.weight") for layer in ("fc6", "fc8"))
+    if first is None:
+        return {}
+    return {"head": "classifier", "hidden": len(first), "classes": None if last is None else len(last)}
+
+
 def _describe_vgg(tensors: Tensors) -> str:
-    axes = [tensor.ndim for name, tensor in tensors.items() if re.fullmatch(r"features\.\d+\.weight", name)]
-    if axes.count(4) == 5:
-        return "AlexNet"
-    depths = {sum(counts): depth for depth, counts in vgg.DEPTHS.items()}
-    depth = depths.get(axes.count(4))
-    return "" if depth is None else f"VGG-{depth}{' with batch norm' if 1 in axes else ''}"
+    net = recognise(tensors)
+    if not isinstance(net, vgg.VGG):
+        return "" if net is None else "AlexNet"
+    return f"VGG-{net.depth}{' with batch norm' if net.batch_norm else ''}"
 
 
 def _describe_resnet(tensors: Tensors, prefix: str = "") -> str:

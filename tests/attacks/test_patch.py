@@ -9,7 +9,7 @@ import scipy.ndimage
 import scipy.special
 
 from cvjax.attacks import patch as attacks
-from cvjax.attacks.patch import Placement, bilinear, draw_placement, paste, scale_for, total_variation
+from cvjax.attacks.patch import Placement, bilinear, draw_placement, paste, scale_for
 from cvjax.attacks.regions import mask_of
 from cvjax.core import Network, variables
 from cvjax.errors import UserError
@@ -63,14 +63,6 @@ def test_patches_cover_their_share_and_lie_inside(region):
     covered = paste(jnp.zeros((4, 64, 80, 1)), jnp.ones((*mask.shape, 1)), mask, where)
     np.testing.assert_allclose(covered.mean(axis=(1, 2, 3)), area, rtol=0.02)  # so nothing is cut off
     np.testing.assert_allclose(scale_for(jnp.array(0.2), np.ones((10, 10)), 50, 50), 50 * np.sqrt(0.2) / 10, rtol=1e-6)
-
-
-def test_variation_is_inside_of_the_region():
-    patch = jnp.zeros((4, 4, 1)).at[0].set(1.0)
-    assert total_variation(patch, np.ones((4, 4), np.float32)) == pytest.approx(4 / 16)
-    below = np.ones((4, 4), np.float32)
-    below[0] = 0
-    assert total_variation(patch, below) == 0
 
 
 class Colour(nn.Module):

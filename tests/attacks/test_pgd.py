@@ -113,6 +113,24 @@ def test_recipe_has_controls_and_figures(digits):
         assert {"accuracy", "random_accuracy_0_1", "robust_accuracy_0_1"} <= found.keys() and len(found) == 9
 
 
+def test_images_of_other_classes_are_attacked_away_from_what_is_seen_in_them(digits):
+    images, _ = digits
+    recipe = attacks.recipe(Network(digit_classifier.NET, (8, 8, 1)), (0.05, 0.2), steps=5, labels="seen")
+    state = start({}, {}, frozen={"classifier": HELD})
+    rows = jax.device_get(jax.jit(recipe.eval_step)(state, {"image": images}, KEY))  # without labels
+    found = recipe.score([({"label": np.full(len(images), 99)}, rows)])  # or with those of another dataset
+    seen = judge_of(HELD)(images).argmax(axis=-1)
+    for epsilon, size in ((0.05, "0_05"), (0.2, "0_2")):
+        attacked = pgd(KEY, judge_of(HELD), images, seen, epsilon, steps=5)
+        assert found[f"changed_{size}"] == pytest.approx(1 - accuracy(attacked, seen))
+        gain = found[f"changed_{size}"] - found[f"one_step_changed_{size}"]
+        assert found[f"gain_over_one_step_{size}"] == pytest.approx(gain)
+        assert found[f"random_changed_{size}"] <= found[f"changed_{size}"]
+    assert len(found) == 8 and found["changed_0_2"] > 0.9 > found["changed_0_05"]
+    pictures = recipe.visualise(state, {"image": images[:12]}, KEY)
+    assert set(pictures) == {"adversarial_0_05", "adversarial_0_2", "robustness"}
+
+
 @pytest.mark.parity
 def test_fgsm_and_pgd_leave_the_accuracy_that_foolboxs_leave(digits):
     foolbox = pytest.importorskip("foolbox")

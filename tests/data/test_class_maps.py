@@ -132,6 +132,6 @@ def test_mistakes_are_named_before_anything_is_read(prepared, asked, message):
 def test_unknown_values_are_counted_the_most_frequent_first():
     asked = ClassMap.of("m", dict(source="x", colours={"sky": (0, 0, 255), "void": [(0, 0, 0), (1, 1, 1)]}))
     colours = np.array([[[0, 0, 255], [1, 1, 1], [9, 8, 7], [9, 8, 7], [0, 255, 0]]])
-    with pytest.raises(ValueError, match=r"no class has the colour \(9, 8, 7\) in 2 pixels, \(0, 255, 0\) in 1 pixels"):
+    with pytest.raises(ValueError, match=r"no class has the colour \(9, 8, 7\) in 2 pixels, \(0, 255, 0\) in 1 pixel;"):
         asked.table.classes(class_maps.pack(colours))
     np.testing.assert_array_equal(asked.table.classes(class_maps.pack(colours[:, :2])), [[0, 255]])

@@ -136,5 +136,5 @@ def test_without_boxes_only_maps_are_moved():
 def test_an_example_with_more_boxes_than_rows_is_refused_while_it_is_read():
     built = pipeline.build([dict(op="mosaic")], annotations=Annotations(max_boxes=3))
     batches = Batches(Greys(), built, seed=0, batch=2, rows=(0, 2), endless=True)
-    with pytest.raises(data.loading.UserError, match=r"grey \d+ has 1 boxes, which transforms may turn into 4"):
+    with pytest.raises(data.loading.UserError, match=r"grey \d+ has 1 box, which transforms may turn into 4"):
         batches[0]

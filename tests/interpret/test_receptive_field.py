@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax.interpret.layers import activations_of
 from cvjax.interpret.receptive_field import receptive_fields
 from cvjax.nets.alexnet import AlexNet
+from cvjax.nets.capture import activations_of
 from cvjax.nets.resnet import ResNet
 from cvjax.nets.vgg import VGG
 from cvjax.ops.convolution import conv_transpose

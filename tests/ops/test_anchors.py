@@ -73,7 +73,7 @@ def test_kmeans_recovers_clusters_sorted_by_area():
 def test_kmeans_of_equal_boxes_and_of_too_few():
     same = jnp.tile(jnp.array([[5.0, 7]]), (10, 1))
     np.testing.assert_array_equal(kmeans(jax.random.key(0), same, 3), same[:3])
-    with pytest.raises(UserError, match="2 boxes do not make 3 clusters"):
+    with pytest.raises(UserError, match="3 clusters cannot be made of 2 boxes"):
         anchors.kmeans(jax.random.key(0), same[:2], 3)
 
 

@@ -28,7 +28,7 @@ def test_names_shapes_types_and_totals_are_shown(tmp_path, capsys):
         ["params/conv/bias", "4", "float16"],
         ["params/conv/kernel", "3", "x", "3", "x", "2", "x", "4", "float32"],
     ]
-    assert total == "3 tensors: 76 parameters and 1 tensors of batch statistics"
+    assert total == "3 tensors: 76 parameters and 1 tensor of batch statistics"
     (tmp_path / "x.ckpt").write_bytes(pickle.dumps({"net": {"w": np.ones(2), "epoch": 3}, "losses": [0.5, 0.25]}))
     weights.main([str(tmp_path / "x.ckpt")])
     assert capsys.readouterr().out.splitlines()[-1] == "no tensors, left out: net.epoch, losses"
@@ -44,7 +44,7 @@ def test_the_network_of_a_published_file_is_named(tmp_path, capsys):
     weights.main([str(tmp_path / "x.npz")])
     shown = capsys.readouterr().out
     assert "npz" in shown and "Keras's Xception" in shown
-    assert "2 tensors: 2 parameters and 1 tensors of batch statistics" in shown
+    assert "2 tensors: 2 parameters and 1 tensor of batch statistics" in shown
 
 
 def test_a_package_is_shown_and_packages_are_listed(tmp_path, monkeypatch, capsys):
@@ -57,7 +57,7 @@ def test_a_package_is_shown_and_packages_are_listed(tmp_path, monkeypatch, capsy
     weights.main(["package:toy-weights/dense"])
     shown = capsys.readouterr().out
     assert "dense.ckpt: pickle of NumPy arrays" in shown
-    assert "\nDense, the file of toy-weights==1.0\n1 tensors: 6 parameters\n" in shown
+    assert "\nDense, the file of toy-weights==1.0\n1 tensor: 6 parameters\n" in shown
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="its SHA-256 is"):
         weights.main(["package:toy-weights/dense"])

@@ -1,19 +1,15 @@
-"""Gram matrices and losses beside the papers' formulas in float64, gradients beside torch's, and layers of networks."""
+"""Gram matrices and losses beside the papers' formulas in float64, gradients beside torch's, and the objective."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cvjax.errors import UserError
-from cvjax.nets.digit_classifier import DigitClassifier
-from cvjax.nets.resnet import ResNet
-from cvjax.nets.vgg import VGG
+from cvjax.losses.variation import total_variation
 from cvjax.translation import style_losses
 from cvjax.translation.style_losses import Objective
 
-KEY = jax.random.key(0)
 SHAPES = {"relu1_1": (6, 8, 3), "relu2_1": (3, 4, 5)}
 WEIGHTS = {"relu1_1": 0.3, "relu2_1": 0.7}
 
@@ -43,7 +39,7 @@ def test_losses_are_the_papers_in_float64():
     np.testing.assert_allclose(content, 0.5 * ((x - y) ** 2).sum(axis=(1, 2, 3)), rtol=1e-5)
     down, right = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
     variation = (down**2).sum(axis=(1, 2, 3)) + (right**2).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(style_losses.total_variation(found["relu1_1"]), variation, rtol=1e-5)
+    np.testing.assert_allclose(total_variation(found["relu1_1"]), variation, rtol=1e-5)
 
 
 def test_a_gram_matrix_does_not_depend_on_the_size_of_the_picture():
@@ -74,7 +70,7 @@ def test_gradients_are_torchs():
     def ours(features):
         style = style_losses.style_loss(style_losses.grams(features, [*SHAPES]), target, WEIGHTS)
         content = style_losses.content_loss(features["relu2_1"], wanted["relu2_1"])
-        return (style + content + style_losses.total_variation(features["relu1_1"])).sum()
+        return (style + content + total_variation(features["relu1_1"])).sum()
 
     gradients = jax.grad(ours)(found)
     inputs = {
@@ -101,70 +97,7 @@ def test_gradients_are_torchs():
         np.testing.assert_allclose(gradients[layer], value.grad.numpy(), atol=1e-5)  # float32 beside float64
 
 
-# --- layers of networks -------------------------------------------------------------------------------------------
-
-
-def test_layers_are_found_by_capture_and_by_module():
-    images = jax.random.uniform(KEY, (2, 16, 16, 3))
-    net = VGG(11, width=2)
-    held = net.init(KEY, images)
-    found = style_losses.activations(net, held, ("relu1_1", "relu3_2"), images)
-    wanted = net.clone(capture=("relu1_1", "relu3_2")).apply(held, images)[1]
-    assert found.keys() == wanted.keys() and all((found[name] == wanted[name]).all() for name in wanted)
-    digits, grey = DigitClassifier(width=2), images[..., :1]
-    held = digits.init(KEY, grey)
-    found = style_losses.activations(digits, held, ("conv_1_1", "conv_2_2"), grey)
-    assert {name: value.shape for name, value in found.items()} == {
-        "conv_1_1": (2, 16, 16, 2),
-        "conv_2_2": (2, 8, 8, 4),
-    }
-    kernel, bias = (held["params"]["conv_1_1"][name] for name in ("kernel", "bias"))
-    by_hand = jax.lax.conv_general_dilated(
-        2 * grey - 1, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    np.testing.assert_allclose(found["conv_1_1"], nn.relu(by_hand + bias), atol=1e-5)
-
-    class Plain(nn.Module):  # without `capture`
-        @nn.compact
-        def __call__(self, images):
-            return nn.Conv(2, (3, 3), name="first")(images).mean()
-
-    plain = Plain()
-    held = plain.init(KEY, grey)
-    kernel = held["params"]["first"]["kernel"]
-    by_hand = jax.lax.conv_general_dilated(grey, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    found = style_losses.activations(plain, held, ["first"], grey)
-    np.testing.assert_allclose(found["first"], by_hand, atol=1e-5)
-
-
-def test_a_backbone_returns_nothing_but_its_layers():
-    images = jax.random.uniform(KEY, (1, 16, 16, 3))
-    net = ResNet(18, width=2, stem="small", strides=(1, 2))
-    held = net.init(KEY, images)
-    found = style_losses.activations(net, held, ("stem", "c3"), images)
-    assert {name: value.shape for name, value in found.items()} == {"stem": (1, 16, 16, 2), "c3": (1, 8, 8, 4)}
-    np.testing.assert_array_equal(found["c3"], net.apply(held, images)["c3"])
-    with pytest.raises(UserError, match=r"there is no layer 'c4'"):
-        style_losses.activations(net, held, ["c4"], images)
-
-
-def test_an_activation_that_a_network_returns_is_a_layer():
-    class Returning(nn.Module):
-        @nn.compact
-        def __call__(self, images):
-            return images.mean(), {"twice": 2 * images, "flat": images.reshape(len(images), -1)}
-
-    images = jnp.ones((1, 4, 4, 3))
-    np.testing.assert_array_equal(style_losses.activations(Returning(), {}, ["twice"], images)["twice"], 2)
-    with pytest.raises(UserError, match=r"Returning: there is no layer 'flat'.*Known: twice"):  # no map
-        style_losses.activations(Returning(), {}, ["flat"], images)
-
-
-def test_an_unknown_layer_and_a_wrong_number_of_weights_are_named():
-    images = jnp.zeros((1, 8, 8, 1))
-    net = DigitClassifier(width=2)
-    with pytest.raises(UserError, match=r"'conv_1_3'.* Known: conv_1_1, conv_1_2, conv_2_1"):
-        style_losses.activations(net, net.init(KEY, images), ["conv_1_3"], images)
+def test_a_wrong_number_of_weights_is_named():
     with pytest.raises(UserError, match=r"layer_weights has 2 weights for 5 layers"):
         _ = Objective(layer_weights=(1.0, 2.0)).weights
     assert Objective().weights == dict.fromkeys(Objective().style, 0.2)

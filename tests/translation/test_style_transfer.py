@@ -11,9 +11,10 @@ import pytest
 
 from cvjax.core import Network
 from cvjax.errors import UserError
+from cvjax.nets.capture import activations_of
 from cvjax.nets.digit_classifier import DigitClassifier
 from cvjax.nets.vgg import VGG
-from cvjax.translation import colours, style_losses, style_transfer
+from cvjax.translation import colours, style_transfer
 from cvjax.translation.style_losses import Objective
 from cvjax.translation.style_transfer import STAGES, find_targets, paint, parts, total_loss
 
@@ -39,7 +40,7 @@ def pictures():
 
 
 def see(held, images, objective=SMALL):
-    return style_losses.activations(NET, held, objective.layers, images)
+    return activations_of(NET, objective.layers)(held, images)
 
 
 @functools.partial(jax.jit, static_argnames=("tx", "evaluations", "begin", "colour"))
@@ -106,7 +107,7 @@ def test_the_gradient_of_a_picture_is_torchs(held, pictures):
     torch = pytest.importorskip("torch")
     F, (content, styles) = torch.nn.functional, pictures
     module = NET.clone(pooling="average")
-    ours = lambda images: style_losses.activations(module, held, SMALL.layers, images)  # noqa: E731
+    ours = functools.partial(activations_of(module, SMALL.layers), held)
     targets = find_targets(ours, content, styles[:1], jnp.ones(1), SMALL)
     start = 0.7 * content + 0.3 * styles[1]
     gradient = jax.grad(lambda picture: total_loss(ours, picture, targets, SMALL))(start)
@@ -167,7 +168,7 @@ def test_figures_are_measured_by_average_pooling(system, held):
     losses = {}
     for pooling in ("average", "max"):
         module = NET.clone(pooling=pooling)
-        seen = functools.partial(style_losses.activations, module, held, SMALL.layers)
+        seen = functools.partial(activations_of(module, SMALL.layers), held)
         targets = find_targets(seen, batch["image"][0], batch["also_image"][:1], jnp.ones(1), SMALL)
         pictures = {"style_of_content": batch["image"][0], "style": outputs["stages"][0, -1]}
         losses[pooling] = {name: parts(seen, jnp.asarray(p), targets, SMALL)["style"] for name, p in pictures.items()}

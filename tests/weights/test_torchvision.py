@@ -53,6 +53,9 @@ def test_names_and_shapes_are_torchvisions(request, name, net, layout):
     names = layout.name(wanted)
     assert {*names.values()} == {*expected} and len(names) == len(expected)
     assert all(expected[names[path]] in torch_shapes(path, shape) for path, shape in wanted.items())
+    if layout is torchvision.VGG and getattr(net, "head_padding", 0) == 0:
+        tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in expected.items()}
+        assert torchvision.recognise(tensors) == net
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +123,16 @@ def test_the_network_that_a_file_holds_is_named():
         (ResNetClassifier(10, 50, width=2), torchvision.RESNET, "ResNet-50"),
         (VGG(13, True, width=2), torchvision.VGG, "VGG-13 with batch norm"),
         (VGG(19, width=2), torchvision.VGG, "VGG-19"),
+        (VGG(11, head="classifier", classes=None, width=1, hidden=3), torchvision.VGG, "VGG-11"),
         (AlexNet(), torchvision.VGG, "AlexNet"),
+        (AlexNet("classifier", 7, hidden=2), torchvision.VGG, "AlexNet"),
         (ResNetSegmenter("fcn", width=2, depth=18), torchvision.SEGMENTER, "FCN over ResNet-18"),
     ):
         wanted, like = arrays(net)
         names = layout.name(wanted)
         tensors = {names[path]: np.zeros(torch_shapes(path, shape)[0]) for path, shape in wanted.items()}
         assert torchvision.describe(tensors) == name
+        assert torchvision.recognise(tensors) == (net if layout is torchvision.VGG else None)
         with pytest.raises(UserError, match=f"network not in such files: params/kernel. The file .*: {name}"):
             networks.convert(tensors, {"params": {"kernel": np.zeros(2)}})
         assert jax.tree.map(jnp.shape, networks.convert(tensors, like)) == jax.tree.map(jnp.shape, like)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 from sklearn.neighbors import NearestNeighbors
 
+from cvjax.errors import number_of
 from cvjax.generative.autoencoders import latents
 from cvjax.metrics import plots
 from cvjax.metrics.controls import compression, denoising, principal
@@ -187,5 +188,5 @@ def draw_rate_distortion(images: Images, rows: Rows) -> Float[np.ndarray, "plot_
         "JPEG, header not counted": ([bits * (p.size - p.header) for p in jpeg], [p.psnr for p in jpeg]),
     }
     curves = {name: tuple(map(np.asarray, points)) for name, points in curves.items()}
-    title = f"{len(images)} images, {rows['code'].shape[1]} codes each"
+    title = f"{number_of(len(images), 'image')}, {number_of(rows['code'].shape[1], 'code')} each"
     return plots.draw_curves(curves, title, "bits a pixel", "PSNR, dB")

@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int, Key
 
 from cvjax import core
+from cvjax.errors import number_of
 from cvjax.metrics import plots
 
 Codes = Float[Array, "batch codes"]
@@ -131,7 +132,7 @@ def latent_map(
     elif codes.shape[1] > 2:
         centred = points - points.mean(axis=0)
         points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-        title = f"two principal components of {codes.shape[1]} latents"
+        title = f"two principal components of {number_of(codes.shape[1], 'latent')}"
     return {"latent_map": plots.draw_map(points, labels[valid], title, names)}
 
 

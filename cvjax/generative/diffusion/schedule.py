@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 Schedule = Literal["linear", "cosine"]
 
@@ -39,5 +39,5 @@ def alpha_bars(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
 def sampling_steps(steps: int, count: int) -> Int[np.ndarray, " count"]:
     """Returns the steps that a short sampler visits: evenly spaced, falling, the last one 0; UserError for too many."""
     if count > steps:
-        raise UserError(f"config.recipe.sampling.steps={count}: the diffusion has only {steps} steps.")
+        raise UserError(f"config.recipe.sampling.steps={count}: the diffusion has only {number_of(steps, 'step')}.")
     return (np.arange(count) * steps // count)[::-1]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cvjax.core import State, Variables, variables
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 Latents = Float[Array, "count latent"]
 Images = Float[Array, "count height width channels"]
@@ -76,7 +76,9 @@ class Sampler:
             return jnp.arange(count) % self.classes
         labels = jnp.asarray(given, jnp.int32)
         if labels.shape != (count,):
-            raise UserError(f"label: expected one for each of the {count} images, not an array {labels.shape}.")
+            raise UserError(
+                f"label: expected one for each of {number_of(count, 'image')}, not an array {labels.shape}."
+            )
         if not isinstance(labels, jax.core.Tracer):  # in an exported program, values are not known yet
             unknown = np.asarray(labels)[(labels < 0) | (labels >= self.classes)]
             if unknown.size:

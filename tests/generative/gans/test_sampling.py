@@ -117,7 +117,7 @@ def test_labels_that_are_not_the_gans_are_refused():
     plain, conditional = (Sampler(Painter(), SHAPE, LATENT, classes=classes) for classes in (None, 3))
     for sampler, label, message in [
         (plain, [0, 0], "trained without classes"),
-        (conditional, [0], r"one for each of the 2 images, not an array \(1,\)"),
+        (conditional, [0], r"one for each of 2 images, not an array \(1,\)"),
         (conditional, [0, 3], "label=3: .* 0 to 2"),
         (conditional, [-1, 0], "label=-1: .* 0 to 2"),
     ]:
