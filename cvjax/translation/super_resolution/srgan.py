@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, Key
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Network, Recipe, State, advance, descend, start, variables
 from cvjax.losses.adversarial import cross_entropy_discriminator_loss, cross_entropy_generator_loss
+from cvjax.nets.capture import activations_of
 from cvjax.nets.layers import Conv
 from cvjax.signature import Count, NonNegative, Positive
-from cvjax.translation.style_losses import activations
 from cvjax.translation.super_resolution.degradation import BICUBIC, Degradation
 from cvjax.translation.super_resolution.enlarger import Enlarger
 from cvjax.translation.super_resolution.srresnet import SRResNet
@@ -96,13 +96,14 @@ class SRGAN(Enlarger):
             "discriminator": self.discriminator.init(keys[1], truth[:1]),
         }
         frozen = self.network.module.init(keys[2], jnp.zeros((1, *self.network.shape)))
-        activations(self.network.module, frozen, (self.layer,), truth[:1])
+        activations_of(self.network.module, (self.layer,), maps=True)(frozen, truth[:1])
         opt = {name: self.tx.init(network["params"]) for name, network in held.items()}
         return start(held, opt, frozen={"network": frozen})
 
     def see(self, state: State, images: Images) -> Float[Array, "batch _ _ _"]:
         """Returns the borrowed network's activations."""
-        return activations(self.network.module, variables(state, "network"), (self.layer,), images)[self.layer]
+        read = activations_of(self.network.module, (self.layer,), maps=True)
+        return read(variables(state, "network"), images)[self.layer]
 
     def judge(
         self, state: State, params: Mapping, stats: Mapping, images: Images
