@@ -7,9 +7,9 @@ import pytest
 
 from cvjax.core import Network
 from cvjax.errors import UserError
+from cvjax.nets.capture import activations_of
 from cvjax.nets.digit_classifier import DigitClassifier
 from cvjax.optim import build, learning_rate
-from cvjax.translation.style_losses import activations
 from cvjax.translation.super_resolution import srgan, srresnet
 from cvjax.translation.super_resolution.degradation import degrade
 
@@ -41,7 +41,9 @@ def test_losses_are_the_papers_by_hand(stepped):
     generator = {"params": before.params["enlarger"], "batch_stats": before.stats["enlarger"]}
     made, _ = recipe.networks["enlarger"].apply(generator, low, train=True, mutable=["batch_stats"])
     seen = [
-        np.float64(activations(NETWORK.module, before.frozen["network"], ("conv_1_2",), images)["conv_1_2"])
+        np.float64(
+            activations_of(NETWORK.module, ("conv_1_2",), maps=True)(before.frozen["network"], images)["conv_1_2"]
+        )
         for images in (made, batch["image"])
     ]
     content = ((seen[0] - seen[1]) ** 2).mean() / 12.75**2  # the divisor counts by its square: .006
