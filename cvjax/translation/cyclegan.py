@@ -8,7 +8,7 @@ Johnson et al., 2016 (arXiv:1603.08155).
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,6 +28,7 @@ from cvjax.nets.patch_gan import Field, PatchGAN, normalise
 from cvjax.ops.precision import at_least_float32
 from cvjax.signature import Count, Natural, NonNegative
 from cvjax.translation.image_pool import new_pool, query_pool
+from cvjax.translation.pix2pix import check_field
 
 Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch rows columns"]
@@ -145,13 +146,10 @@ class CycleGAN:
                 f"the images are {shape}, those of data.also {other}: give both the same size and channels by "
                 "data.transforms and data.also.transforms, and by those of evaluation."
             )
-        halvings = get_args(Field).index(self.discriminator.field)
-        least, sides = max(8, 3 * 2**halvings), shape[:2]
-        if min(sides) < least:
-            raise UserError(
-                f"images of {sides[0]}x{sides[1]} are too small for config.recipe.field={self.discriminator.field}: "
-                f"they need at least {least}x{least} pixels. Enlarge them, or set a smaller field."
-            )
+        sides = shape[:2]
+        check_field(self.discriminator.field, sides)
+        if min(sides) < 2 * STRIDE:
+            raise UserError(f"images of {sides[0]}x{sides[1]} are too small for the generators: at least 8x8 pixels.")
         if any(side % STRIDE for side in sides):
             up = "x".join(str(-(-side // STRIDE) * STRIDE) for side in sides)
             raise UserError(
@@ -256,13 +254,19 @@ class CycleGAN:
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Translates both kinds there and back."""
-        made = dataclasses.replace(self, identity=0.0).translate_all(state.params, batch["image"], batch["also_image"])
-        return {
-            "translation": made["fake_b"],
-            "cycled": made["cycled_a"],
-            "also_translation": made["fake_a"],
-            "also_cycled": made["cycled_b"],
+        made = {"translation": batch["image"], "also_translation": batch["also_image"]}
+        made = {name: self.repaint(state, way, made[name]) for name, way in zip(made, DIRECTIONS, strict=True)}
+        return made | {
+            "cycled": self.repaint(state, "b_to_a", made["translation"]),
+            "also_cycled": self.repaint(state, "a_to_b", made["also_translation"]),
         }
+
+    def repaint(self, state: State, direction: str, images: Images) -> Images:
+        """Translates images of any size: padded by reflection to a multiple of 4, and cropped."""
+        height, width = images.shape[1:3]
+        margins = [(0, max(2 * STRIDE, -(-side // STRIDE) * STRIDE) - side) for side in (height, width)]
+        padded = jnp.pad(images, ((0, 0), *margins, (0, 0)), mode="reflect")
+        return self.generator.apply(variables(state, direction), padded)[:, :height, :width]
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
@@ -278,10 +282,10 @@ class CycleGAN:
             add("cycle_psnr", decibels(also, outputs["also_cycled"]))
             if not self.paired:
                 continue
-            if len(real) != len(also):
+            if real.shape != also.shape:
                 raise UserError(
                     "config.recipe.paired=True: row i of data.also.eval_split has to be the truth of row i of "
-                    "data.eval_split, but their numbers differ. Set it to False for unpaired images."
+                    "data.eval_split, but their numbers or sizes differ. Set it to False for unpaired images."
                 )
             a, b = [*a, real], [*b, also]
             for name, truth, made in (
@@ -303,7 +307,7 @@ class CycleGAN:
             ("b_to_a", ("B", "to A", "and back"), "also_image", "also_translation", "also_cycled"),
         ):
             columns = [np.asarray(shown[real]), made[there], made[back]]
-            if self.paired:
+            if self.paired and shown["image"].shape == shown["also_image"].shape:
                 truth = np.asarray(shown["also_image" if real == "image" else "image"])
                 columns, title = [*columns, truth], (*title, "truth")
             images = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
@@ -327,18 +331,16 @@ class CycleGAN:
 
     @functools.partial(jax.jit, static_argnums=0)
     def _predict(self, state, images, labels):
-        height, width = images.shape[1:3]
-        margins = [(0, max(8, -(-side // STRIDE) * STRIDE) - side) for side in (height, width)]
-        padded = jnp.pad(images, ((0, 0), *margins, (0, 0)), mode="reflect")
         made = [
             jax.lax.cond(  # a generator that no row asks for is not run
                 (labels == label).any(),
-                lambda direction=direction: self.generator.apply(variables(state, direction), padded),
-                lambda: jnp.zeros_like(padded),
+                functools.partial(self.repaint, state, direction),
+                jnp.zeros_like,
+                images,
             )
             for label, direction in enumerate(DIRECTIONS)
         ]
-        return jnp.where((labels == 1)[:, None, None, None], made[1], made[0])[:, :height, :width]
+        return jnp.where((labels == 1)[:, None, None, None], made[1], made[0])
 
 
 def _only(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

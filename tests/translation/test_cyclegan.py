@@ -244,7 +244,7 @@ def test_figures_are_of_both_directions_and_of_what_needs_no_training():
     assert figures["flat_psnr"] == pytest.approx(6, abs=0.1) and abs(figures["recoloured_detail"]) < 0.3
     assert tiny().score([(batch, outputs)]).keys() == {"cycle_psnr"}
     fewer = {name: value[:1] if name.startswith("also") else value for name, value in outputs.items()}
-    with pytest.raises(UserError, match=r"paired=True.*numbers differ"):
+    with pytest.raises(UserError, match=r"paired=True.*numbers or sizes differ"):
         system.score([({**batch, "also_image": batch["also_image"][:1]}, fewer)])
 
 
@@ -272,6 +272,10 @@ def test_images_of_any_size_are_translated_either_way(small):
     assert odd.shape == (2, 13, 7, 3)
     np.testing.assert_allclose(odd, whole[:, :13, :7], atol=1e-6)
     assert recipe.predict(state, {"image": images[:, :5, :5]}, KEY)["image"].shape == (2, 5, 5, 3)
+    sizes = {"image": images[:, :13, :7], "also_image": images[:, :, :9]}  # of evaluation, after transforms of its own
+    outputs = jax.eval_shape(recipe.eval_step, state, sizes, KEY)
+    for name, size in (("translation", (13, 7)), ("cycled", (13, 7)), ("also_translation", (16, 9))):
+        assert outputs[name].shape == (2, *size, 3)
     with pytest.raises(UserError, match=r"4x16 is too small.*5x5"):
         recipe.predict(state, {"image": images[:, :4]}, KEY)
     assert recipe.shown_classes == ("a_to_b", "b_to_a") and recipe.any_size
@@ -289,11 +293,12 @@ def test_held_out_images_are_drawn_with_their_translations(small):
         ((16, 16, 3), None, r"needs two kinds of images: set data\.also"),
         ((16, 16, 3), (16, 20, 3), r"\(16, 16, 3\), those of data\.also \(16, 20, 3\)"),
         ((16, 18, 3), (16, 18, 3), r"16x18.*multiples of 4.*16x20"),
-        ((20, 16, 3), (20, 16, 3), r"20x16 are too small for config\.recipe\.field=70.*24x24"),
+        ((20, 16, 3), (20, 16, 3), r"field=70 needs images of at least 24x24, not 20x16"),
+        ((4, 4, 3), (4, 4, 3), r"4x4 are too small for the generators.*8x8"),
     ],
 )
 def test_what_does_not_suit_is_said_before_anything_compiles(image, also, message):
-    recipe = cyclegan.recipe(width=2, blocks=1, field=70 if "70" in message else 16)
+    recipe = cyclegan.recipe(width=2, blocks=1, field=70 if "70" in message else 1)
     batch = {"image": jax.ShapeDtypeStruct((1, *image), jnp.float32)}
     batch |= {"also_image": jax.ShapeDtypeStruct((1, *also), jnp.float32)} if also else {}
     with pytest.raises(UserError, match=message):
