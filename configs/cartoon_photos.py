@@ -12,7 +12,8 @@ training hold, because a cartoon is no lottery, and so that a film does not flic
 Paper: Isola, Zhu, Zhou & Efros, Image-to-Image Translation with Conditional Adversarial Networks, 2017
   (arXiv:1611.07004); the cartoon is after Winnemöller, Olsen & Gooch, Real-Time Video Abstraction, 2006.
 Command: python train.py --config=configs/cartoon_photos.py --workdir=runs/cartoon_photos
-Result: not measured.
+Result: 24.8 dB and an SSIM of .81 to the cartoons, 3.5 dB and .17 above the photographs' own (one seed). Lines, colours
+  and smoothness are learnt; of the steps of lightness on smooth surfaces, hardly any.
 Time: 1,000 steps; not measured.
 """
 
@@ -55,7 +56,7 @@ def get_config(name: str = ""):
         eval_every=250,
         figure_every=500,
         checkpoint_every=250,
-        expect={"psnr_over_input": (">=", 1), "ssim_over_input": (">=", 0.05)},
+        expect={"psnr_over_input": (">=", 2.5), "ssim_over_input": (">=", 0.13)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.transforms": _crops(32, train=True), "data.eval_split": "test[:2]"}
     smoke |= {"data.eval_transforms": _crops(32, train=False), "recipe.depth": 3, "recipe.width": 4}
