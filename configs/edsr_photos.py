@@ -1,12 +1,13 @@
 """A small EDSR: photographs twice as large, learnt from eight photographs and tested on four others, whole.
 
 The variants `x3` and `x4` are for other factors. Pictures are made smaller by the antialiased bicubic kernel; figures
-are of the luma in 8 bits, without as many pixels at each border as the factor.
+are of the luma in 8 bits, without the factor's number of pixels at each border.
 
 Paper: Lim, Son, Kim, Nah & Lee, Enhanced Deep Residual Networks for Single Image Super-Resolution, 2017
   (arXiv:1707.02921).
 Command: python train.py --config=configs/edsr_photos.py --workdir=runs/edsr_photos
-Result: not measured; bicubic interpolation has 33.95 dB and Lanczos' 34.50.
+Result: not measured over all steps; psnr_y 34.87 after 350, with a schedule of that length (seed 0), where bicubic
+  interpolation has 33.96 and Lanczos' 34.51.
 Time: 2,000 steps; not measured.
 """
 

@@ -47,6 +47,11 @@ class Colourisation(Pix2Pix):
         """Returns pictures of a lightness, exactly, and of colours, their chroma reduced to what a screen has."""
         return from_lab(jnp.concatenate([50 * (source + 1), REACH * made], axis=-1))
 
+    def seen(self, images: Images) -> Painted:
+        """Returns pictures without their colours."""
+        source = self.source(images)
+        return self.pictures(source, jnp.zeros((*source.shape[:3], 2)))
+
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Initialises the networks, their optimisers and the mean colour of the pictures seen in training."""
         return super().init(key, batch).replace(extra={"colour": jnp.zeros(2), "seen": jnp.float32(0)})

@@ -154,7 +154,7 @@ class Pix2Pix:
         networks = {"generator": self.generator, "discriminator": self.discriminator}
         return networks if self.adversarial else {"generator": self.generator}
 
-    # Where another system sees its images otherwise, it overrides these four.
+    # Where another system sees its images otherwise, it overrides these six.
 
     def check(self, batch: Batch) -> None:
         """Raises a UserError if a batch has no targets, or ones that do not suit the images or the generator."""
@@ -186,6 +186,10 @@ class Pix2Pix:
     def pictures(self, source: Sources, made: Images) -> Painted:
         """Returns what the generator made as pictures in [0, 1]."""
         return (made + 1) / 2
+
+    def seen(self, images: Images) -> Painted:
+        """Returns what the generator sees as pictures in [0, 1]."""
+        return images
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Initialises the networks and their optimisers."""
@@ -296,10 +300,11 @@ class Pix2Pix:
         return score_pictures((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws held-out images, each beside its translation and the truth."""
+        """Draws held-out images as the generator sees them, each beside its translation and the truth."""
         shown = {name: value[: SHOWN * COLUMNS // 3] for name, value in batch.items()}
         made = self.predict(state, {"image": shown["image"]}, key)["image"]
-        images, made, truth = (np.asarray(x) for x in jax.device_get((shown["image"], made, self.truth(shown))))
+        seen = self.seen(shown["image"]), made, self.truth(shown)
+        images, made, truth = (np.asarray(x) for x in jax.device_get(seen))
         if "valid" in shown:  # the others pad a small split
             images, made, truth = (x[np.asarray(shown["valid"])] for x in (images, made, truth))
         beside = [np.broadcast_to(x, (*x.shape[:3], 3)) for x in (images, made, truth)]

@@ -62,6 +62,13 @@ def test_colours_of_the_input_are_not_seen(system):
     np.testing.assert_allclose(again, made, atol=2e-3)
 
 
+def test_inputs_are_shown_without_their_colours(system):
+    recipe, _ = system
+    grey = recipe.train_step.__self__.seen(images(6))
+    np.testing.assert_allclose(grey, np.broadcast_to(grey[..., :1], grey.shape), atol=1e-5)
+    np.testing.assert_allclose(rgb2lab(np.asarray(grey))[..., 0], rgb2lab(np.asarray(images(6)))[..., 0], atol=WHITE)
+
+
 def test_the_control_has_the_mean_colour_of_the_training_pictures(system):
     recipe, state = system
     seen = np.concatenate([rgb2lab(np.asarray(images(seed))) for seed in range(2)])

@@ -1,5 +1,7 @@
 """pix2pix: the generator beside torch, the losses by hand, both ways to test, images of any size, and mistakes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,11 @@ DEPTH, WIDTH = 4, 4
 
 def images(seed, size=(16, 16), channels=3, batch=3):
     return jnp.float32(np.random.default_rng(seed).uniform(size=(batch, *size, channels)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def training(net, held, x):
+    return net.apply(held, x, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,10 @@ def converted(torch, net):
         for name, layer in zip(("up_norm", "down_norm")[: len(norms)], norms[::-1], strict=True):
             scale, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
             params[f"{name}_{level}"] = {"scale": scale, "bias": bias}
-            stats[f"{name}_{level}"] = {"mean": layer.running_mean.numpy(), "var": layer.running_var.numpy()}
+            stats[f"{name}_{level}"] = {
+                "mean": layer.running_mean.numpy().copy(),
+                "var": layer.running_var.numpy().copy(),
+            }
         block, level = inner, level + 1
     return {"params": params, "batch_stats": stats}
 
@@ -95,8 +105,8 @@ def test_the_generator_is_torchs(torch, resize):
     assert jax.tree.map(jnp.shape, held) == shapes  # every parameter and statistic has a counterpart
     given = torch.tensor(np.asarray(x)).permute(0, 3, 1, 2)
     wanted = theirs.eval()(given).detach().permute(0, 2, 3, 1)
-    np.testing.assert_allclose(ours.apply(held, x), wanted, atol=1e-4)  # float32, 13 layers
-    made, after = ours.apply(held, x, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
+    np.testing.assert_allclose(jax.jit(ours.apply)(held, x), wanted, atol=1e-4)  # float32, 13 layers
+    made, after = training(ours, held, x)
     wanted = theirs.train()(given).detach().permute(0, 2, 3, 1)
     np.testing.assert_allclose(made, wanted, atol=1e-4)
     means = jax.tree.map(lambda x: np.asarray(x)[..., :1], converted(torch, theirs)["batch_stats"])
@@ -119,8 +129,7 @@ def test_the_innermost_features_of_a_single_image_are_not_normalised_away():
     held = jax.jit(net.init)(KEY, x)
 
     def total(params):
-        made, _ = net.apply({**held, "params": params}, x, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
-        return made.sum()
+        return training(net, {**held, "params": params}, x)[0].sum()
 
     assert jnp.abs(jax.jit(jax.grad(total))(held["params"])["down_3"]["kernel"]).max() > 1e-6
 
@@ -138,8 +147,7 @@ def test_dropout_is_in_the_first_three_blocks_of_the_decoder():
     held = jax.jit(net.init)(KEY, x)
 
     def total(params):
-        options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
-        return net.apply({**held, "params": params}, x, **options)[0].sum()
+        return training(net, {**held, "params": params}, x)[0].sum()
 
     slopes = jax.jit(jax.grad(total))(held["params"])
     seen = [bool(jnp.abs(slopes[f"up_{level}"]["kernel"]).max() > 0) for level in (4, 3, 2, 1, 0)]
@@ -164,8 +172,7 @@ def by_hand(name, logits):
 
 def judge(net, params, source, image, conditional=True):
     seen = np.concatenate([source, image], axis=-1) if conditional else image
-    held = {"params": params, "batch_stats": {}}
-    return net.apply(held, 2 * jnp.asarray(seen) - 1, train=True, mutable=["batch_stats"])[0]
+    return training(net, {"params": params, "batch_stats": {}}, 2 * jnp.asarray(seen) - 1)[0]
 
 
 @pytest.mark.parametrize("conditional", [True, False])
@@ -178,8 +185,7 @@ def test_losses_of_a_step_are_the_papers(conditional):
     after, metrics = jax.jit(system.train_step)(state, BATCH, KEY)
     generator, discriminator = system.networks["generator"], system.networks["discriminator"]
     held = {"params": state.params["generator"], "batch_stats": state.stats["generator"]}
-    made, _ = generator.apply(held, 2 * BATCH["image"] - 1, train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
-    made = (made + 1) / 2
+    made = (training(generator, held, 2 * BATCH["image"] - 1)[0] + 1) / 2
 
     def logits(params, image):
         return judge(discriminator, params, BATCH["image"], image, conditional)
@@ -245,8 +251,7 @@ def test_the_published_test_normalises_by_the_images_own_statistics(states):
     held = {"params": state.params["generator"], "batch_stats": state.stats["generator"]}
     for index in range(len(made)):
         one = 2 * BATCH["image"][index : index + 1] - 1
-        options = dict(train=True, mutable=["batch_stats"], rngs={"dropout": KEY})
-        wanted, _ = system.networks["generator"].apply(held, one, **options)
+        wanted, _ = training(system.networks["generator"], held, one)
         np.testing.assert_allclose(made[index], (wanted[0] + 1) / 2, atol=1e-5)
 
 
