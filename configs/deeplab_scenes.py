@@ -6,8 +6,8 @@ eighth. The variant "no_decoder" upsamples the scores of the pyramid, "no_atrous
 Paper: Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation, 2018
   (arXiv:1802.02611).
 Command: python train.py --config=configs/deeplab_scenes.py --workdir=runs/deeplab_scenes
-Result: mean IoU 0.838 on the 1,000 held-out scenes, boundary F 0.824 (seed 4021; one seed); 0.548 and 0.557 without the
-  decoder, 0.802 and 0.781 at stride 16.
+Result: mean IoU 0.829 to 0.838 on the 1,000 held-out scenes, boundary F 0.824 to 0.843 (seeds 4021, 7121 and 9101);
+  0.548 and 0.557 without the decoder, 0.802 and 0.781 at stride 16 (seed 4021).
 Time: 24 minutes on one CPU core; 0.45 CPU seconds per step.
 """
 
@@ -56,7 +56,7 @@ def get_config(name: str = ""):
         eval_every=1000,
         figure_every=1000,
         checkpoint_every=500,
-        expect={"mean_iou": (">=", 0.78)},
+        expect={"mean_iou": (">=", 0.822)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {

@@ -4,8 +4,8 @@ The variant "border_weights" separates digits that touch by the paper's weights,
 
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_scenes.py --workdir=runs/unet_scenes
-Result: mean IoU 0.834 on the 1,000 held-out scenes, pixel accuracy 0.986, boundary F 0.754 (seed 4021); 0.827 with
-  seed 3. The variants are not measured.
+Result: mean IoU 0.825 to 0.834 on the 1,000 held-out scenes, boundary F 0.754 to 0.796 (seeds 4021, 7121 and 9101).
+  The variants are not measured.
 Time: 0.5 CPU seconds per step, about 11 minutes on two idle CPU cores.
 """
 
@@ -66,7 +66,7 @@ def get_config(name: str = ""):
         eval_every=1300,
         figure_every=1300,
         checkpoint_every=500,
-        expect={"mean_iou": (">=", 0.8)},
+        expect={"mean_iou": (">=", 0.817)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {"recipe.width": 4, "recipe.depth": 2}
