@@ -6,8 +6,8 @@ of the discriminator, ten times this one's.
 
 Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
 Command: python train.py --config=configs/colourisation_photos.py --workdir=runs/colourisation_photos
-Result: not measured.
-Time: 1,000 steps; not measured.
+Result: chroma error 15.4, and 18.2 with the mean colour of training: a ratio of 0.85 (seed 0). `vivid` has 0.95.
+Time: 300 steps; 67 CPU seconds with compilation.
 """
 
 from cvjax.config import experiment, variant
@@ -34,10 +34,10 @@ def get_config(name: str = ""):
             batch=8,
             eval_batch=24,
         ),
-        steps=1000,
+        steps=300,
         log_every=50,
-        figure_every=500,
-        checkpoint_every=500,
+        figure_every=150,
+        checkpoint_every=150,
         expect={"chroma_over_mean": ("<", 1)},
     )
     small = (dict(op="resize", size=32),)

@@ -1,12 +1,12 @@
 """pix2pix of outlines into shapes that are filled with random colours: a question with several right answers.
 
 L1 alone answers with the median of the colours, which is grey; beside a discriminator the pictures keep the saturation
-of the training pictures. The variant `l1` trains without a discriminator.
+of the training pictures, if not one colour for each shape. The variant `l1` trains without a discriminator.
 
 Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
 Command: python train.py --config=configs/pix2pix_edges.py --workdir=runs/pix2pix_edges
-Result: not measured.
-Time: 1,500 steps; not measured.
+Result: saturation distance 2.8 (seed 0); `l1` had 14.1 after 600 steps, at which it stayed from step 200 on.
+Time: 1,500 steps; 140 CPU seconds with compilation.
 """
 
 from cvjax.config import experiment, variant
@@ -19,7 +19,7 @@ def get_config(name: str = ""):
         recipe=dict(
             depth=5,
             width=32,
-            field=34,  # all of a scene, so that shapes have one colour
+            field=34,  # of 16, 34 and 70, the first that sees all of a scene
             discriminator_width=32,
             l1=10.0,  # the paper's 100 makes these small pictures grey too
         ),
