@@ -69,3 +69,15 @@ class PatchGAN(nn.Module):
             x = Conv(width, stride=stride, use_bias=self.norm != "batch", **options, name=f"conv_{layer}")(x)
             x = nn.leaky_relu(normalise(x, self.norm, train, name=f"norm_{layer}"), 0.2)
         return Conv(1, **options, name="logits")(x)[..., 0]
+
+
+def check_field(field: int, size: tuple[int, int]) -> None:
+    """Raises a UserError if images are too small for a PatchGAN to have a logit."""
+    halvings = get_args(Field).index(field)
+    smallest = 3 * 2**halvings if halvings else 1
+    if min(size) < smallest:
+        fields = ", ".join(map(str, get_args(Field)))
+        raise UserError(
+            f"config.recipe.field={field} needs images of at least {smallest}x{smallest}, not {size[0]}x{size[1]}: set "
+            f"a smaller one of {fields}."
+        )

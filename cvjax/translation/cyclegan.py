@@ -24,18 +24,17 @@ from cvjax.losses import adversarial
 from cvjax.metrics import plots
 from cvjax.metrics.translation import decibels, detail_correlation, trivial_figures
 from cvjax.nets.layers import Conv, ConvTranspose
-from cvjax.nets.patch_gan import Field, PatchGAN, normalise
+from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
+from cvjax.ops.padding import pad_to_multiple
 from cvjax.ops.precision import at_least_float32
 from cvjax.signature import Count, Natural, NonNegative
 from cvjax.translation.image_pool import new_pool, query_pool
-from cvjax.translation.pix2pix import check_field
 
 Images = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch rows columns"]
 Params = Mapping[str, PyTree]  # of both generators, or of both discriminators, by name
 
 STRIDE = 4  # a size that this divides comes out of a generator as it went in
-LEAST = 5  # pixels of a side that reflection can pad to 8, of which a quarter can still be reflected
 DIRECTIONS = ("a_to_b", "b_to_a")  # the generators, and the labels of `predict`
 SHOWN = 6  # rows of pictures
 
@@ -263,10 +262,8 @@ class CycleGAN:
 
     def repaint(self, state: State, direction: str, images: Images) -> Images:
         """Translates images of any size: padded by reflection to a multiple of 4, and cropped."""
-        height, width = images.shape[1:3]
-        margins = [(0, max(2 * STRIDE, -(-side // STRIDE) * STRIDE) - side) for side in (height, width)]
-        padded = jnp.pad(images, ((0, 0), *margins, (0, 0)), mode="reflect")
-        return self.generator.apply(variables(state, direction), padded)[:, :height, :width]
+        padded, (rows, columns) = pad_to_multiple(images, STRIDE, least=2 * STRIDE)
+        return self.generator.apply(variables(state, direction), padded)[:, rows, columns]
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
@@ -317,11 +314,6 @@ class CycleGAN:
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Translates images of any size: from A to B, or from B to A where `label` is 1, "b_to_a"."""
         images = inputs["image"]
-        if min(images.shape[1:3]) < LEAST:
-            raise UserError(
-                f"an image of {images.shape[1]}x{images.shape[2]} is too small to translate: it needs at least "
-                f"{LEAST}x{LEAST} pixels."
-            )
         labels = jnp.asarray(inputs.get("label", np.zeros(len(images), np.int32)))
         return {"image": self._predict(state, images, labels)}
 

@@ -8,7 +8,7 @@ by nearest neighbours and convolutions: Odena, Dumoulin & Olah, Deconvolution an
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -25,8 +25,9 @@ from cvjax.metrics import plots
 from cvjax.metrics.image import WINDOW, Convention, psnr, ssim
 from cvjax.metrics.saturation import chroma_histogram, saturation_distance
 from cvjax.nets.layers import Conv, ConvTranspose
-from cvjax.nets.patch_gan import Field, PatchGAN, normalise
+from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
 from cvjax.nets.players import Player, advance, get_player, train_apply
+from cvjax.ops.padding import pad_to_multiple
 from cvjax.ops.precision import at_least_float32
 from cvjax.signature import Count, NonNegative, Share
 
@@ -108,22 +109,6 @@ class UNetGenerator(nn.Module):
         if self.resize:
             return Conv(features, 3, padding=1, **options)(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
         return ConvTranspose(features, 4, 2, 1, **options)(x)
-
-
-def pad_to_multiple(
-    images: Shaped[Array | np.ndarray, "batch height width channels"], divisor: int
-) -> tuple[Shaped[Array | np.ndarray, "batch rows columns channels"], tuple[slice, slice]]:
-    """Pads images on all sides by their reflections, repeated where an image is smaller than its margin.
-
-    Returns the padded images, whose sides are the next multiples of `divisor`, and where the images lie in them: rows
-    and columns.
-    """
-    places, inside = [], []
-    for side in images.shape[1:3]:
-        before = -side % divisor // 2
-        places.append(np.pad(np.arange(side), (before, -side % divisor - before), mode="reflect"))
-        inside.append(slice(before, before + side))
-    return images[:, places[0]][:, :, places[1]], (inside[0], inside[1])
 
 
 def l1_loss(images: Images, truth: Images) -> Float[Array, ""]:
@@ -340,18 +325,6 @@ def score_pictures(rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | Non
     if histograms:
         figures["saturation_distance"] = saturation_distance(*np.sum(histograms, axis=0))
     return figures
-
-
-def check_field(field: int, size: tuple[int, int]) -> None:
-    """Raises a UserError if images are too small for a PatchGAN to have a logit."""
-    halvings = get_args(Field).index(field)
-    smallest = 3 * 2**halvings if halvings else 1
-    if min(size) < smallest:
-        fields = ", ".join(map(str, get_args(Field)))
-        raise UserError(
-            f"config.recipe.field={field} needs images of at least {smallest}x{smallest}, not {size[0]}x{size[1]}: set "
-            f"a smaller one of {fields}."
-        )
 
 
 def check_objective(adversarial: float, l1: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cvjax.errors import UserError
 from cvjax.translation import pix2pix
-from cvjax.translation.pix2pix import UNetGenerator, pad_to_multiple
+from cvjax.translation.pix2pix import UNetGenerator
 
 KEY = jax.random.key(0)
 DEPTH, WIDTH = 4, 4
@@ -264,16 +264,6 @@ def test_images_of_any_size_keep_it(states, size):
     given = images(3, size, batch=1)
     for image in (given, np.asarray(given)):  # `export` traces, `apply` has NumPy's
         assert system.predict(state, {"image": image}, KEY)["image"].shape == (1, *size, 3)
-
-
-def test_padding_reflects_around_the_image():
-    image = np.arange(35.0).reshape(1, 5, 7, 1)
-    padded, (rows, columns) = pad_to_multiple(image, 8)
-    np.testing.assert_array_equal(padded, np.pad(image, ((0, 0), (1, 2), (0, 1), (0, 0)), mode="reflect"))
-    np.testing.assert_array_equal(padded[:, rows, columns], image)
-    tiny, (rows, columns) = pad_to_multiple(image[:, :1, :2], 8)
-    assert tiny.shape == (1, 8, 8, 1) and tiny.max() == 1
-    np.testing.assert_array_equal(tiny[:, rows, columns], image[:, :1, :2])
 
 
 def test_a_picture_that_fits_is_what_evaluation_makes_of_it(states):
