@@ -57,8 +57,6 @@ class PatchGAN(nn.Module):
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> Float[Array, "batch rows columns"]:
         """Judges images in [-1, 1], or pairs of images, one behind the other along the channels."""
-        if self.field not in get_args(Field):
-            raise UserError(f"field={self.field}: a PatchGAN's is one of {', '.join(map(str, get_args(Field)))}.")
         halvings = get_args(Field).index(self.field)
         kernel, padding = (4, 1) if halvings else (1, 0)
         options = dict(kernel=kernel, padding=padding, kernel_init=nn.initializers.normal(0.02))

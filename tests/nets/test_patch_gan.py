@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cvjax.errors import UserError
-from cvjax.nets.patch_gan import PatchGAN
+from cvjax.nets.patch_gan import PatchGAN, check_field
 
 KEY = jax.random.key(0)
 
@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 def test_the_receptive_field_is_that_of_the_jacobian(field):
     net = PatchGAN(field, features=2, norm="none")
     side = 3 * field + 64  # so that a patch in the middle is not cut by the border
-    held = net.init(KEY, jnp.zeros((1, 64, 64, 1)))
+    held = net.init(KEY, jnp.zeros((1, 96, 96, 1)))
     middle = jax.eval_shape(net.apply, held, jnp.zeros((1, side, side, 1))).shape[1] // 2
     image = jax.random.normal(KEY, (1, side, side, 1))
     seen = np.abs(jax.grad(lambda x: net.apply(held, x)[0, middle, middle])(image))[0, :, :, 0] > 0
@@ -52,6 +52,13 @@ def test_instance_normalisation_does_not_see_other_images():
     np.testing.assert_allclose(net.apply(held, images)[:1], net.apply(held, images[:1]), atol=1e-6)
 
 
-def test_a_field_that_no_patch_gan_has_is_refused():
-    with pytest.raises(UserError, match="field=64: a PatchGAN's is one of 1, 16, 34, 70, 142, 286"):
-        PatchGAN(64).init(KEY, jnp.zeros((1, 64, 64, 3)))
+@pytest.mark.parametrize(("field", "least"), [(1, 1), (16, 6), (70, 24), (286, 96)])
+def test_images_too_small_for_a_field_are_refused(field, least):
+    check_field(field, (least, least + 1))
+    logits, _ = jax.eval_shape(PatchGAN(field, 1, "none").init_with_output, KEY, jnp.zeros((1, least, least, 1)))
+    assert logits.shape == (1, 1, 1)
+    if least > 1:
+        with pytest.raises(
+            UserError, match=f"field={field} needs images of at least {least}x{least}, not 500x{least - 1}"
+        ):
+            check_field(field, (500, least - 1))
