@@ -4,8 +4,8 @@
 
 Paper: Goodfellow, Shlens & Szegedy, Explaining and Harnessing Adversarial Examples, 2015 (arXiv:1412.6572).
 Command: python train.py --config=configs/fgsm_digits.py --workdir=runs/fgsm_digits
-Result: accuracy 0.998; 0.678 under attack at 0.1 and 0.126 at 0.2, where random signs leave 0.988 and 0.91 (seed 101 of
-  both configs; 102 and 103: 0.728 and 0.738 at 0.1, 0.17 and 0.18 at 0.2, random signs 0.922 and 0.918 at 0.2).
+Result: accuracy 0.998; 0.672 to 0.734 under attack at 0.1 and 0.136 to 0.220 at 0.2, where random signs leave 0.916 to
+  0.940 (five seeds of both configs).
 Time: 10 seconds on two CPU cores, after configs/classifier_digits.py.
 """
 
@@ -22,9 +22,9 @@ def get_config(name: str = ""):
         steps=0,
         expect={
             # A weaker attack leaves a higher accuracy, and noise of the same size barely lowers it.
-            "robust_accuracy_0_1": ("<=", 0.8),
-            "robust_accuracy_0_2": ("<=", 0.22),
-            "random_sign_accuracy_0_2": (">=", 0.88),
+            "robust_accuracy_0_1": ("<=", 0.78),
+            "robust_accuracy_0_2": ("<=", 0.25),
+            "random_sign_accuracy_0_2": (">=", 0.9),
         },
     )
     return variant(config, name, smoke={"data.eval_batch": 16, "data.eval_split": "test[:32]"})
