@@ -6,8 +6,8 @@ are of the luma in 8 bits, without the factor's number of pixels at each border.
 Paper: Lim, Son, Kim, Nah & Lee, Enhanced Deep Residual Networks for Single Image Super-Resolution, 2017
   (arXiv:1707.02921).
 Command: python train.py --config=configs/edsr_photos.py --workdir=runs/edsr_photos
-Result: psnr_y 35.56 and ssim_y 0.945, where bicubic interpolation has 33.96 and Lanczos' 34.51; LPIPS 0.60 times that of
-  bicubic interpolation (seed 9201).
+Result: psnr_y 35.56 and ssim_y 0.945, where bicubic interpolation has 33.96 and Lanczos' 34.51; LPIPS is 0.60 times
+  bicubic's (seed 9201).
 Time: 8 CPU minutes.
 """
 

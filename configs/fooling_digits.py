@@ -4,7 +4,8 @@ The variant "cppn" evolves small networks that draw the images.
 
 Paper: Nguyen, Yosinski & Clune, Deep Neural Networks are Easily Fooled, 2015 (arXiv:1412.1897).
 Command: python train.py --config=configs/fooling_digits.py --workdir=runs/fooling_digits
-Result: mean confidence 0.990 to 1.000 (seeds 41, 8311, 9101 and 9102 of both configs); "cppn" 0.997 and 0.999 (41, 9101).
+Result: mean confidence 0.990 to 1.000 (seeds 41, 8311, 9101 and 9102 of both configs); "cppn" 0.997 and 0.999
+  (41 and 9101).
 Time: 15 CPU seconds, "cppn" 40, after configs/classifier_digits.py.
 """
 
