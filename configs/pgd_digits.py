@@ -7,7 +7,8 @@ Paper: Madry, Makelov, Schmidt, Tsipras & Vladu, Towards Deep Learning Models Re
   (arXiv:1706.06083).
 Command: python train.py --config=configs/pgd_digits.py --workdir=runs/pgd_digits
 Result: accuracy 0.996 to 1.000; 0.574 to 0.594 under attack at 0.1 and 0.002 to 0.022 at 0.2, where a single step
-  leaves 0.702 to 0.724 and 0.12 to 0.21, and random signs 0.99 and 0.91 to 0.924 (seeds 41, 9101 and 9102 of both configs).
+  leaves 0.702 to 0.724 and 0.12 to 0.21, and random signs 0.99 and 0.91 to 0.924 (seeds 41, 9101 and
+  9102 of both configs).
   "l2": 0.598 at 0.5 and 0.022 at 1.0, a single step 0.774 and 0.304 (seed 9101).
 Time: 30 CPU seconds, after configs/classifier_digits.py.
 """
