@@ -21,7 +21,7 @@ from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, variables
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders.latents import Moments, sheet
-from cvjax.generative.diffusion import conditioning, samplers
+from cvjax.generative.diffusion import conditioning, editing, samplers
 from cvjax.generative.diffusion.first_stage import FirstStage, Output
 from cvjax.generative.diffusion.process import Process, diffuse, separate, target
 from cvjax.generative.diffusion.samplers import Sampling
@@ -234,13 +234,9 @@ class LatentDiffusion:
         encode_key, noise_key, step_key = jax.random.split(key, 3)
         moments, levels = state.extra["codes"], self.process.alpha_bars
         codes = self.stage.encode(encode_key, state, images)
-        visited = self.visited[len(self.visited) - round(strength * len(self.visited)) :]
-        if len(visited):
-            noise = jax.random.normal(noise_key, codes.shape)
-            noisy = diffuse(moments.standardise(codes), noise, levels[visited[0]])
-            denoise = self.denoise(state, labels)
-            codes = moments.restore(samplers.sample(step_key, noisy, denoise, levels, visited, self.sampling.eta)[0])
-        return self.stage.decode(state, codes)
+        clean, noise = moments.standardise(codes), jax.random.normal(noise_key, codes.shape)
+        how = self.denoise(state, labels), levels, self.visited, self.sampling.eta
+        return self.stage.decode(state, moments.restore(editing.edit(step_key, clean, noise, *how, strength)))
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Draws images that resemble those given, the less the larger `strength`."""

@@ -1,7 +1,8 @@
 """Noise schedules: how much of the signal each step of a diffusion leaves.
 
 Linear: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239). Cosine: Nichol & Dhariwal,
-Improved Denoising Diffusion Probabilistic Models, 2021 (arXiv:2102.09672). They are in float64, on the host.
+Improved Denoising Diffusion Probabilistic Models, 2021 (arXiv:2102.09672). Scaled linear: Rombach et al.,
+High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752). They are in float64, on the host.
 """
 
 import math
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 
 from cvjax.errors import UserError
 
-Schedule = Literal["linear", "cosine"]
+Schedule = Literal["linear", "cosine", "scaled_linear"]
 
 MAX_BETA = 0.999  # Nichol & Dhariwal, section 3.2: no step removes the signal altogether
 
@@ -21,10 +22,14 @@ def betas(schedule: Schedule, steps: int) -> Float[np.ndarray, " steps"]:
     """Returns the variance of the noise that each step adds, rising.
 
     The linear schedule goes from 1e-4 to 0.02 in 1,000 steps; with fewer or more steps it is scaled by 1000 / steps, so
-    that the last step leaves the same share. The cosine is equation 17 of Nichol & Dhariwal.
+    that the last step leaves the same share. The cosine is equation 17 of Nichol & Dhariwal. The scaled linear
+    schedule, of Rombach et al.'s code, has square roots that rise linearly, to betas from 0.00085 to 0.012; it is
+    scaled as well.
     """
     if schedule == "linear":
         values = np.linspace(1e-4, 0.02, steps) * (1000 / steps)
+    elif schedule == "scaled_linear":
+        values = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), steps) ** 2 * (1000 / steps)
     else:
         angles = (np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2
         values = 1 - (np.cos(angles[1:]) / np.cos(angles[:-1])) ** 2
@@ -41,3 +46,8 @@ def sampling_steps(steps: int, count: int) -> Int[np.ndarray, " count"]:
     if count > steps:
         raise UserError(f"config.recipe.sampling.steps={count}: the diffusion has only {steps} steps.")
     return (np.arange(count) * steps // count)[::-1]
+
+
+def last_share(visited: Int[np.ndarray, " visited"], share: float) -> Int[np.ndarray, " last"]:
+    """Returns the last `share` of the steps that a sampler visits, rounded to whole steps: none for 0, all for 1."""
+    return visited[len(visited) - round(share * len(visited)) :]
