@@ -1,13 +1,13 @@
 """DDPM: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239).
 
 A U-Net learns to predict the noise in images, of all steps of a diffusion at once; sampling goes from noise to an image
-step by step. With classes it is guided as in Ho & Salimans, Classifier-Free Diffusion Guidance, 2022 (arXiv:2207.12598).
-The trained network also edits images and fills in masks.
+step by step. With classes, it is guided as in Ho & Salimans, Classifier-Free Diffusion Guidance, 2022
+(arXiv:2207.12598). The trained network also edits images and fills in masks.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
@@ -21,6 +21,7 @@ from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Pictures, Recipe, State, variables
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders.latents import sheet
+from cvjax.generative.autoregressive.pixel_model import quantise
 from cvjax.generative.diffusion import conditioning, denoisers, dpm_solver, editing, samplers
 from cvjax.generative.diffusion.losses import hybrid_error, squared_error
 from cvjax.generative.diffusion.process import Process, at_steps, diffuse, target
@@ -68,9 +69,12 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class DDPM:
-    """The functions of the recipe; the attributes are its arguments, with network and optimiser built."""
+    """The functions of the recipe; the attributes are its arguments, with network and optimiser built.
 
-    unet: UNet
+    The network is a `UNet`, or another module with an attribute `classes` that is called in the same way.
+    """
+
+    unet: nn.Module
     shape: tuple[int, int, int]
     label_dropout: float
     levels: int
@@ -113,6 +117,10 @@ class DDPM:
             return None
         return jnp.asarray(inputs["label"]) if "label" in inputs else jnp.full(count, self.unet.classes)
 
+    def signals(self, images: Images) -> Images:
+        """Returns images as the network takes them, rounded to the levels that the likelihood is of."""
+        return to_signals(quantise(images, self.levels) / (self.levels - 1))
+
     # --- training -------------------------------------------------------------------------------------------------
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
@@ -125,7 +133,7 @@ class DDPM:
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
         """Takes a step down the error of the prediction at random steps of the diffusion (algorithm 1)."""
         step_key, noise_key, label_key, dropout_key = jax.random.split(key, 4)
-        clean = to_signals(batch["image"])
+        clean = self.signals(batch["image"])
         steps = jax.random.randint(step_key, (len(clean),), 0, self.process.steps)
         noise = jax.random.normal(noise_key, clean.shape)
         labels = self.labels(batch, len(clean))
@@ -143,7 +151,7 @@ class DDPM:
         return after, {"loss/total": loss}
 
     def errors(
-        self, output: Array, clean: Images, noise: Images, steps: Int[Array, " batch"]
+        self, output: Float[Array, "batch ..."], clean: Images, noise: Images, steps: Int[Array, " batch"]
     ) -> Float[Array, " batch"]:
         """Returns the loss of each image, simple or, where the variance is learned, hybrid."""
         output, *share = denoisers.split_variance(output, clean.shape[-1])
@@ -158,7 +166,7 @@ class DDPM:
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
         """Computes the error of the predicted noise, and the bound on the likelihood, of each image."""
         error_key, bound_key = jax.random.split(key)
-        clean = to_signals(batch["image"])
+        clean = self.signals(batch["image"])
         denoise = self.denoise(state, self.labels(batch, len(clean)))
         bound = self.alpha_bars, self.levels, self.bound_steps, self.sampling.variance, self.sampling.limit
         return {
@@ -174,7 +182,7 @@ class DDPM:
     # --- sampling -------------------------------------------------------------------------------------------------
 
     def denoise(
-        self, state: State, labels: Labels | None, guidance: float | Float[Array, " batch"] = 0.0
+        self, state: State, labels: Labels | None, guidance: float | Float[Array, ""] = 0.0
     ) -> samplers.Denoise:
         """Returns the function (x_t, t) -> (x_0, noise), guided towards the labels."""
         predict = functools.partial(self.unet.apply, variables(state, "unet"))
@@ -196,36 +204,34 @@ class DDPM:
         drawn, chain = self.run(step_key, start, self.denoise(state, labels, self.sampling.guidance))
         return to_images(drawn), to_images(chain)
 
-    def compare_guidance(self, key: Key[Array, ""], state: State, columns: int) -> Images:
-        """Draws a row of images for each weight of guidance, with the same noise and class in each column."""
+    def compare_guidance(self, key: Key[Array, ""], state: State, count: int) -> Float[Array, "weights count ..."]:
+        """Draws images of the first classes for each weight of guidance, all from the same noise."""
         start_key, step_key = jax.random.split(key)
-        start = jax.random.normal(start_key, (columns, *self.shape))
-        labels = jnp.tile(jnp.arange(columns) % self.unet.classes, len(WEIGHTS))
-        denoise = self.denoise(state, labels, jnp.repeat(jnp.asarray(WEIGHTS), columns))
-        drawn, _ = self.run(step_key, jnp.tile(start, (len(WEIGHTS), 1, 1, 1)), denoise)
-        return to_images(drawn)
+        start, labels = jax.random.normal(start_key, (count, *self.shape)), jnp.arange(count) % self.unet.classes
+
+        def draw(weight):
+            return to_images(self.run(step_key, start, self.denoise(state, labels, weight))[0])
+
+        return jax.vmap(draw)(jnp.asarray(WEIGHTS))
 
     def edit(self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None, strength: float) -> Images:
         """Noises images by a share of the sampler's steps and denoises them: SDEdit, Meng et al., 2022."""
         noise_key, step_key = jax.random.split(key)
         clean, noise = to_signals(images), jax.random.normal(noise_key, images.shape)
-        denoise = self.denoise(state, labels, self.sampling.guidance)
-        return to_images(
-            editing.edit(step_key, clean, noise, denoise, self.alpha_bars, self.visited, self.eta, strength)
-        )
+        return to_images(editing.edit(step_key, clean, noise, *self.editor(state, labels), strength))
 
     def complete(self, key: Key[Array, ""], state: State, images: Images, mask: Masks, labels: Labels | None) -> Images:
         """Fills in images where the mask is 1: RePaint, Lugmayr et al., 2022."""
-        denoise = self.denoise(state, labels, self.sampling.guidance)
-        filled = editing.inpaint(
-            key, to_signals(images), mask, denoise, self.alpha_bars, self.visited, self.eta, self.repeats
-        )
+        filled = editing.inpaint(key, to_signals(images), mask, *self.editor(state, labels), self.repeats)
         return jnp.where(mask > 0.5, to_images(filled), images)
 
-    @property
-    def eta(self) -> float:
-        """The share of fresh noise in edits and completions: that of "ddim", else all of it."""
-        return self.sampling.eta if self.sampling.sampler == "ddim" else 1.0
+    def editor(
+        self, state: State, labels: Labels | None
+    ) -> tuple[samplers.Denoise, AlphaBars, Int[np.ndarray, " visited"], float]:
+        """Returns how edits are sampled: by DDIM, with all of the fresh noise unless "ddim" is chosen with less."""
+        chosen = self.sampling
+        denoise = denoisers.clip(self.denoise(state, labels, chosen.guidance), self.process, chosen.limit)
+        return denoise, self.alpha_bars, self.visited, chosen.eta if chosen.sampler == "ddim" else 1.0
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Fills in images where there is a mask, else draws images that resemble them, the less the more `strength`."""
@@ -253,7 +259,7 @@ class DDPM:
 
     @functools.partial(jax.jit, static_argnums=0)
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws samples, their way from noise, edits and completions of images, and samples by class and by guidance."""
+        """Draws samples, their way from noise, edits and completions of images, samples by class and by guidance."""
         sample_key, chain_key, edit_key, complete_key, guidance_key = jax.random.split(key, 5)
         images, classes = batch["image"][:SHOWN], min(self.unet.classes or 0, 10)
         labels, given = self.labels({}, SHOWN**2), self.labels(batch, len(batch["image"]))
@@ -267,7 +273,7 @@ class DDPM:
         lower = jnp.zeros((*whole.shape[:3], 1)).at[:, self.shape[0] // 2 :].set(1.0)
         repeated = None if given is None else jnp.repeat(given, FILLED)
         filled = self.complete(complete_key, state, whole, lower, repeated).reshape(-1, FILLED, *self.shape)
-        known = jnp.where(lower[:: FILLED] > 0.5, 0.5, images)
+        known = jnp.where(lower[::FILLED] > 0.5, 0.5, images)
         shown = {
             "samples": samples[: SHOWN**2],
             "chain": sheet(chain[drawn].swapaxes(0, 1)),
@@ -276,8 +282,7 @@ class DDPM:
         }
         if classes:
             shown["classes"] = sheet(samples[SHOWN**2 :].reshape(classes, SHOWN, *self.shape))
-            guided = self.compare_guidance(guidance_key, state, SHOWN)
-            shown["guidance"] = sheet(guided.reshape(len(WEIGHTS), SHOWN, *self.shape))
+            shown["guidance"] = sheet(self.compare_guidance(guidance_key, state, SHOWN))
         return shown
 
 

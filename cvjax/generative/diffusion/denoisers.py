@@ -38,35 +38,42 @@ def make_denoiser(
     process: Process,
     labels: Labels | None = None,
     none: int | None = None,
-    guidance: float | Float[Array, " batch"] = 0.0,
+    guidance: float | Float[Array, ""] = 0.0,
 ) -> Denoise:
     """Returns the function (x_t, t) -> (x_0, noise) by a network, guided towards the labels; t may be one per signal.
 
-    If the network gives twice the channels, the second half is v of a learned variance, as 2 v - 1; v is a third output.
+    If the network gives twice the channels, their second half is 2 v - 1 for v of a learned variance, a third output.
 
     Args:
       predict: the network, (x_t, steps, labels) -> the `process.prediction` of it.
       labels: classes; None: the network takes no labels.
       none: the label that stands for no class.
-      guidance: weight of `conditioning.guide`, perhaps one per signal; with the number 0, the network is evaluated once
-        and not twice.
+      guidance: weight of `conditioning.guide`; with the number 0, the network is evaluated once and not twice.
     """
     levels = process.alpha_bars
 
     def denoise(noisy: Signals, step: Int[Array, "..."]) -> tuple[Signals, ...]:
         steps = jnp.broadcast_to(step, (len(noisy),))
-        if labels is None or (isinstance(guidance, (int, float)) and guidance == 0):
+        if labels is None or (isinstance(guidance, float) and guidance == 0):
             outputs = predict(noisy, steps, labels), None
         else:
             twice = [jnp.concatenate([x, x]) for x in (noisy, steps)]
             outputs = jnp.split(predict(*twice, jnp.concatenate([labels, jnp.full_like(labels, none)])), 2)
         output, *share = split_variance(outputs[0], noisy.shape[-1])
         if outputs[1] is not None:
-            weight = jnp.reshape(guidance, (-1, *[1] * (noisy.ndim - 1)))
-            output = guide(output, split_variance(outputs[1], noisy.shape[-1])[0], weight)
+            output = guide(output, split_variance(outputs[1], noisy.shape[-1])[0], guidance)
         return *separate(process.prediction, output, noisy, at_steps(levels, steps, noisy.ndim)), *share
 
     return denoise
+
+
+def clip(denoise: Denoise, process: Process, limit: float | None) -> Denoise:
+    """Returns a denoiser whose x_0 is clipped to [-limit, limit], and whose noise is what then remains; None: as is."""
+
+    def clipped(noisy: Signals, step: Int[Array, ""]) -> tuple[Signals, Signals]:
+        return clip_clean(*denoise(noisy, step)[:2], noisy, jnp.asarray(process.alpha_bars)[step], limit)
+
+    return clipped
 
 
 def split_variance(output: Float[Array, "batch ..."], channels: int) -> tuple[Float[Array, "batch ..."], ...]:
@@ -139,4 +146,3 @@ def sampled_bound(
     inputs = jnp.arange(-1, count), jnp.asarray(weights), jax.random.split(key, count + 1)
     terms = jax.lax.scan(one_part, None, inputs)[1]
     return terms.sum(axis=0) + prior_term(clean, float(alpha_bars[-1]))
-
