@@ -1,4 +1,4 @@
-"""The U-Net of diffusion beside diffusers' with the same weights, its attention beside torch's, the paper's number of parameters."""
+"""The U-Net of DDPM beside diffusers' with the same weights, its attention beside torch's, the paper's parameters."""
 
 import functools
 import re
