@@ -13,6 +13,18 @@ from cvjax.generative.diffusion.process import clip_clean
 from cvjax.generative.diffusion.samplers import AlphaBars, Chain, Denoise, Signals, Visited, previous_alpha_bars
 
 
+def solver_steps(alpha_bars: AlphaBars, count: int) -> Visited:
+    """Returns falling steps from the last to the first, evenly spaced in lambda (section 4.1).
+
+    Those that coincide, near the first, are visited once. Steps that are evenly spaced in t, as DDIM's are, are far
+    apart in lambda at the end: extrapolation goes too far there, and a few of them are worse than DDIM's.
+    """
+    alpha_bars = np.asarray(alpha_bars, np.float64)
+    ratios = np.log(alpha_bars / (1 - alpha_bars))
+    wanted = np.linspace(ratios[-1], ratios[0], count)
+    return np.unique(np.abs(wanted[:, None] - ratios).argmin(axis=1))[::-1]
+
+
 def multistep_weights(alpha_bars: AlphaBars, visited: Visited) -> Float[np.ndarray, "visited 3"]:
     """Returns the weights of x_t and of the data prediction D in each step, and how far D is extrapolated, in float64.
 

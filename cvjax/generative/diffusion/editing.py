@@ -102,12 +102,10 @@ def slerp(first: Signals, second: Signals, share: float | Float[Array, ""]) -> F
     axes = tuple(range(1, first.ndim))
     lengths = [jnp.sqrt(jnp.square(x).sum(axis=axes, keepdims=True)) for x in (first, second)]
     cosine = (first * second).sum(axis=axes, keepdims=True) / jnp.maximum(lengths[0] * lengths[1], 1e-20)
-    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
-    parallel = jnp.sin(angle) < 1e-4
-    sine = jnp.where(parallel, 1.0, jnp.sin(angle))
-    weights = [
-        jnp.where(parallel, straight, jnp.sin(straight * angle) / sine) for straight in (1 - jnp.asarray(share), share)
-    ]
+    parallel = 1 - jnp.abs(cosine) < 1e-6  # as precisely as float32 has it
+    angle = jnp.arccos(jnp.where(parallel, 0.0, cosine))
+    shares = 1 - jnp.asarray(share), jnp.asarray(share)
+    weights = [jnp.where(parallel, part, jnp.sin(part * angle) / jnp.sin(angle)) for part in shares]
     return weights[0] * first + weights[1] * second
 
 

@@ -1,11 +1,13 @@
-"""Embeddings beside diffusers', dropped labels counted, guidance against the paper's equation."""
+"""Embeddings beside diffusers', dropped labels counted, guidance against the papers' equations and Bayes' rule."""
 
 import jax
 import jax.numpy as jnp
+import mixtures
 import numpy as np
 import pytest
 
-from cvjax.generative.diffusion.conditioning import drop_labels, guide, timestep_embedding
+from cvjax.generative.diffusion.conditioning import drop_labels, guide, timestep_embedding, with_classifier
+from cvjax.generative.diffusion.schedule import alpha_bars
 
 
 @pytest.mark.parity
@@ -38,3 +40,24 @@ def test_guidance_leaves_the_conditional_at_0_and_goes_on_beyond_it():
     np.testing.assert_allclose(
         guide(conditional, unconditional, 0.5), unconditional + scale * (conditional - unconditional)
     )
+
+
+def test_the_best_classifier_makes_the_best_denoiser_of_its_class():
+    levels, noisy = alpha_bars("cosine", 100), jax.random.normal(jax.random.key(0), (20, 2))
+    denoise = mixtures.denoiser(levels)
+
+    def first(noisy, step):  # log p(first Gaussian | x_t)
+        alpha_bar = jnp.asarray(levels, jnp.float32)[step]
+        return mixtures.log_shares(noisy, jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar))[:, 0]
+
+    guided = jax.jit(with_classifier(denoise, first, levels, 1.0))
+    mean, variance = mixtures.MEANS[0], mixtures.DEVIATION**2
+    for step in (1, 40, 95):
+        clean, noise = guided(noisy, jnp.int32(step))
+        signal, sigma = np.sqrt(levels[step]), np.sqrt(1 - levels[step])
+        gain = signal * variance / (signal**2 * variance + sigma**2)
+        np.testing.assert_allclose(clean, mean + gain * (noisy - signal * mean), atol=1e-3)  # divided by signal, .06
+        np.testing.assert_allclose(signal * clean + sigma * noise, noisy, atol=1e-5)
+    idle = jax.jit(with_classifier(lambda x, t: (*denoise(x, t), x), first, levels, 0.0))(noisy, jnp.int32(40))
+    np.testing.assert_allclose(idle[0], denoise(noisy, 40)[0], atol=1e-4)
+    np.testing.assert_array_equal(idle[2], noisy)  # what the denoiser says of the variance stays

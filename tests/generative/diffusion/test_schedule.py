@@ -8,9 +8,16 @@ from cvjax.generative.diffusion.schedule import alpha_bars, betas, sampling_step
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("schedule, theirs", [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
-def test_schedules_are_those_of_diffusers(schedule, theirs):
-    scheduler = pytest.importorskip("diffusers").DDPMScheduler(1000, beta_schedule=theirs)
+@pytest.mark.parametrize(
+    "schedule, theirs, ends",
+    [
+        ("linear", "linear", (1e-4, 0.02)),
+        ("cosine", "squaredcos_cap_v2", (1e-4, 0.02)),
+        ("scaled_linear", "scaled_linear", (0.00085, 0.012)),
+    ],
+)
+def test_schedules_are_those_of_diffusers(schedule, theirs, ends):
+    scheduler = pytest.importorskip("diffusers").DDPMScheduler(1000, *ends, beta_schedule=theirs)
     np.testing.assert_allclose(betas(schedule, 1000), scheduler.betas, rtol=2e-4)  # theirs are float32, 1 - 0.9999
     np.testing.assert_allclose(alpha_bars(schedule, 1000), scheduler.alphas_cumprod, rtol=2e-5, atol=1e-9)
 
@@ -29,6 +36,13 @@ def test_the_signal_vanishes_whatever_the_number_of_steps(schedule, steps):
     left = alpha_bars(schedule, steps)
     assert left.shape == (steps,) and (np.diff(left) < 0).all()
     assert 0 < left[-1] < 2e-3 and (steps < 100 or left[0] > 0.995)
+
+
+def test_the_scaled_linear_schedule_leaves_what_it_leaves_in_1000_steps():
+    for steps in (250, 500, 4000):
+        left = alpha_bars("scaled_linear", steps)
+        assert left.dtype == np.float64
+        np.testing.assert_allclose(left[-1], 0.0047, rtol=0.08)  # of the published models
 
 
 def test_sampling_visits_evenly_spaced_steps_down_to_the_first():
