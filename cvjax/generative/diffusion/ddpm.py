@@ -190,12 +190,13 @@ class DDPM:
 
     def run(self, key: Key[Array, ""], start: Images, denoise: samplers.Denoise) -> tuple[Images, Chain]:
         """Returns (signals, what they were after each step) by the sampler, from pure noise."""
-        chosen, how = self.sampling, (start, denoise, self.alpha_bars, self.visited)
+        chosen, how = self.sampling, (start, denoise, self.alpha_bars)
         if chosen.sampler == "ddpm":
-            return samplers.sample_ancestral(key, *how, chosen.variance, chosen.limit)
+            return samplers.sample_ancestral(key, *how, self.visited, chosen.variance, chosen.limit)
         if chosen.sampler == "ddim":
-            return samplers.sample(key, *how, chosen.eta, chosen.limit)
-        return dpm_solver.sample(*how, chosen.limit)
+            return samplers.sample(key, *how, self.visited, chosen.eta, chosen.limit)
+        visited = dpm_solver.solver_steps(self.alpha_bars, len(self.visited))
+        return dpm_solver.sample(*how, visited, chosen.limit)
 
     def draw(self, key: Key[Array, ""], state: State, labels: Labels | None, count: int) -> tuple[Images, Chain]:
         """Draws images, and returns beside them what they were after each step."""
