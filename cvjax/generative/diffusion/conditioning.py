@@ -45,7 +45,10 @@ def guide(
 
 
 def with_classifier(
-    denoise: Denoise, log_probability: LogProbability, alpha_bars: Float[np.ndarray, " steps"], weight: float
+    denoise: Denoise,
+    log_probability: LogProbability,
+    alpha_bars: Float[np.ndarray, " steps"],
+    weight: float | Float[Array, ""],
 ) -> Denoise:
     """Returns a denoiser that a classifier of noisy signals guides (Dhariwal & Nichol, equation 14 and algorithm 2).
 

@@ -14,7 +14,7 @@ from cvjax.generative.diffusion.samplers import AlphaBars, Chain, Denoise, Signa
 
 
 def solver_steps(alpha_bars: AlphaBars, count: int) -> Visited:
-    """Returns falling steps from the last to the first, evenly spaced in lambda (section 4.1).
+    """Returns falling steps from the last to the first, evenly spaced in lambda (DPM-Solver, 2022, arXiv:2206.00927).
 
     Those that coincide, near the first, are visited once. Steps that are evenly spaced in t, as DDIM's are, are far
     apart in lambda at the end: extrapolation goes too far there, and a few of them are worse than DDIM's.

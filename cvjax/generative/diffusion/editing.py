@@ -137,7 +137,7 @@ def estimate_deviation(images: Float[Array, "batch height width channels"]) -> F
     """Returns the deviation of white noise in images of even size: median |d| / 0.6745 of their finest details d.
 
     The details are the diagonal Haar wavelet's, in which a picture without noise has few large values (Donoho &
-    Johnstone, section 4.4). The unit is that of the images. Images whose details are mostly nil, as drawings, have 0.
+    Johnstone). The unit is that of the images. Images whose details are mostly nil, as drawings, have 0.
     """
     corners = [images[:, i::2, j::2] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))]
     details = (corners[0] - corners[1] - corners[2] + corners[3]) / 2

@@ -137,7 +137,7 @@ def invert(
     """Returns (the start from which DDIM with eta = 0 comes to these signals, the signals before each of its steps).
 
     A step down, x_s = a x_t + b noise(x_t), is undone by iterating x_t <- (x_s - b noise(x_t)) / a from x_t = x_s (Pan
-    et al., algorithm 1). One iteration is the ODE of Song et al., equation 14, integrated upwards by Euler's method:
+    et al.). One iteration is the ODE of Song et al., equation 14, integrated upwards by Euler's method:
     its error falls with the length of the steps. More converge to the exact inverse, up to rounding, where a step is
     short enough for the iteration to contract.
 

@@ -38,3 +38,11 @@ def test_without_extrapolation_a_step_is_one_of_ddim():
     weights = dpm_solver.multistep_weights(LEVELS, np.array([900, 600, 300, 0]))
     assert weights[0, 2] == weights[-1, 2] == 0 and (weights[1:-1, 2] > 0).all()
     np.testing.assert_allclose(weights[-1, :2], [0, 1])  # to clean signals: x_0
+
+
+def test_steps_are_evenly_spaced_in_the_log_ratio_of_signal_and_noise():
+    visited = dpm_solver.solver_steps(LEVELS, 12)
+    assert len(visited) == 12 and visited[0] == 999 and visited[-1] == 0 and (np.diff(visited) < 0).all()
+    ratios = np.log(LEVELS[visited] / (1 - LEVELS[visited])) / 2
+    np.testing.assert_allclose(np.diff(ratios), np.diff(ratios).mean(), rtol=0.25)  # rounded to whole steps
+    assert len(dpm_solver.solver_steps(LEVELS, 500)) < 500  # of which several are the first few

@@ -65,12 +65,14 @@ def test_the_second_order_solver_is_closer_to_the_ode_than_ddim_at_ten_steps():
     denoise = mixtures.denoiser(levels)
     exact = ends(lambda x: dpm_solver.sample(x, denoise, levels, np.arange(1000)[::-1]), start)
     errors = {}
-    for count in (10, 20, 40):
-        visited = dpm_solver.solver_steps(levels, count)
+    steps = {count: dpm_solver.solver_steps(levels, count) for count in (10, 20, 40)}
+    steps["even"] = np.linspace(0, 999, 10).round().astype(int)[::-1]
+    for count, visited in steps.items():
         ddim = functools.partial(samplers.sample, KEY, denoise=denoise, alpha_bars=levels, visited=visited, eta=0.0)
         errors["ddim", count] = error(ddim, start, exact)
         errors["2m", count] = error(lambda x, v=visited: dpm_solver.sample(x, denoise, levels, v), start, exact)
     assert errors["2m", 10] < errors["ddim", 10] / 2
+    assert errors["2m", "even"] > errors["ddim", "even"]  # the step to 0 is far longer in lambda than the one before it
     assert errors["2m", 40] < errors["2m", 20] / 3 < errors["2m", 10] / 9  # second order
     assert errors["ddim", 40] > errors["ddim", 20] / 2.6  # first order
 
