@@ -173,6 +173,7 @@ PICTURES = {
     "features": "A row for each channel: an image made for it, patches that activate it most, and what of them does.",
     "fooling": "The image that was evolved for each class, with what the classifier sees in it.",
     "gaussian_samples": "Decoded samples of a Gaussian that was fitted to the codes, for comparison.",
+    "guidance": "A row for each weight of guidance (0, 0.5, 2, 5), a column for each class and noise.",
     "hardest": "The images with the highest loss, framed in red where the class is wrong.",
     "interpolations": "From left to right: between two points of the latent space.",
     "inversions": "Images, and images with the same code in each layer, from the first to the deepest.",

@@ -34,7 +34,9 @@ def drop_labels(key: Key[Array, ""], labels: Labels, share: float, null: int) ->
     return jnp.where(jax.random.bernoulli(key, share, labels.shape), null, labels)
 
 
-def guide(conditional: Float[Array, "..."], unconditional: Float[Array, "..."], weight: float) -> Float[Array, "..."]:
+def guide(
+    conditional: Float[Array, "..."], unconditional: Float[Array, "..."], weight: float | Float[Array, ""]
+) -> Float[Array, "..."]:
     """Returns a prediction moved further away from the one with the null label (equation 6).
 
     The weight is the paper's w; 0 is the conditional prediction. Other libraries' guidance scale is 1 + w.

@@ -21,7 +21,7 @@ from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, variables
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders.latents import Moments, sheet
-from cvjax.generative.diffusion import conditioning, editing, samplers
+from cvjax.generative.diffusion import conditioning, denoisers, editing, samplers
 from cvjax.generative.diffusion.first_stage import FirstStage, Output
 from cvjax.generative.diffusion.process import Process, diffuse, separate, target
 from cvjax.generative.diffusion.samplers import Sampling
@@ -34,7 +34,6 @@ Chain = Float[Array, "visited batch codes"]
 Labels = Int[Array, " batch"]
 Rows = dict[str, Float[Array, "batch ..."]]
 
-LEVELS = 10  # of noise, at which the denoiser is evaluated
 SHOWN = 8  # rows, or columns, of a picture
 STRENGTHS = (0.0, 0.3, 0.6, 0.9)  # of the picture of edits
 
@@ -182,8 +181,8 @@ class LatentDiffusion:
             linear = gaussian_noise(noisy, alpha_bar, moments.correlation())
             return tuple(jnp.square(noise - found).mean(axis=1) for found in (predicted, linear))
 
-        steps = (np.arange(LEVELS) * 2 + 1) * self.process.steps // (2 * LEVELS)
-        noise = jax.random.normal(noise_key, (LEVELS, *codes.shape))
+        steps = denoisers.evaluated_steps(self.process.steps)
+        noise = jax.random.normal(noise_key, (len(steps), *codes.shape))
         levels = noise, jnp.asarray(steps), jnp.asarray(self.process.alpha_bars[steps])
         found, linear = jax.lax.map(errors, levels)
         difference = batch["image"] - self.stage.decode(state, codes)
@@ -204,20 +203,8 @@ class LatentDiffusion:
 
     def denoise(self, state: State, labels: Labels | None) -> samplers.Denoise:
         """Returns the function (x_t, t) -> (x_0, noise), guided towards the labels."""
-        denoiser, levels = variables(state, "denoiser"), jnp.asarray(self.process.alpha_bars)
-
-        def predict(noisy, step):
-            steps = jnp.full(len(noisy), step)
-            if labels is None or not self.sampling.guidance:
-                output = self.denoiser.apply(denoiser, noisy, steps, labels)
-            else:
-                none = jnp.full_like(labels, self.denoiser.classes)
-                twice = [jnp.concatenate(pair) for pair in ((noisy, noisy), (steps, steps), (labels, none))]
-                outputs = jnp.split(self.denoiser.apply(denoiser, *twice), 2)
-                output = conditioning.guide(*outputs, self.sampling.guidance)
-            return separate(self.process.prediction, output, noisy, levels[step])
-
-        return predict
+        predict = functools.partial(self.denoiser.apply, variables(state, "denoiser"))
+        return denoisers.make_denoiser(predict, self.process, labels, self.denoiser.classes, self.sampling.guidance)
 
     def draw(self, key: Key[Array, ""], state: State, count: int, labels: Labels | None) -> tuple[Codes, Chain]:
         """Draws codes, and returns beside them what they were after each step."""
@@ -332,11 +319,7 @@ def recipe(
         raise UserError(
             f"config.recipe.width={width}: half of it are sines and half cosines of the step: at least 4, even."
         )
-    if sampling.guidance and classes is None:
-        raise UserError(
-            f"config.recipe.sampling.guidance={sampling.guidance}: without classes there is nothing to guide towards; "
-            "set config.recipe.classes, or guidance=0."
-        )
+    denoisers.check_guidance(sampling.guidance, classes)
     denoiser = Denoiser(width, blocks, core.count_classes(classes), dropout)
     tx = optim.build(optimiser)
     return Recipe.of(LatentDiffusion(denoiser, stage, label_dropout, process, sampling, strength, ema, tx))
