@@ -195,7 +195,7 @@ def test_cpu_convolutions_are_of_the_fast_kind(training):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda x, w: conv(x, w[:, :, :2]), "4 channels in 1 groups want a kernel [kh, kw, 4, features]"),
+        (lambda x, w: conv(x, w[:, :, :2]), "4 channels in 1 group want a kernel [kh, kw, 4, features]"),
         (lambda x, w: conv(x, w, groups=3), "3 groups do not divide 4 channels"),
         (lambda x, w: conv(x, w, stride=0), "stride is a number of at least 1"),
         (lambda x, w: conv(x, w, stride=(1, 2, 3)), "not (1, 2, 3)"),
