@@ -3,12 +3,12 @@
 Paper: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239).
 Command: python train.py --config=configs/ddpm_digits.py --workdir=runs/ddpm_digits
 Result: not measured.
-Time: not measured; 12,000 steps.
+Time: not measured; 8,000 steps.
 """
 
 from cvjax.config import experiment, variant
 
-STEPS, T = 12_000, 200
+STEPS, T = 8000, 200
 
 
 def get_config(name: str = ""):
@@ -38,10 +38,10 @@ def get_config(name: str = ""):
         judge="digits",
         steps=STEPS,
         log_every=200,
-        eval_every=6000,
+        eval_every=4000,
         judge_every=STEPS,
-        figure_every=6000,
-        checkpoint_every=3000,
+        figure_every=4000,
+        checkpoint_every=2000,
         expect={"fid_over_control": ("<=", 1.38), "bits_per_dim": ("<=", 2.27)},
     )
     classes = {
