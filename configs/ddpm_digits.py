@@ -34,7 +34,7 @@ def get_config(name: str = ""):
                 schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 200),
             ),
         ),
-        data=dict(name="digits", batch=64, eval_batch=250),
+        data=dict(name="digits", batch=64, eval_batch=256),
         judge="digits",
         steps=STEPS,
         log_every=200,
