@@ -6,9 +6,9 @@ The variant `own` is for one's own pictures and styles, a sub-folder for each st
 Paper: Johnson, Alahi & Fei-Fei, Perceptual Losses for Real-Time Style Transfer and Super-Resolution, 2016
   (arXiv:1603.08155), with the styles of Dumoulin, Shlens & Kudlur, 2017 (arXiv:1610.07629).
 Command: python train.py --config=configs/fast_style_photos.py --workdir=runs/fast_style_photos
-Result: not measured; the bars only say that pictures are nearer to their styles than the photographs are, and nearest
-  to their own more often than the one in four of a network that ignores the styles.
-Time: 600 steps; not measured.
+Result: gram_over_content 0.19 and own_style 0.97, where a network that ignores the styles has one in four; lpips_content
+  0.72 (seed 9101). Gravel and grass are hard to tell apart, and of a photograph little more than its large shapes is left.
+Time: 17 minutes on a CPU core that other programs shared.
 """
 
 from cvjax.config import experiment, variant
@@ -40,7 +40,7 @@ def get_config(name: str = ""):
         log_every=20,
         figure_every=250,
         checkpoint_every=250,
-        expect={"gram_over_content": ("<", 1), "own_style": (">", 0.25)},
+        expect={"gram_over_content": ("<=", 0.4), "own_style": (">=", 0.85)},
     )
     # A classifier of digits, with fewer and smaller activations.
     grey = (dict(op="resize", size=8), dict(op="grayscale", channels=1))
