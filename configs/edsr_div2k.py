@@ -7,8 +7,9 @@ variants `x3` and `x4` are for other factors, and `large` is the paper's final n
 Paper: Lim, Son, Kim, Nah & Lee, Enhanced Deep Residual Networks for Single Image Super-Resolution, 2017
   (arXiv:1707.02921), section 4.1.
 Command: python train.py --config=configs/edsr_div2k.py --workdir=runs/edsr_div2k
-Result: not measured; its smoke steps are tested on photographs. The paper has 34.61 dB on DIV2K's validation pictures
-  with the baseline and 35.03 with the large network, in RGB, where this config measures the luma.
+Result: not measured; its smoke steps are tested on photographs. The table of the authors' later PyTorch code has
+  34.61 dB on DIV2K's validation pictures with the baseline and 35.03 with the large network: in RGB and without a
+  border of 4 pixels, where this config measures the luma.
 Time: not measured; 300,000 steps, days on a GPU for the large network.
 """
 

@@ -1,9 +1,9 @@
 """EDSR of a folder of one's own pictures, which are made smaller and learnt to be made twice as large again.
 
-`--config.data.folder=FOLDER` names their folder; each side has 96 pixels or more. `--config.recipe.degradation.jpeg=
-"(60.0,95.0)"`, `.noise` and `.blur` make the small pictures as bad as those that are to be enlarged; `python -m
-cvjax.apply --run=runs/own_super_resolution --input=PICTURES --output=OUT` enlarges them. The variant `x4` is for four
-times as large.
+`--config.data.folder=FOLDER` names their folder; each side has 96 pixels or more, in held-out pictures 20.
+`--config.recipe.degradation.jpeg="(60.0,95.0)"`, `.noise` and `.blur` make the small pictures as bad as those that are
+to be enlarged; `python -m cvjax.apply --run=runs/own_super_resolution --input=PICTURES --output=OUT` enlarges them. The
+variant `x4` is for four times as large.
 
 Paper: Lim, Son, Kim, Nah & Lee, Enhanced Deep Residual Networks for Single Image Super-Resolution, 2017
   (arXiv:1707.02921).
@@ -42,7 +42,7 @@ def get_config(name: str = ""):
             batch=16,
             eval_batch=8,
             transforms=_transforms(2),
-            eval_transforms=(dict(op="canvas", size=768),),  # of larger pictures, the middle
+            eval_transforms=(dict(op="canvas", size=768, least=20),),  # of larger pictures, the middle
         ),
         steps=STEPS,
         log_every=100,

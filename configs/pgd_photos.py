@@ -25,8 +25,8 @@ def get_config(name: str = ""):
         data=dict(
             name="photos/whole",
             eval_split="train+test",
-            batch=4,
-            eval_batch=12,
+            batch=8,
+            eval_batch=16,
             transforms=square,
             eval_transforms=square,
         ),

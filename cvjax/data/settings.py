@@ -52,7 +52,7 @@ class Settings:
 DEFAULTS = dataclasses.asdict(Settings())
 SHARED = ("batch", "eval_batch", "workers", "vocabulary", "also")  # a second source follows the first in these
 HEADERS = 2000  # most files of a folder whose headers are read; the others are checked when they are decoded
-SHAPES = 8  # most shapes on which the transforms are tried
+SHAPES = 8  # most shapes on which the transforms are tried, besides the lowest and the narrowest
 
 
 def complete(config_data: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,17 +178,16 @@ def _check_folder(chosen: Mapping[str, Any], pipelines: Mapping[str, pipeline.Pi
         if chosen["max_boxes"] is not None:
             pipelines[key].check_room(source.most_boxes, f"the fullest image of {source.name}")
         made = {}  # shape after the transforms -> the first file of that shape
-        seen, faults = set(), []
+        shapes, faults = {}, []  # shape -> the first file of that shape
         for index in range(min(len(source), HEADERS)):
             try:
-                shape = source.shape(index)
+                shapes.setdefault(source.shape(index), index)
             except CorruptExample as error:
                 faults.append(error.fault)
-                continue
-            if shape not in seen and len(seen) < SHAPES:
-                seen.add(shape)
-                example, channels = source.describe(index), source.channels_of
-                made.setdefault(pipelines[key].dry_run(shape, f"data.{key}", example, channels), index)
+        smallest = sorted(shapes)[:1] + sorted(shapes, key=lambda shape: shape[1])[:1]
+        for shape in dict.fromkeys([*shapes][:SHAPES] + smallest):
+            example, channels = source.describe(shapes[shape]), source.channels_of
+            made.setdefault(pipelines[key].dry_run(shape, f"data.{key}", example, channels), shapes[shape])
             if len(made) > 1:
                 (shape, first), (other, second) = made.items()
                 raise UserError(disagreement("image", source.describe(first), shape, source.describe(second), other))

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 Frame = Float[np.ndarray, "height width channels"]
 Flow = Float32[np.ndarray, "height width 2"]
@@ -110,7 +110,7 @@ def warping_errors(films: Iterable[Mapping[str, Frame]], of: str = "input") -> S
     if not shares:
         raise UserError(f"temporal stability needs two frames or more; there are {0 if before is None else 1}.")
     if not errors:
-        raise UserError(f"no motion can be followed in any of the {len(shares)} pairs of frames.")
+        raise UserError(f"no motion can be followed in any of {number_of(len(shares), 'pair')} of frames.")
     means = ({name: float(np.mean([one[name] for one in rows])) for name in rows[0]} for rows in (errors, changes))
     return Stability(*means, float(np.mean(shares)), len(shares))
 

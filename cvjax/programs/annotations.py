@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*([f"\n{title} {len(found)}:", *found] if found else []), sep="\n")
     if splits:
         pictures = draw(_settings(root, arguments.config, boxes), boxes.classes)
-        save_image(output, grid(pictures) / 255)
+        save_image(output, grid(pictures))
         print(f"\n{output} shows {number_of(len(pictures), 'training image')} after the transforms")
     return int(bool(refused))
 

@@ -221,7 +221,7 @@ def draw_samples(
     for name, samples in recipe.sample(state, jax.random.key(seed), {"count": count, **further}).items():
         samples = np.asarray(samples)
         pictures = {f"{name}_{index:05d}.png": sample for index, sample in enumerate(samples)}
-        pictures[f"{name}_grid.png"] = grid(samples) / 255
+        pictures[f"{name}_grid.png"] = grid(samples)
         written.check(pictures)
         for file, picture in pictures.items():
             save_image(written.claim(file), picture)
@@ -289,8 +289,8 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
         write_atomically(written.claim(name), content)
     print(f"{number_of(len(read), 'image')} in {output}")
     if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise UserError(f"Skipped {len(faults)} of {number_of(len(files), 'image')}. " + "; ".join(faults[:5]) + more)
+        skipped = f"Skipped {len(faults)} of {number_of(len(files), 'image')}. "
+        raise UserError(skipped + folder.listed(faults, "; "))
 
 
 def draw_outputs(

@@ -31,7 +31,7 @@ from cvjax.data.builders import photos
 from cvjax.data.sources import CorruptExample, readable
 from cvjax.data.splits import HeldOut
 from cvjax.display import doing
-from cvjax.errors import UserError, suggest_beside
+from cvjax.errors import UserError, number_of, suggest_beside
 from cvjax.programs import video
 from cvjax.programs.apply import name_outputs
 from cvjax.programs.images import save_image, to_bytes
@@ -41,10 +41,13 @@ from cvjax.translation.cartoon import STYLES
 LAYOUTS = ("beside", "folders")
 SIDES = ("photo", "cartoon")  # the folders of the second layout
 SHARE = 0.1
-SHOWN = 5  # most faults that a message lists
 OF_PAIRS = ("size", "share", "seed", "layout")  # flags that single pictures and videos do not take
 
 Picture = Float32[np.ndarray, "height width 3"]
+
+
+class LeftOut(UserError):
+    """Pictures were left out, after the pairs of all others were written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +104,8 @@ def make_pairs(
 ) -> None:
     """Writes the pairs of a folder, or of the embedded photographs, and prints how they are learnt.
 
-    Raises a UserError if the output folder has pictures that are none of these pairs, nothing could be read for one of
-    the splits or, after writing all the others, if pictures were left out.
+    Raises a UserError if the output folder has pictures that are none of these pairs or nothing could be read for one
+    of the splits, and a `LeftOut` if pictures were left out, after writing all the others.
     """
     layout = arguments.layout or LAYOUTS[0]
     if source is None:
@@ -115,7 +118,7 @@ def make_pairs(
     written = Outputs(output)
     check_folder(output, written, [file for one in found for file in name_files(one, layout)], layout)
     made = Counter()
-    with doing(f"painting {len(found)} photographs"):
+    with doing(f"painting {number_of(len(found), 'photograph')}"):
         for one in found:
             try:
                 photograph = one.read()
@@ -126,18 +129,17 @@ def make_pairs(
             both = photograph, style(photograph)
             pictures = [np.concatenate(both, axis=1)] if layout == "beside" else both
             for file, picture in zip(name_files(one, layout), pictures, strict=True):
-                save_image(written.claim(file), picture.astype(np.float32) / 255)
+                save_image(written.claim(file), picture)
             made[one.split] += 1
     counts = ", ".join(f"{made[split]} in {split}" for split in sorted({one.split for one in found}))
-    print(f"{made.total()} pairs in {readable(output)}: {counts}")
-    skipped = f"{len(faults)} pictures were left out: " + "; ".join(faults[:SHOWN])
-    skipped += f" and {len(faults) - SHOWN} more" * (len(faults) > SHOWN)
+    print(f"{number_of(made.total(), 'pair')} in {readable(output)}: {counts}")
+    skipped = f"{number_of(len(faults), 'picture')} left out: {folder.listed(faults, '; ')}"
     for split in {one.split for one in found}:
         if not made[split]:
             raise UserError(f"{readable(output)} has no pair for {split}. {skipped}")
     print(f"To learn them: {advise(output, layout)}")
     if faults:
-        raise UserError(skipped)
+        raise LeftOut(skipped)
 
 
 def embedded() -> list[Photograph]:
@@ -257,7 +259,7 @@ def paint_image(source: Path, output: Path, style: Callable[[Picture], Picture])
         photograph = folder.decode(source, channels=3)
     except CorruptExample as error:
         raise UserError(error.fault) from error
-    save_image(written.claim(output.name), style(photograph).astype(np.float32) / 255)
+    save_image(written.claim(output.name), style(photograph))
     print(f"1 picture in {readable(output)}")
 
 
@@ -271,7 +273,7 @@ def paint_video(source: Path, output: Path, style: Callable[[Picture], Picture])
         count = video.write_video(output, map(to_bytes, frames), rate)
     if not count:
         raise UserError(f"--input={source} has no frames.")
-    print(f"{count} frames in {output} at {rate:g} frames/s")
+    print(f"{number_of(count, 'frame')} in {output} at {rate:g} frames/s")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from cvjax.data import folder
 from cvjax.data.builders import photos
 from cvjax.data.sources import CorruptExample
 from cvjax.display import doing
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.programs import video
 
 PHOTOGRAPH = "chelsea"  # of the test photographs
+LARGEST = 16384  # side in pixels of the scaled photograph; OpenCV moves less than 32767
 
 
 def frames(
@@ -46,6 +47,17 @@ def frames(
         yield cv2.warpAffine(picture, places, (size, size), **options)
 
 
+def check_scale(picture: UInt8[np.ndarray, "height width 3"], size: int, zoom: float) -> None:
+    """Raises a UserError if the scaled photograph would be too large."""
+    height, width = picture.shape[:2]
+    largest = zoom * size / min(height, width) * max(height, width)
+    if largest > LARGEST:
+        raise UserError(
+            f"--size={size} --zoom={zoom:g}: the photograph of {height}x{width} would be scaled to a side of "
+            f"{largest:,.0f} pixels; at most {LARGEST:,}, so a size of {int(size * LARGEST / largest)} with this zoom."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     parser = command.Parser(prog="python -m cvjax.programs.film", description=__doc__)
@@ -67,10 +79,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         picture = photos.read(PHOTOGRAPH) if source is None else folder.decode(source, channels=3)
     except CorruptExample as error:
         raise UserError(error.fault) from error
+    check_scale(picture, arguments.size, arguments.zoom)
     made = frames(picture, arguments.frames, arguments.size, arguments.zoom)
-    with doing(f"filming {arguments.frames} frames"):
+    with doing(f"filming {number_of(arguments.frames, 'frame')}"):
         count = video.write_video(output, made, video.nearest_rate(arguments.rate))
-    print(f"{count} frames in {output}")
+    print(f"{number_of(count, 'frame')} in {output}")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from cvjax.rundir import write_atomically
 STRIP = 256  # rows that are converted at a time: a large picture has no copies of its floats beside it
 LEGIBLE = 256  # minimum side in pixels of images with class names drawn on them
 
+Picture = Float[np.ndarray, "height width channels"] | UInt8[np.ndarray, "height width channels"]  # in [0, 1], or bytes
 
-def save_image(path: Path, image: Float[np.ndarray, "height width channels"]) -> None:
-    """Writes an image in [0, 1], grey or RGB, with or without opacity, as a PNG; creates its folder if necessary."""
+
+def save_image(path: Path, image: Picture) -> None:
+    """Writes an image, grey or RGB, with or without opacity, as a PNG; creates its folder if necessary."""
     encoded = io.BytesIO()
     Image.fromarray(to_bytes(image)).save(encoded, "png")
     write_atomically(path, encoded.getvalue())
@@ -30,9 +32,9 @@ def save_classes(path: Path, numbers: Integer[np.ndarray, "height width"]) -> No
     write_atomically(path, encoded.getvalue())
 
 
-def to_bytes(image: Float[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width _"]:
-    """Converts an image in [0, 1] to bytes, grey to RGB; a second or fourth channel is opacity and stays."""
-    levels = np.empty(image.shape, np.uint8)
-    for top in range(0, len(image), STRIP):
+def to_bytes(image: Picture) -> UInt8[np.ndarray, "height width _"]:
+    """Converts an image to bytes, and grey to RGB; a second or fourth channel is opacity and stays."""
+    levels = image if image.dtype == np.uint8 else np.empty(image.shape, np.uint8)
+    for top in range(0, 0 if levels is image else len(image), STRIP):
         levels[top : top + STRIP] = np.round(np.clip(image[top : top + STRIP], 0, 1) * 255)
     return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels

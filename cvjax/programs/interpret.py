@@ -214,8 +214,8 @@ def explain_images(predictor: Predictor, source: Path, output: Path) -> None:
     write_atomically(written.claim(FILE), json.dumps(found, indent=1))
     print(f"{number_of(len(read), 'picture')} in {output}")
     if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise UserError(f"Skipped {len(faults)} of {number_of(len(files), 'image')}. " + "; ".join(faults[:5]) + more)
+        skipped = f"Skipped {len(faults)} of {number_of(len(files), 'image')}. "
+        raise UserError(skipped + folder.listed(faults, "; "))
 
 
 def to_original(

@@ -28,7 +28,7 @@ def preview(config: ConfigDict, workdir: Path) -> None:
     for split, batch in {"train": next(examples.train()), "eval": next(examples.evaluate())}.items():
         for name, pictures in draw_batch(batch, names).items():
             path = workdir / "preview" / (f"{split}.png" if name == "image" else f"{split}_{name}.png")
-            save_image(path, grid(pictures) / 255)
+            save_image(path, grid(pictures))
             print(f"{path}: {len(pictures)} of a batch")
         for name, values in sorted(batch.items()):
             print(f"  {name}: {values.dtype}{list(values.shape)}, {_range(values)}")

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from cvjax import command
 from cvjax.display import doing
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.metrics import temporal
 from cvjax.programs import video
 from cvjax.translation.cartoon import STYLES
@@ -39,7 +39,8 @@ def side_by_side(source: Path, output: Path, style: str) -> Iterator[dict[str, F
         if given is None or made is None:
             ended, going_on = ("input", "output") if given is None else ("output", "input")
             raise UserError(
-                f"--{ended} has {moment} frames, and --{going_on} more: --output={output} is to be made of {source}."
+                f"--{ended} has {number_of(moment, 'frame')}, and --{going_on} more: --output={output} is to be made "
+                f"of {source}."
             )
         height, width = given.shape[:2]
         if 0 <= made.shape[0] - height <= height % 2 and 0 <= made.shape[1] - width <= width % 2:
@@ -67,7 +68,8 @@ def report(found: temporal.Stability, style: str) -> str:
     lines = [f"{'film':24}{'warping error':>16}{'without moving':>16}"]
     for name, error in found.errors.items():
         lines.append(f"{titles[name]:24}{error:16.4f}{found.changes[name]:16.4f}")
-    return "\n".join([*lines, f"{found.share:.0%} of the pixels were followed, over {found.pairs} pairs of frames"])
+    pairs = number_of(found.pairs, "pair")
+    return "\n".join([*lines, f"{found.share:.0%} of the pixels were followed, over {pairs} of frames"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 
 from cvjax.data.builders import photos
 from cvjax.errors import UserError
+from cvjax.metrics import temporal
 from cvjax.programs import apply, film, stability, video
 
 
@@ -53,6 +54,13 @@ def test_a_last_row_that_a_codec_added_is_dropped(tmp_path, monkeypatch):
     assert {frame.shape for frame in frames.values()} == {(31, 33, 3)}
 
 
+def test_one_frame_is_no_frames(tmp_path, capsys):
+    film.main([f"--output={tmp_path / 'out.avi'}", "--frames=1", "--size=16"])
+    assert "\n1 frame in " in capsys.readouterr().out
+    found = temporal.Stability({"input": 0.0}, {"input": 0.0}, 1.0, 1)
+    assert stability.report(found, "ink").endswith("over 1 pair of frames")
+
+
 def test_films_that_do_not_belong_together_are_refused(tmp_path):
     frames = [np.zeros((32, 32, 3), np.uint8)] * 3
     for name, made in {"in": frames, "short": frames[:2], "small": [one[:16, :16] for one in frames]}.items():
@@ -75,6 +83,8 @@ def test_films_that_do_not_belong_together_are_refused(tmp_path):
 def test_what_cannot_be_filmed_is_said(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for flags, message in {
+        ("--size=20000", "--zoom=2"): r"of 300x451 would be scaled to a side of 60,133 pixels; .* so a size of 5449",
+        ("--size=1000000000",): "at most 16,384",
         ("--frames=0",): "at least 1 frame",
         ("--zoom=0.5",): "a zoom from 1",
         ("--rate=nan",): "a rate above 0",

@@ -123,3 +123,14 @@ def test_what_is_learnt_is_measured_beside_the_photograph():
     assert score_pictures([(truth, given, given)])["psnr_over_input"] == 0
     for other in (None, given[..., :1], truth):  # nothing to compare with
         assert "psnr_over_input" not in score_pictures([(truth, made, other)])
+
+
+@pytest.mark.parametrize("levels", [1, 3, 8])
+def test_ink_has_as_many_steps_of_lightness_as_asked_for(levels):
+    greys = {tuple(ink(np.full((2, 2, 3), level, np.uint8), levels=levels, line=0.0)[0, 0]) for level in range(256)}
+    assert len(greys) == levels
+
+
+def test_white_with_noise_stays_in_the_last_wash():
+    white = np.full((64, 64, 3), 255, np.uint8)
+    assert np.ptp(watercolour(white, washes=1, grain=0.0)) < 15  # the noise; a wash too many makes it 22

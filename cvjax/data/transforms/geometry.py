@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from PIL import Image as PILImage
 
 from cvjax.data.transforms.scene import Keep, Scene
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 
 Image = Float32[np.ndarray, "height width channels"] | Scene
 Resized = Float32[np.ndarray, "new_height new_width channels"] | Scene
@@ -117,13 +117,18 @@ def pad(image: Image, padding: Size, border: Border = "constant", value: float =
     )
 
 
-def canvas(image: Image, size: Size, name: str = "inside", value: float = 0.0) -> Scene:
+def canvas(image: Image, size: Size, name: str = "inside", value: float = 0.0, least: int = 1) -> Scene:
     """Puts an image into the upper left corner of a canvas, and adds a map `name`, 1 where the image is.
 
     Images of different sizes make a batch in this way, and none is resized; of larger ones, the middle is cut out. In a
-    batch, the map is [batch, height, width, 1].
+    batch, the map is [batch, height, width, 1]. Raises a UserError if a side of the image is below `least`.
     """
     height, width = sides(size)
+    if min(image.shape[:2]) < least:
+        raise UserError(
+            f"an image of {image.shape[0]}x{image.shape[1]} is too small, each side needs {number_of(least, 'pixel')}; "
+            "leave it out"
+        )
     rows, columns = min(height, image.shape[0]), min(width, image.shape[1])
     image = center_crop(image, (rows, columns))
     scene = image if isinstance(image, Scene) else Scene(image)

@@ -59,7 +59,7 @@ def ink(
     relief = cv2.resize(_relief(drawn), size, interpolation=cv2.INTER_LINEAR)
     lines = np.tanh(np.maximum(-relief, 0))
     flat = np.empty_like(lab)
-    flat[..., 0] = _stepped(lab[..., 0], LIGHTEST / levels, offset=0.5)
+    flat[..., 0] = _middles(lab[..., 0], levels)
     flat[..., 1:] = vividness * _stepped(lab[..., 1:], chroma_step)
     coloured = np.clip(cv2.cvtColor(flat, cv2.COLOR_LAB2RGB), 0, 1)
     painted = coloured * np.maximum(1 - line * lines, 0)[..., None]
@@ -98,7 +98,7 @@ def watercolour(image: Picture, washes: Count = 7, edge: NonNegative = 0.8, grai
     lab = cv2.resize(_softened(lab, scale), (width, height), interpolation=cv2.INTER_LINEAR)
     uneven = _tiled(_noise(9.0), (height, width), scale)
     step, lightness = LIGHTEST / washes, lab[..., 0] + 3 * uneven
-    middle = _stepped(lightness, step, offset=0.5)
+    middle = _middles(lightness, washes)
     flat = middle + step / 2 * np.tanh(3 * (lightness - middle) / step)  # from one step to the next within a third
     flat = cv2.GaussianBlur(flat, (0, 0), 0.8 * scale)
     rim = np.maximum(cv2.GaussianBlur(flat, (0, 0), 3 * scale) - flat, 0)  # on the darker side
@@ -150,11 +150,15 @@ def _relief(lightness: Plane) -> Plane:
     return narrow - BALANCE * wide
 
 
-def _stepped(values: np.ndarray, step: float, offset: float = 0.0) -> np.ndarray:
-    """Rounds to multiples of a step, or to the middles between them with an offset of a half."""
-    if step == 0:
-        return values
-    return (np.round(values / step - offset) + offset) * step
+def _stepped(values: np.ndarray, step: float) -> np.ndarray:
+    """Rounds to multiples of a step; a step of 0 leaves values as they are."""
+    return np.round(values / step) * step if step else values
+
+
+def _middles(lightness: Plane, levels: int) -> Plane:
+    """Returns the middle of the step in which each lightness lies; white, and what noise adds to it, is in the last."""
+    step = LIGHTEST / levels
+    return (np.clip(np.floor(lightness / step), 0, levels - 1) + 0.5) * step
 
 
 def _noise(width: float) -> Plane:

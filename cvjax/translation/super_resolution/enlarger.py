@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from cvjax.core import Batch, Metrics, Pictures, State, Variables, advance, descend, start, variables
 from cvjax.errors import UserError
-from cvjax.metrics.image import Convention, psnr, ssim
+from cvjax.metrics.image import WINDOW, Convention, psnr, ssim
 from cvjax.ops.precision import at_least_float32
 from cvjax.ops.resampling import resize, symmetric_indices
 from cvjax.ops.tiling import map_tiles
@@ -126,8 +126,13 @@ class Enlarger:
         return Convention("y", border=self.scale)
 
     def check(self, batch: Batch) -> None:
-        """Raises a UserError for training images that are too small, or on canvases."""
-        height, width = batch["image"].shape[1:3]
+        """Raises a UserError for training images that are too small, on canvases, or of channels that JPEG has not."""
+        height, width, channels = batch["image"].shape[1:]
+        if self.degradation.jpeg[1] > 0 and channels not in (1, 3):
+            raise UserError(
+                f"config.recipe.degradation.jpeg={self.degradation.jpeg}: JPEG has 1 or 3 channels, these images have "
+                f"{channels}; (0, 0) is none."
+            )
         if min(height, width) < self.scale:
             raise UserError(
                 f"images of {height}x{width} cannot be made {self.scale} times smaller: make them larger by "
@@ -205,8 +210,19 @@ class Enlarger:
         """Computes the figures of `edsr.recipe`, each the mean over pictures."""
         return means([self.measure(*picture) for batch, outputs in rows for picture in cut(batch, outputs)])
 
+    def check_size(self, truth: Picture) -> None:
+        """Raises a UserError for a held-out picture that is too small to be measured."""
+        height, width = truth.shape[:2]
+        least = -(-(WINDOW + 2 * self.scale) // self.scale) * self.scale
+        if min(height, width) < least:
+            raise UserError(
+                f"a held-out picture of {height}x{width} is too small to be measured, each side needs {least} pixels. "
+                f'Which it is, data.eval_transforms says with dict(op="canvas", size=..., least={least}).'
+            )
+
     def measure(self, truth: Picture, found: Mapping[str, Picture]) -> dict[str, Float[np.ndarray, "1"]]:
         """Returns the figures of one picture, found in several ways: "image", "bicubic", "lanczos"."""
+        self.check_size(truth)
         by_psnr, by_ssim = (
             {name: measure(truth[None], picture[None], self.convention) for name, picture in found.items()}
             for measure in (psnr, ssim)
@@ -232,6 +248,8 @@ class Enlarger:
         outputs = jax.device_get(self._eval_step(state, first, key))
         kept = jax.device_get(first.get("valid", jnp.ones(len(first["image"]), bool)))
         shown = [pair for pair, there in zip(cut(jax.device_get(first), outputs), kept, strict=True) if there]
+        for truth, _ in shown:
+            self.check_size(truth)
         return {"enlarged": draw_details(shown, self.scale, self.convention)}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Large]:

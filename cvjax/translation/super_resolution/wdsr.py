@@ -22,6 +22,7 @@ from cvjax.translation.super_resolution.enlarger import Enlarger
 from cvjax.translation.super_resolution.upscaling import DIV2K, UNIFORM, Factor, channel_means, pixel_shuffle
 
 EXPANSION = {"a": 4, "b": 6}
+LOW_RANK = 0.8  # of B
 HALF = 0.5  # the network computes in about [-1, 1]
 
 
@@ -65,7 +66,7 @@ class WDSR(nn.Module):
     blocks: int = 16
     features: int = 32
     expansion: int | None = None
-    low_rank: float = 0.8
+    low_rank: float = LOW_RANK
     mean: Sequence[float] = DIV2K
 
     @property
@@ -104,7 +105,7 @@ def recipe(
     blocks: Count = 16,
     features: Count = 32,
     expansion: Count | None = None,
-    low_rank: Share = 0.8,
+    low_rank: Share | None = None,
     degradation: Degradation = BICUBIC,
     tile: Count = 256,
     self_ensemble: bool = False,
@@ -118,7 +119,7 @@ def recipe(
       blocks: number of residual blocks.
       features: channels between blocks.
       expansion: channels before the activation, in `features`; None: 4 of "a" and 6 of "b".
-      low_rank: channels between the linear convolutions of "b", in `features`.
+      low_rank: channels between the linear convolutions of "b", in `features`; None: 0.8. "a" has no such layer.
       degradation: how pictures of the dataset are made smaller, besides the bicubic kernel.
       tile: side in pixels of the tiles in which `apply` enlarges larger pictures.
       self_ensemble: enlarge each picture mirrored and turned in all 8 ways, and take the mean.
@@ -127,6 +128,9 @@ def recipe(
     Returns:
       The recipe. Its figures are those of `edsr`.
     """
+    if variant == "a" and low_rank is not None:
+        raise UserError(f'config.recipe.low_rank={low_rank} is for variant "b"; "a" has no low-rank convolution.')
+    low_rank = LOW_RANK if low_rank is None else low_rank
     if variant == "b" and low_rank * features < 1:
         raise UserError(f"config.recipe.low_rank={low_rank} leaves none of {features} features; raise either.")
     net = WDSR(scale, variant, blocks, features, expansion, low_rank)

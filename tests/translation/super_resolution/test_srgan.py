@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvjax.core import Network
+from cvjax import borrow
+from cvjax.core import Network, variables
 from cvjax.errors import UserError
 from cvjax.nets.capture import activations_of
 from cvjax.nets.digit_classifier import DigitClassifier
@@ -73,13 +74,17 @@ def test_a_step_changes_both_networks_and_their_statistics_but_not_the_borrowed_
     assert after.step == 1
 
 
-def test_it_begins_as_the_srresnet_that_it_borrows():
-    batch = {"image": jnp.zeros((1, 16, 16, 1))}
-    adversary = jax.eval_shape(make().init, KEY, batch)
-    residual = jax.eval_shape(srresnet.recipe(4, 1, 3).init, KEY, batch)
-    for held in ("params", "stats"):
-        shapes = [jax.tree.map(jnp.shape, getattr(state, held)["enlarger"]) for state in (adversary, residual)]
-        assert shapes[0] == shapes[1]
+def test_it_begins_as_the_srresnet_that_it_borrows(stepped):
+    adversary, batch, before, _, _ = stepped
+    residual = srresnet.recipe(4, 1, 3)
+    trained = residual.init(jax.random.key(2), batch)
+    statistics = jax.tree.map(lambda values: values + 0.5, trained.stats)  # as after some steps
+    trained = trained.replace(stats=statistics)
+    inputs = {"image": jax.random.uniform(KEY, (1, 4, 5, 1), maxval=0.9)}
+    expected = residual.predict(trained, inputs, KEY)["image"]
+    assert np.abs(adversary.predict(before, inputs, KEY)["image"] - expected).max() > 1e-2
+    first = borrow.insert_networks(before, {"enlarger": variables(trained, "enlarger")})
+    np.testing.assert_array_equal(adversary.predict(first, inputs, KEY)["image"], expected)
 
 
 def test_the_papers_rate_falls_after_half_of_the_steps():

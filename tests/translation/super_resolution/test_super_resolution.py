@@ -15,7 +15,7 @@ from cvjax.errors import UserError
 from cvjax.metrics.image import Convention
 from cvjax.ops.resampling import resize
 from cvjax.translation.super_resolution import details, edsr, enlarger, srresnet, wdsr
-from cvjax.translation.super_resolution.degradation import degrade, fit_factor
+from cvjax.translation.super_resolution.degradation import Degradation, degrade, fit_factor
 
 KEY = jax.random.key(0)
 
@@ -210,11 +210,55 @@ def test_pictures_smaller_than_a_patch_are_named(tmp_path):
             data.check(chosen | {"split_seed": seed})
 
 
+def test_a_held_out_picture_that_cannot_be_measured_is_named(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for index in range(10):  # more shapes than those that are tried
+            Image.fromarray(np.zeros((100 + index, 120, 3), np.uint8)).save(tmp_path / split / f"a{index}.png")
+    chosen = config.as_dict(config.load("configs/own_super_resolution.py").data)
+    chosen |= {"name": None, "folder": str(tmp_path)}
+    data.check(chosen)
+    Image.fromarray(np.zeros((12, 60, 3), np.uint8)).save(tmp_path / "test" / "icon.png")
+    with pytest.raises(UserError, match=r"eval_transforms\[0\]: canvas.*icon\.png.*needs 20 pixels; leave it out"):
+        data.check(chosen)
+    (tmp_path / "test" / "icon.png").unlink()
+    Image.fromarray(np.zeros((60, 12, 3), np.uint8)).save(tmp_path / "test" / "tall.png")
+    with pytest.raises(UserError, match=r"canvas.*tall\.png"):
+        data.check(chosen)
+
+
+@pytest.mark.parametrize(("scale", "least"), [(2, 16), (3, 18), (4, 20)])
+def test_pictures_are_refused_below_the_size_from_which_they_are_measured(scale, least):
+    recipe = edsr.recipe(scale, 1, 4)
+    for size in ((least, least), (least - scale, least), (0, 40)):
+        truth = np.zeros((1, *size, 3), np.float32)
+        outputs = {name: truth + 0.1 for name in ("image", "bicubic", "lanczos")} | {"size": np.array([size])}
+        if min(size) >= least:
+            assert "ssim_y" in recipe.score([({"image": truth}, outputs)])
+            continue
+        with pytest.raises(UserError, match=rf"of {size[0]}x{size[1]} is too small.*least={least}"):
+            recipe.score([({"image": truth}, outputs)])
+
+
+def test_a_picture_of_one_row_is_refused_by_drawing_too(system):
+    recipe, state, _, _ = system
+    with pytest.raises(UserError, match="of 0x40 is too small to be measured"):
+        recipe.visualise(state, batch_of([smooth(0, 1, 40, 3), PICTURES[1]]), KEY)
+
+
 def test_what_cannot_be_trained_on_is_refused():
     recipe = edsr.recipe(4, 1, 4)
+    for channels in (2, 4):
+        with pytest.raises(UserError, match=f"jpeg=.*these images have {channels}; "):
+            jpeg = edsr.recipe(4, 1, 4, degradation=Degradation(jpeg=(60.0, 95.0)))
+            jpeg.init(KEY, {"image": jnp.zeros((1, 16, 16, channels))})
     with pytest.raises(UserError, match="images of 3x16 cannot be made 4 times smaller"):
         recipe.init(KEY, {"image": jnp.zeros((1, 3, 16, 3))})
     with pytest.raises(UserError, match=r'"canvas" is for data.eval_transforms.*random_crop", size=192'):
         recipe.init(KEY, batch_of(PICTURES))
     with pytest.raises(UserError, match=r"low_rank=0.1 leaves none of 8 features"):
         wdsr.recipe(2, "b", features=8, low_rank=0.1)
+    with pytest.raises(UserError, match=r'low_rank=0.5 is for variant "b"'):
+        wdsr.recipe(2, "a", low_rank=0.5)
+    assert [wdsr.recipe(2, name).networks["enlarger"].low_rank for name in "ab"] == [0.8, 0.8]
+    assert wdsr.recipe(2, "b", low_rank=0.5).networks["enlarger"].low_rank == 0.5
