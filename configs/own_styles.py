@@ -7,8 +7,8 @@ for the splits; without them, a tenth of the pictures is held out. Then
     python -m cvjax.apply --run=runs/own_styles --input=PICTURES --label=b_to_a --output=translated_back
 
 translate pictures and videos, from the first folder's kind to the second's and back. They keep their size up to a
-longest side of 1024 pixels, and larger ones are made smaller: `--config.recipe.longest=2048`, when the run begins, allows
-more at four times the memory.
+longest side of 1024 pixels, and larger ones are made smaller: `--config.recipe.longest=2048`, when the run begins,
+allows more at four times the memory.
 
 Where all files of one folder are grey, `dict(op="grayscale", channels=3)` belongs into that side's transforms.
 

@@ -157,7 +157,7 @@ def test_mistakes_with_pairs_are_named(pairs):
         ({"a": "left", "b": "right"}, r"one half, so name"),
         (
             {"target": "rihgt"},
-            r"target='rihgt' is neither a folder nor \"left\", .* or \"image\"\. Did you mean 'right'\?$",
+            r"'rihgt' is neither a folder nor \"left\", .* or \"image\"\. Did you mean 'right'\?$",
         ),
     ):
         with pytest.raises(UserError, match=message):
