@@ -210,8 +210,12 @@ def test_all_pairs_that_do_not_match_are_listed(pairs):
 
 
 def test_a_folder_that_holds_both_kinds_is_told_from_that_of_the_images(pairs, monkeypatch):
-    with pytest.raises(UserError, match=r"maps' lies in data\.folder=.*such as data\.folder=.*/photos$"):
-        load(pairs, {"target": str(pairs / "maps")})
+    for index in range(20):
+        save(pairs / "mine" / "a" / f"{index}.png", picture(index))
+        save(pairs / "mine" / "b" / f"{index}.png", picture(index))
+    with pytest.raises(UserError, match=r"mine/b' lies in data\.folder=.*such as data\.folder=.*/mine/a$"):
+        load(pairs / "mine", {"target": str(pairs / "mine" / "b")})
+    assert load(pairs / "mine" / "a", {"target": str(pairs / "mine" / "b")}).info["examples"]
     save(pairs / "photos" / "train" / "masks" / "0.png", picture(0))
     with pytest.raises(UserError, match=r"masks' lies in .*such as data\.folder=.*/photos/train/sub$"):
         load(pairs / "photos", {"target": str(pairs / "photos" / "train" / "masks")})

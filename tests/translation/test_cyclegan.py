@@ -307,7 +307,12 @@ def test_held_out_images_are_drawn_with_their_translations(monkeypatch, paired):
     system, batch = tiny(paired=paired), batch_of()
     state = system.init(KEY, batch).replace(params=PARAMS)
     drawn = []
-    monkeypatch.setattr(cyclegan.plots, "draw_gallery", lambda *shown, columns: drawn.append((*shown, columns)))
+
+    def draw_gallery(images, titles, columns):
+        drawn.append((images, titles, columns))
+        return images
+
+    monkeypatch.setattr(cyclegan.plots, "draw_gallery", draw_gallery)
     assert list(system.visualise(state, batch, KEY)) == ["a_to_b", "b_to_a"]
     scales, kinds = [PARAMS[name]["scale"] for name in ("a_to_b", "b_to_a")], list(batch.values())
     for index, (images, titles, columns) in enumerate(drawn):
