@@ -16,7 +16,7 @@ from torch.nn import functional as F
 Recipe = Mapping[str, Any]
 Networks = Mapping[str, nn.Module]
 WIDEST = 8  # most channels, in multiples of the first layer's
-HALVINGS = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}  # of a PatchGAN, by its field
+HALVINGS = {16: 1, 34: 2, 70: 3, 142: 4, 286: 5}  # of a PatchGAN, by its field
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, which EDSR subtracts
 
 

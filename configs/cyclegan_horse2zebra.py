@@ -2,13 +2,14 @@
 
 Other datasets of the paper are `--config.data.name=cycle_gan/NAME --config.data.also.name=cycle_gan/NAME`: monet2photo,
 apple2orange, summer2winter_yosemite, maps and more, each with the splits trainA, trainB, testA and testB. The rate is
-constant for half of the steps and then falls linearly to 0; set the number of steps by `EPOCH` in this file.
+constant for half of the steps and then falls linearly to 0; set the number of steps by `EPOCH` in this file,
+for `--config.steps` leaves the schedule as it is.
 
 Paper: Zhu, Park, Isola & Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, 2017
   (arXiv:1703.10593).
 Command: python train.py --config=configs/cyclegan_horse2zebra.py --workdir=runs/cyclegan_horse2zebra
 Result: not measured; its smoke steps are tested on drawn scenes. The paper shows pictures and has no figure for them.
-Time: not measured; 200 epochs of 1,334 steps, days on one GPU.
+Time: 200 epochs of 1,334 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

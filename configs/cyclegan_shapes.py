@@ -6,11 +6,15 @@ of `detail_a_to_b`. From A to B, images as they are have 2.4 dB; their colours c
 a correlation of detail of .33; the training picture nearest to that 17.8, with .77; the one nearest to the truth 19.3,
 with .84. The variant `no_cycle` has a weight of 0 for the way there and back, as a control.
 
+The rate is constant for half of the steps and then falls linearly to 0; set the number of steps by `STEPS` in this
+file, for `--config.steps` leaves the schedule as it is.
+
 Paper: Zhu, Park, Isola & Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, 2017
   (arXiv:1703.10593).
 Command: python train.py --config=configs/cyclegan_shapes.py --workdir=runs/cyclegan_shapes
-Result: not measured.
-Time: 2,000 steps; not measured.
+Result: of one seed, 28.5 dB from A to B, with a correlation of detail of .98; 28.7 dB and .85 from B to A; 29.8 dB
+  there and back.
+Time: 2 minutes on a CPU core that other programs shared.
 """
 
 from cvjax.config import experiment, variant
@@ -39,7 +43,7 @@ def get_config(name: str = ""):
         eval_every=500,
         figure_every=500,
         checkpoint_every=500,
-        expect={"psnr_a_to_b": (">=", 21), "detail_a_to_b": (">=", 0.93), "cycle_psnr": (">=", 22)},
+        expect={"psnr_a_to_b": (">=", 27), "detail_a_to_b": (">=", 0.97), "cycle_psnr": (">=", 28)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "shapes/smoke_solid", "data.also.name": "shapes/smoke_striped"}
     smoke |= {"recipe.width": 4, "recipe.blocks": 1, "recipe.discriminator_width": 4, "recipe.pool": 2}

@@ -1,4 +1,4 @@
-"""pix2pix on pairs of one's own: photographs and their cartoons, or any other pictures of two kinds.
+"""pix2pix on pairs of one's own: photographs and their cartoons; for other pairs see `own_pairs`.
 
     python -m cvjax.translation.cartoon --input=PHOTOGRAPHS --output=pairs --size=286
     python train.py --config=configs/own_cartoon.py --workdir=runs/own_cartoon --config.data.folder=pairs
@@ -13,7 +13,7 @@ Paper: Isola, Zhu, Zhou & Efros, Image-to-Image Translation with Conditional Adv
   (arXiv:1611.07004).
 Command: python train.py --config=configs/own_cartoon.py --workdir=runs/own_cartoon
 Result: not measured; it depends on the folder.
-Time: 20,000 steps; half an hour on a GPU, a day on two CPU cores.
+Time: 20,000 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -6,13 +6,20 @@ for the splits; without them, a tenth of the pictures is held out. Then
     python -m cvjax.apply --run=runs/own_styles --input=PICTURES --output=translated
     python -m cvjax.apply --run=runs/own_styles --input=PICTURES --label=b_to_a --output=translated_back
 
-translate pictures and videos of any size, from the first folder's kind to the second's and back.
+translate pictures and videos, from the first folder's kind to the second's and back. They keep their size up to a
+longest side of 1024 pixels, and larger ones are made smaller: `--config.recipe.longest=2048`, when the run begins,
+allows more at four times the memory.
+
+Where all files of one folder are grey, `dict(op="grayscale", channels=3)` belongs into that side's transforms.
+
+The rate is constant for half of the steps and then falls linearly to 0; set the number of steps by `STEPS` in this
+file, for `--config.steps` leaves the schedule as it is.
 
 Paper: Zhu, Park, Isola & Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, 2017
   (arXiv:1703.10593).
 Command: python train.py --config=configs/own_styles.py --workdir=runs/own_styles
 Result: not measured; it depends on the folders. Look at the pictures: no figure tells whether they look right.
-Time: 40,000 steps of 128 pixels with six blocks; hours on a GPU, days on two CPU cores.
+Time: 40,000 steps of 128 pixels with six blocks; not measured.
 """
 
 from cvjax.config import experiment, variant

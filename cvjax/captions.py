@@ -156,11 +156,11 @@ MEASURES = {
     "weighted_iou": "intersection over union of the classes, weighted by their pixels",
 }
 PICTURES = {
-    "a_to_b": "Held-out images of A, translated to B, and translated back.",
+    "a_to_b": "Held-out images of A, translated to B, and translated back, and the truth where it is known.",
     "adversarial": "Attacked images with what the classifier sees in them, and the change, magnified.",
     "attributions": "Images, and maps of what the classifier looked at for the class on the left, by method.",
     "augmented": "Training images after augmentation.",
-    "b_to_a": "Held-out images of B, translated to A, and translated back.",
+    "b_to_a": "Held-out images of B, translated to A, and translated back, and the truth where it is known.",
     "chain": "From noise to a sample, step by step.",
     "classes": "Samples of each class.",
     "completions": "Held-out images, of which the lower part is drawn by the model.",

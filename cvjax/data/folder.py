@@ -180,11 +180,29 @@ def counterparts(
             faults.append(f"{readable(file)} needs one counterpart, but {fault}")
         matched += same[:1]
     if faults:
+        _refuse_folder_of_both(files, root, there, setting)
         known = {file.relative_to(root).with_suffix("") for file in list_images(root)}
         alone = sorted(readable(name) for name in by_name.keys() - known)
         beside = f". There, but of no image's name: {listed(alone)}" if alone else ""
         raise UserError(f"{setting}: {listed(faults, '; ')}{beside}")
     return tuple(matched)
+
+
+def _refuse_folder_of_both(files: Sequence[Path | None], root: Path, there: Path, setting: str) -> None:
+    """Raises a UserError if some of the images that need a counterpart are themselves in the counterparts' folder."""
+    top, inner, beside = root.resolve(), there.resolve(), there.parent.resolve()
+    if inner == top or not inner.is_relative_to(top):
+        return
+    paths = [top / file.relative_to(root) for file in files if file is not None]
+    if not any(path.is_relative_to(inner) for path in paths):
+        return
+    below = [path.relative_to(beside).parts for path in paths if path.is_relative_to(beside)]
+    others = sorted({parts[0] for parts in below if len(parts) > 1} - {inner.name})
+    example = f", such as data.folder={readable(there.parent / others[0])}" if others else ""
+    raise UserError(
+        f"{setting}={str(there)!r} lies in data.folder={str(root)!r}, so that its files count as images too: give the "
+        f"folder of the images alone{example}"
+    )
 
 
 def listed(texts: Iterable[str], separator: str = ", ") -> str:

@@ -7,6 +7,9 @@
     {"target": "left"}           the other direction: `image` is the right half
     {"target": "image"}          a copy of `image`, such as the colours of one that transforms make grey
 
+Files that show one picture are halved as well: their shape does not tell, for both halves may be upright. `--preview`
+draws the pairs.
+
 `data.keep=("caption",)` reads `captions.json`, {file name below the folder: a caption or a list of captions}, and
 `data.max_boxes` the files of `cvjax.data.box_files`. `data.class_maps` reads masks as `cvjax.data.mask_files` says; a
 folder of VOC's development kit then has the splits of its segmentation, those of the lists in `ImageSets/Segmentation`,
@@ -30,7 +33,7 @@ from cvjax.data.mask_files import CocoMaps, MaskFiles
 from cvjax.data.named_images import Images
 from cvjax.data.sources import CorruptExample, read_text, readable
 from cvjax.data.splits import HELD_OUT, HeldOut
-from cvjax.errors import UserError, number_of
+from cvjax.errors import UserError, number_of, suggest, suggest_beside
 
 COPY, SIDES = "image", ("left", "right")
 CAPTION, CAPTIONS = "caption", "captions.json"
@@ -161,12 +164,23 @@ def open_split(
     for name, given in images.items():
         channels[name] = source.channels
         if given not in (COPY, *SIDES):
+            _refuse_misspelt(name, given)
             there, found = folder.open_root(given, f"data.images.{name}")
             files[name] = folder.counterparts(source.files, source.root, there, found, f"data.images.{name}")
             channels[name] = folder.count_channels(found)
     captions = _captions(source) if CAPTION in annotations.keep else ()
     maps = tuple(mask_files.open_maps(one, source.root, source.files) for one in annotations.class_maps)
     return Accompanied(source, images, files, channels, captions, maps)
+
+
+def _refuse_misspelt(name: str, given: str) -> None:
+    """Raises a UserError for a word of `data.images` that is neither a layout nor a folder."""
+    path = Path(given).expanduser()
+    if path.name != given or path.exists():
+        return
+    nearest = suggest_beside(path) or suggest(given, (COPY, *SIDES)).partition("Known:")[0].rstrip()
+    fault = f'data.images.{name}={given!r} is neither a folder nor "left", "right" or "image". {nearest}'
+    raise UserError(fault.rstrip())
 
 
 def named_splits(root: str | Path, annotations: Annotations) -> list[str]:

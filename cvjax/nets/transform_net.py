@@ -14,7 +14,9 @@ from jaxtyping import Array, Float
 
 from cvjax.core import Variables
 from cvjax.nets.layers import Conv
+from cvjax.ops.padding import reflect
 from cvjax.ops.precision import at_least_float32
+from cvjax.ops.resampling import magnify
 
 Features = Float[Array, "batch rows columns features"]
 Shares = Float[Array, "batch styles"]
@@ -63,9 +65,8 @@ class StyledConv(nn.Module):
     ) -> Float[Array, "batch rows columns features"]:
         """Convolves and normalises."""
         if self.upsample > 1:
-            x = jnp.repeat(jnp.repeat(x, self.upsample, axis=1), self.upsample, axis=2)
-        margin = self.kernel // 2
-        x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
+            x = magnify(x, self.upsample)
+        x = reflect(x, self.kernel // 2)
         x = Conv(self.features, self.kernel, self.stride, use_bias=False, name="conv")(x)
         return ConditionalInstanceNorm(self.styles, name="norm")(x, shares)
 

@@ -1,9 +1,15 @@
 """Images padded by their own reflections, for networks that halve sizes."""
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from cvjax.ops.tiling import mirrored_indices
+
+
+def reflect(x: Float[Array, "batch height width channels"], margin: int) -> Float[Array, "batch rows columns channels"]:
+    """Returns features with a margin on every side that mirrors them, the border itself not repeated."""
+    return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
 
 
 def pad_to_multiple(

@@ -91,3 +91,10 @@ def resize(
     exact = jax.lax.Precision.HIGHEST
     columns = jnp.einsum("xw,...hwc->...hxc", across, images.astype(dtype), precision=exact)
     return jnp.einsum("yh,...hxc->...yxc", down, columns, precision=exact)
+
+
+def magnify(
+    images: Float[Array, "batch height width channels"], factor: int
+) -> Float[Array, "batch rows columns channels"]:
+    """Returns images or features of which each pixel is repeated `factor` times in either direction."""
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)

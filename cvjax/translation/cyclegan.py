@@ -25,8 +25,9 @@ from cvjax.metrics import plots
 from cvjax.metrics.translation import decibels, detail_correlation, trivial_figures
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
-from cvjax.ops.padding import pad_to_multiple
+from cvjax.ops.padding import pad_to_multiple, reflect
 from cvjax.ops.precision import at_least_float32
+from cvjax.ops.resampling import magnify, resize
 from cvjax.signature import Count, Natural, NonNegative
 from cvjax.translation.image_pool import new_pool, query_pool
 
@@ -39,11 +40,6 @@ DIRECTIONS = ("a_to_b", "b_to_a")  # the generators, and the labels of `predict`
 SHOWN = 6  # rows of pictures
 
 # --- networks -----------------------------------------------------------------------------------------------------
-
-
-def reflect(x: Float[Array, "batch height width channels"], margin: int) -> Float[Array, "batch rows columns channels"]:
-    """Returns features with a margin on every side that mirrors them, the border itself not repeated."""
-    return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
 
 
 class Generator(nn.Module):
@@ -82,7 +78,7 @@ class Generator(nn.Module):
         for level in (1, 0):
             features = self.width * 2**level
             if self.resize:
-                x = reflect(x.repeat(2, axis=1).repeat(2, axis=2), 1)
+                x = reflect(magnify(x, 2), 1)
                 x = conv(features, 3, name=f"up_{level}")(x)
             else:
                 x = ConvTranspose(features, 3, 2, 1, 1, kernel_init=init, name=f"up_{level}")(x)
@@ -122,6 +118,7 @@ class CycleGAN:
     identity: float
     pool: int
     paired: bool
+    longest: int
     predict_inputs = ("label",)
     shown_classes = DIRECTIONS
     any_size = True
@@ -140,6 +137,12 @@ class CycleGAN:
                 'folder=HORSES, or also=dict(name="shapes/striped").'
             )
         shape, other = (batch[name].shape[1:] for name in ("image", "also_image"))
+        if {shape[2], other[2]} == {1, 3}:
+            grey = "data" if shape[2] == 1 else "data.also"
+            raise UserError(
+                f'the images of {grey} are grey, the others have colours: put dict(op="grayscale", channels=3), which '
+                f"repeats the grey, first into {grey}.transforms and {grey}.eval_transforms."
+            )
         if shape != other:
             raise UserError(
                 f"the images are {shape}, those of data.also {other}: give both the same size and channels by "
@@ -312,8 +315,15 @@ class CycleGAN:
         return pictures
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
-        """Translates images of any size: from A to B, or from B to A where `label` is 1, "b_to_a"."""
+        """Translates images of any size: from A to B, or from B to A where `label` is 1, "b_to_a".
+
+        Those with a side above `longest` are made smaller first.
+        """
         images = inputs["image"]
+        sides = images.shape[1:3]
+        if max(sides) > self.longest:
+            size = tuple(max(1, round(side * self.longest / max(sides))) for side in sides)
+            images = resize(jnp.asarray(images), size, "bilinear")  # stays in [0, 1]
         labels = jnp.asarray(inputs.get("label", np.zeros(len(images), np.int32)))
         return {"image": self._predict(state, images, labels)}
 
@@ -349,6 +359,7 @@ def recipe(
     identity: NonNegative = 0.5,
     pool: Natural = 50,
     paired: bool = False,
+    longest: Count = 1024,
     generator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
     discriminator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
 ) -> Recipe:
@@ -365,6 +376,9 @@ def recipe(
         for none. It keeps colours.
       pool: number of earlier translations that the discriminators may get in the place of new ones; 0 for none.
       paired: row i of the evaluation split of `data.also` is the truth of row i of the dataset's. Only figures use it.
+        Two folders need a folder test/ each, with files of the same names.
+      longest: longest side in pixels of what `apply` makes; larger pictures are made smaller. Memory grows with
+        its square: at the paper's width, 3000 x 4000 pixels would take 15 GB.
       generator_optimiser: of both generators, as `cvjax.optim.build` takes it.
       discriminator_optimiser: of both discriminators.
 
@@ -378,4 +392,4 @@ def recipe(
     generator = Generator(width, blocks, resize)
     discriminator = PatchGAN(field, discriminator_width, "instance")
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
-    return Recipe.of(CycleGAN(generator, discriminator, *optimisers, cycle, identity, pool, paired))
+    return Recipe.of(CycleGAN(generator, discriminator, *optimisers, cycle, identity, pool, paired, longest))

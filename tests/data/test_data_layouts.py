@@ -155,6 +155,10 @@ def test_mistakes_with_pairs_are_named(pairs):
         ({"target": 3}, r"data.images.target=3 must be text"),
         ({"target": str(pairs / "map")}, r"data.images.target=.*No such file.*Did you mean 'maps'"),
         ({"a": "left", "b": "right"}, r"one half, so name"),
+        (
+            {"target": "rihgt"},
+            r"'rihgt' is neither a folder nor \"left\", .* or \"image\"\. Did you mean 'right'\?$",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             load(photos, images)
@@ -203,6 +207,21 @@ def test_all_pairs_that_do_not_match_are_listed(pairs):
     ):
         load(photos, target)
     assert load(photos, target, on_corrupt="skip").info["examples"]["train"] == 10
+
+
+def test_a_folder_that_holds_both_kinds_is_told_from_that_of_the_images(pairs, monkeypatch):
+    for index in range(20):
+        save(pairs / "mine" / "a" / f"{index}.png", picture(index))
+        save(pairs / "mine" / "b" / f"{index}.png", picture(index))
+    with pytest.raises(UserError, match=r"mine/b' lies in data\.folder=.*such as data\.folder=.*/mine/a$"):
+        load(pairs / "mine", {"target": str(pairs / "mine" / "b")})
+    assert load(pairs / "mine" / "a", {"target": str(pairs / "mine" / "b")}).info["examples"]
+    save(pairs / "photos" / "train" / "masks" / "0.png", picture(0))
+    with pytest.raises(UserError, match=r"masks' lies in .*such as data\.folder=.*/photos/train/sub$"):
+        load(pairs / "photos", {"target": str(pairs / "photos" / "train" / "masks")})
+    monkeypatch.chdir(pairs)
+    with pytest.raises(UserError, match=r"target='map' is neither a folder nor .*Did you mean 'maps'\?$"):
+        load("photos", {"target": "map"})
 
 
 def test_pairs_of_any_kind_of_file(tmp_path):

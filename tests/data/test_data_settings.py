@@ -91,7 +91,7 @@ def test_a_dataset_that_needs_tensorflow_to_be_prepared_says_how(tmp_path, capfd
 
 
 def test_a_dataset_without_images_says_what_it_has():
-    refused("has no feature `image`, only features, label", name="iris")
+    refused("has no feature `image`, only features, species", name="penguins")
 
 
 def test_every_default_is_of_its_type():

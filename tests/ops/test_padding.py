@@ -1,8 +1,9 @@
 """Images are padded by reflections to sides that a network takes, and where they lie is known."""
 
+import jax.numpy as jnp
 import numpy as np
 
-from cvjax.ops.padding import pad_to_multiple
+from cvjax.ops.padding import pad_to_multiple, reflect
 
 
 def test_padding_reflects_around_the_image():
@@ -19,3 +20,8 @@ def test_reflections_repeat_where_an_image_is_smaller_than_its_margin():
     expected = np.pad(image, ((0, 0), (3, 4), (3, 3), (0, 0)), mode="reflect")
     np.testing.assert_array_equal(padded, expected)
     np.testing.assert_array_equal(padded[:, rows, columns], image)
+
+
+def test_margins_mirror_the_image_without_its_border():
+    image = jnp.arange(5.0)[None, :, None, None] * jnp.ones((1, 5, 5, 1))
+    np.testing.assert_array_equal(reflect(image, 3)[0, :, 4, 0], [3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1])

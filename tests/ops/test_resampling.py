@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cvjax.ops import resampling
-from cvjax.ops.resampling import resize, resize_matrix, symmetric_indices
+from cvjax.ops.resampling import magnify, resize, resize_matrix, symmetric_indices
 
 
 def keys(x):
@@ -69,3 +69,9 @@ def test_indices_are_those_of_symmetric_padding(size):
     places, expected = np.arange(-7, size + 9), np.pad(np.arange(size), (7, 9), mode="symmetric")
     np.testing.assert_array_equal(symmetric_indices(places, size), expected)
     np.testing.assert_array_equal(symmetric_indices(jnp.asarray(places), size), expected)
+
+
+def test_magnified_pixels_are_squares():
+    image = np.random.default_rng(0).uniform(size=(2, 3, 4, 2)).astype(np.float32)
+    expected = np.kron(image.transpose(0, 3, 1, 2), np.ones((1, 1, 3, 3))).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(magnify(jnp.asarray(image), 3), expected)

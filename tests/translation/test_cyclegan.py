@@ -1,6 +1,7 @@
 """CycleGAN: generators beside torch, the objective by hand, one step by hand, both directions of `predict`."""
 
 import dataclasses
+import inspect
 
 import flax.linen as nn
 import jax
@@ -108,9 +109,16 @@ def test_kernels_begin_as_the_paper_draws_them():
         assert not layer["bias"].any()
 
 
-def test_margins_mirror_the_image_without_its_border():
-    image = jnp.arange(5.0)[None, :, None, None] * jnp.ones((1, 5, 5, 1))
-    np.testing.assert_array_equal(cyclegan.reflect(image, 3)[0, :, 4, 0], [3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1])
+def test_defaults_are_the_papers():
+    defaults = {name: made.default for name, made in inspect.signature(cyclegan.recipe).parameters.items()}
+    adam = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5}
+    expected = dict(width=64, blocks=9, resize=False, discriminator_width=64, field=70, cycle=10, identity=0.5, pool=50)
+    expected |= dict(paired=False, generator_optimiser=adam, discriminator_optimiser=adam)
+    assert {name: defaults[name] for name in expected} == expected
+    batch = {name: jax.ShapeDtypeStruct((1, 24, 24, 3), jnp.float32) for name in ("image", "also_image")}
+    made = jax.eval_shape(cyclegan.recipe().init, KEY, batch)
+    assert made.extra["pool_a"].images.shape == made.extra["pool_b"].images.shape == (50, 24, 24, 3)
+    assert made.params["a_to_b"]["conv_0"]["kernel"].shape == (7, 7, 3, 64) and "block_8_1" in made.params["b_to_a"]
 
 
 # --- the objective, on networks of a few numbers ------------------------------------------------------------------
@@ -145,7 +153,7 @@ PARAMS = {
 
 def tiny(**changes):
     sgd = optim.build({"name": "sgd", "learning_rate": RATE})
-    made = CycleGAN(Scaled(), Weighted(), sgd, sgd, cycle=10.0, identity=0.5, pool=4, paired=False)
+    made = CycleGAN(Scaled(), Weighted(), sgd, sgd, cycle=10.0, identity=0.5, pool=4, paired=False, longest=64)
     return dataclasses.replace(made, **changes)
 
 
@@ -279,10 +287,41 @@ def test_images_of_any_size_are_translated_either_way(small):
     assert recipe.shown_classes == ("a_to_b", "b_to_a") and recipe.any_size
 
 
-def test_held_out_images_are_drawn_with_their_translations(small):
-    recipe, state = small
-    pictures = recipe.visualise(state, batch_of(size=16), KEY)
-    assert {name: picture.ndim for name, picture in pictures.items()} == {"a_to_b": 3, "b_to_a": 3}
+def test_larger_images_are_made_smaller():
+    system, images = tiny(longest=8), batch_of(size=16)["image"]
+    state = system.init(KEY, batch_of()).replace(params=PARAMS)
+    halved = images.reshape(2, 8, 2, 8, 2, 3).mean(axis=(2, 4))
+    found = system.predict(state, {"image": images, "label": np.array([0, 1])}, KEY)["image"]
+    scales = jnp.stack([PARAMS[name]["scale"] for name in ("a_to_b", "b_to_a")])
+    assert found.shape == (2, 8, 8, 3) and found.min() >= 0 and found.max() <= 1
+    middle = slice(2, 6)  # a triangle of twice the width is near the mean of four pixels
+    expected = (halved * scales[:, None, None])[:, middle, middle]
+    assert np.corrcoef(found[:, middle, middle].ravel(), expected.ravel())[0, 1] > 0.9
+    for size, expected in (((8, 5), (8, 5)), ((16, 5), (8, 2)), ((5, 16), (2, 8))):
+        shown = system.predict(state, {"image": images[:, : size[0], : size[1]]}, KEY)["image"]
+        assert shown.shape == (2, *expected, 3)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_held_out_images_are_drawn_with_their_translations(monkeypatch, paired):
+    system, batch = tiny(paired=paired), batch_of()
+    state = system.init(KEY, batch).replace(params=PARAMS)
+    drawn = []
+
+    def draw_gallery(images, titles, columns):
+        drawn.append((images, titles, columns))
+        return images
+
+    monkeypatch.setattr(cyclegan.plots, "draw_gallery", draw_gallery)
+    assert list(system.visualise(state, batch, KEY)) == ["a_to_b", "b_to_a"]
+    scales, kinds = [PARAMS[name]["scale"] for name in ("a_to_b", "b_to_a")], list(batch.values())
+    for index, (images, titles, columns) in enumerate(drawn):
+        real, truth, there, back = kinds[index], kinds[1 - index], scales[index], scales[1 - index]
+        expected = [real, real * there, real * there * back] + [truth] * paired
+        names = [("A", "to B", "and back"), ("B", "to A", "and back")][index] + ("truth",) * paired
+        assert titles == [*names] * 2 and columns == len(expected)
+        rows = np.concatenate([[image[row] for image in expected] for row in range(2)])
+        np.testing.assert_allclose(images, rows, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +329,16 @@ def test_held_out_images_are_drawn_with_their_translations(small):
     [
         ((16, 16, 3), None, r"needs two kinds of images: set data\.also"),
         ((16, 16, 3), (16, 20, 3), r"\(16, 16, 3\), those of data\.also \(16, 20, 3\)"),
+        (
+            (16, 16, 1),
+            (16, 16, 3),
+            r"of data are grey.*op=\"grayscale\", channels=3.*into data\.transforms and ",
+        ),
+        (
+            (16, 16, 3),
+            (20, 16, 1),
+            r"of data\.also are grey.*into data\.also\.transforms and data\.also\.eval_",
+        ),
         ((16, 18, 3), (16, 18, 3), r"16x18.*multiples of 4.*16x20"),
         ((20, 16, 3), (20, 16, 3), r"field=70 needs images of at least 24x24, not 20x16"),
         ((4, 4, 3), (4, 4, 3), r"4x4 are too small for the generators.*8x8"),
@@ -329,3 +378,13 @@ def test_the_config_for_two_folders_reads_both(tmp_path):
     config.check(experiment)
     batch = next(data.load(config.as_dict(experiment.data), seed=0).train())
     assert batch["image"].shape == batch["also_image"].shape == (1, 128, 128, 3)
+    for index in range(5):
+        Image.fromarray(picture[..., 0]).save(tmp_path / "drawings" / f"{index}.png")
+    shown = next(data.load(config.as_dict(experiment.data), seed=0).train())
+    assert shown["also_image"].shape == (1, 128, 128, 1)
+    with pytest.raises(UserError, match=r"images of data\.also are grey"):
+        jax.eval_shape(cyclegan.recipe().init, KEY, shown)
+    for name in ("transforms", "eval_transforms"):  # as the message says
+        experiment.data.also[name] = (dict(op="grayscale", channels=3), *experiment.data.also[name])
+    shown = next(data.load(config.as_dict(experiment.data), seed=0).train())
+    assert shown["also_image"].shape == (1, 128, 128, 3)

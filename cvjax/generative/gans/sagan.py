@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from cvjax.core import Recipe, count_classes
@@ -21,6 +20,7 @@ from cvjax.losses.strategies import Training
 from cvjax.nets.attention import SelfAttention
 from cvjax.nets.layers import Conv
 from cvjax.nets.normalisation import ConditionalBatchNorm, spectral
+from cvjax.ops.resampling import magnify
 from cvjax.signature import Count
 
 Images = Float[Array, "batch height width channels"]
@@ -41,11 +41,11 @@ class GeneratorBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Images, labels: Labels | None, train: bool) -> Features:
         """Returns the upsampled features."""
-        y = upsample(nn.relu(ConditionalBatchNorm(self.classes)(x, labels, train)))
+        y = magnify(nn.relu(ConditionalBatchNorm(self.classes)(x, labels, train)), 2)
         y = spectral(Conv(self.features, 3, padding=1, kernel_init=WEIGHTS), train)(y)
         y = nn.relu(ConditionalBatchNorm(self.classes)(y, labels, train))
         y = spectral(Conv(self.features, 3, padding=1, kernel_init=WEIGHTS), train)(y)
-        return y + upsample(spectral(Conv(self.features, 1, kernel_init=WEIGHTS), train)(x))
+        return y + magnify(spectral(Conv(self.features, 1, kernel_init=WEIGHTS), train)(x), 2)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -69,11 +69,6 @@ class DiscriminatorBlock(nn.Module):
         if not self.halve and x.shape[-1] == self.features:
             return x + y
         return spectral(Conv(self.features, 1, kernel_init=WEIGHTS), train)(x) + y
-
-
-def upsample(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
-    """Returns feature maps upsampled to twice the resolution by repeating pixels."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def halve(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
