@@ -24,7 +24,7 @@ def get_config(name: str = ""):
             width=24,
             field=34,
             discriminator_width=24,
-            adversarial=0.1,  # with 1, colours are vivid guesses, no nearer to the truth than the mean colour
+            adversarial=0.1,  # with 1, colours are vivid guesses, hardly nearer to the truth than the mean (0.95)
             test_mode="running",
         ),
         data=dict(

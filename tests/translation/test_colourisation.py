@@ -1,4 +1,6 @@
-"""Colourisation: what the networks see, the lightness that stays, the control, and what it makes of grey pictures."""
+"""Colourisation: what the networks see, the lightness that stays, the controls, and what it makes of grey pictures."""
+
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import pytest
 from skimage.color import rgb2lab
 
 from cvjax.errors import UserError
-from cvjax.translation import colourisation
+from cvjax.translation import colourisation, pix2pix
 
 KEY = jax.random.key(0)
 WHITE = 0.02  # L*a*b* differ by this from scikit-image's, whose white is not exactly what red, green and blue sum to
@@ -69,11 +71,17 @@ def test_inputs_are_shown_without_their_colours(system):
     np.testing.assert_allclose(rgb2lab(np.asarray(grey))[..., 0], rgb2lab(np.asarray(images(6)))[..., 0], atol=WHITE)
 
 
+def test_defaults_are_those_of_pix2pix():
+    ours, theirs = (inspect.signature(module.recipe).parameters for module in (colourisation, pix2pix))
+    assert set(theirs) - set(ours) == {"channels"}
+    assert all(ours[name].default == theirs[name].default for name in ours)
+
+
 def test_the_control_has_the_mean_colour_of_the_training_pictures(system):
     recipe, state = system
     seen = np.concatenate([rgb2lab(np.asarray(images(seed))) for seed in range(2)])
     mean = seen[..., 1:].mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(110 * state.extra["colour"], mean, atol=WHITE)
+    np.testing.assert_allclose(110 * state.extra["colours"][:, 1:].sum(axis=0), mean, atol=WHITE)
     muted = 0.45 + 0.1 * images(7)  # so that a screen has the mean colour at every lightness
     rows = [({"image": np.asarray(muted)}, jax.device_get(recipe.eval_step(state, {"image": muted}, KEY)))]
     figures = recipe.score(rows)
@@ -85,9 +93,53 @@ def test_the_control_has_the_mean_colour_of_the_training_pictures(system):
     assert {"psnr", "ssim", "l1", "saturation_distance"} < set(figures)
 
 
+def test_the_second_control_has_the_mean_colour_of_each_lightness(system):
+    recipe, state = system
+    seen = np.concatenate([rgb2lab(np.asarray(images(seed))) for seed in range(2)]).reshape(-1, 3)
+    muted = 0.2 + 0.05 * np.asarray(images(9)) + np.linspace(0, 0.5, 16, dtype=np.float32)[:, None, None]
+    lab = rgb2lab(muted)
+    bins, found = np.int32(seen[:, 0] // 5), np.int32(lab[..., 0] // 5)
+    means = np.stack([seen[bins == b, 1:].mean(axis=0) if b in bins else seen[:, 1:].mean(axis=0) for b in range(20)])
+    assert len(np.unique(found)) > 5 and 0 not in bins  # whose mean is that of all
+    _, *looked_up = colourisation.look_up(state.extra["colours"], jnp.array([-1.0, 1.0])[:, None, None, None])
+    np.testing.assert_allclose(110 * looked_up[0][0, 0], means[19], atol=WHITE)
+    wanted = np.linalg.norm(means[found] - lab[..., 1:], axis=-1).mean()
+    rows = [({"image": muted}, jax.device_get(recipe.eval_step(state, {"image": jnp.asarray(muted)}, KEY)))]
+    figures = recipe.score(rows)
+    np.testing.assert_allclose(figures["chroma_error_of_lightness"], wanted, rtol=0.01)
+    assert abs(figures["chroma_error_of_lightness"] / figures["chroma_error_of_mean"] - 1) > 0.02
+    ratio = figures["chroma_error"] / figures["chroma_error_of_lightness"]
+    np.testing.assert_allclose(figures["chroma_over_lightness"], ratio, rtol=1e-6)
+
+
+def test_evaluation_takes_sizes_that_do_not_suit_the_generator(system):
+    recipe, state = system
+    odd = {"image": images(3, (17, 21))}
+    outputs = recipe.eval_step(state, odd, KEY)
+    np.testing.assert_allclose(outputs["image"], recipe.predict(state, odd, KEY)["image"], atol=1e-5)
+    assert np.isfinite(recipe.score([(odd, jax.device_get(outputs))])["chroma_over_lightness"])
+
+
+def tinted(grey):
+    return jnp.concatenate([grey, 0.7 * grey, 0.4 * grey], axis=-1)
+
+
+def test_colours_that_follow_lightness_are_no_merit_beside_the_second_control(system):
+    recipe, _ = system
+    pictures = tinted(images(8, channels=1))
+    source, colours = (
+        recipe.train_step.__self__.source(pictures),
+        recipe.train_step.__self__.target({"image": pictures}),
+    )
+    table = colourisation.tabulate(source, colours)
+    np.testing.assert_allclose(table[:, 0].sum(), 1, rtol=1e-5)
+    by_table = jnp.linalg.norm(colourisation.look_up(table, source) - colours, axis=-1).mean()
+    by_mean = jnp.linalg.norm(table[:, 1:].sum(axis=0) - colours, axis=-1).mean()
+    assert by_table < 0.25 * by_mean
+
+
 def test_a_colour_that_depends_on_lightness_is_learnt():
-    grey = images(8, channels=1)
-    warm = jnp.concatenate([grey, 0.7 * grey, 0.4 * grey], axis=-1)
+    warm = tinted(images(8, channels=1))
     recipe = small(adversarial=0.0, generator_optimiser={"name": "adam", "learning_rate": 1e-2})
     state, step = jax.jit(recipe.init)(KEY, {"image": warm}), jax.jit(recipe.train_step)
     for index in range(60):
