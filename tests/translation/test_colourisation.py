@@ -93,19 +93,34 @@ def test_the_control_has_the_mean_colour_of_the_training_pictures(system):
     assert {"psnr", "ssim", "l1", "saturation_distance"} < set(figures)
 
 
+def binned(owner, pictures):
+    """The bin of lightness of each pixel, and a and b over 110."""
+    bins = np.int32(np.asarray(50 * (owner.source(pictures)[..., 0] + 1)) // 5)
+    return np.minimum(bins, 19), np.asarray(owner.target({"image": pictures}))
+
+
+def test_the_mean_colour_of_each_lightness_is_kept_in_training(system):
+    recipe, state = system
+    bins, colours = binned(recipe.train_step.__self__, jnp.concatenate([images(seed) for seed in range(2)]))
+    members = [(bins == number)[..., None] for number in range(20)]
+    table = [[x.mean(), *(x * colours).mean(axis=(0, 1, 2))] for x in members]
+    np.testing.assert_allclose(state.extra["colours"], table, atol=1e-6)
+
+
 def test_the_second_control_has_the_mean_colour_of_each_lightness(system):
     recipe, state = system
-    seen = np.concatenate([rgb2lab(np.asarray(images(seed))) for seed in range(2)]).reshape(-1, 3)
-    muted = 0.2 + 0.05 * np.asarray(images(9)) + np.linspace(0, 0.5, 16, dtype=np.float32)[:, None, None]
-    lab = rgb2lab(muted)
-    bins, found = np.int32(seen[:, 0] // 5), np.int32(lab[..., 0] // 5)
-    means = np.stack([seen[bins == b, 1:].mean(axis=0) if b in bins else seen[:, 1:].mean(axis=0) for b in range(20)])
-    assert len(np.unique(found)) > 5 and 0 not in bins  # whose mean is that of all
-    _, *looked_up = colourisation.look_up(state.extra["colours"], jnp.array([-1.0, 1.0])[:, None, None, None])
-    np.testing.assert_allclose(110 * looked_up[0][0, 0], means[19], atol=WHITE)
-    wanted = np.linalg.norm(means[found] - lab[..., 1:], axis=-1).mean()
-    rows = [({"image": muted}, jax.device_get(recipe.eval_step(state, {"image": jnp.asarray(muted)}, KEY)))]
-    figures = recipe.score(rows)
+    owner, ramp = recipe.train_step.__self__, jnp.linspace(0.2, 0.7, 16)[:, None, None]
+    seen, shown = (ramp * jnp.array([1, 0.9, 0.7]) + 0.05 * images(seed) for seed in (9, 10))
+    shown = shown + 0.1  # has lightness that was not seen
+    (bins, colours), (asked, truth) = binned(owner, seen), binned(owner, shown)
+    known = [number in bins for number in range(20)]
+    means = np.stack([colours[bins == b if known[b] else bins >= 0].mean(axis=0) for b in range(20)])
+    assert {known[number] for number in np.unique(asked)} == {True, False}
+    table = colourisation.tabulate(owner.source(seen), owner.target({"image": seen}))
+    np.testing.assert_allclose(colourisation.look_up(table, owner.source(shown)), means[asked], atol=1e-5)
+    state = state.replace(extra={"colours": table, "seen": jnp.float32(1)})
+    figures = recipe.score([({"image": shown}, jax.device_get(recipe.eval_step(state, {"image": shown}, KEY)))])
+    wanted = 110 * np.linalg.norm(means[asked] - truth, axis=-1).mean()
     np.testing.assert_allclose(figures["chroma_error_of_lightness"], wanted, rtol=0.01)
     assert abs(figures["chroma_error_of_lightness"] / figures["chroma_error_of_mean"] - 1) > 0.02
     ratio = figures["chroma_error"] / figures["chroma_error_of_lightness"]
@@ -116,7 +131,8 @@ def test_evaluation_takes_sizes_that_do_not_suit_the_generator(system):
     recipe, state = system
     odd = {"image": images(3, (17, 21))}
     outputs = recipe.eval_step(state, odd, KEY)
-    np.testing.assert_allclose(outputs["image"], recipe.predict(state, odd, KEY)["image"], atol=1e-5)
+    made = recipe.predict(state, odd, KEY)["image"]
+    np.testing.assert_allclose(outputs["image"], made, atol=2e-3)  # chroma is reduced in steps
     assert np.isfinite(recipe.score([(odd, jax.device_get(outputs))])["chroma_over_lightness"])
 
 
