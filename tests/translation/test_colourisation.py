@@ -83,7 +83,7 @@ def test_the_control_has_the_mean_colour_of_the_training_pictures(system):
     mean = seen[..., 1:].mean(axis=(0, 1, 2))
     np.testing.assert_allclose(110 * state.extra["colours"][:, 1:].sum(axis=0), mean, atol=WHITE)
     muted = 0.45 + 0.1 * images(7)  # so that a screen has the mean colour at every lightness
-    rows = [({"image": np.asarray(muted)}, jax.device_get(recipe.eval_step(state, {"image": muted}, KEY)))]
+    rows = [({"image": np.asarray(muted)}, jax.device_get(jax.jit(recipe.eval_step)(state, {"image": muted}, KEY)))]
     figures = recipe.score(rows)
     truth, made = (rgb2lab(np.asarray(x))[..., 1:] for x in (muted, rows[0][1]["image"]))
     error, of_mean = np.linalg.norm(made - truth, axis=-1).mean(), np.linalg.norm(mean - truth, axis=-1).mean()
@@ -119,7 +119,8 @@ def test_the_second_control_has_the_mean_colour_of_each_lightness(system):
     table = colourisation.tabulate(owner.source(seen), owner.target({"image": seen}))
     np.testing.assert_allclose(colourisation.look_up(table, owner.source(shown)), means[asked], atol=1e-5)
     state = state.replace(extra={"colours": table, "seen": jnp.float32(1)})
-    figures = recipe.score([({"image": shown}, jax.device_get(recipe.eval_step(state, {"image": shown}, KEY)))])
+    batch = {"image": np.asarray(shown)}
+    figures = recipe.score([(batch, jax.device_get(jax.jit(recipe.eval_step)(state, batch, KEY)))])
     wanted = 110 * np.linalg.norm(means[asked] - truth, axis=-1).mean()
     np.testing.assert_allclose(figures["chroma_error_of_lightness"], wanted, rtol=0.01)
     assert abs(figures["chroma_error_of_lightness"] / figures["chroma_error_of_mean"] - 1) > 0.02
@@ -129,11 +130,11 @@ def test_the_second_control_has_the_mean_colour_of_each_lightness(system):
 
 def test_evaluation_takes_sizes_that_do_not_suit_the_generator(system):
     recipe, state = system
-    odd = {"image": images(3, (17, 21))}
-    outputs = recipe.eval_step(state, odd, KEY)
+    odd = {"image": np.asarray(images(3, (17, 21)))}
+    outputs = jax.device_get(jax.jit(recipe.eval_step)(state, odd, KEY))
     made = recipe.predict(state, odd, KEY)["image"]
     np.testing.assert_allclose(outputs["image"], made, atol=2e-3)  # chroma is reduced in steps
-    assert np.isfinite(recipe.score([(odd, jax.device_get(outputs))])["chroma_over_lightness"])
+    assert np.isfinite(recipe.score([(odd, outputs)])["chroma_over_lightness"])
 
 
 def tinted(grey):

@@ -211,7 +211,7 @@ def test_losses_of_a_step_are_the_papers(conditional):
 def test_defaults_are_the_papers():
     made = pix2pix.recipe().train_step.__self__
     assert made.generator == UNetGenerator(depth=8, width=64, channels=3, dropout=0.5, resize=False)
-    assert (made.discriminator.field, made.discriminator.width, made.conditional) == (70, 64, True)
+    assert (made.discriminator.field, made.discriminator.features, made.conditional) == (70, 64, True)
     assert (made.adversarial, made.l1, made.test_mode) == (1, 100, "published")
     defaults = inspect.signature(pix2pix.recipe).parameters
     for player in ("generator", "discriminator"):
@@ -303,7 +303,7 @@ def test_a_picture_that_fits_is_what_evaluation_makes_of_it(states):
 
 def test_evaluation_takes_sizes_that_do_not_suit_the_generator(states):
     system, state = states["running"]
-    odd = {"image": images(3, (17, 21)), "target": images(4, (17, 21))}
+    odd = {"image": np.asarray(images(3, (17, 21))), "target": np.asarray(images(4, (17, 21)))}
     made = np.asarray(jax.jit(system.eval_step)(state, odd, KEY)["image"])
     np.testing.assert_allclose(made, system.predict(state, odd, KEY)["image"], atol=1e-6)
     assert made.shape == (3, 17, 21, 3) and np.isfinite(system.score([(odd, {"image": made})])["psnr"])
