@@ -6,7 +6,9 @@ of the discriminator, ten times this one's.
 
 Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
 Command: python train.py --config=configs/colourisation_photos.py --workdir=runs/colourisation_photos
-Result: chroma error 15.4, and 18.2 with the mean colour of training: a ratio of 0.85 (seed 0). `vivid` has 0.95.
+Result: chroma error 15.4, and 18.2 with the mean colour of training: a ratio of 0.85 (seed 0). The mean colour
+  of training at each lightness, which recognises nothing, has 16.1, or 0.89 of the mean's; the network's error is 0.96
+  of that, one seed's figure and a small gain. `vivid` has 0.95 of the mean's, which is worse than that table.
 Time: 300 steps; 67 CPU seconds with compilation.
 """
 
@@ -24,7 +26,7 @@ def get_config(name: str = ""):
             width=24,
             field=34,
             discriminator_width=24,
-            adversarial=0.1,  # with 1, colours are vivid guesses, no nearer to the truth than the mean colour
+            adversarial=0.1,  # with 1, colours are vivid guesses, hardly nearer to the truth than the mean (0.95)
             test_mode="running",
         ),
         data=dict(
@@ -38,7 +40,8 @@ def get_config(name: str = ""):
         log_every=50,
         figure_every=150,
         checkpoint_every=150,
-        expect={"chroma_over_mean": ("<", 1)},
+        # The first is passed by the colour of each lightness too (0.89), so only the second takes recognition.
+        expect={"chroma_over_mean": ("<", 1), "chroma_over_lightness": ("<", 1)},
     )
     small = (dict(op="resize", size=32),)
     smoke = {"steps": 4, "log_every": 1, "data.name": "photos/64", "data.eval_split": "test[:16]", "data.eval_batch": 8}

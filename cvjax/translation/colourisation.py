@@ -7,9 +7,10 @@ section 4.2, after Zhang, Isola & Efros, Colorful Image Colorization, 2016 (arXi
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Recipe, State
@@ -19,6 +20,7 @@ from cvjax.signature import Count, NonNegative, Share
 from cvjax.translation.colours import from_lab, to_lab
 from cvjax.translation.pix2pix import Images, Painted, Pix2Pix, Sources, TestMode, UNetGenerator, check_objective
 
+BINS = 20  # of lightness, each 5 of its 100 units wide
 REACH = 110.0  # the generator's 1 in units of a and b: sRGB has a from -86 to 98 and b from -108 to 94
 
 
@@ -53,30 +55,28 @@ class Colourisation(Pix2Pix):
         return self.pictures(source, jnp.zeros((*source.shape[:3], 2)))
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
-        """Initialises the networks, their optimisers and the mean colour of the pictures seen in training."""
-        return super().init(key, batch).replace(extra={"colour": jnp.zeros(2), "seen": jnp.float32(0)})
+        """Initialises the networks, their optimisers and the colours of the pictures seen in training."""
+        return super().init(key, batch).replace(extra={"colours": jnp.zeros((BINS, 3)), "seen": jnp.float32(0)})
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
-        """Takes a step of pix2pix, and updates the mean colour."""
+        """Takes a step of pix2pix, and updates the mean colours of each lightness, which are those of all batches."""
         after, metrics = super().train_step(state, batch, key)
-        seen, colour = state.extra["seen"] + 1, state.extra["colour"]
-        colour += (self.target(batch).mean(axis=(0, 1, 2)) - colour) / seen
-        return after.replace(extra={"colour": colour, "seen": seen}), metrics
+        seen, colours = state.extra["seen"] + 1, state.extra["colours"]
+        colours += (tabulate(self.source(batch["image"]), self.target(batch)) - colours) / seen
+        return after.replace(extra={"colours": colours, "seen": seen}), metrics
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
-        """Colours the images, and measures that beside the mean colour of training."""
-        images, source = batch["image"], self.source(batch["image"])
-        made = self.pictures(source, self.translate(key, state, source))
-        plain = self.pictures(source, jnp.broadcast_to(state.extra["colour"], (*source.shape[:3], 2)))
-        return {
-            "image": made,
-            "chroma_error": chroma_error(made, images),
-            "chroma_error_of_mean": chroma_error(plain, images),
-        }
+        """Colours the images, and measures that beside the mean colours of training, of all and of each lightness."""
+        images, colours, source = batch["image"], state.extra["colours"], self.source(batch["image"])
+        outputs = super().eval_step(state, batch, key)
+        mean = jnp.broadcast_to(colours[:, 1:].sum(axis=0), (*source.shape[:3], 2))
+        painted = {"": outputs["image"], "_of_mean": self.pictures(source, mean)}
+        painted["_of_lightness"] = self.pictures(source, look_up(colours, source))
+        return outputs | {f"chroma_error{of}": chroma_error(picture, images) for of, picture in painted.items()}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        found = {"chroma_error": [], "chroma_error_of_mean": []}
+        found = {"chroma_error": [], "chroma_error_of_mean": [], "chroma_error_of_lightness": []}
 
         def noted():
             for batch, outputs in rows:
@@ -86,8 +86,29 @@ class Colourisation(Pix2Pix):
 
         figures = super().score(noted())
         errors = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in found.items()}
-        over_mean = errors["chroma_error"] / max(errors["chroma_error_of_mean"], 1e-6)
-        return figures | errors | {"chroma_over_mean": over_mean}
+        for control in ("mean", "lightness"):
+            ratio = errors["chroma_error"] / max(errors[f"chroma_error_of_{control}"], 1e-6)
+            figures[f"chroma_over_{control}"] = ratio
+        return figures | errors
+
+
+def tabulate(source: Sources, colours: Images) -> Float[Array, "bins 3"]:
+    """Returns, of each bin of lightness in [-1, 1], the share of pixels and the sums of a and b over all pixels."""
+    ones = jnp.ones_like(source)
+    terms = jnp.concatenate([ones, colours], axis=-1).reshape(-1, 3)
+    members = jax.nn.one_hot(_bins(source).ravel(), BINS)
+    return jnp.einsum("nb,nt->bt", members, terms, precision="highest") / len(terms)
+
+
+def look_up(table: Float[Array, "bins 3"], source: Sources) -> Images:
+    """Returns the mean colours of each pixel's lightness; bins without a pixel have the mean of all."""
+    share, sums = table[:, :1], table[:, 1:]
+    means = jnp.where(share > 0, sums / jnp.where(share > 0, share, 1), sums.sum(axis=0))
+    return means[_bins(source)]
+
+
+def _bins(source: Sources) -> Int[Array, "batch height width"]:
+    return jnp.clip((source[..., 0] + 1) * BINS / 2, 0, BINS - 1).astype(jnp.int32)
 
 
 def chroma_error(images: Images, truth: Images) -> Float[Array, " batch"]:
@@ -130,8 +151,10 @@ def recipe(
 
     Returns:
       The recipe. Figures of held-out pictures: those of `pix2pix`; chroma_error, the mean distance in a and b;
-      chroma_error_of_mean, that of the mean colour of the training pictures; chroma_over_mean, their ratio, below 1 if
-      colours are recognised.
+      chroma_error_of_mean, that of the mean colour of the training pictures; chroma_error_of_lightness, that of their
+      mean colour at each of 20 bins of a pixel's lightness; chroma_over_mean and chroma_over_lightness, the ratios to
+      these. Below 1, the first shows that lightness tells of the colour, which is so without recognising anything;
+      only the second that what is around a pixel does.
     """
     check_objective(adversarial, l1)
     generator = UNetGenerator(depth, width, 2, dropout, resize)

@@ -22,8 +22,9 @@ from cvjax.core import Batch, Metrics, Pictures, Recipe, State, descend, variabl
 from cvjax.errors import UserError
 from cvjax.losses.adversarial import cross_entropy_discriminator_loss, cross_entropy_generator_loss
 from cvjax.metrics import plots
-from cvjax.metrics.image import WINDOW, Convention, psnr, ssim
+from cvjax.metrics.image import WINDOW, Convention, ssim
 from cvjax.metrics.saturation import chroma_histogram, saturation_distance
+from cvjax.metrics.translation import decibels
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
 from cvjax.nets.players import Player, advance, get_player, train_apply
@@ -277,8 +278,9 @@ class Pix2Pix:
         return self.pictures(source, self.translate(key, state, source))
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
-        """Translates the images."""
-        return {"image": self.paint(key, state, batch["image"])}
+        """Translates the images, padded and cropped as by `predict`."""
+        padded, (rows, columns) = pad_to_multiple(batch["image"], self.generator.divisor)
+        return {"image": self.paint(key, state, padded)[:, rows, columns]}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
@@ -311,11 +313,12 @@ def score_pictures(rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | Non
     """Returns the figures of `recipe` over batches of (truth, pictures, images that they were made of or None)."""
     found, histograms = {}, []
     for truth, made, given in rows:
-        measures = {"psnr": psnr} | ({"ssim": ssim} if min(made.shape[1:3]) >= WINDOW else {})
-        measured = {name: measure(truth, made, CONVENTION) for name, measure in measures.items()}
+        similarity = functools.partial(ssim, convention=CONVENTION)
+        measures = {"psnr": decibels} | ({"ssim": similarity} if min(made.shape[1:3]) >= WINDOW else {})
+        measured = {name: measure(truth, made) for name, measure in measures.items()}
         if given is not None and given.shape == truth.shape and (given != truth).any():
             for name, measure in measures.items():
-                measured[f"{name}_over_input"] = measured[name] - measure(truth, given, CONVENTION)
+                measured[f"{name}_over_input"] = measured[name] - measure(truth, given)
         measured["l1"] = np.abs(truth - made).mean(axis=(1, 2, 3))
         for name, values in measured.items():
             found.setdefault(name, []).append(values)
@@ -366,7 +369,7 @@ def recipe(
       generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
-      The recipe. Figures of held-out pairs: psnr in dB and ssim, of all channels rounded to 8 bits, without a border;
+      The recipe. Figures of held-out pairs: psnr in dB, at most 100, and ssim, of all channels rounded to 8 bits;
       psnr_over_input and ssim_over_input, by how much they are above those of the inputs, if these have the same
       channels; l1, the absolute difference of pictures in [0, 1]; of pictures in colour, saturation_distance, how far
       the distribution of their chroma is from the truth's, in units of Lab.

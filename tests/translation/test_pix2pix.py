@@ -1,12 +1,14 @@
 """pix2pix: the generator beside torch, the losses by hand, both ways to test, images of any size, and mistakes."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cvjax import config
 from cvjax.errors import UserError
 from cvjax.translation import pix2pix
 from cvjax.translation.pix2pix import UNetGenerator
@@ -179,7 +181,12 @@ def judge(net, params, source, image, conditional=True):
 def test_losses_of_a_step_are_the_papers(conditional):
     optimiser = {"name": "sgd", "learning_rate": 0.1}
     system = small(
-        dropout=0.0, conditional=conditional, generator_optimiser=optimiser, discriminator_optimiser=optimiser
+        dropout=0.0,
+        adversarial=0.3,
+        l1=7.0,
+        conditional=conditional,
+        generator_optimiser=optimiser,
+        discriminator_optimiser=optimiser,
     )
     state = jax.jit(system.init)(KEY, BATCH)
     after, metrics = jax.jit(system.train_step)(state, BATCH, KEY)
@@ -198,7 +205,18 @@ def test_losses_of_a_step_are_the_papers(conditional):
     np.testing.assert_allclose(metrics["loss/adversarial"], adversarial, rtol=1e-4)
     assert abs(adversarial - by_hand("real", logits(old, made))) > 1e-3 * adversarial
     l1 = 2 * np.abs(np.asarray(made, np.float64) - BATCH["target"]).mean()  # of images in [-1, 1]
-    np.testing.assert_allclose(metrics["loss/generator"], adversarial + 100 * l1, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss/generator"], 0.3 * adversarial + 7 * l1, rtol=1e-4)
+
+
+def test_defaults_are_the_papers():
+    made = pix2pix.recipe().train_step.__self__
+    assert made.generator == UNetGenerator(depth=8, width=64, channels=3, dropout=0.5, resize=False)
+    assert (made.discriminator.field, made.discriminator.features, made.conditional) == (70, 64, True)
+    assert (made.adversarial, made.l1, made.test_mode) == (1, 100, "published")
+    defaults = inspect.signature(pix2pix.recipe).parameters
+    for player in ("generator", "discriminator"):
+        adam = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5}
+        assert defaults[f"{player}_optimiser"].default == adam
 
 
 def test_without_an_adversarial_loss_there_is_no_discriminator_and_l1_is_learnt():
@@ -245,6 +263,17 @@ def test_dropout_is_on_in_the_published_test_and_off_in_the_other(states):
         assert (np.abs(first[0] - first[1]).max() > 1e-3) == (mode == "published")  # noise of their own
 
 
+@pytest.mark.parametrize(("name", "flickers"), [("", False), (":published", True)])
+def test_a_film_by_ones_own_pairs_flickers_only_if_tested_as_published(states, name, flickers):
+    chosen = config.load(f"configs/own_pairs.py{name}").recipe
+    system, state = small(dropout=chosen.dropout, test_mode=chosen.test_mode), states["published"][1]
+    first, second = (
+        np.asarray(system.predict(state, {"image": BATCH["image"][:1]}, jax.random.key(frame))["image"])
+        for frame in range(2)
+    )
+    assert (np.abs(first - second).max() > 1e-3) == flickers
+
+
 def test_the_published_test_normalises_by_the_images_own_statistics(states):
     system, state = small(dropout=0.0), states["published"][1]
     made = system.predict(state, {"image": BATCH["image"]}, KEY)["image"]
@@ -272,6 +301,14 @@ def test_a_picture_that_fits_is_what_evaluation_makes_of_it(states):
         np.testing.assert_allclose(system.predict(state, BATCH, KEY)["image"], made, atol=1e-6)
 
 
+def test_evaluation_takes_sizes_that_do_not_suit_the_generator(states):
+    system, state = states["running"]
+    odd = {"image": np.asarray(images(3, (17, 21))), "target": np.asarray(images(4, (17, 21)))}
+    made = np.asarray(jax.jit(system.eval_step)(state, odd, KEY)["image"])
+    np.testing.assert_allclose(made, system.predict(state, odd, KEY)["image"], atol=1e-6)
+    assert made.shape == (3, 17, 21, 3) and np.isfinite(system.score([(odd, {"image": made})])["psnr"])
+
+
 def test_figures_are_of_held_out_pairs():
     system = small()
     truth = np.asarray(BATCH["target"])
@@ -284,6 +321,39 @@ def test_figures_are_of_held_out_pairs():
     np.testing.assert_allclose(figures["psnr"], (10 * np.log10(255**2 / error)).mean(), rtol=1e-5)
     assert figures["saturation_distance"] > 20
     assert system.score([({"target": truth}, {"image": truth + 1e-4})])["saturation_distance"] < 0.1
+
+
+def test_a_picture_that_equals_the_truth_has_100_db():
+    truth, given = np.asarray(BATCH["target"]), np.asarray(BATCH["image"])
+    given = np.concatenate([truth[:1], given[1:]])  # and one that needed no translation
+    figures = small().score([({"target": truth, "image": given}, {"image": truth})])
+    assert figures["psnr"] == 100 and figures["ssim"] > 0.999
+    error = np.square(np.round(255 * truth[1:]) - np.round(255 * given[1:])).mean(axis=(1, 2, 3))
+    above = np.concatenate([[0], 100 - 10 * np.log10(255**2 / error)])
+    np.testing.assert_allclose(figures["psnr_over_input"], above.mean(), rtol=1e-6)
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(12, [0, 2]), (6, [0])])
+def test_translations_are_drawn_between_input_and_truth_without_padding(states, monkeypatch, columns, kept):
+    system, state = states["running"]
+    drawn = {}
+
+    def draw_gallery(pictures, captions, columns):
+        drawn.update(pictures=pictures, captions=captions, columns=columns)
+        return np.zeros((1, 1, 3), np.float32)
+
+    monkeypatch.setattr(pix2pix.plots, "draw_gallery", draw_gallery)
+    monkeypatch.setattr(pix2pix, "SHOWN", 1 if columns == 6 else 6)  # of rows
+    monkeypatch.setattr(pix2pix, "COLUMNS", columns)
+    batch = {**BATCH, "valid": jnp.array([True, False, True])}
+    assert set(system.visualise(state, batch, KEY)) == {"translations"}
+    assert drawn["captions"] == ["input", "output", "truth"] * len(kept) and drawn["columns"] == columns
+    made = system.predict(state, {"image": BATCH["image"]}, KEY)["image"]
+    wanted = [x[index] for index in kept for x in (BATCH["image"], made, BATCH["target"])]
+    np.testing.assert_allclose(drawn["pictures"], wanted, atol=1e-5)
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------
