@@ -249,7 +249,7 @@ def test_the_recipe_by_default_is_the_papers():
     "arguments, message",
     [
         ({}, "is not a multiple of 8"),
-        ({"shape": (32, 32, 3), "sampling": ddpm.Sampling(steps=1001)}, "only 1000 steps"),
+        ({"shape": (32, 32, 3), "sampling": ddpm.Sampling(steps=1001)}, "only 1,000 steps"),
         ({"shape": (32, 32, 3), "sampling": ddpm.Sampling(guidance=1.0)}, "nothing to guide towards"),
         ({"shape": (32, 32, 3), "sampling": ddpm.Sampling(eta=0.5)}, 'only sampler="ddim" has it, not "ddpm"'),
     ],
