@@ -67,7 +67,16 @@ def get_config(name: str = ""):
         "log_every": 1,
         "judge_samples": 32,
     }
-    variants = {"smoke": smoke, "classes": classes, "guided": {**classes, "recipe.sampling.guidance": 1.0}}
-    variants |= {f"ddim{count}": {**sampled, "recipe.sampling.steps": count} for count in (5, 10, 20, 50)}
     solver = {"recipe.sampling.steps": 10, "recipe.sampling.sampler": "dpm_solver"}
-    return variant(config, name, **variants, dpm_solver10={**sampled, **solver})
+    return variant(
+        config,
+        name,
+        smoke=smoke,
+        classes=classes,
+        guided={**classes, "recipe.sampling.guidance": 1.0},
+        ddim5={**sampled, "recipe.sampling.steps": 5},
+        ddim10={**sampled, "recipe.sampling.steps": 10},
+        ddim20={**sampled, "recipe.sampling.steps": 20},
+        ddim50={**sampled, "recipe.sampling.steps": 50},
+        dpm_solver10={**sampled, **solver},
+    )

@@ -95,7 +95,7 @@ def test_misuse_is_said(film):
     lost = np.full((64, 64, 2), 100, np.float32)
     with (
         pytest.MonkeyPatch.context() as patch,
-        pytest.raises(UserError, match="no motion can be followed in any of the 1"),
+        pytest.raises(UserError, match="no motion can be followed in any of 1 pair of frames"),
     ):
         patch.setattr(temporal, "flow", lambda start, end: lost)
         temporal.warping_errors([{"input": one} for one in noise])
