@@ -9,6 +9,17 @@ Time: not measured; 8,000 steps.
 from cvjax.config import experiment, variant
 
 STEPS, T = 8000, 200
+SMOKE = {
+    "steps": 4,
+    "recipe.unet.width": 8,
+    "recipe.unet.attention": (),
+    "recipe.process.steps": 8,
+    "recipe.bound_steps": 2,
+    "recipe.repeats": 1,
+    "data.batch": 16,
+    "log_every": 1,
+    "judge_samples": 32,
+}
 
 
 def get_config(name: str = ""):
@@ -56,22 +67,11 @@ def get_config(name: str = ""):
         "judge_every": 0,
         "recipe.sampling.sampler": "ddim",
     }
-    smoke = {
-        "steps": 4,
-        "recipe.unet.width": 8,
-        "recipe.unet.attention": (),
-        "recipe.process.steps": 8,
-        "recipe.bound_steps": 2,
-        "recipe.repeats": 1,
-        "data.batch": 16,
-        "log_every": 1,
-        "judge_samples": 32,
-    }
     solver = {"recipe.sampling.steps": 10, "recipe.sampling.sampler": "dpm_solver"}
     return variant(
         config,
         name,
-        smoke=smoke,
+        smoke=SMOKE,
         classes=classes,
         guided={**classes, "recipe.sampling.guidance": 1.0},
         ddim5={**sampled, "recipe.sampling.steps": 5},
