@@ -2,8 +2,10 @@
 
 Paper: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239).
 Command: python train.py --config=configs/ddpm_digits.py --workdir=runs/ddpm_digits
-Result: not measured.
-Time: not measured; 8,000 steps.
+Result: FID 0.21 times that of a Gaussian per class, 0.222, 2.35 bits a pixel, which misses its bar: a table of two
+  neighbours has 2.27; of "classes" 0.15 times, 0.158, and class accuracy 0.994 (seed 9301). Samples are about as
+  far from the training images as held-out images are, 0.97 times.
+Time: 40 minutes on a CPU core that other programs shared.
 """
 
 from cvjax.config import experiment, variant
