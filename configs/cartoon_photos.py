@@ -12,9 +12,9 @@ training hold, because a cartoon is no lottery, and so that a film does not flic
 Paper: Isola, Zhu, Zhou & Efros, Image-to-Image Translation with Conditional Adversarial Networks, 2017
   (arXiv:1611.07004); the cartoon is after Winnemöller, Olsen & Gooch, Real-Time Video Abstraction, 2006.
 Command: python train.py --config=configs/cartoon_photos.py --workdir=runs/cartoon_photos
-Result: 24.8 dB and an SSIM of .81 to the cartoons, 3.5 dB and .17 above the photographs' own (one seed). Lines, colours
-  and smoothness are learnt; of the steps of lightness on smooth surfaces, hardly any.
-Time: 1,000 steps; not measured.
+Result: 24.95 dB and an SSIM of 0.813 to the cartoons, 3.65 dB and 0.170 above the photographs' own (seed 9301). Lines,
+  colours and smoothness are learnt; of the steps of lightness on smooth surfaces, hardly any.
+Time: 8 minutes beside other work on two CPU cores.
 """
 
 from cvjax.config import experiment, variant

@@ -5,7 +5,7 @@ of the training pictures, if not one colour for each shape. The variant `l1` tra
 
 Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
 Command: python train.py --config=configs/pix2pix_edges.py --workdir=runs/pix2pix_edges
-Result: saturation distance 2.8 (seed 0); `l1` had 14.1 after 600 steps, at which it stayed from step 200 on.
+Result: saturation distance 2.8 (seeds 0 and 9301); `l1` 14.1 (seed 9301).
 Time: 1,500 steps; 140 CPU seconds with compilation.
 """
 
