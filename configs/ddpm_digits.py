@@ -5,6 +5,7 @@ Command: python train.py --config=configs/ddpm_digits.py --workdir=runs/ddpm_dig
 Result: FID 0.21 times that of a Gaussian per class, 0.222, 2.35 bits a pixel, which misses its bar: a table of two
   neighbours has 2.27; of "classes" 0.15 times, 0.158, and class accuracy 0.994 (seed 9301). Samples are about as
   far from the training images as held-out images are, 0.97 times.
+  In 5, 10 and 20 steps of DDIM FID is 1.68, 0.52 and 0.32, in 10 of DPM-Solver++ 0.41.
 Time: 40 minutes on a CPU core that other programs shared.
 """
 
