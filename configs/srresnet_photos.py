@@ -1,9 +1,9 @@
-"""A small SRResNet: photographs four times as large by squared error, which is soft; SRGAN begins with it.
+"""A small SRResNet: photographs four times as large by squared error; SRGAN begins with it.
 
 Paper: Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network, 2017
   (arXiv:1609.04802).
 Command: python train.py --config=configs/srresnet_photos.py --workdir=runs/srresnet_photos
-Result: not measured; bicubic interpolation has 28.72 dB.
+Result: not measured, so that the bars are guesses; bicubic interpolation has 28.72 dB.
 Time: 1,500 steps; not measured.
 """
 

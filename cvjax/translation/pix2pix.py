@@ -30,6 +30,7 @@ from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
 from cvjax.nets.players import Player, advance, get_player, train_apply
 from cvjax.ops.padding import pad_to_multiple
 from cvjax.ops.precision import at_least_float32
+from cvjax.ops.resampling import magnify
 from cvjax.signature import Count, NonNegative, Share
 
 TestMode = Literal["published", "running"]
@@ -108,7 +109,7 @@ class UNetGenerator(nn.Module):
         """Doubles the size of features, inside of `__call__`."""
         options = dict(use_bias=bias, kernel_init=nn.initializers.normal(0.02), name=name)
         if self.resize:
-            return Conv(features, 3, padding=1, **options)(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
+            return Conv(features, 3, padding=1, **options)(magnify(x, 2))
         return ConvTranspose(features, 4, 2, 1, **options)(x)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cvjax.errors import UserError
 from cvjax.generative.diffusion.conditioning import timestep_embedding
 from cvjax.nets.layers import Conv
+from cvjax.ops.resampling import magnify
 from cvjax.signature import Count, Share
 
 Images = Float[Array, "batch height width channels"]
@@ -188,7 +189,7 @@ class UNet(nn.Module):
                 x = stage(jnp.concatenate([x, kept.pop()], axis=-1), level, f"up{level}_{index}")
             if level:
                 double = Conv(channels[level], 3, padding=1, kernel_init=WEIGHTS, name=f"double{level}")
-                x = double(x.repeat(2, axis=1).repeat(2, axis=2))
+                x = double(magnify(x, 2))
         x = nn.silu(normalise(x, sizes.groups, "norm"))
         return Conv(self.outputs or noisy.shape[-1], 3, padding=1, kernel_init=ZERO, name="last")(x)
 
