@@ -289,9 +289,10 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     """Returns a digest of each top-level setting that bars are set for; of `borrow`, only the names of the networks.
 
     Keys at their defaults do not count, so that a new key with a default changes no digest. Names of classes count as
-    their number.
+    their number, and folders of data by their last name, wherever they lie.
     """
     values = {**as_dict(config), "borrow": sorted(config["borrow"])}
+    values["data"] = _name_folders(values["data"])
     if values["recipe"].get("classes") is not None:
         values["recipe"] = {**values["recipe"], "classes": count_classes(values["recipe"]["classes"])}
     flat, usual = (
@@ -304,6 +305,12 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     chosen = {key: value for key, value in chosen.items() if known[key] not in uncounted}
     groups = {name: sorted((k, v) for k, v in chosen.items() if k.split(".")[0] == name) for name in BAR_SETTINGS}
     return {name: hashlib.sha256(json.dumps(group).encode()).hexdigest()[:8] for name, group in groups.items()}
+
+
+def _name_folders(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `config.data` with the last name of each folder in place of its path."""
+    named = {key: Path(value).name if key == "folder" and value else value for key, value in values.items()}
+    return {**named, "also": _name_folders(named["also"])} if named.get("also") else named
 
 
 def changed_settings(config: ConfigDict | Mapping) -> list[str]:
