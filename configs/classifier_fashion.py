@@ -1,8 +1,7 @@
 """A narrow ResNet-18 of three stages for Fashion-MNIST, which judges what other configs generate of it.
 
-The images are those of Debian's and Ubuntu's package: `apt-get install dataset-fashion-mnist`. Where they lie elsewhere,
-`--config.data.folder=FOLDER` has the four gzipped IDX files; `--config.data.name=fashion_mnist --config.data.folder=`
-takes them from TFDS.
+The images are those of the Debian package `dataset-fashion-mnist`. `--config.data.folder=FOLDER` names another place of
+its four IDX files, and `--config.data.name=fashion_mnist --config.data.folder=` takes them from TFDS.
 
 Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
 Command: python train.py --config=configs/classifier_fashion.py --workdir=runs/classifier_fashion
@@ -39,9 +38,7 @@ def get_config(name: str = ""):
                 schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
             ),
         ),
-        data=dict(
-            folder="/usr/share/datasets/fashion-mnist", batch=128, eval_batch=400, transforms=(dict(op="flip"),)
-        ),
+        data=dict(folder="/usr/share/datasets/fashion-mnist", batch=128, eval_batch=400, transforms=(dict(op="flip"),)),
         steps=STEPS,
         log_every=100,
         eval_every=500,

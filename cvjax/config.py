@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_dict
 import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe, class_names, count_classes
-from cvjax.data.settings import second
+from cvjax.data.settings import name_folders, second
 from cvjax.errors import UserError, number_of, suggest
 from cvjax.precision import in_precision
 from cvjax.rundir import check_bars
@@ -44,9 +44,7 @@ class Experiment:
 
     system: str = ""  # import path below cvjax: "generative.gans.gan"
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # keyword arguments of the system's recipe()
-    data: Mapping[str, Any] = dataclasses.field(
-        default_factory=lambda: dict(data.DEFAULTS)
-    )  # see cvjax/data/settings.py
+    data: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(data.DEFAULTS))  # see data/settings.py
     borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: source}; see cvjax/borrow.py
     precision: Literal["float32", "bfloat16"] = "float32"  # of the networks' computation; the rest is always float32
     steps: Natural = 1000  # total training steps, including those before a resume; 0 for systems that train nothing
@@ -289,10 +287,11 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     """Returns a digest of each top-level setting that bars are set for; of `borrow`, only the names of the networks.
 
     Keys at their defaults do not count, so that a new key with a default changes no digest. Names of classes count as
-    their number, and folders of data by their last name, wherever they lie.
+    their number, and a folder of data or the run of a judge by its name, wherever it lies.
     """
-    values = {**as_dict(config), "borrow": sorted(config["borrow"])}
-    values["data"] = _name_folders(values["data"])
+    values = as_dict(config)
+    judge = "/".join(values.get("judge", "").split("/")[-2:])
+    values |= {"borrow": sorted(values["borrow"]), "data": name_folders(values["data"]), "judge": judge}
     if values["recipe"].get("classes") is not None:
         values["recipe"] = {**values["recipe"], "classes": count_classes(values["recipe"]["classes"])}
     flat, usual = (
@@ -305,12 +304,6 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     chosen = {key: value for key, value in chosen.items() if known[key] not in uncounted}
     groups = {name: sorted((k, v) for k, v in chosen.items() if k.split(".")[0] == name) for name in BAR_SETTINGS}
     return {name: hashlib.sha256(json.dumps(group).encode()).hexdigest()[:8] for name, group in groups.items()}
-
-
-def _name_folders(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `config.data` with the last name of each folder in place of its path."""
-    named = {key: Path(value).name if key == "folder" and value else value for key, value in values.items()}
-    return {**named, "also": _name_folders(named["also"])} if named.get("also") else named
 
 
 def changed_settings(config: ConfigDict | Mapping) -> list[str]:
