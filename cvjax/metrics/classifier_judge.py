@@ -171,7 +171,7 @@ class ClassifierJudge:
             )
         return self.figures(to_bytes(samples), labels)
 
-    def draw(self, samples: Images) -> dict[str, Images]:
+    def draw(self, samples: Samples) -> dict[str, Float[np.ndarray, "pictures height width channels"]]:
         """Returns {"nearest": each sample, followed by the training image nearest to it}."""
         nearest = self.training.images[self.nearest(to_bytes(samples))[1]].astype(np.float32) / 255
         return {"nearest": np.stack([samples, nearest], axis=1).reshape(-1, *samples.shape[1:])}
