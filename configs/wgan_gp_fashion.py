@@ -5,7 +5,7 @@ configs/classifier_fashion.py says where the images come from; its run is the ju
 Paper: Gulrajani et al., Improved Training of Wasserstein GANs, 2017 (arXiv:1704.00028).
 Command: python train.py --config=configs/wgan_gp_fashion.py --workdir=runs/wgan_gp_fashion
 Result: not measured.
-Time: 1,500 steps of the generator and 7,500 of the critic, eight epochs; not measured.
+Time: 3,000 steps of the generator and 15,000 of the critic, 16 epochs; 0.2 CPU seconds for one and five.
 """
 
 from cvjax.config import experiment, variant
@@ -13,7 +13,7 @@ from cvjax.config import experiment, variant
 
 def get_config(name: str = ""):
     """Returns the experiment; the variant "smoke" takes seconds."""
-    steps, critic_steps = 1500, 5
+    steps, critic_steps = 3000, 5
 
     def adam(updates: int):
         # Four times the paper's learning rate, for a run of minutes; decayed to 0, as for its ResNets on CIFAR-10.
@@ -35,7 +35,7 @@ def get_config(name: str = ""):
         log_every=100,
         judge="runs/classifier_fashion/classifier",
         judge_every=steps,
-        figure_every=500,
+        figure_every=1000,
         checkpoint_every=500,
         expect={"frechet_distance_over_control": ("<", 1.0), "gradient_error": ("<=", 0.2)},
     )

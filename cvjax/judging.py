@@ -52,7 +52,8 @@ def read_split(settings: Mapping[str, Any], key: str) -> Examples:
     """Reads all images and labels of the split `settings[key]`, after the transforms of evaluation, on every host."""
     split = settings[key]
     chosen = {**settings, "train_split": split, "eval_split": split, "transforms": settings["eval_transforms"]}
-    rows = [data.drop_padding(batch, batch) for batch in data.load({**chosen, "also": {}}, seed=0).evaluate()]
+    examples = data.load({**chosen, "also": {}, "per_class": None}, seed=0)
+    rows = [data.drop_padding(batch, batch) for batch in examples.evaluate()]
     images = np.concatenate([classifier_judge.to_bytes(row["image"]) for row in rows])
     return Examples(images, np.concatenate([row["label"] for row in rows]) if "label" in rows[0] else None)
 
