@@ -51,7 +51,7 @@ class Experiment:
     seed: Seed = 0  # seed of initialisation, of every step's key and of the data order
     log_every: Natural = 100  # steps between rows of training metrics
     eval_every: Natural = 0  # steps between evaluations; there is always one at the end
-    judge: str = ""  # measures samples: "digits", "pixels", a file of Inception weights or RUN/NETWORK
+    judge: str = ""  # measures samples: "digits", "pixels", a file of Inception weights, or a classifier, RUN/NETWORK
     judge_every: Natural = 0  # steps between measurements of samples; 0: at every evaluation
     judge_samples: Count = 1000  # number of measured samples
     figure_every: Natural = 0  # steps between saved figures; there is always one set at the end

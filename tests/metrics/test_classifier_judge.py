@@ -20,6 +20,7 @@ from cvjax.generative.autoencoders.autoencoder import Decoder
 from cvjax.metrics import classifier_judge, generative, neighbours
 from cvjax.metrics.controls import impostors
 from cvjax.nets.digit_classifier import DigitClassifier
+from cvjax.programs import evaluate
 from cvjax.weights import digit_classifier
 
 CLASSIFIER = {"system": "recognition.classifier", "recipe": {"shape": [8, 8, 1], "classes": 10}, "steps": 5}
@@ -185,3 +186,5 @@ def test_a_run_is_judged_by_it(source, folder, tmp_path, one_device):
     assert figures["frechet_distance"] > 0 and figures["classes_seen"] >= 1
     assert rundir.read_metrics(tmp_path / "run")[-1]["frechet_distance"] == figures["frechet_distance"]
     assert (tmp_path / "run" / "figures" / "nearest").is_dir()
+    evaluate.main([f"--run={tmp_path / 'run'}", f"--output={tmp_path / 'figures.json'}"])
+    assert json.loads((tmp_path / "figures.json").read_text()) == pytest.approx(figures, rel=1e-5)
