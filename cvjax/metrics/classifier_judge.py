@@ -22,7 +22,8 @@ from cvjax.metrics.controls import impostors
 from cvjax.metrics.judges import Images, Judge, Labels, Samples
 
 CHUNK = 100  # images a call of the classifier
-PART = 10_000  # training images that samples are compared with at a time, and the most that impostors are made of
+PART = 10_000  # training images that samples are compared with at a time
+LEARNT = 10_000  # the most training images that impostors are made of
 COUNT = 1000  # samples of an impostor, and held-out images whose nearest training images are looked up
 DRAWS = 5  # of the control, averaged: its distance varies by a few per cent from draw to draw
 KNOWN = 0.25  # of the images that are not of the commonest class: the least that a classifier gets right beyond it
@@ -116,7 +117,7 @@ class ClassifierJudge:
         """The images that impostors are made of, and their labels, those that occur from 0 on; all 0 without labels."""
         images, labels = self.training.images, self.training.labels
         labels = np.zeros(len(images), int) if labels is None else labels
-        chosen = np.random.default_rng(0).permutation(len(images))[:PART]
+        chosen = np.random.default_rng(0).permutation(len(images))[:LEARNT]
         return images[chosen].astype(np.float32) / 255, np.unique(labels[chosen], return_inverse=True)[1]
 
     def impostor(self, name: str, seed: int, count: int) -> Bytes:
