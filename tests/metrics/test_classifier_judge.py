@@ -116,7 +116,14 @@ def test_less_than_half_a_grey_level_changes_nothing(judge, splits):
     assert judge.measure(samples + noise, samples, None) == judge.measure(samples, samples, None)
 
 
-def test_training_images_are_near_and_impostors_are_not(judge, splits):
+def test_the_control_is_of_as_many_samples_and_the_mean_of_several_draws(judge):
+    draws = [judge.measure.__self__.impostor("Gaussian per class", seed, 60) for seed in range(classifier_judge.DRAWS)]
+    images = [(draw / 255).astype(np.float32) for draw in draws]
+    ratios = [judge.measure(each, each, None)["frechet_distance_over_control"] for each in images]
+    assert np.mean(ratios) == pytest.approx(1) and np.std(ratios) > 0.001
+
+
+def test_training_images_are_near_and_impostors_are_not(judge, splits, monkeypatch):
     rows = judge.controls()
     assert set(rows) == {"held-out images", *impostors.NAMES}
     assert rows["held-out images"]["memorisation"] == 1 and rows["held-out images"]["class_accuracy"] > 0.97
@@ -124,6 +131,7 @@ def test_training_images_are_near_and_impostors_are_not(judge, splits):
     assert copies["memorisation"] == copies["nearest_distance"] == 0
     assert copies["frechet_distance"] < control["frechet_distance"] < noise["frechet_distance"]
     assert 0.8 < control["frechet_distance_over_control"] < 1.2  # one draw over the mean of several
+    monkeypatch.setattr(classifier_judge, "PART", 150)  # several parts of the training images
     drawn = judge.draw((splits["t10k"][0][:5] / 255).astype(np.float32))["nearest"]
     nearest = generative.nearest_neighbours(splits["t10k"][0][:5] / 255, splits["train"][0] / 255)[1]
     np.testing.assert_array_equal(np.round(drawn[1::2] * 255), splits["train"][0][nearest])
