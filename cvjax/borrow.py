@@ -48,8 +48,8 @@ class Source:
     averaged: bool = True
 
 
-def parse(name: str, source: str) -> Source:
-    """Parses the source of `name` in `config.borrow` and finds its run.
+def parse(setting: str, source: str) -> Source:
+    """Parses a source and finds its run; `setting` is the key of the config that errors name, such as `config.judge`.
 
     It is "RUN/NETWORK" or "RUN/NETWORK/MODULE", optionally followed by "@latest".
     """
@@ -60,13 +60,13 @@ def parse(name: str, source: str) -> Source:
         hint = f"configs/{whole.parent.name}.py"
         train = f" Train it first: python train.py --config={hint}." if Path(hint).is_file() else ""
         raise UserError(
-            f"config.borrow.{name}={source!r}: {whole.parent} is not the folder of a run; expected RUN/NETWORK, a file "
+            f"{setting}={source!r}: {whole.parent} is not the folder of a run; expected RUN/NETWORK, a file "
             f"of weights ({', '.join(files.SUFFIXES)}) or {packages.PREFIX}NAME.{train}"
         )
     network, *path = whole.relative_to(run).parts or ("",)
     if not network:
         names = ", ".join(describe_run(run)[1].networks)
-        raise UserError(f"config.borrow.{name}={source!r}: which network of the run? Add one of: {names}.")
+        raise UserError(f"{setting}={source!r}: which network of the run? Add one of: {names}.")
     return Source(run, network, tuple(path), averaged=not source.endswith(LATEST))
 
 
@@ -86,28 +86,28 @@ def describe_networks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 f"config.borrow.{name} is missing: {config['system']} uses a network that another run trained. Give "
                 f"--config.borrow.{name}=RUN/NETWORK."
             )
-        described[name] = describe_network(name, source)
+        described[name] = describe_network(f"config.borrow.{name}", source)
     return described
 
 
-def describe_network(name: str, source: str) -> dict[str, Any]:
-    """Returns what `make_networks` needs to rebuild `config.borrow[name]`: "RUN/NETWORK", "package:NAME" or a file.
+def describe_network(setting: str, source: str) -> dict[str, Any]:
+    """Returns what `make_networks` needs to rebuild a network: "RUN/NETWORK", "package:NAME" or a file.
 
     That is the run's system, recipe, borrowed networks and the network's name, or the package, or the network of a file
-    and its attributes; image shape and classes.
+    and its attributes; image shape and classes. Errors name `setting`, as in `parse`.
     """
     if source.startswith(packages.PREFIX):
         packaged = packages.find(source)
         return {"package": source, "shape": list(packaged.shape), "classes": list(packages.read_classes(source))}
     if _is_file(source):
-        return _describe_file(name, source)
-    found = parse(name, source)
+        return _describe_file(setting, source)
+    found = parse(setting, source)
     if found.path:
-        raise UserError(f"config.borrow.{name}={source!r}: expected a whole network, not a module of one.")
+        raise UserError(f"{setting}={source!r}: expected a whole network, not a module of one.")
     description, recipe = describe_run(found.run)
     if found.network not in recipe.networks:
         raise UserError(
-            f"config.borrow.{name}={source!r}: {found.run} has no network {found.network!r}. "
+            f"{setting}={source!r}: {found.run} has no network {found.network!r}. "
             f"{suggest(found.network, recipe.networks)}"
         )
     config = description["config"]
@@ -125,11 +125,11 @@ def _is_file(source: str) -> bool:
     return Path(source).suffix.lower() in files.SUFFIXES
 
 
-def _describe_file(name: str, source: str) -> dict[str, Any]:
+def _describe_file(setting: str, source: str) -> dict[str, Any]:
     try:
         net = files.recognise(source)
     except UserError as error:
-        raise UserError(f"config.borrow.{name}={source!r}: {error}") from error
+        raise UserError(f"{setting}={source!r}: {error}") from error
     told = {"depth", "batch_norm", "width", "head", "hidden", "classes"}
     attributes = {field.name: getattr(net, field.name) for field in dataclasses.fields(net) if field.name in told}
     return {"net": type(net).__name__, "attributes": attributes, "shape": list(IMAGENET_SHAPE), "classes": []}
@@ -197,12 +197,13 @@ def _read(name: str, source: str, recipe: Recipe, wanted: Variables) -> Variable
     elif _is_file(source):
         found = files.load(source, recipe.networks[name], wanted)
     else:
-        found = _read_run(where, parse(name, source))
+        found = read_network(where, parse(f"config.borrow.{name}", source))
     _compare(where, found, wanted)
     return jax.tree.map(lambda new, old: jax.device_put(jnp.asarray(new, old.dtype), old.sharding), found, wanted)
 
 
-def _read_run(where: str, source: Source) -> PyTree:
+def read_network(where: str, source: Source) -> PyTree:
+    """Returns the variables of a network of a run or of a folder of the hub; errors begin with `where`."""
     if hub.is_published(source.run):
         networks = hub.load(source.run)
     else:

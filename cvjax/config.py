@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_dict
 import cvjax
 from cvjax import data, optim
 from cvjax.core import Network, Recipe, class_names, count_classes
-from cvjax.data.settings import second
+from cvjax.data.settings import name_folders, second
 from cvjax.errors import UserError, number_of, suggest
 from cvjax.precision import in_precision
 from cvjax.rundir import check_bars
@@ -44,16 +44,14 @@ class Experiment:
 
     system: str = ""  # import path below cvjax: "generative.gans.gan"
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # keyword arguments of the system's recipe()
-    data: Mapping[str, Any] = dataclasses.field(
-        default_factory=lambda: dict(data.DEFAULTS)
-    )  # see cvjax/data/settings.py
+    data: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(data.DEFAULTS))  # see data/settings.py
     borrow: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {network: source}; see cvjax/borrow.py
     precision: Literal["float32", "bfloat16"] = "float32"  # of the networks' computation; the rest is always float32
     steps: Natural = 1000  # total training steps, including those before a resume; 0 for systems that train nothing
     seed: Seed = 0  # seed of initialisation, of every step's key and of the data order
     log_every: Natural = 100  # steps between rows of training metrics
     eval_every: Natural = 0  # steps between evaluations; there is always one at the end
-    judge: str = ""  # measures samples: "digits", "pixels", a file of Inception weights or RUN/NETWORK
+    judge: str = ""  # measures samples: "digits", "pixels", a file of Inception weights, or a classifier, RUN/NETWORK
     judge_every: Natural = 0  # steps between measurements of samples; 0: at every evaluation
     judge_samples: Count = 1000  # number of measured samples
     figure_every: Natural = 0  # steps between saved figures; there is always one set at the end
@@ -289,9 +287,11 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     """Returns a digest of each top-level setting that bars are set for; of `borrow`, only the names of the networks.
 
     Keys at their defaults do not count, so that a new key with a default changes no digest. Names of classes count as
-    their number.
+    their number, and a folder of data or the run of a judge by its name, wherever it lies.
     """
-    values = {**as_dict(config), "borrow": sorted(config["borrow"])}
+    values = as_dict(config)
+    judge = "/".join(values.get("judge", "").split("/")[-2:])
+    values |= {"borrow": sorted(values["borrow"]), "data": name_folders(values["data"]), "judge": judge}
     if values["recipe"].get("classes") is not None:
         values["recipe"] = {**values["recipe"], "classes": count_classes(values["recipe"]["classes"])}
     flat, usual = (

@@ -93,7 +93,7 @@ class Run:
         wanted = describe_state(recipe, mesh, facts["batch"])
         fresh = not checkpoint.exists(workdir / "checkpoints")
         self.borrowed = borrow.read(experiments.as_dict(config), recipe, wanted) if fresh else {}
-        self.judge = judging.make_judge(config.judge) if config.judge else None
+        self.judge = judging.make_judge(config) if config.judge else None
         expect = experiments.as_dict(config)["expect"]
         best = (config.checkpoint_best, expect[config.checkpoint_best][0]) if config.checkpoint_best else None
         self.checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=config.checkpoint_keep, best=best)

@@ -151,7 +151,7 @@ def test_a_file_that_does_not_tell_its_network_is_refused(tmp_path):
         ("absent.pth", r"config\.borrow\.network='.*absent\.pth': .*No such file"),
     ):
         with pytest.raises(UserError, match=words):
-            borrow.describe_network("network", str(tmp_path / file))
+            borrow.describe_network("config.borrow.network", str(tmp_path / file))
 
 
 def test_a_transposed_kernel_is_written_in_its_own_order(tmp_path):

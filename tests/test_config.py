@@ -12,7 +12,18 @@ def test_bars_hold_for_the_data_steps_and_settings_that_they_were_set_for():
     assert changed() == changed(**{"seed": 9, "data.workers": 2, "eval_every": 7}) == []
     assert changed(**{"data.folder": "photos", "steps": 9, "recipe.latent": 2}) == ["recipe", "data", "steps"]
     assert changed(**{"data.eval_batch": 3}) == []
+    assert changed(judge="runs/other/classifier") == ["judge"]
     assert changed(steps=9, **{"expect.bits_per_dim": ("<=", 3.0)}) == []  # the user's own bar
+
+
+def test_where_a_folder_or_the_run_of_a_judge_lies_is_no_other_setting():
+    def changed(folder, judge):
+        experiment = config.load("configs/dcgan_fashion.py")
+        experiment.update_from_flattened_dict({"data.folder": folder, "judge": judge})
+        return config.changed_settings(experiment)
+
+    assert changed("/mnt/fashion-mnist", "/mnt/runs/classifier_fashion/classifier") == []
+    assert changed("/mnt/mnist", "/mnt/runs/classifier_mnist/classifier") == ["data", "judge"]
 
 
 def test_variants_have_the_bars_that_they_set():

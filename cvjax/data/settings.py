@@ -74,6 +74,12 @@ def second(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {**chosen["also"], **{key: chosen[key] for key in SHARED}, "also": {}}
 
 
+def name_folders(config_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings with the last name of each folder in place of its path: what is the same wherever it lies."""
+    named = {**config_data, "folder": config_data.get("folder") and Path(config_data["folder"]).name}
+    return {**named, "also": name_folders(named["also"])} if named.get("also") else named
+
+
 def check(config_data: Mapping[str, Any], devices: int = 1) -> tuple[str, ...]:
     """Refuses settings that cannot work, without decoding an image; `devices` share a batch.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from cvjax.errors import UserError, suggest
 from cvjax.metrics import digits, generative, neighbours
@@ -79,8 +79,12 @@ def inception(weights: str | Path) -> Extractor:
     return extract
 
 
-def in_chunks(run: Callable[[jax.Array], tuple[jax.Array, ...]], images: Images, chunk: int = CHUNK) -> Found:
-    """Returns what a compiled network gives for any number of images, as float64.
+def in_chunks(
+    run: Callable[[jax.Array], tuple[jax.Array, ...]],
+    images: Real[np.ndarray, "images height width channels"],
+    chunk: int = CHUNK,
+) -> Found:
+    """Returns what a compiled network gives for any number of images, which may be bytes, as float64.
 
     Args:
       run: (images, always `chunk` of them) -> arrays with a row for each image.

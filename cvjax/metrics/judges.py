@@ -1,19 +1,18 @@
 """Judges of generated images: what `config.judge` names, built once and shown samples of any system.
 
 A judge turns images into features (`cvjax.metrics.extractors`), compares those of samples with those of real images,
-and knows what simple or broken competitors score by the same measures. The figures are those of Heusel et al., GANs
+and knows what simple or broken competitors score by the same measures. A classifier of one's own makes one too, in
+`cvjax.metrics.classifier_judge`. The figures are those of Heusel et al., GANs
 Trained by a Two Time-Scale Update Rule, 2017 (arXiv:1706.08500), and of their successors.
 """
 
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvjax.core import Network, Variables
 from cvjax.errors import UserError
 from cvjax.metrics import digits, extractors, generative
 
@@ -31,12 +30,14 @@ class Judge:
       draw: samples -> {name: images} that a person judges by, such as each sample beside its nearest training image.
       controls: () -> {competitor: figures}.
       channels: of the images that it takes; 0: any.
+      distance: the figure that says how far samples are from real images.
     """
 
     measure: Callable[[Samples, Images, Labels | None], dict[str, float]]
     draw: Callable[[Images], dict[str, Images]] = lambda samples: {}
     controls: Callable[[], dict[str, dict[str, float]]] = dict
     channels: int = 0
+    distance: str = "fid"
 
 
 def make(name: str) -> Judge:
@@ -63,32 +64,6 @@ def from_extractor(extract: extractors.Extractor, channels: int = 0) -> Judge:
         return extractors.evaluate(features, extract(real)[0], probabilities)
 
     return Judge(measure, channels=channels)
-
-
-def from_network(network: Network, variables: Variables) -> Judge:
-    """Returns a judge by another run's classifier, with the figures of `from_extractor` and `generative.class_figures`.
-
-    A network returns (logits, activations), or logits alone; the activation called "features" is compared, or else the
-    logits.
-    """
-
-    @jax.jit
-    def run(variables, images):
-        outputs = network.module.apply(variables, images)
-        logits, activations = outputs if isinstance(outputs, tuple) else (outputs, {})
-        return activations.get("features", logits), jax.nn.softmax(logits)
-
-    def extract(images: Images) -> extractors.Found:
-        if images.shape[1:] != network.shape:
-            raise UserError(f"config.judge: its network takes images of {network.shape}, not {images.shape[1:]}.")
-        return extractors.in_chunks(lambda chunk: run(variables, chunk), images)
-
-    def measure(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:
-        features, probabilities = extract(samples)
-        figures = extractors.evaluate(features, extract(real)[0], probabilities)
-        return figures | generative.class_figures(probabilities, labels)
-
-    return Judge(measure, channels=network.shape[-1])
 
 
 def measure_digits(samples: Samples, real: Images, labels: Labels | None) -> dict[str, float]:

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with doing("compiling and evaluating"):
         figures = evaluate(recipe, jit_eval_step(recipe, config.seed), state, examples, mesh)
     if config.judge:
-        judge = judging.make_judge(config.judge)
+        judge = judging.make_judge(config, training=data.complete(description["config"]["data"]))
         with doing(f"drawing {number_of(config.judge_samples, 'sample')} and judging them"):
             figures |= judging.judge_samples(judge, recipe, state, examples, mesh, config)
     print(f"{run} at step {int(state.step):,} on {where}, {settings['eval_split']}:")

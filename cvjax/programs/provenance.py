@@ -32,7 +32,7 @@ def source_files(system: str) -> list[str]:
     The loop, the data pipeline and the optimisers are left out: nearly every commit touches them. Paths are from the
     project's folder.
     """
-    found, waiting = set(), [f"cvjax.{system}", "cvjax.metrics.judges"]
+    found, waiting = set(), [f"cvjax.{system}", "cvjax.metrics.classifier_judge"]
     while waiting:
         path = _module_file(waiting.pop())
         if path is not None and path not in found:

@@ -71,7 +71,7 @@ def measure(path: str, seed: int, folder: Path, store: Path, precision: str | No
     row = make_row(path, experiment, figures, workdir, (time.monotonic() - begun) / 60) | {"commit": commit}
     controls = (runs.load(workdir)[1].controls or dict)()
     if experiment.judge:
-        controls |= judging.make_judge(experiment.judge).controls()
+        controls |= judging.make_judge(experiment).controls()
     add_row(store, row | {"controls": controls})
     bars = {} if config.changed_settings(experiment) else config.as_dict(experiment)["expect"]
     return all(good for *_, good in rundir.check_bars(bars, figures))
