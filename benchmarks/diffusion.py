@@ -89,7 +89,8 @@ def stepper(system: Any, state: Any) -> Callable[..., jax.Array]:
         row = jax.tree.map(lambda values: values[index], table)
         clean = jnp.clip(denoise(noisy, jnp.asarray(visited)[index])[0], -1, 1)
         mean = samplers.posterior_mean(clean, noisy, row)
-        fresh = jnp.exp(row.log_beta / 2) * jax.random.normal(key, noisy.shape)
+        log_variance = row.log_variance if system.sampling.variance == "small" else row.log_beta
+        fresh = jnp.exp(log_variance / 2) * jax.random.normal(key, noisy.shape)
         return jnp.where(index == len(visited) - 1, mean, mean + fresh)
 
     return step
