@@ -3,8 +3,8 @@
     python -m benchmarks.diffusion [--rounds=7] [--only=SUBSTRING]
 
 Needs the extra `parity`. Pictures of 32 px are random. Contestants take turns in each round, each in a process of its
-own. The loop jits a step of the sampler, the network with it, and takes the steps from Python: what is compared is
-one compiled scan with as many calls. Writes the section `diffusion` of BENCHMARKS.md, with peak memory, and exits with
+own. The loop jits a step of the sampler, the network with it, and takes the steps from Python: a compiled scan is
+compared with a call for each step. Writes the section `diffusion` of BENCHMARKS.md, with peak memory, and exits with
 1 if a bar is missed; --only writes no file.
 """
 

@@ -7,7 +7,7 @@ Result: not measured yet with this schedule. With the linear one ("linear") FID 
   class, 0.222, but the likelihood 2.35 bits a pixel, where a table of two neighbours has 2.27. Three quarters of these
   bits were those of the first 12 of the 200 steps, which multiply the variance of the noise by up to three. Steps that
   are even in the log of the signal-to-noise ratio are short there.
-Time: not measured yet.
+Time: about 15 minutes of one CPU core, at the 0.1 s a step of a trial.
 """
 
 from cvjax.config import experiment, variant
@@ -23,6 +23,36 @@ SMOKE = {
     "data.batch": 16,
     "log_every": 1,
     "judge_samples": 32,
+}
+CLASSES = {
+    "recipe.classes": 10,
+    "recipe.label_dropout": 0.1,
+    "expect": {"fid_over_control": ("<=", 0.6), "class_accuracy": (">=", 0.97), "bits_per_dim": ("<=", 2.27)},
+}
+SAMPLED = {
+    "borrow": {"unet": "runs/ddpm_digits/unet"},
+    "steps": 1,
+    "recipe.optimiser": {"name": "sgd", "learning_rate": 0.0},
+    "judge_every": 0,
+}
+WEIGHTED = {
+    **SAMPLED,
+    "borrow": {"unet": "runs/ddpm_digits-classes/unet"},
+    "recipe.classes": 10,
+    "expect": {"class_accuracy": (">=", 0.97)},
+}
+WEIGHTS = {"guidance0": 0.0, "guidance05": 0.5, "guidance2": 2.0, "guidance5": 5.0}
+VARIANTS = {
+    "smoke": SMOKE,
+    "classes": CLASSES,
+    "guided": {**CLASSES, "recipe.sampling.guidance": 1.0},
+    "linear": {"recipe.process.schedule": "linear", "recipe.sampling.variance": "large"},
+    **{
+        f"ddim{steps}": {**SAMPLED, "recipe.sampling.sampler": "ddim", "recipe.sampling.steps": steps}
+        for steps in (5, 10, 20, 50)
+    },
+    "dpm_solver10": {**SAMPLED, "recipe.sampling.sampler": "dpm_solver", "recipe.sampling.steps": 10},
+    **{name: {**WEIGHTED, "recipe.sampling.guidance": weight} for name, weight in WEIGHTS.items()},
 }
 
 
@@ -62,39 +92,4 @@ def get_config(name: str = ""):
         checkpoint_every=2000,
         expect={"fid_over_control": ("<=", 1.38), "bits_per_dim": ("<=", 2.27)},
     )
-    classes = {
-        "recipe.classes": 10,
-        "recipe.label_dropout": 0.1,
-        "expect": {"fid_over_control": ("<=", 0.6), "class_accuracy": (">=", 0.97), "bits_per_dim": ("<=", 2.27)},
-    }
-    sampled = {
-        "borrow": {"unet": "runs/ddpm_digits/unet"},
-        "steps": 1,
-        "recipe.optimiser": {"name": "sgd", "learning_rate": 0.0},
-        "judge_every": 0,
-    }
-    ddim = {**sampled, "recipe.sampling.sampler": "ddim"}
-    weighted = {
-        **sampled,
-        "borrow": {"unet": "runs/ddpm_digits-classes/unet"},
-        "recipe.classes": 10,
-        "expect": {"class_accuracy": (">=", 0.97)},
-    }
-    solver = {"recipe.sampling.steps": 10, "recipe.sampling.sampler": "dpm_solver"}
-    return variant(
-        config,
-        name,
-        smoke=SMOKE,
-        classes=classes,
-        guided={**classes, "recipe.sampling.guidance": 1.0},
-        linear={"recipe.process.schedule": "linear", "recipe.sampling.variance": "large"},
-        ddim5={**ddim, "recipe.sampling.steps": 5},
-        ddim10={**ddim, "recipe.sampling.steps": 10},
-        ddim20={**ddim, "recipe.sampling.steps": 20},
-        ddim50={**ddim, "recipe.sampling.steps": 50},
-        dpm_solver10={**sampled, **solver},
-        guidance0={**weighted, "recipe.sampling.guidance": 0.0},
-        guidance05={**weighted, "recipe.sampling.guidance": 0.5},
-        guidance2={**weighted, "recipe.sampling.guidance": 2.0},
-        guidance5={**weighted, "recipe.sampling.guidance": 5.0},
-    )
+    return variant(config, name, **VARIANTS)

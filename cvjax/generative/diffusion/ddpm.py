@@ -228,6 +228,7 @@ class DDPM:
 
         return jax.vmap(draw)(jnp.asarray(WEIGHTS))
 
+    @functools.partial(jax.jit, static_argnums=(0, 6))
     def edit(
         self,
         key: Key[Array, ""],
@@ -242,6 +243,7 @@ class DDPM:
         clean, noise = to_signals(images), jax.random.normal(noise_key, images.shape)
         return to_images(editing.edit(step_key, clean, noise, *self.editor(state, labels, guidance), strength))
 
+    @functools.partial(jax.jit, static_argnums=0)
     def complete(
         self,
         key: Key[Array, ""],
@@ -255,6 +257,7 @@ class DDPM:
         filled = editing.inpaint(key, to_signals(images), mask, *self.editor(state, labels, guidance), self.repeats)
         return jnp.where(mask > 0.5, to_images(filled), images)
 
+    @functools.partial(jax.jit, static_argnums=(0, 6))
     def restore(
         self,
         key: Key[Array, ""],
@@ -284,27 +287,15 @@ class DDPM:
         images = jnp.asarray(inputs["image"])
         how = key, state, images, self.labels(inputs, len(images)), self.guidance(inputs)
         if "mask" in inputs:
-            return {"image": self._complete(*how, jnp.asarray(inputs["mask"]))}
+            return {"image": self.complete(*how, jnp.asarray(inputs["mask"]))}
         if "noise" in inputs:
-            return {"image": self._restore(*how, float(np.max(inputs["noise"])))}
-        return {"image": self._edit(*how, self.strength)}
+            return {"image": self.restore(*how, float(np.max(inputs["noise"])))}
+        return {"image": self.edit(*how, self.strength)}
 
     def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
         """Draws images, of the classes `inputs["label"]` and with `inputs["guidance"]` where they are given."""
         count = inputs["count"]
         return {"image": self._sample(key, state, self.labels(inputs, count), self.guidance(inputs), count)}
-
-    @functools.partial(jax.jit, static_argnums=(0, 6))
-    def _edit(self, *how):
-        return self.edit(*how)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def _complete(self, *how):
-        return self.complete(*how)
-
-    @functools.partial(jax.jit, static_argnums=(0, 6))
-    def _restore(self, *how):
-        return self.restore(*how)
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
     def _sample(self, *how):
