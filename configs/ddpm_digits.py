@@ -41,18 +41,22 @@ WEIGHTED = {
     "recipe.classes": 10,
     "expect": {"class_accuracy": (">=", 0.97)},
 }
-WEIGHTS = {"guidance0": 0.0, "guidance05": 0.5, "guidance2": 2.0, "guidance5": 5.0}
+DDIM = {**SAMPLED, "recipe.sampling.sampler": "ddim"}
+SOLVER = {**SAMPLED, "recipe.sampling.sampler": "dpm_solver"}
 VARIANTS = {
     "smoke": SMOKE,
     "classes": CLASSES,
     "guided": {**CLASSES, "recipe.sampling.guidance": 1.0},
     "linear": {"recipe.process.schedule": "linear", "recipe.sampling.variance": "large"},
-    **{
-        f"ddim{steps}": {**SAMPLED, "recipe.sampling.sampler": "ddim", "recipe.sampling.steps": steps}
-        for steps in (5, 10, 20, 50)
-    },
-    "dpm_solver10": {**SAMPLED, "recipe.sampling.sampler": "dpm_solver", "recipe.sampling.steps": 10},
-    **{name: {**WEIGHTED, "recipe.sampling.guidance": weight} for name, weight in WEIGHTS.items()},
+    "ddim5": {**DDIM, "recipe.sampling.steps": 5},
+    "ddim10": {**DDIM, "recipe.sampling.steps": 10},
+    "ddim20": {**DDIM, "recipe.sampling.steps": 20},
+    "ddim50": {**DDIM, "recipe.sampling.steps": 50},
+    "dpm_solver10": {**SOLVER, "recipe.sampling.steps": 10},
+    "guidance0": {**WEIGHTED, "recipe.sampling.guidance": 0.0},
+    "guidance05": {**WEIGHTED, "recipe.sampling.guidance": 0.5},
+    "guidance2": {**WEIGHTED, "recipe.sampling.guidance": 2.0},
+    "guidance5": {**WEIGHTED, "recipe.sampling.guidance": 5.0},
 }
 
 
