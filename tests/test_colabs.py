@@ -24,7 +24,7 @@ from cvjax.errors import UserError
 from cvjax.programs import cartoon
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8, "generative": 12, "seeing": 7, "segmentation": 5, "translation": 9}  # drawn by each
+FIGURES = {"detection": 8, "diffusion": 13, "generative": 12, "seeing": 7, "segmentation": 5, "translation": 9}  # drawn
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -33,6 +33,12 @@ QUESTIONS = {
         anchors=json.loads((RUN / "config.json").read_text())["config"]["recipe"]["anchors"],
         steps=[row["step"] for row in history if row["split"] == "train"], same=all(jax.tree.leaves(same)),
         mistakes=total, objects=objects,
+    )""",
+    "diffusion": """dict(
+        steps=steps, moments=moments, chain=chain.shape, last=bool((chain[-1] == drawn).all()), bits=terms.sum(),
+        fids=fids, swept=swept, filled=[found.shape for found in filled], errors=errors, inverted=inverted,
+        kept=all(bool((found[:, :4] == known[:, :4]).all()) for found in filled),
+        ends=[mixed[0], mixed[-1], signals[:6]],
     )""",
     "generative": """dict(
         controls=controls, judged=judged, game=[collapsed_figures, cured_figures], errors=errors,
@@ -274,3 +280,20 @@ def test_translation_paints_films_and_enlarges_at_the_sizes_it_says(run):
     assert enlarged["psnr_y"] - enlarged["psnr_bicubic"] == pytest.approx(enlarged["psnr_over_bicubic"], abs=1e-4)
     for name in ("pix2pix", "cyclegan", "edsr"):
         assert (folder / "runs" / "translation_smoke" / name / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [unit("diffusion")], indirect=True)
+def test_diffusion_samples_guides_and_edits(run):
+    _, _, found, folder = run
+    assert found["steps"] == 8 and found["chain"] == [8, 32, 8, 8, 1] and found["last"]
+    assert 2.27 < found["bits"] < 20 and set(found["fids"]) == {"ddpm", "ddim", "dpm_solver"}
+    assert all(set(row) == {"2", "4"} for name, row in found["fids"].items() if name != "ddpm")
+    assert len(found["swept"]) == 4 and all(0 <= row["class_accuracy"] <= 1 for row in found["swept"])
+    assert found["filled"] == [[10, 8, 8, 1]] * 3 and found["kept"]
+    assert found["errors"].keys() == {"noisy", "the mean", "a draw"}
+    assert found["errors"]["the mean"] < found["errors"]["noisy"]  # clipping alone does that
+    assert found["inverted"]["8"] < found["inverted"]["1"] + 1e-6  # more iterations are more exact
+    first, last, given = map(np.array, found["ends"])
+    assert np.abs(first - given[:3]).mean() < 0.2 > np.abs(last - given[3:]).mean()
+    assert (folder / "runs" / "diffusion_smoke" / "ddpm" / "report.html").exists()

@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", help="of the styles that are blended, such as 0.7,0.3")
     parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
     parser.add_argument("--text", help="for systems that read text")
+    parser.add_argument("--guidance", type=float, help="weight of the guidance towards --label, at least 0")
+    parser.add_argument("--noise", type=float, help="deviation of the images' noise, of pixels in [0, 1], to remove")
     parser.add_argument(
         "--output", type=Path, required=True, help="a folder; of an image, also a .png; of a video, its path"
     )
@@ -113,10 +115,16 @@ def read_inputs(
     """Returns {name: value} of the inputs that a system takes beside images, or beside the number of samples.
 
     They are `label`, a class number; `style`, an image, or several; their `weights`; `mask`, 1 where to fill in;
-    `tokens`. Any that is not in `taken` raises a UserError. `description` is the run's config.json.
+    `tokens`; `guidance` towards the label; `noise`, its deviation. Any that is not in `taken` raises a UserError.
+    `description` is the run's config.json.
     """
     inputs, system, shape = {}, description["config"]["system"], description["batch"]["image"][0][1:]
     flags = {"label": "label", "style": "style", "weights": "weights", "mask": "mask", "tokens": "text"}
+    flags |= {"guidance": "guidance", "noise": "noise"}
+    if "guidance" in taken and arguments.guidance is not None and arguments.label is None:
+        raise UserError(f"--guidance={arguments.guidance} is towards a class: give --label as well.")
+    if {"mask", "noise"} <= set(taken) and arguments.mask is not None and arguments.noise is not None:
+        raise UserError(f"--mask={arguments.mask} fills in, --noise={arguments.noise} denoises: give either.")
     if {"label", "weights"} <= set(taken) and arguments.label is not None and arguments.weights is not None:
         raise UserError(
             f"--label={arguments.label} is a single style, --weights={arguments.weights} a blend: give either."
@@ -135,6 +143,8 @@ def read_inputs(
             inputs[name] = read_styles(value, shape[2], None if recipe and recipe.any_size else shape[:2])
         elif name == "tokens":
             inputs[name] = encode_text(value, arguments.run, description)
+        elif name in ("guidance", "noise"):
+            inputs[name] = check_number(flag, value, strict=name == "noise")
         else:
             inputs[name] = read_mask(value.expanduser(), shape)
     return inputs
@@ -160,6 +170,13 @@ def find_class(value: str, names: Sequence[str]) -> Int[np.ndarray, ""]:
     if value.isdigit() and int(value) < len(names):
         return np.asarray(int(value), np.int32)
     raise UserError(f"--label={value}: there is no such class. {suggest(value, names)}")
+
+
+def check_number(flag: str, value: float, strict: bool) -> Float[np.ndarray, ""]:
+    """Returns a finite number that is at least 0, or above 0 where that is `strict`."""
+    if not 0 <= value < np.inf or (strict and not value):
+        raise UserError(f"--{flag}={value}: expected a number {'above' if strict else 'of at least'} 0.")
+    return np.asarray(value, np.float32)
 
 
 def read_weights(text: str) -> Float[np.ndarray, " styles"]:

@@ -80,15 +80,17 @@ def measure(path: str, seed: int, folder: Path, store: Path, precision: str | No
 def train_sources(experiment: ConfigDict, folder: Path) -> None:
     """Trains the runs that an experiment borrows from, unless they are finished, and points `config.borrow` to them.
 
-    They get its seed; a source "runs/NAME/NETWORK" is the run of configs/NAME.py, in `folder`.
+    They get its seed; a source "runs/NAME/NETWORK" is the run of configs/NAME.py, in `folder`, and one of
+    "runs/NAME-VARIANT/NETWORK" that of a variant.
     """
     for name, source in experiment.borrow.items():
         run, separator, network = source.partition("/")[2].partition("/")
-        file = Path("configs") / f"{run}.py"
+        stem, _, variant = run.partition("-")
+        file = Path("configs") / f"{stem}.py"
         if not (source.startswith("runs/") and separator and file.is_file()):
             continue
         workdir = folder / f"{run}-seed{experiment.seed}"
-        needed = config.load(str(file))
+        needed = config.load(f"{file}:{variant}" if variant else str(file))
         needed.seed = experiment.seed
         train_sources(needed, folder)
         fit(needed, workdir)

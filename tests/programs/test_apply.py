@@ -354,7 +354,7 @@ def described(tmp_path):
 
 
 def inputs(folder, described, taken=("label", "style", "weights", "mask", "tokens"), **given):
-    absent = dict.fromkeys(("label", "style", "weights", "mask", "text"))
+    absent = dict.fromkeys(("label", "style", "weights", "mask", "text", "guidance", "noise"))
     arguments = argparse.Namespace(**(dict(run=folder) | absent | given))
     return apply.read_inputs(arguments, described, taken)
 

@@ -94,6 +94,18 @@ def test_a_smoke_run_misses_no_bar(tmp_path, monkeypatch, trained_run):
     assert entry["parameters"] == 19_952 and entry["figures"]["bits_per_dim"] > 2.2 and "uniform" in entry["controls"]
 
 
+def test_a_source_is_the_run_of_a_config_or_of_its_variant(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(results, "fit", lambda needed, workdir: trained.append((needed, workdir)))
+    for name, run, classes in (("ddim5", "ddpm_digits", None), ("guidance2", "ddpm_digits-classes", 10)):
+        experiment = config.load(f"configs/ddpm_digits.py:{name}")
+        experiment.seed = 5
+        results.train_sources(experiment, tmp_path)
+        assert experiment.borrow.unet == f"{tmp_path / run}-seed5/unet"
+        needed, workdir = trained.pop()
+        assert workdir == tmp_path / f"{run}-seed5" and needed.seed == 5 and needed.recipe.classes == classes
+
+
 def test_by_default_all_configs_run_whose_data_ships():
     names = results.embedded_configs()
     assert "configs/vae_digits.py" in names and "configs/vae_mnist.py" not in names

@@ -35,8 +35,8 @@ def drop_labels(key: Key[Array, ""], labels: Labels, share: float, null: int) ->
 
 
 def guide(
-    conditional: Float[Array, "..."], unconditional: Float[Array, "..."], weight: float | Float[Array, ""]
-) -> Float[Array, "..."]:
+    conditional: Float[Array, "*signals"], unconditional: Float[Array, "*signals"], weight: float | Float[Array, "..."]
+) -> Float[Array, "*signals"]:
     """Returns a prediction moved further away from the one with the null label (equation 6).
 
     The weight is the paper's w; 0 is the conditional prediction. Other libraries' guidance scale is 1 + w.

@@ -26,7 +26,7 @@ from cvjax.generative.diffusion import conditioning, denoisers, dpm_solver, edit
 from cvjax.generative.diffusion.losses import hybrid_error, squared_error
 from cvjax.generative.diffusion.process import Process, at_steps, diffuse, target
 from cvjax.generative.diffusion.samplers import AlphaBars, Chain, Variance
-from cvjax.generative.diffusion.schedule import alpha_bars, sampling_steps
+from cvjax.generative.diffusion.schedule import sampling_steps
 from cvjax.generative.diffusion.unet import Architecture, UNet
 from cvjax.signature import Count, NonNegative, Range, Share
 
@@ -34,6 +34,7 @@ Images = Float[Array, "batch height width channels"]
 Masks = Float[Array, "batch height width 1"]
 Labels = Int[Array, " batch"]
 Rows = dict[str, Float[Array, "batch ..."]]
+Guidance = Float[Array, "batch 1 1 1"] | None  # weights of the images; None: that of the sampler
 
 SHOWN = 8  # rows, or columns, of a picture
 STRENGTHS = (0.3, 0.6)  # of the picture of edits
@@ -93,18 +94,18 @@ class DDPM:
 
     @property
     def sample_inputs(self) -> tuple[str, ...]:
-        """What samples are made of beside their number: a class, where there are classes."""
-        return () if self.unet.classes is None else ("label",)
+        """What samples are made of beside their number: where there are classes, a class and guidance towards it."""
+        return () if self.unet.classes is None else ("label", "guidance")
 
     @property
     def predict_inputs(self) -> tuple[str, ...]:
-        """What `predict` reads beside images: the part to fill in, and their class."""
-        return ("mask", *self.sample_inputs)
+        """What `predict` reads beside images: the part to fill in, or the deviation of their noise; their class."""
+        return ("mask", "noise", *self.sample_inputs)
 
     @property
     def alpha_bars(self) -> AlphaBars:
         """The share of the signal's variance that is left after each step, in float64."""
-        return alpha_bars(self.process.schedule, self.process.steps)
+        return self.process.shares
 
     @property
     def visited(self) -> Int[np.ndarray, " visited"]:
@@ -116,6 +117,12 @@ class DDPM:
         if self.unet.classes is None:
             return None
         return jnp.asarray(inputs["label"]) if "label" in inputs else jnp.full(count, self.unet.classes)
+
+    def guidance(self, inputs: Mapping[str, Any]) -> Guidance:
+        """Returns the weights of guidance among inputs, or None."""
+        if "guidance" not in inputs:
+            return None
+        return jnp.asarray(inputs["guidance"], jnp.float32).reshape(-1, 1, 1, 1)
 
     def signals(self, images: Images) -> Images:
         """Returns images as the network takes them, rounded to the levels that the likelihood is of."""
@@ -182,11 +189,15 @@ class DDPM:
     # --- sampling -------------------------------------------------------------------------------------------------
 
     def denoise(
-        self, state: State, labels: Labels | None, guidance: float | Float[Array, ""] = 0.0
+        self, state: State, labels: Labels | None, guidance: float | Float[Array, "..."] = 0.0
     ) -> samplers.Denoise:
         """Returns the function (x_t, t) -> (x_0, noise), guided towards the labels."""
         predict = functools.partial(self.unet.apply, variables(state, "unet"))
         return denoisers.make_denoiser(predict, self.process, labels, self.unet.classes, guidance)
+
+    def guided(self, state: State, labels: Labels | None, guidance: Guidance) -> samplers.Denoise:
+        """Returns the same with the sampler's weight of guidance where none is given."""
+        return self.denoise(state, labels, self.sampling.guidance if guidance is None else guidance)
 
     def run(self, key: Key[Array, ""], start: Images, denoise: samplers.Denoise) -> tuple[Images, Chain]:
         """Returns (signals, what they were after each step) by the sampler, from pure noise."""
@@ -198,11 +209,13 @@ class DDPM:
         visited = dpm_solver.solver_steps(self.alpha_bars, len(self.visited))
         return dpm_solver.sample(*how, visited, chosen.limit)
 
-    def draw(self, key: Key[Array, ""], state: State, labels: Labels | None, count: int) -> tuple[Images, Chain]:
+    def draw(
+        self, key: Key[Array, ""], state: State, labels: Labels | None, guidance: Guidance, count: int
+    ) -> tuple[Images, Chain]:
         """Draws images, and returns beside them what they were after each step."""
         start_key, step_key = jax.random.split(key)
         start = jax.random.normal(start_key, (count, *self.shape))
-        drawn, chain = self.run(step_key, start, self.denoise(state, labels, self.sampling.guidance))
+        drawn, chain = self.run(step_key, start, self.guided(state, labels, guidance))
         return to_images(drawn), to_images(chain)
 
     def compare_guidance(self, key: Key[Array, ""], state: State, count: int) -> Float[Array, "weights count ..."]:
@@ -215,48 +228,78 @@ class DDPM:
 
         return jax.vmap(draw)(jnp.asarray(WEIGHTS))
 
-    def edit(self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None, strength: float) -> Images:
+    @functools.partial(jax.jit, static_argnums=(0, 6))
+    def edit(
+        self,
+        key: Key[Array, ""],
+        state: State,
+        images: Images,
+        labels: Labels | None,
+        guidance: Guidance,
+        strength: float,
+    ) -> Images:
         """Noises images by a share of the sampler's steps and denoises them: SDEdit, Meng et al., 2022."""
         noise_key, step_key = jax.random.split(key)
         clean, noise = to_signals(images), jax.random.normal(noise_key, images.shape)
-        return to_images(editing.edit(step_key, clean, noise, *self.editor(state, labels), strength))
+        return to_images(editing.edit(step_key, clean, noise, *self.editor(state, labels, guidance), strength))
 
-    def complete(self, key: Key[Array, ""], state: State, images: Images, mask: Masks, labels: Labels | None) -> Images:
+    @functools.partial(jax.jit, static_argnums=0)
+    def complete(
+        self,
+        key: Key[Array, ""],
+        state: State,
+        images: Images,
+        labels: Labels | None,
+        guidance: Guidance,
+        mask: Masks,
+    ) -> Images:
         """Fills in images where the mask is 1: RePaint, Lugmayr et al., 2022."""
-        filled = editing.inpaint(key, to_signals(images), mask, *self.editor(state, labels), self.repeats)
+        filled = editing.inpaint(key, to_signals(images), mask, *self.editor(state, labels, guidance), self.repeats)
         return jnp.where(mask > 0.5, to_images(filled), images)
 
+    @functools.partial(jax.jit, static_argnums=(0, 6))
+    def restore(
+        self,
+        key: Key[Array, ""],
+        state: State,
+        images: Images,
+        labels: Labels | None,
+        guidance: Guidance,
+        deviation: float,
+    ) -> Images:
+        """Returns the mean of what images under white noise of a known deviation may be, by `editing.restore`."""
+        denoise, levels, *_ = self.editor(state, labels, guidance)
+        return to_images(editing.restore(key, to_signals(images), 2 * deviation, denoise, levels))
+
     def editor(
-        self, state: State, labels: Labels | None
+        self, state: State, labels: Labels | None, guidance: Guidance
     ) -> tuple[samplers.Denoise, AlphaBars, Int[np.ndarray, " visited"], float]:
         """Returns how edits are sampled: by DDIM, with all of the fresh noise unless "ddim" is chosen with less."""
         chosen = self.sampling
-        denoise = denoisers.clip(self.denoise(state, labels, chosen.guidance), self.process, chosen.limit)
+        denoise = denoisers.clip(self.guided(state, labels, guidance), self.process, chosen.limit)
         return denoise, self.alpha_bars, self.visited, chosen.eta if chosen.sampler == "ddim" else 1.0
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
-        """Fills in images where there is a mask, else draws images that resemble them, the less the more `strength`."""
+        """Fills in images where there is a mask, else denoises them where there is `noise`, its deviation on all.
+
+        With neither, draws images that resemble them, the less the more `strength`.
+        """
         images = jnp.asarray(inputs["image"])
-        labels = self.labels(inputs, len(images))
+        how = key, state, images, self.labels(inputs, len(images)), self.guidance(inputs)
         if "mask" in inputs:
-            return {"image": self._complete(key, state, images, jnp.asarray(inputs["mask"]), labels)}
-        return {"image": self._edit(key, state, images, labels)}
+            return {"image": self.complete(*how, jnp.asarray(inputs["mask"]))}
+        if "noise" in inputs:
+            return {"image": self.restore(*how, float(np.max(inputs["noise"])))}
+        return {"image": self.edit(*how, self.strength)}
 
     def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
-        """Draws images, of the classes `inputs["label"]` where they are given."""
-        return {"image": self._sample(key, state, self.labels(inputs, inputs["count"]), inputs["count"])}
+        """Draws images, of the classes `inputs["label"]` and with `inputs["guidance"]` where they are given."""
+        count = inputs["count"]
+        return {"image": self._sample(key, state, self.labels(inputs, count), self.guidance(inputs), count)}
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _edit(self, key, state, images, labels):
-        return self.edit(key, state, images, labels, self.strength)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def _complete(self, key, state, images, mask, labels):
-        return self.complete(key, state, images, mask, labels)
-
-    @functools.partial(jax.jit, static_argnums=(0, 4))
-    def _sample(self, key, state, labels, count):
-        return self.draw(key, state, labels, count)[0]
+    @functools.partial(jax.jit, static_argnums=(0, 5))
+    def _sample(self, *how):
+        return self.draw(*how)[0]
 
     @functools.partial(jax.jit, static_argnums=0)
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
@@ -266,14 +309,14 @@ class DDPM:
         labels, given = self.labels({}, SHOWN**2), self.labels(batch, len(batch["image"]))
         if classes:
             labels, given = jnp.append(labels, jnp.repeat(jnp.arange(classes), SHOWN)), given[:SHOWN]
-        samples, _ = self.draw(sample_key, state, labels, (SHOWN + classes) * SHOWN)
-        _, chain = self.draw(chain_key, state, self.labels({}, SHOWN), SHOWN)
+        samples, _ = self.draw(sample_key, state, labels, None, (SHOWN + classes) * SHOWN)
+        _, chain = self.draw(chain_key, state, self.labels({}, SHOWN), None, SHOWN)
         drawn = np.linspace(0, len(chain) - 1, SHOWN + 1).round().astype(int)
-        edits = [self.edit(edit_key, state, images, given, strength) for strength in STRENGTHS]
+        edits = [self.edit(edit_key, state, images, given, None, strength) for strength in STRENGTHS]
         whole = jnp.repeat(images, FILLED, axis=0)
         lower = jnp.zeros((*whole.shape[:3], 1)).at[:, self.shape[0] // 2 :].set(1.0)
         repeated = None if given is None else jnp.repeat(given, FILLED)
-        filled = self.complete(complete_key, state, whole, lower, repeated).reshape(-1, FILLED, *self.shape)
+        filled = self.complete(complete_key, state, whole, repeated, None, lower).reshape(-1, FILLED, *self.shape)
         known = jnp.where(lower[::FILLED] > 0.5, 0.5, images)
         shown = {
             "samples": samples[: SHOWN**2],

@@ -38,7 +38,7 @@ def make_denoiser(
     process: Process,
     labels: Labels | None = None,
     none: int | None = None,
-    guidance: float | Float[Array, ""] = 0.0,
+    guidance: float | Float[Array, "..."] = 0.0,
 ) -> Denoise:
     """Returns the function (x_t, t) -> (x_0, noise) by a network, guided towards the labels; t may be one per signal.
 
@@ -48,7 +48,8 @@ def make_denoiser(
       predict: the network, (x_t, steps, labels) -> the `process.prediction` of it.
       labels: classes; None: the network takes no labels.
       none: the label that stands for no class.
-      guidance: weight of `conditioning.guide`; with the number 0, the network is evaluated once and not twice.
+      guidance: weight of `conditioning.guide`, or weights that broadcast against the signals; with the number 0, the
+        network is evaluated once and not twice.
     """
     levels = process.alpha_bars
 

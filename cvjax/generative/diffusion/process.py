@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from cvjax.generative.diffusion.schedule import Schedule, alpha_bars
+from cvjax.errors import UserError
+from cvjax.generative.diffusion.schedule import LOG_SNR, Schedule, alpha_bars
 from cvjax.signature import Range
 
 Prediction = Literal["noise", "velocity", "clean"]
@@ -30,19 +31,35 @@ class Process:
     """How signals are noised and what the denoiser predicts, `config.recipe.process`.
 
     Attributes:
-      schedule: "linear", "cosine" or "scaled_linear".
+      schedule: "linear", "cosine", "scaled_linear" or "log_linear".
       steps: number of diffusion steps.
       prediction: "noise", "velocity" or "clean".
+      log_snr: of "log_linear", the log of the signal's variance over the noise's after the first and the last step.
     """
 
     schedule: Schedule = "linear"
     steps: Annotated[int, Range(2)] = 1000
     prediction: Prediction = "noise"
+    log_snr: tuple[float, float] = LOG_SNR
+
+    def __post_init__(self):
+        """Raises a UserError if the signal would not fade."""
+        first, last = self.log_snr
+        if not first > last:
+            raise UserError(
+                f"config.recipe.process.log_snr={tuple(self.log_snr)}: the signal fades, so the first number, of the "
+                f"first step, is larger than the last, such as {LOG_SNR}."
+            )
+
+    @property
+    def shares(self) -> Float[np.ndarray, " steps"]:
+        """The share of the signal's variance that is left after each step, in float64."""
+        return alpha_bars(self.schedule, self.steps, self.log_snr)
 
     @property
     def alpha_bars(self) -> Float[np.ndarray, " steps"]:
-        """The share of the signal's variance that is left after each step."""
-        return alpha_bars(self.schedule, self.steps).astype(np.float32)
+        """The same in float32."""
+        return self.shares.astype(np.float32)
 
 
 class Posterior(NamedTuple):

@@ -192,6 +192,19 @@ def test_guidance_moves_samples_away_from_the_other_class(trained):
     assert gaps[1] > gaps[0] + 0.02
 
 
+def test_guidance_is_given_for_each_image_or_by_the_sampler(trained):
+    inputs = {"count": 4, "label": np.array([0, 1, 0, 1])}
+    plain, guided = (
+        made(sampling=ddpm.Sampling("ddim", steps=4, guidance=weight)).sample(trained, KEY, inputs)["image"]
+        for weight in (0.0, 2.0)
+    )
+    system = made(sampling=ddpm.Sampling("ddim", steps=4, guidance=1.0))  # what is given goes before it
+    found = system.sample(trained, KEY, inputs | {"guidance": np.float32([0, 2, 2, 0])})["image"]
+    np.testing.assert_allclose(found, jnp.stack([plain[0], guided[1], guided[2], plain[3]]), atol=1e-5)
+    assert jnp.abs(plain - guided).max() > 0.01
+    assert system.sample_inputs == ("label", "guidance") and made(unet=Gaussians(None)).sample_inputs == ()
+
+
 # --- given images ---------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +245,20 @@ def test_pictures(trained):
     whole, known, first, second = cells.transpose(2, 0, 1, 3)
     np.testing.assert_array_equal(whole[:, :24], first[:, :24])
     assert (known[:, 24:] == 0.5).all() and np.abs(first[:, 24:] - second[:, 24:]).max() > 0.01
+
+
+def test_noise_of_a_known_deviation_is_removed_towards_the_class(trained):
+    image, noise = (
+        0.3 + WITHIN * jax.random.normal(KEY, (64, *SHAPE)),
+        jax.random.normal(jax.random.key(8), (64, *SHAPE)),
+    )
+    inputs = {"image": image + 0.1 * noise, "noise": np.full(64, 0.1, np.float32)}
+    error = {}
+    for label in (0, 1):
+        found = SYSTEM.predict(trained, inputs | {"label": np.full(64, label)}, KEY)["image"]
+        error[label] = float(jnp.square(found - image).mean())
+    best = 1 / (1 / WITHIN**2 + 1 / 0.1**2)  # the error of the posterior's mean
+    assert 0.8 * best < error[0] < 1.4 * best and error[1] > 0.01  # the noise's own; the wrong class is worse
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cvjax.errors import UserError
+from cvjax.generative.diffusion.process import Process, posteriors
 from cvjax.generative.diffusion.schedule import alpha_bars, betas, sampling_steps
 
 
@@ -43,6 +44,28 @@ def test_the_scaled_linear_schedule_leaves_what_it_leaves_in_1000_steps():
         left = alpha_bars("scaled_linear", steps)
         assert left.dtype == np.float64
         np.testing.assert_allclose(left[-1], 0.0047, rtol=0.08)  # of the published models
+
+
+def test_the_log_linear_schedule_is_even_in_the_log_of_the_signal_to_noise_ratio():
+    left = alpha_bars("log_linear", 200, (7.5, -8.0))
+    np.testing.assert_allclose(np.log(left / (1 - left)), np.linspace(7.5, -8.0, 200), atol=1e-9)
+    np.testing.assert_allclose(1 - left[0], betas("log_linear", 200, (7.5, -8.0))[0], rtol=1e-9)
+    default = Process("log_linear", 4)
+    np.testing.assert_allclose(default.alpha_bars, 1 / (1 + np.exp([-13.3, -7.2, -1.1, 5.0])), rtol=1e-6)
+    with pytest.raises(UserError, match=r"log_snr=\(-5.0, 13.3\): the signal fades"):
+        Process("log_linear", 4, log_snr=(-5.0, 13.3))
+
+
+def test_errors_of_the_noise_count_the_same_at_all_steps_of_the_log_linear_schedule():
+    # with the smaller variance, a term of the bound is the squared error of the mean over twice the variance
+    left = alpha_bars("log_linear", 200, (7.5, -8.0))
+    table, noise_in_clean = posteriors(left), np.sqrt((1 - left) / left)
+    weights = (table.clean * noise_in_clean) ** 2 / (2 * np.exp(table.log_variance))
+    np.testing.assert_allclose(weights[1:], (np.exp(15.5 / 199) - 1) / 2, rtol=1e-6)
+    linear = alpha_bars("linear", 200)
+    table, noise_in_clean = posteriors(linear), np.sqrt((1 - linear) / linear)
+    weights = (table.clean * noise_in_clean) ** 2 / (2 * np.exp(table.log_variance))
+    assert weights[1] > 20 * weights[100]
 
 
 def test_sampling_visits_evenly_spaced_steps_down_to_the_first():
