@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Network, Params, Pictures, Recipe, State, Variables, descend, variables
@@ -30,7 +30,7 @@ from cvjax.nets.capture import activations_of
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field
 from cvjax.nets.perceptual import LPIPS, distance
 from cvjax.nets.players import Player, get_player
-from cvjax.signature import Count, NonNegative, Positive
+from cvjax.signature import Count, Natural, NonNegative, Positive
 
 Images = Float[Array, "batch height width channels"]
 Codes = Float[Array, "batch rows columns code"]
@@ -48,7 +48,7 @@ class Objective:
     Attributes:
       perceptual: of the perceptual distance.
       kl: of a code's divergence from N(0, I) in nats, beside the sum over all values of the absolute difference.
-      codebook: of the squared distance of a codebook's entries from codes; 0 does not train them.
+      codebook: of the squared distance of a codebook's entries from codes.
       commitment: of the squared distance of codes from the entries, times `codebook`.
       adversarial: of the adversarial loss, relative to the others at the decoder's last layer; 0: no discriminator.
       start: steps before the discriminator begins.
@@ -60,7 +60,7 @@ class Objective:
     codebook: NonNegative = 1.0
     commitment: NonNegative = 0.25
     adversarial: NonNegative = 0.5
-    start: NonNegative = 50_000
+    start: Natural = 50_000
     largest: Positive = 1e4
 
 
@@ -111,36 +111,29 @@ class PerceptualAutoencoder:
         networks |= {"discriminator": self.discriminator} if self.objective.adversarial else {}
         return networks | ({} if self.seen is None else {"perceptual": self.seen.module})
 
-    @property
-    def entries(self) -> int | None:
-        """The number of entries of the codebook, or None."""
-        return self.decoder.entries
-
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Initialises the networks and their optimisers; the borrowed network replaces that of `frozen`."""
         core.check_images(batch, self.shape)
         keys, images = jax.random.split(key, 4), batch["image"][:1]
         outputs, encoder = self.encoder.init_with_output(keys[0], images)
-        held = {"encoder": encoder, "decoder": self.decoder.init(keys[1], outputs[0] if self.posterior else outputs)}
+        held = {
+            "encoder": encoder,
+            "decoder": self.decoder.init(keys[1], outputs[0] if self.encoder.posterior else outputs),
+        }
         opt = {"autoencoder": self.tx.init({name: network["params"] for name, network in held.items()})}
         if self.objective.adversarial:
             held["discriminator"] = self.discriminator.init(keys[2], images)
             opt["discriminator"] = self.discriminator_tx.init(held["discriminator"]["params"])
         frozen = {} if self.seen is None else {"perceptual": self.seen.module.init(keys[3], images)}
-        extra = {"usage": jnp.full(self.entries, 1 / self.entries)} if self.entries else {}
+        extra = {"usage": jnp.full(self.decoder.entries, 1 / self.decoder.entries)} if self.decoder.entries else {}
         return core.start(held, opt, frozen=frozen, extra=extra)
-
-    @property
-    def posterior(self) -> bool:
-        """Whether the encoder gives distributions."""
-        return self.encoder.posterior
 
     # --- training -------------------------------------------------------------------------------------------------
 
     def encode(self, key: Key[Array, ""], held: Mapping[str, Variables], images: Images) -> tuple[Codes, Rows]:
         """Returns (codes for the decoder's `features`, the terms that regularise them and the entries' indices)."""
         outputs = self.encoder.apply(held["encoder"], images)
-        if self.posterior:
+        if self.encoder.posterior:
             mean, log_variance = outputs
             drawn = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
             return drawn, {"kl": divergence(mean, log_variance)}
@@ -154,7 +147,7 @@ class PerceptualAutoencoder:
     def regularise(self, terms: Rows) -> Float[Array, ""]:
         """Returns the weighted mean of the terms of `encode`."""
         weights = self.objective
-        if self.posterior:
+        if self.encoder.posterior:
             return weights.kl * terms["kl"].mean() / np.prod(self.shape)
         return weights.codebook * (terms["codebook"] + weights.commitment * terms["commitment"]).mean()
 
@@ -199,7 +192,7 @@ class PerceptualAutoencoder:
             player, scores = self.discriminate(state, images, made)
             params, opts = {**params, "discriminator": player.params}, {**opts, "discriminator": player.opt}
             stats, metrics = {"discriminator": player.stats}, metrics | scores
-        if self.entries:
+        if self.decoder.entries:
             params["decoder"], extra["usage"] = self.use(replace_key, params["decoder"], state.extra["usage"], terms)
         return core.advance(state, params, opts, stats, extra), metrics
 
@@ -271,7 +264,7 @@ class PerceptualAutoencoder:
         self, key: Key[Array, ""], decoder: Params, usage: Float[Array, " entries"], terms: Rows
     ) -> tuple[Params, Float[Array, " entries"]]:
         """Returns the decoder's parameters with unused entries replaced, and the updated use of the entries."""
-        shares = spatial.entry_shares(terms["indices"], self.entries)
+        shares = spatial.entry_shares(terms["indices"], self.decoder.entries)
         usage = KEEP * usage + (1 - KEEP) * shares
         codebook, usage = spatial.replace_unused(key, decoder["codebook"], usage, terms["code"], self.least_use)
         return {**decoder, "codebook": codebook}, usage
@@ -282,9 +275,8 @@ class PerceptualAutoencoder:
         """Returns images decoded from their codes, drawn where these are distributions, and the terms of `encode`."""
         held = {name: variables(state, name) for name in ("encoder", "decoder")}
         codes, terms = self.encode(key, held, images)
-        painted = self.decoder.apply(
-            held["decoder"], self.decoder.apply(held["decoder"], codes, method="features"), method="paint"
-        )
+        features = self.decoder.apply(held["decoder"], codes, method="features")
+        painted = self.decoder.apply(held["decoder"], features, method="paint")
         return jnp.clip((painted + 1) / 2, 0.0, 1.0), terms
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Rows:
@@ -306,9 +298,9 @@ class PerceptualAutoencoder:
             for name, values in measured.items():
                 found.setdefault(name, []).append(values)
             if "indices" in outputs:
-                used = used + np.bincount(outputs["indices"].reshape(-1), minlength=self.entries)
+                used = used + np.bincount(outputs["indices"].reshape(-1), minlength=self.decoder.entries)
         figures = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in found.items()}
-        return figures | (codebook_figures(used) if self.entries else {})
+        return figures | (codebook_figures(used) if self.decoder.entries else {})
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Reconstructs images."""
@@ -325,12 +317,8 @@ class PerceptualAutoencoder:
         return {"reconstructions": pairs.reshape(-1, *images.shape[1:])}
 
 
-def codebook_figures(counts: np.ndarray) -> dict[str, float]:
-    """Returns the share of a codebook's entries that are used, and exp of the entropy of their use, over their number.
-
-    Args:
-      counts: places that each entry is nearest to.
-    """
+def codebook_figures(counts: Int[np.ndarray, " entries"]) -> dict[str, float]:
+    """Returns codebook_usage and codebook_perplexity of the number of places that each entry is nearest to."""
     shares = counts[counts > 0] / counts.sum()
     perplexity = np.exp(-(shares * np.log(shares)).sum())
     return {"codebook_usage": float((counts > 0).mean()), "codebook_perplexity": float(perplexity)}

@@ -19,7 +19,7 @@ from cvjax.errors import UserError
 from cvjax.generative.diffusion.unet import Attention, ResidualBlock, normalise
 from cvjax.nets.layers import Conv
 from cvjax.ops.resampling import magnify
-from cvjax.signature import Count, Share
+from cvjax.signature import Count
 
 Images = Float[Array, "batch height width channels"]
 Codes = Float[Array, "batch rows columns code"]
@@ -41,7 +41,6 @@ class Architecture:
       blocks: residual blocks of the encoder for each size; the decoder has one more.
       attention: heights of features that have self-attention; the smallest always have it, between two blocks.
       code: channels of the codes: 3 for f = 4, 4 for f = 8.
-      dropout: share of a residual block's features that are dropped in training.
       groups: of the normalisation; fewer where a group would have less than four channels.
     """
 
@@ -50,7 +49,6 @@ class Architecture:
     blocks: Count = 2
     attention: tuple[Count, ...] = ()
     code: Count = 3
-    dropout: Share = 0.0
     groups: Count = 32
 
     @property
@@ -92,16 +90,16 @@ class Encoder(nn.Module):
     posterior: bool = True
 
     @nn.compact
-    def __call__(self, images: Images, train: bool = False) -> Codes | tuple[Codes, Codes]:
+    def __call__(self, images: Images) -> Codes | tuple[Codes, Codes]:
         """Returns (mean, log-variance) or codes; log-variances are clipped to [-30, 20]."""
         sizes = self.architecture
         x = conv(sizes.width, "first")(2 * images - 1)
         for level, multiplier in enumerate(sizes.multipliers):
             for index in range(sizes.blocks):
-                x = _block(sizes, x, sizes.width * multiplier, f"down{level}_{index}", train)
+                x = _block(sizes, x, sizes.width * multiplier, f"down{level}_{index}")
             if level < len(sizes.multipliers) - 1:
                 x = Conv(x.shape[-1], 3, 2, ((0, 1), (0, 1)), kernel_init=DRAW, name=f"halve{level}")(x)
-        x = nn.silu(normalise(_middle(sizes, x, train), sizes.groups, "norm"))
+        x = nn.silu(normalise(_middle(sizes, x), sizes.groups, "norm"))
         channels = sizes.code * (2 if self.posterior else 1)
         x = Conv(channels, 1, kernel_init=DRAW, name="code")(conv(channels, "last")(x))
         if not self.posterior:
@@ -142,15 +140,15 @@ class Decoder(nn.Module):
         return self.codebook[indices], indices
 
     @nn.compact
-    def features(self, codes: Codes, train: bool = False) -> Features:
+    def features(self, codes: Codes) -> Features:
         """Returns what the last convolution paints."""
         sizes = self.architecture
         levels, x = len(sizes.multipliers), Conv(sizes.code, 1, kernel_init=DRAW, name="code")(codes)
         x = conv(sizes.width * sizes.multipliers[-1], "first")(x)
-        x = _middle(sizes, x, train)
+        x = _middle(sizes, x)
         for level in reversed(range(levels)):
             for index in range(sizes.blocks + 1):
-                x = _block(sizes, x, sizes.width * sizes.multipliers[level], f"up{level}_{index}", train)
+                x = _block(sizes, x, sizes.width * sizes.multipliers[level], f"up{level}_{index}")
             if level:
                 x = conv(x.shape[-1], f"double{level}")(magnify(x, 2))
         return nn.silu(normalise(x, sizes.groups, "norm"))
@@ -165,20 +163,20 @@ def conv(features: int, name: str | None) -> Conv:
     return Conv(features, 3, padding=1, kernel_init=DRAW, name=name)
 
 
-def _block(sizes: Architecture, x: Features, features: int, name: str, train: bool) -> Features:
+def _block(sizes: Architecture, x: Features, features: int, name: str) -> Features:
     """A residual block, and attention at the heights that have it."""
-    x = ResidualBlock(features, sizes.dropout, sizes.groups, DRAW, DRAW, name=name)(x, train=train)
+    x = ResidualBlock(features, 0.0, sizes.groups, DRAW, DRAW, name=name)(x)
     if x.shape[1] in sizes.attention:
         x = Attention(1, sizes.groups, DRAW, DRAW, name=f"{name}_attention")(x)
     return x
 
 
-def _middle(sizes: Architecture, x: Features, train: bool) -> Features:
+def _middle(sizes: Architecture, x: Features) -> Features:
     """Two blocks with attention between them."""
-    options = sizes.dropout, sizes.groups, DRAW, DRAW
-    x = ResidualBlock(x.shape[-1], *options, name="middle0")(x, train=train)
+    options = 0.0, sizes.groups, DRAW, DRAW
+    x = ResidualBlock(x.shape[-1], *options, name="middle0")(x)
     x = Attention(1, sizes.groups, DRAW, DRAW, name="middle_attention")(x)
-    return ResidualBlock(x.shape[-1], *options, name="middle1")(x, train=train)
+    return ResidualBlock(x.shape[-1], *options, name="middle1")(x)
 
 
 # --- codebooks ----------------------------------------------------------------------------------------------------
