@@ -11,7 +11,7 @@ Time: not measured.
 
 from cvjax.config import experiment, variant
 
-STEPS = 1200
+STEPS = 800
 
 
 def get_config(name: str = ""):
@@ -41,8 +41,8 @@ def get_config(name: str = ""):
         ),
         steps=STEPS,
         log_every=50,
-        eval_every=600,
-        figure_every=600,
+        eval_every=400,
+        figure_every=400,
         checkpoint_every=400,
         expect={"accuracy": (">=", 0.85)},
     )

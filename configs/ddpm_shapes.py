@@ -1,7 +1,7 @@
 """DDPM of drawn scenes of 32 pixels, by the kind of their largest shape: the pixels' side of a comparison.
 
-The other side is `latent_diffusion_shapes`, with the same data, judge, steps, batch and sampler. The U-Net has three
-sizes and the width at which a step in pixels still is affordable on a CPU.
+The other side is `latent_diffusion_shapes`, with the same data, judge and sampler, trained for about the same time. The
+U-Net is of a width at which a thousand steps in pixels are affordable on a CPU.
 
 Paper: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239).
 Command: python train.py --config=configs/ddpm_shapes.py --workdir=runs/ddpm_shapes
@@ -11,7 +11,7 @@ Time: not measured.
 
 from cvjax.config import experiment, variant
 
-STEPS = 800
+STEPS = 1000
 
 
 def get_config(name: str = ""):
@@ -22,8 +22,8 @@ def get_config(name: str = ""):
             shape=(32, 32, 3),
             classes=3,
             bound_steps=4,
-            unet=dict(width=24, multipliers=(1, 2, 2), blocks=1, attention=(8,), dropout=0.0),
-            sampling=dict(sampler="ddim", steps=50),
+            unet=dict(width=16, multipliers=(1, 2, 2), blocks=1, attention=(8,), dropout=0.0),
+            sampling=dict(sampler="ddim", steps=25),
             repeats=2,
             ema=0.995,
             optimiser=dict(
@@ -36,12 +36,13 @@ def get_config(name: str = ""):
         ),
         data=dict(
             name="shapes/many",
-            batch=32,
+            batch=16,
             eval_batch=200,
+            eval_split="test[:400]",
             transforms=(dict(op="flip"), dict(op="random_quarter_turn")),
         ),
         judge="runs/classifier_shapes/classifier",
-        judge_samples=500,
+        judge_samples=400,
         steps=STEPS,
         log_every=50,
         eval_every=STEPS,
@@ -60,6 +61,7 @@ def get_config(name: str = ""):
         "data.name": "shapes/smoke_solid",
         "data.batch": 16,
         "data.eval_batch": 8,
+        "data.eval_split": "test",
         "log_every": 1,
         "judge": "pixels",
         "judge_samples": 32,

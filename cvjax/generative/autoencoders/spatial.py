@@ -23,7 +23,7 @@ from cvjax.signature import Count
 
 Images = Float[Array, "batch height width channels"]
 Codes = Float[Array, "batch rows columns code"]
-Features = Float[Array, "batch _ _ features"]
+Features = Float[Array, "batch _ _ _"]
 Codebook = Float[Array, "entries code"]
 Indices = Int[Array, "batch rows columns"]
 

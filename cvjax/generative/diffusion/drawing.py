@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from cvjax.generative.diffusion import dpm_solver, samplers
-from cvjax.generative.diffusion.samplers import AlphaBars, Chain, Denoise, Sampler, Signals, Variance, Visited
+from cvjax.generative.diffusion.samplers import AlphaBars, Denoise, Sampler, Signals, Variance, Visited
 from cvjax.ops import flops
 
 
@@ -25,7 +25,7 @@ def draw(
     eta: float,
     variance: Variance,
     clip: float | None = None,
-) -> tuple[Signals, Chain]:
+) -> tuple[Signals, Float[Array, "drawn batch ..."]]:
     """Returns (signals, what they were after each step) by a sampler, from pure noise.
 
     Args:

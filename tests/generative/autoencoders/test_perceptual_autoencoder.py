@@ -53,7 +53,9 @@ def test_the_divergence_is_torch_s():
     mean, log_variance = np.random.default_rng(0).normal(size=(2, 3, 2, 2, 4)).astype(np.float32)
     normal = torch.distributions.Normal(torch.tensor(mean), torch.tensor(log_variance).div(2).exp())
     wanted = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum((1, 2, 3))
-    np.testing.assert_allclose(perceptual.divergence(mean, log_variance), wanted.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        perceptual.divergence(jnp.asarray(mean), jnp.asarray(log_variance)), wanted.numpy(), rtol=1e-5
+    )
 
 
 @pytest.mark.parity

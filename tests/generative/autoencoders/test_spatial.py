@@ -1,5 +1,7 @@
 """Encoders and decoders beside diffusers' with random weights, the codebook beside brute force and torch."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,8 +65,9 @@ def from_diffusers(tensors, levels, blocks):
 
 
 @pytest.mark.parity
-def test_equals_diffusers():
+def test_equals_diffusers(monkeypatch):
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # not needed, and one built for another torch cannot load
     torch.manual_seed(0)
     names = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     options = dict(block_out_channels=(8, 16), layers_per_block=1, latent_channels=3, norm_num_groups=2)
@@ -114,7 +117,8 @@ def test_gradients_of_the_codebook_s_terms_are_torch_s():
         passed = spatial.straight_through(codes, entries)
         return (first + 0.25 * second).mean() + (passed * push).sum(), passed
 
-    (value, passed), found = jax.value_and_grad(loss, (0, 1), has_aux=True)(codes, codebook)
+    arrays = jnp.asarray(codes), jnp.asarray(codebook)
+    (value, passed), found = jax.value_and_grad(loss, (0, 1), has_aux=True)(*arrays)
     z, e = (torch.tensor(x, requires_grad=True) for x in (codes, codebook))
     chosen = e[torch.cdist(z.reshape(-1, 4), e).argmin(dim=1)].reshape(z.shape)
     terms = (chosen - z.detach()).pow(2).sum(-1).mean() + 0.25 * (z - chosen.detach()).pow(2).sum(-1).mean()
