@@ -4,8 +4,8 @@ The U-Net attends at all three of its smaller heights, by 7 heads where the pape
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752), table 12.
 Command: python train.py --config=configs/latent_diffusion_celeba.py --workdir=runs/latent_diffusion_celeba
-Result: not trained; its smoke steps are tested on mock data. The bar is a guess. At 256 pixels the paper has an FID of
-  5.11 by Inception v3 (config.judge=FILE).
+Result: not measured, for it was not trained; its smoke steps are tested on mock data. The bar is a guess. At 256
+  pixels the paper has an FID of 5.11 by Inception v3 (config.judge=FILE).
 Time: 410,000 steps, out of reach of a CPU.
 """
 
