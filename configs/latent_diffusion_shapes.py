@@ -6,12 +6,12 @@
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/latent_diffusion_shapes.py --workdir=runs/latent_diffusion_shapes
 Result: not measured; the bars are guesses, except that of `gflops_per_sample`, which is counted.
-Time: 2,000 steps; not measured.
+Time: 1,500 steps; not measured.
 """
 
 from cvjax.config import experiment, variant
 
-STEPS = 2000
+STEPS = 1500
 
 
 def get_config(name: str = ""):

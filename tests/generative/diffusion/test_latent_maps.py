@@ -70,7 +70,7 @@ def trained():
 
     @jax.jit
     def run(state):
-        return jax.lax.scan(lambda s, key: made.train_step(s, draw_batch(key), key), state, jax.random.split(KEY, 150))
+        return jax.lax.scan(lambda s, key: made.train_step(s, draw_batch(key), key), state, jax.random.split(KEY, 500))
 
     return made, state, *run(state)
 
@@ -78,10 +78,11 @@ def trained():
 def test_codes_are_scaled_to_unit_deviation_by_what_training_saw_and_the_first_stage_stays(trained):
     made, before, after, metrics = trained
     assert isinstance(made.networks["denoiser"], UNet) and after.extra["codes"].second.shape == ()
-    codes, _ = Shrink().apply(after.frozen["encoder"], draw_batch(jax.random.key(7))["image"])
+    images = jnp.concatenate([draw_batch(key)["image"] for key in jax.random.split(KEY, 20)])
+    codes, _ = Shrink().apply(after.frozen["encoder"], images)
     scaled = after.extra["codes"].standardise(codes)
-    assert abs(scaled.std() - 1) < 0.03  # 32 images with a deviation of 0.3 between and 0.05 within their classes
-    np.testing.assert_allclose(scaled.mean(), codes.mean() / codes.std(), rtol=0.03)  # the mean is left
+    assert abs(scaled.std() - 1) < 0.02  # of a batch it differs by about 0.02, and the latest twenty count
+    np.testing.assert_allclose(scaled.mean(), codes.mean() / codes.std(), rtol=0.02)  # the mean is left
     np.testing.assert_allclose(after.extra["codes"].restore(scaled), codes, rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, before.frozen, after.frozen)
     loss = np.asarray(metrics["loss/total"])
@@ -100,11 +101,11 @@ def test_figures(trained):
 def test_every_sampler_draws_images_of_the_class(trained, sampler):
     _, _, state, _ = trained
     made = recipe(sampling=Sampling(steps=20, eta=0.0, sampler=sampler))
-    label = np.arange(40) % 2
-    found = np.asarray(made.sample(state, KEY, {"count": 40, "label": label})["image"])
-    assert found.shape == (40, *SHAPE)
+    label = np.arange(200) % 2
+    found = np.asarray(made.sample(state, KEY, {"count": 200, "label": label})["image"])
+    assert found.shape == (200, *SHAPE)
     means = found.mean(axis=(1, 2, 3))
-    assert means[label == 1].mean() > means[label == 0].mean() + 0.3
+    assert means[label == 1].mean() > means[label == 0].mean() + 0.2
 
 
 def test_the_arithmetic_of_a_sample_is_that_of_its_steps():
