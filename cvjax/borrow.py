@@ -81,6 +81,8 @@ def describe_networks(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     described = {}
     for name in experiments.network_arguments(config["system"]):
         source = config["borrow"].get(name)
+        if not source and experiments.recipe_parameters(config["system"])[name].default is None:
+            continue
         if not source:
             raise UserError(
                 f"config.borrow.{name} is missing: {config['system']} uses a network that another run trained. Give "

@@ -132,9 +132,9 @@ def recipe_parameters(system: str) -> Mapping[str, inspect.Parameter]:
 
 
 def network_arguments(system: str) -> list[str]:
-    """Returns the arguments of a system's `recipe()` that are networks of other runs."""
+    """Returns the arguments of a system's `recipe()` that are networks of other runs, or None."""
     hints = typing.get_type_hints(find_system(system).recipe, include_extras=True)
-    return [name for name, hint in hints.items() if hint is Network]
+    return [name for name, hint in hints.items() if hint in (Network, Network | None)]
 
 
 def build(config: ConfigDict | Mapping, networks: Mapping[str, Network] | None = None) -> Recipe:

@@ -120,8 +120,9 @@ def _network_variables(network: Mapping[str, PyTree | None]) -> Variables:
 class Network:
     """A network trained by another run, as an argument of a recipe.
 
-    An argument of `recipe()` annotated with this class comes from `config.borrow`, under the argument's name. Its
-    variables go into `State.frozen` or `State.params`, as `init` decides.
+    An argument of `recipe()` annotated with this class comes from `config.borrow`, under the argument's name; one
+    annotated `Network | None = None` may be left out there. Its variables go into `State.frozen` or `State.params`, as
+    `init` decides.
 
     Attributes:
       module: called on images; returns (output, activations) or only the output.

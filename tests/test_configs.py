@@ -111,7 +111,7 @@ def build(experiment, variant):
     about = {name: {"package": source, "shape": packages.find(source).shape} for name, source in packaged.items()}
     networks = borrow.make_networks({name: {**found, "classes": ()} for name, found in about.items()})
     for name in config.network_arguments(experiment.system):
-        if name in networks:
+        if name in networks or not experiment.borrow.get(name):
             continue
         path, network = lenders(experiment)[name]
         lender = config.load(path + variant)

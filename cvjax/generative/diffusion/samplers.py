@@ -28,6 +28,7 @@ Visited = Int[np.ndarray, " visited"]
 # (x_t, t) -> (x_0, noise); where the variance is learned, the share of `learned_log_variance` is a third
 Denoise = Callable[[Signals, Int[Array, ""]], tuple[Signals, ...]]
 Variance = Literal["small", "large"]
+Sampler = Literal["ddpm", "ddim", "dpm_solver"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +37,17 @@ class Sampling:
 
     Attributes:
       steps: how many of the diffusion's steps are visited.
-      eta: 0: DDIM, which is deterministic given its start; 1: as much fresh noise as the ancestral sampler.
+      eta: of "ddim"; 0: it is deterministic given its start; 1: as much fresh noise as the ancestral sampler.
       guidance: weight of classifier-free guidance, as in `conditioning.guide`; 0: none.
+      sampler: "ddim"; "ddpm", the ancestral one; or "dpm_solver", DPM-Solver++(2M).
+      variance: of a step of "ddpm": "large" is beta, "small" beta tilde.
     """
 
     steps: Count = 100
     eta: Share = 1.0
     guidance: Annotated[float, Range(0)] = 0.0
+    sampler: Sampler = "ddim"
+    variance: Variance = "small"
 
 
 def previous_alpha_bars(alpha_bars: AlphaBars, visited: Visited) -> Float[np.ndarray, " visited"]:

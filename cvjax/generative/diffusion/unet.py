@@ -8,7 +8,7 @@ as in Rombach et al., 2022 (arXiv:2112.10752).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -85,31 +85,48 @@ class Architecture:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, each after normalisation and swish; between them the condition is added."""
+    """Two convolutions, each after normalisation and swish; between them the condition, if there is one, is added.
+
+    Attributes:
+      dropout, groups: as in `Architecture`.
+      draw, draw_last: initial kernels, and those of the second convolution, with which the block begins as `x` alone.
+    """
 
     features: int
     dropout: float = 0.0
     groups: int = 32
+    draw: Callable = WEIGHTS
+    draw_last: Callable = ZERO
 
     @nn.compact
-    def __call__(self, x: Images, condition: Float[Array, "batch condition"], train: bool = False) -> Features:
-        """Returns x, by a 1 x 1 convolution if it has other channels, plus what the convolutions add, initially 0."""
+    def __call__(
+        self, x: Images, condition: Float[Array, "batch condition"] | None = None, train: bool = False
+    ) -> Features:
+        """Returns x, by a 1 x 1 convolution if it has other channels, plus what the convolutions add."""
         y = nn.silu(normalise(x, self.groups, "norm1"))
-        y = Conv(self.features, 3, padding=1, kernel_init=WEIGHTS, name="conv1")(y)
-        y += nn.Dense(self.features, kernel_init=WEIGHTS, name="condition")(nn.silu(condition))[:, None, None]
+        y = Conv(self.features, 3, padding=1, kernel_init=self.draw, name="conv1")(y)
+        if condition is not None:
+            y += nn.Dense(self.features, kernel_init=self.draw, name="condition")(nn.silu(condition))[:, None, None]
         y = nn.silu(normalise(y, self.groups, "norm2"))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        y = Conv(self.features, 3, padding=1, kernel_init=ZERO, name="conv2")(y)
+        y = Conv(self.features, 3, padding=1, kernel_init=self.draw_last, name="conv2")(y)
         if x.shape[-1] != self.features:
-            x = Conv(self.features, 1, kernel_init=WEIGHTS, name="shortcut")(x)
+            x = Conv(self.features, 1, kernel_init=self.draw, name="shortcut")(x)
         return x + y
 
 
 class Attention(nn.Module):
-    """Adds to every place a weighted mean over all places, or over a context; initially 0."""
+    """Adds to every place a weighted mean over all places, or over a context.
+
+    Attributes:
+      heads, groups: as in `Architecture`.
+      draw, draw_last: initial kernels, and those of the last layer, with which nothing is added at first.
+    """
 
     heads: int = 1
     groups: int = 32
+    draw: Callable = WEIGHTS
+    draw_last: Callable = ZERO
 
     @nn.compact
     def __call__(self, x: Features, context: Context | None = None, unread: Unread | None = None) -> Features:
@@ -119,13 +136,13 @@ class Attention(nn.Module):
         source = places if context is None else context
 
         def project(name: str, inputs: Array) -> Array:
-            rows = nn.Dense(channels, kernel_init=WEIGHTS, name=name)(inputs)
+            rows = nn.Dense(channels, kernel_init=self.draw, name=name)(inputs)
             return rows.reshape(*rows.shape[:2], self.heads, channels // self.heads)
 
         query, key, value = project("query", places), project("key", source), project("value", source)
         mask = None if unread is None else ~unread[:, None, None]
         attended = jax.nn.dot_product_attention(query, key, value, mask=mask).reshape(places.shape)
-        return x + nn.Dense(channels, kernel_init=ZERO, name="out")(attended).reshape(x.shape)
+        return x + nn.Dense(channels, kernel_init=self.draw_last, name="out")(attended).reshape(x.shape)
 
 
 class UNet(nn.Module):
@@ -202,6 +219,40 @@ class UNet(nn.Module):
             return x
         labels = jnp.full(len(steps), self.classes) if labels is None else labels
         return x + nn.Embed(self.classes + 1, 4 * width, name="classes")(labels)
+
+
+class ContextUNet(nn.Module):
+    """A U-Net that reads a context by cross-attention: a sequence of tokens, or the embedding of a class as one token.
+
+    Of a class, it is the model of ImageNet of Rombach et al., 2022 (section 4.3.1 and table 13).
+
+    Attributes:
+      architecture, outputs: as in `UNet`.
+      classes: number of classes, as in `UNet`; None: there is always a context.
+      tokens: width of the class's token.
+    """
+
+    architecture: Architecture = Architecture()
+    classes: int | None = None
+    tokens: int = 512
+    outputs: int | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        noisy: Images,
+        steps: Int[Array, " batch"],
+        labels: Labels | None = None,
+        context: Context | None = None,
+        unread: Unread | None = None,
+        train: bool = False,
+    ) -> Float[Array, "batch height width outputs"]:
+        """Returns the prediction; a context takes the place of the labels."""
+        if context is None:
+            labels = jnp.full(len(steps), self.classes) if labels is None else labels
+            context = nn.Embed(self.classes + 1, self.tokens, name="classes")(labels)[:, None]
+        unet = UNet(self.architecture, reads_context=True, outputs=self.outputs, name="unet")
+        return unet(noisy, steps, None, context, unread, train)
 
 
 def normalise(x: Features, groups: int, name: str) -> Features:

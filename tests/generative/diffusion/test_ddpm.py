@@ -133,7 +133,7 @@ def test_figures_know_the_class(trained):
     figures = SYSTEM.score([(batch, jax.device_get(evaluate(trained, batch, KEY)))])
     wrong = batch | {"label": 1 - batch["label"]}
     others = SYSTEM.score([(wrong, jax.device_get(evaluate(trained, wrong, KEY)))])
-    assert figures.keys() == {"denoising_error", "bits_per_dim"}
+    assert figures.keys() == {"denoising_error", "bits_per_dim", "gflops_per_sample"}
     assert others["denoising_error"] > 1.5 * figures["denoising_error"]
     entropy = np.log2(WITHIN * np.sqrt(2 * np.pi * np.e) / 0.025)  # of a class, in bins of 0.025
     assert entropy < figures["bits_per_dim"] < entropy + 1.2 < np.log2(41) < others["bits_per_dim"]

@@ -17,6 +17,13 @@ ENCODER, DECODER = autoencoder.Encoder(2, (8,)), autoencoder.Decoder(SHAPE, (8,)
 POSTERIOR = vae.Encoder(2, (8,))
 
 
+class Rows(nn.Module):
+    """Gives codes that are neither vectors nor images."""
+
+    def __call__(self, images):
+        return images[..., 0]
+
+
 def network(module, shape=SHAPE):
     return Network(module, shape)
 
@@ -68,7 +75,8 @@ def test_codes_are_drawn_from_posteriors_and_activations_are_left_out():
     [
         (network(ENCODER), network(autoencoder.Decoder(SHAPE, (8,), tied=True)), "image", "tied=False"),
         (network(ENCODER), network(DECODER, (8, 8, 1)), "image", "both from one run"),
-        (network(nn.Conv(2, (3, 3))), network(DECODER), "image", "codes are to be vectors"),
+        (network(Rows()), network(DECODER), "image", r"vectors or small images; it gives \(4, 4\)"),
+        (network(nn.Conv(2, (3, 3))), network(DECODER), "image", r"gives \(4, 4, 1\)|does not take \(4, 4, 2\)"),
         (network(ENCODER), network(nn.Conv(2, (3, 3))), "image", "borrow.decoder: that network does not take"),
         (network(ENCODER), network(DECODER), "categorical", "set image or bernoulli"),
         (network(POSTERIOR), network(vae.Decoder(SHAPE, 5, (8,))), "image", "set bernoulli, categorical or gaussian"),

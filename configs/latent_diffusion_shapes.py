@@ -1,0 +1,78 @@
+"""Latent diffusion of drawn scenes of 32 pixels, by the kind of their largest shape, on codes of 8 x 8 x 3.
+
+`ddpm_shapes` is the same in pixels, with the same data, judge and sampler, for about the same time: compare `fid` and
+`gflops_per_sample`. The judge is a run of `classifier_shapes`.
+
+Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
+Command: python train.py --config=configs/latent_diffusion_shapes.py --workdir=runs/latent_diffusion_shapes
+Result: not measured; the bars are guesses, except that of `gflops_per_sample`, which is counted.
+Time: 1,500 steps; not measured.
+"""
+
+from cvjax.config import experiment, variant
+
+STEPS = 1500
+
+
+def get_config(name: str = ""):
+    """Returns the experiment, or a variant of it.
+
+    "smoke" takes seconds. "vq" is on the codes of the first stage's variant "vq", in runs/kl_autoencoder_shapes_vq.
+    "tokens" reads the class by cross-attention, as in the paper's model of ImageNet. "guided" trains nothing but
+    samples with guidance from runs/latent_diffusion_shapes.
+    """
+    config = experiment(
+        "generative.diffusion.latent",
+        recipe=dict(
+            classes=3,
+            unet=dict(width=32, multipliers=(1, 2), blocks=1, attention=(8, 4), dropout=0.0),
+            process=dict(schedule="scaled_linear"),
+            sampling=dict(steps=25, eta=0.0),
+            ema=0.998,
+            optimiser=dict(
+                name="adamw",
+                learning_rate=1e-3,
+                warmup=100,
+                clip=1.0,
+                schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
+            ),
+        ),
+        borrow=dict(encoder="runs/kl_autoencoder_shapes/encoder", decoder="runs/kl_autoencoder_shapes/decoder"),
+        data=dict(
+            name="shapes/many",
+            batch=32,
+            eval_batch=200,
+            eval_split="test[:400]",
+            transforms=(dict(op="flip"), dict(op="random_quarter_turn")),
+        ),
+        judge="runs/classifier_shapes/classifier",
+        judge_samples=400,
+        steps=STEPS,
+        log_every=100,
+        eval_every=STEPS,
+        figure_every=STEPS,
+        checkpoint_every=1000,
+        expect={"gflops_per_sample": ("<=", 1.5), "class_accuracy": (">=", 0.6), "denoising_error": ("<=", 0.5)},
+    )
+    smoke = {
+        "steps": 4,
+        "recipe.unet.width": 8,
+        "recipe.unet.attention": (4,),
+        "recipe.process.steps": 8,
+        "recipe.sampling.steps": 4,
+        "data.name": "shapes/smoke_solid",
+        "data.batch": 16,
+        "data.eval_batch": 8,
+        "data.eval_split": "test",
+        "log_every": 1,
+        "judge": "pixels",
+        "judge_samples": 32,
+    }
+    vq = {f"borrow.{name}": f"runs/kl_autoencoder_shapes_vq/{name}" for name in ("encoder", "decoder")}
+    guided = {
+        "borrow.denoiser": "runs/latent_diffusion_shapes/denoiser",
+        "steps": 1,
+        "recipe.optimiser": {"name": "sgd", "learning_rate": 0.0},
+        "recipe.sampling.guidance": 1.0,
+    }
+    return variant(config, name, smoke=smoke, vq=vq, tokens={"recipe.tokens": 64}, guided=guided)
