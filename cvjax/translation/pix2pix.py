@@ -22,9 +22,8 @@ from cvjax.core import Batch, Metrics, Pictures, Recipe, State, descend, variabl
 from cvjax.errors import UserError
 from cvjax.losses.adversarial import cross_entropy_discriminator_loss, cross_entropy_generator_loss
 from cvjax.metrics import plots
-from cvjax.metrics.image import WINDOW, Convention, ssim
 from cvjax.metrics.saturation import chroma_histogram, saturation_distance
-from cvjax.metrics.translation import decibels
+from cvjax.metrics.translation import fit_colours, recolour, similarities
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
 from cvjax.nets.players import Player, advance, get_player, train_apply
@@ -40,7 +39,6 @@ Painted = Float[Array, "batch height width _"]
 
 WIDEST = 8  # most channels of a level, in multiples of the first one's
 DROPPED = 3  # blocks of the decoder with dropout
-CONVENTION = Convention("rgb")
 SHOWN, COLUMNS = 6, 12  # rows and columns of pictures that are drawn at most
 
 # --- networks -----------------------------------------------------------------------------------------------------
@@ -133,6 +131,7 @@ class Pix2Pix:
     test_mode: TestMode
     generator_tx: optax.GradientTransformation
     discriminator_tx: optax.GradientTransformation
+    recoloured: bool = False
     any_size = True
 
     @property
@@ -285,7 +284,8 @@ class Pix2Pix:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        return score_pictures((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
+        pictures = ((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
+        return score_pictures(pictures, self.recoloured)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws held-out images as the generator sees them, each beside its translation and the truth."""
@@ -310,24 +310,31 @@ class Pix2Pix:
         return self.paint(key, state, images)
 
 
-def score_pictures(rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> dict[str, float]:
+def score_pictures(
+    rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]], recoloured: bool = False
+) -> dict[str, float]:
     """Returns the figures of `recipe` over batches of (truth, pictures, images that they were made of or None)."""
-    found, histograms = {}, []
+    found, histograms, pairs = {}, [], []
     for truth, made, given in rows:
-        similarity = functools.partial(ssim, convention=CONVENTION)
-        measures = {"psnr": decibels} | ({"ssim": similarity} if min(made.shape[1:3]) >= WINDOW else {})
-        measured = {name: measure(truth, made) for name, measure in measures.items()}
+        measured = similarities(truth, made)
         if given is not None and given.shape == truth.shape and (given != truth).any():
-            for name, measure in measures.items():
-                measured[f"{name}_over_input"] = measured[name] - measure(truth, given)
+            of_input = similarities(truth, given)
+            measured |= {f"{name}_over_input": measured[name] - values for name, values in of_input.items()}
         measured["l1"] = np.abs(truth - made).mean(axis=(1, 2, 3))
         for name, values in measured.items():
             found.setdefault(name, []).append(values)
         if made.shape[-1] == 3:
             histograms.append([chroma_histogram(x) for x in (truth, made)])
+        if recoloured:
+            pairs.append((given, truth))
     figures = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in found.items()}
     if histograms:
         figures["saturation_distance"] = saturation_distance(*np.sum(histograms, axis=0))
+    if pairs:
+        given, truth = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        for name, values in similarities(truth, recolour(given, fit_colours(given, truth))).items():
+            figures[f"recoloured_{name}"] = float(values.mean())
+            figures[f"{name}_over_recoloured"] = figures[name] - figures[f"recoloured_{name}"]
     return figures
 
 
@@ -349,6 +356,7 @@ def recipe(
     adversarial: NonNegative = 1.0,
     l1: NonNegative = 100.0,
     test_mode: TestMode = "published",
+    recoloured: bool = False,
     generator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
     discriminator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
 ) -> Recipe:
@@ -367,16 +375,21 @@ def recipe(
       l1: weight of the absolute difference, of images in [-1, 1].
       test_mode: "published" normalises each image by its own statistics, as a batch of one, and keeps the dropout on;
         "running" has the statistics of training and no dropout. Either way no image changes another one's translation.
+      recoloured: measure the best change of colours as well, which needs all held-out pictures in memory.
       generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
       The recipe. Figures of held-out pairs: psnr in dB, at most 100, and ssim, of all channels rounded to 8 bits;
       psnr_over_input and ssim_over_input, by how much they are above those of the inputs, if these have the same
       channels; l1, the absolute difference of pictures in [0, 1]; of pictures in colour, saturation_distance, how far
-      the distribution of their chroma is from the truth's, in units of Lab.
+      the distribution of their chroma is from the truth's, in units of Lab. If `recoloured`, also recoloured_psnr and
+      recoloured_ssim, of the inputs with their colours changed by the best affine map, which is fitted to the truth
+      itself, and psnr_over_recoloured and ssim_over_recoloured, by how much the translations are above those.
     """
     check_objective(adversarial, l1)
     generator = UNetGenerator(depth, width, channels, dropout, resize)
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
     discriminator = PatchGAN(field, discriminator_width)
-    return Recipe.of(Pix2Pix(generator, discriminator, adversarial, l1, conditional, test_mode, *optimisers))
+    return Recipe.of(
+        Pix2Pix(generator, discriminator, adversarial, l1, conditional, test_mode, *optimisers, recoloured)
+    )
