@@ -77,7 +77,7 @@ def trivial_figures(a: Images, b: Images) -> dict[str, float]:
 
 
 def above_controls(figures: Mapping[str, float]) -> dict[str, float]:
-    """Returns by how much figures of translations from A to B, where there are any, are above the trivial ones."""
+    """Returns by how much the figures from A to B, {} without any, are above those of `trivial_figures`."""
     above = {}
     for control, title in {"identity": "input", "recoloured": "recoloured"}.items():
         for name in ("psnr", "ssim"):
