@@ -7,6 +7,7 @@ by nearest neighbours and convolutions: Odena, Dumoulin & Olah, Deconvolution an
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from cvjax.nets.players import Player, advance, get_player, train_apply
 from cvjax.ops.padding import pad_to_multiple
 from cvjax.ops.precision import at_least_float32
 from cvjax.ops.resampling import magnify
+from cvjax.ops.tiling import map_tiles
 from cvjax.signature import Count, NonNegative, Share
 
 TestMode = Literal["published", "running"]
@@ -39,6 +41,7 @@ Painted = Float[Array, "batch height width _"]
 
 WIDEST = 8  # most channels of a level, in multiples of the first one's
 DROPPED = 3  # blocks of the decoder with dropout
+LARGEST = 8_000_000  # pixels of a picture that goes through the networks whole: 2 GB at the paper's width
 SHOWN, COLUMNS = 6, 12  # rows and columns of pictures that are drawn at most
 
 # --- networks -----------------------------------------------------------------------------------------------------
@@ -103,6 +106,11 @@ class UNetGenerator(nn.Module):
         """What the sides of images are multiples of."""
         return 2**self.depth
 
+    @property
+    def reach(self) -> int:
+        """Pixels to either side that a pixel may see: two of the innermost level on the way up, and one down."""
+        return 3 * self.divisor
+
     def double(self, x: Float[Array, "batch rows columns features"], features: int, bias: bool, name: str) -> Images:
         """Doubles the size of features, inside of `__call__`."""
         options = dict(use_bias=bias, kernel_init=nn.initializers.normal(0.02), name=name)
@@ -132,7 +140,12 @@ class Pix2Pix:
     generator_tx: optax.GradientTransformation
     discriminator_tx: optax.GradientTransformation
     recoloured: bool = False
+    largest: int = LARGEST
     any_size = True
+
+    def __post_init__(self):
+        """Raises a UserError if there are no tiles of the size allowed."""
+        _ = self.tile
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -301,13 +314,41 @@ class Pix2Pix:
         return {"translations": plots.draw_gallery(pictures, captions, COLUMNS)}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
-        """Translates images at their own size, which are padded by reflection for the generator and cropped after."""
-        padded, (rows, columns) = pad_to_multiple(inputs["image"], self.generator.divisor)
-        return {"image": self._paint(state, padded, key)[:, rows, columns]}
+        """Translates images at their own size, which are padded by reflection for the generator and cropped after.
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _paint(self, state, images, key):
-        return self.paint(key, state, images)
+        Those of more than `largest` pixels go in tiles, each with all around it that the generator sees: inside, they
+        become what the whole would, and nothing shows where tiles meet. The published test's statistics are those of a
+        whole picture, so that there larger ones raise a UserError.
+        """
+        images = inputs["image"]
+        height, width = images.shape[1:3]
+        if height * width <= self.largest or isinstance(images, jax.core.Tracer):
+            padded, (rows, columns) = pad_to_multiple(images, self.generator.divisor)
+            return {"image": self._paint(state, padded, key, 0)[:, rows, columns]}
+        if self.test_mode == "published":
+            raise UserError(
+                f"a picture of {height}x{width} has more than {self.largest} pixels, and this run, whose test_mode is "
+                '"published", normalises each picture by statistics of all of it, so that it cannot go in tiles. Make '
+                'it smaller first, or train with config.recipe.test_mode="running".'
+            )
+        tile, margin = self.tile, self.generator.reach
+        see = lambda window: self._paint(state, jnp.asarray(window), key, margin)  # noqa: E731
+        return {"image": np.stack([map_tiles(see, image, tile, margin) for image in np.asarray(images)])}
+
+    @property
+    def tile(self) -> int:
+        """Side of the tiles of a picture that is too large: with their margins, they are as large as allowed."""
+        divisor = self.generator.divisor
+        tile = (math.isqrt(self.largest) - 2 * self.generator.reach) // divisor * divisor
+        if tile < divisor:
+            least = (2 * self.generator.reach + divisor) ** 2
+            raise UserError(f"config.recipe.largest={self.largest}: tiles with their margins have {least} pixels.")
+        return tile
+
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _paint(self, state, images, key, margin):
+        made = self.paint(key, state, images)
+        return made[:, margin : made.shape[1] - margin, margin : made.shape[2] - margin]
 
 
 def score_pictures(
@@ -357,6 +398,7 @@ def recipe(
     l1: NonNegative = 100.0,
     test_mode: TestMode = "published",
     recoloured: bool = False,
+    largest: Count = LARGEST,
     generator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
     discriminator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
 ) -> Recipe:
@@ -376,6 +418,8 @@ def recipe(
       test_mode: "published" normalises each image by its own statistics, as a batch of one, and keeps the dropout on;
         "running" has the statistics of training and no dropout. Either way no image changes another one's translation.
       recoloured: measure the best change of colours as well, which needs all held-out pictures in memory.
+      largest: pixels of a picture that `apply` puts through the generator whole, which takes 250 bytes a pixel at a
+        width of 64. A larger one goes in tiles of this size or, in the published test, is refused.
       generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
