@@ -63,8 +63,8 @@ FILMS = {
 }
 FRAMES = 16
 FILMED = f"""
-Films of {FRAMES} frames, through all of `python -m cvjax.apply`: decoding, our network, encoding; beside the jitted network
-on frames in memory, one at a time.
+Films of {FRAMES} frames, through all of `python -m cvjax.apply`: decoding, our network, encoding; beside the jitted
+network on frames in memory, one at a time.
 """
 
 

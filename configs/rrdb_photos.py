@@ -4,9 +4,9 @@
 
     python -m cvjax.apply --run=runs/rrdb_photos --input=PICTURES --output=OUT
 
-enlarges pictures of any size, in tiles. It was trained to look right on pictures that were blurred, noisy and compressed,
-not to be near to the truth: its bar is LPIPS, and by PSNR it is below bicubic interpolation. The variant `drawings` has
-the small network for drawings. `python -m cvjax.programs.enlarged` is a table of several networks on one picture.
+enlarges pictures of any size, in tiles. It was trained to look right on pictures that were blurred, noisy and
+compressed, not to be near to the truth, so its bar is LPIPS. The variant `drawings` has the small network for drawings.
+`python -m cvjax.programs.enlarged` prints a table of several networks on one picture.
 
 Paper: Wang, Xie, Dong & Shan, Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, 2021
   (arXiv:2107.10833).
