@@ -9,7 +9,7 @@ The pictures come from two packages of npm, Noto Emoji (Apache-2.0) and Twemoji 
     done
 
 Both folders then have the same names, and a name without a partner would be an error that lists it. Transparent pixels
-become white. A tenth of the emoji is held out by its name: 402 pictures. Those that differ only in the tone of the skin,
+become white. A tenth of the emoji is held out by name: 402 pictures. Those that differ only in the tone of the skin,
 in man, woman or person, or in the direction that they face, are one emoji, so that no twin of a held-out one is learnt.
 
 The bars are above the pictures as they are and above the best affine change of their colours, which is fitted to the

@@ -1,12 +1,13 @@
 """Figures of translated images beside the truth, and what colours alone would reach."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
 from cvjax.metrics.image import WINDOW, Convention, psnr, ssim
+from cvjax.metrics.saturation import chroma_histogram, saturation_distance
 
 Images = Float[np.ndarray, "batch height width channels"]
 Affine = Float[np.ndarray, "terms channels"]
@@ -84,3 +85,32 @@ def above_controls(figures: Mapping[str, float]) -> dict[str, float]:
             if f"{name}_a_to_b" in figures:
                 above[f"{name}_over_{title}"] = figures[f"{name}_a_to_b"] - figures[f"{control}_{name}"]
     return above
+
+
+def score_pictures(rows: Iterable[tuple[Images, Images, Images | None]], recoloured: bool = False) -> dict[str, float]:
+    """Returns the figures of `cvjax.translation.pix2pix`.
+
+    `rows` are batches of (truth, pictures, images that they were made of or None).
+    """
+    found, histograms, pairs = {}, [], []
+    for truth, made, given in rows:
+        measured = similarities(truth, made)
+        if given is not None and given.shape == truth.shape and (given != truth).any():
+            of_input = similarities(truth, given)
+            measured |= {f"{name}_over_input": measured[name] - values for name, values in of_input.items()}
+        measured["l1"] = np.abs(truth - made).mean(axis=(1, 2, 3))
+        for name, values in measured.items():
+            found.setdefault(name, []).append(values)
+        if made.shape[-1] == 3:
+            histograms.append([chroma_histogram(x) for x in (truth, made)])
+        if recoloured:
+            pairs.append((given, truth))
+    figures = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in found.items()}
+    if histograms:
+        figures["saturation_distance"] = saturation_distance(*np.sum(histograms, axis=0))
+    if pairs:
+        given, truth = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        for name, values in similarities(truth, recolour(given, fit_colours(given, truth))).items():
+            figures[f"recoloured_{name}"] = float(values.mean())
+            figures[f"{name}_over_recoloured"] = figures[name] - figures[f"recoloured_{name}"]
+    return figures

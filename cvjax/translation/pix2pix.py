@@ -7,7 +7,6 @@ by nearest neighbours and convolutions: Odena, Dumoulin & Olah, Deconvolution an
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -23,21 +22,21 @@ from cvjax.core import Batch, Metrics, Pictures, Recipe, State, descend, variabl
 from cvjax.errors import UserError
 from cvjax.losses.adversarial import cross_entropy_discriminator_loss, cross_entropy_generator_loss
 from cvjax.metrics import plots
-from cvjax.metrics.saturation import chroma_histogram, saturation_distance
-from cvjax.metrics.translation import fit_colours, recolour, similarities
+from cvjax.metrics.translation import score_pictures
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
 from cvjax.nets.players import Player, advance, get_player, train_apply
 from cvjax.ops.padding import pad_to_multiple
 from cvjax.ops.precision import at_least_float32
 from cvjax.ops.resampling import magnify
-from cvjax.ops.tiling import map_tiles
+from cvjax.ops.tiling import fit_tile, map_tiles
 from cvjax.signature import Count, NonNegative, Share
 
 TestMode = Literal["published", "running"]
 Images = Float[Array, "batch height width channels"]
 Sources = Float[Array, "batch height width bands"]
 Painted = Float[Array, "batch height width _"]
+Large = Float[Array | np.ndarray, "batch height width _"]
 
 WIDEST = 8  # most channels of a level, in multiples of the first one's
 DROPPED = 3  # blocks of the decoder with dropout
@@ -145,7 +144,9 @@ class Pix2Pix:
 
     def __post_init__(self):
         """Raises a UserError if there are no tiles of the size allowed."""
-        _ = self.tile
+        if not fit_tile(self.largest, self.generator.reach, self.generator.divisor):
+            least = (2 * self.generator.reach + self.generator.divisor) ** 2
+            raise UserError(f"config.recipe.largest={self.largest}: tiles with their margins have {least} pixels.")
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -297,8 +298,8 @@ class Pix2Pix:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        pictures = ((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
-        return score_pictures(pictures, self.recoloured)
+        found = ((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
+        return score_pictures(found, self.recoloured)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws held-out images as the generator sees them, each beside its translation and the truth."""
@@ -313,12 +314,11 @@ class Pix2Pix:
         captions = ["input", "output", "truth"] * len(made)
         return {"translations": plots.draw_gallery(pictures, captions, COLUMNS)}
 
-    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Large]:
         """Translates images at their own size, which are padded by reflection for the generator and cropped after.
 
-        Those of more than `largest` pixels go in tiles, each with all around it that the generator sees: inside, they
-        become what the whole would, and nothing shows where tiles meet. The published test's statistics are those of a
-        whole picture, so that there larger ones raise a UserError.
+        Those of more than `largest` pixels go in tiles with all that the generator sees around them: but for the border
+        they become what the whole would. Raises a UserError for such pictures in the published test.
         """
         images = inputs["image"]
         height, width = images.shape[1:3]
@@ -327,23 +327,13 @@ class Pix2Pix:
             return {"image": self._paint(state, padded, key, 0)[:, rows, columns]}
         if self.test_mode == "published":
             raise UserError(
-                f"a picture of {height}x{width} has more than {self.largest} pixels, and this run, whose test_mode is "
-                '"published", normalises each picture by statistics of all of it, so that it cannot go in tiles. Make '
-                'it smaller first, or train with config.recipe.test_mode="running".'
+                f"a picture of {height}x{width} has more than {self.largest} pixels, and test_mode=published has no "
+                "tiles: it normalises a picture by all of it. Make it smaller first, or train with test_mode=running."
             )
-        tile, margin = self.tile, self.generator.reach
+        margin = self.generator.reach
+        tile = fit_tile(self.largest, margin, self.generator.divisor)
         see = lambda window: self._paint(state, jnp.asarray(window), key, margin)  # noqa: E731
         return {"image": np.stack([map_tiles(see, image, tile, margin) for image in np.asarray(images)])}
-
-    @property
-    def tile(self) -> int:
-        """Side of the tiles of a picture that is too large: with their margins, they are as large as allowed."""
-        divisor = self.generator.divisor
-        tile = (math.isqrt(self.largest) - 2 * self.generator.reach) // divisor * divisor
-        if tile < divisor:
-            least = (2 * self.generator.reach + divisor) ** 2
-            raise UserError(f"config.recipe.largest={self.largest}: tiles with their margins have {least} pixels.")
-        return tile
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _paint(self, state, images, key, margin):
@@ -351,37 +341,9 @@ class Pix2Pix:
         return made[:, margin : made.shape[1] - margin, margin : made.shape[2] - margin]
 
 
-def score_pictures(
-    rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]], recoloured: bool = False
-) -> dict[str, float]:
-    """Returns the figures of `recipe` over batches of (truth, pictures, images that they were made of or None)."""
-    found, histograms, pairs = {}, [], []
-    for truth, made, given in rows:
-        measured = similarities(truth, made)
-        if given is not None and given.shape == truth.shape and (given != truth).any():
-            of_input = similarities(truth, given)
-            measured |= {f"{name}_over_input": measured[name] - values for name, values in of_input.items()}
-        measured["l1"] = np.abs(truth - made).mean(axis=(1, 2, 3))
-        for name, values in measured.items():
-            found.setdefault(name, []).append(values)
-        if made.shape[-1] == 3:
-            histograms.append([chroma_histogram(x) for x in (truth, made)])
-        if recoloured:
-            pairs.append((given, truth))
-    figures = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in found.items()}
-    if histograms:
-        figures["saturation_distance"] = saturation_distance(*np.sum(histograms, axis=0))
-    if pairs:
-        given, truth = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        for name, values in similarities(truth, recolour(given, fit_colours(given, truth))).items():
-            figures[f"recoloured_{name}"] = float(values.mean())
-            figures[f"{name}_over_recoloured"] = figures[name] - figures[f"recoloured_{name}"]
-    return figures
-
-
 def check_objective(adversarial: float, l1: float) -> None:
     """Raises a UserError if there is nothing to learn."""
-    if not adversarial and not l1:
+    if not (adversarial or l1):
         raise UserError("config.recipe.adversarial=0 and config.recipe.l1=0: at least one weight must be above 0.")
 
 
@@ -418,8 +380,7 @@ def recipe(
       test_mode: "published" normalises each image by its own statistics, as a batch of one, and keeps the dropout on;
         "running" has the statistics of training and no dropout. Either way no image changes another one's translation.
       recoloured: measure the best change of colours as well, which needs all held-out pictures in memory.
-      largest: pixels of a picture that `apply` puts through the generator whole, which takes 250 bytes a pixel at a
-        width of 64. A larger one goes in tiles of this size or, in the published test, is refused.
+      largest: pixels of a picture that `apply` translates whole; larger ones go in tiles; "published" refuses them.
       generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
@@ -427,13 +388,12 @@ def recipe(
       psnr_over_input and ssim_over_input, by how much they are above those of the inputs, if these have the same
       channels; l1, the absolute difference of pictures in [0, 1]; of pictures in colour, saturation_distance, how far
       the distribution of their chroma is from the truth's, in units of Lab. If `recoloured`, also recoloured_psnr and
-      recoloured_ssim, of the inputs with their colours changed by the best affine map, which is fitted to the truth
-      itself, and psnr_over_recoloured and ssim_over_recoloured, by how much the translations are above those.
+      recoloured_ssim, of inputs recoloured by the best affine map, fitted to the truth itself, and psnr_over_recoloured
+      and ssim_over_recoloured, by how much translations are above them.
     """
     check_objective(adversarial, l1)
     generator = UNetGenerator(depth, width, channels, dropout, resize)
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
     discriminator = PatchGAN(field, discriminator_width)
-    return Recipe.of(
-        Pix2Pix(generator, discriminator, adversarial, l1, conditional, test_mode, *optimisers, recoloured)
-    )
+    values = adversarial, l1, conditional, test_mode, *optimisers, recoloured, largest
+    return Recipe.of(Pix2Pix(generator, discriminator, *values))
