@@ -42,6 +42,7 @@ def get_config(name: str = ""):
             depth=5,
             width=32,
             dropout=0.0,
+            resize=True,  # a short fit by transposed convolutions was full of checkerboards
             field=16,
             discriminator_width=32,
             test_mode="running",
