@@ -200,7 +200,7 @@ def applied_film(case: Case) -> Callable[[], None]:
 
 
 def plain_film(case: Case) -> Callable[[], None]:
-    """A function that translates as many frames, which are in memory, by the jitted network alone."""
+    """A function that translates the same frames, which are in memory, by the jitted network alone."""
     _, recipe, state = initialised(case)
     name, net = next(iter(recipe.networks.items()))
     held, translate = variables(state, name), jax.jit(net.apply)

@@ -4,8 +4,9 @@ L1 alone answers with the median of the colours, which is grey; beside a discrim
 of the training pictures, if not one colour for each shape: a discriminator of patches does not ask for one. The variant
 `l1` trains without a discriminator.
 
-The generator doubles by nearest neighbours and convolutions. With transposed convolutions, the variant `transposed`, its
-pictures have checkerboards: .29 % of their power is at half a cycle a pixel, where these have .05 % and the truth .09 %.
+The generator doubles by nearest neighbours and convolutions. With transposed convolutions, the variant `transposed`,
+its pictures have checkerboards: .29 % of their power is at half a cycle a pixel, where these have .05 % and the truth
+has .09 %.
 
 Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
 Command: python train.py --config=configs/pix2pix_edges.py --workdir=runs/pix2pix_edges

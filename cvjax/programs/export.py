@@ -14,8 +14,8 @@ A program is loaded and called by three lines:
     outputs = program.call(images)  # or, of sample.stablehlo: program.call(jax.numpy.uint32(seed))
 
 Systems of classes also take labels, int32: export.json lists the inputs of each program. --label=NAME, which may be
-given several times, writes predict_NAME.stablehlo in its place, for one class of what a system is told to make: of a
-CycleGAN, which translates from A to B by default, --label=a_to_b --label=b_to_a writes both directions.
+given several times, writes predict_NAME.stablehlo in its place, for images of that label alone: of a CycleGAN, which
+translates from A to B by default, --label=a_to_b --label=b_to_a writes both directions.
 
 python -m cvjax.export --run=runs/x --hub=my-model --licence=apache-2.0
 
@@ -65,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
     parser.add_argument("--seed", type=command.seed, default=0, help="seed of what `predict` draws at random")
     parser.add_argument("--count", type=int, default=16, help="number of samples that sample.stablehlo draws")
-    parser.add_argument(
-        "--label", action="append", help="a class that `predict` is told, by name or number, or several"
-    )
+    parser.add_argument("--label", action="append", help="the label of all images; several write several programs")
     parser.add_argument("--latest", action="store_true", help="the latest weights instead of their moving average")
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
@@ -140,7 +138,7 @@ def label_programs(
 ) -> dict[str, Int[np.ndarray, ""] | None]:
     """Returns {name of a program: its label} of the flags `--label`; without them `predict` alone, with None.
 
-    Raises a UserError for a system that takes no labels, or a label that is none of `names`.
+    Raises a UserError for a system that takes no labels, or a label that `names` lacks.
     """
     if given and (recipe.predict is None or "label" not in recipe.predict_inputs):
         raise UserError(f"--label={given[0]}: {system} takes no labels beside images.")

@@ -317,8 +317,8 @@ class Pix2Pix:
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Large]:
         """Translates images at their own size, which are padded by reflection for the generator and cropped after.
 
-        Those of more than `largest` pixels go in tiles with all that the generator sees around them: but for the border
-        they become what the whole would. Raises a UserError for such pictures in the published test.
+        Those of more than `largest` pixels go in tiles with all that the generator sees around them: inside they become
+        what the whole would. Raises a UserError for such pictures in the published test.
         """
         images = inputs["image"]
         height, width = images.shape[1:3]

@@ -1,4 +1,7 @@
-"""RRDBNet beside torch, and its published weights beside ncnn, which runs the same files."""
+"""RRDBNet beside torch, and its published weights beside ncnn, which runs the same files.
+
+ncnn requires another OpenCV than ours, so it is in no extra: `pip install --no-deps ncnn`.
+"""
 
 from importlib import metadata
 
