@@ -12,7 +12,7 @@ from cvjax.nets.layers import Conv
 from cvjax.ops.precision import at_least_float32
 from cvjax.ops.resampling import magnify
 
-Features = Float[Array, "batch rows columns features"]
+Features = Float[Array, "batch rows columns _"]
 
 RESIDUAL = 0.2  # beta: factor of each residual, of a dense block and of three of them
 SLOPE = 0.2  # of the leaky ReLUs
