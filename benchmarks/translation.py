@@ -1,4 +1,4 @@
-"""Training steps of CycleGAN, pix2pix and EDSR, and EDSR without gradients, beside the same in torch.
+"""Training steps of CycleGAN, pix2pix and EDSR, and EDSR without gradients, beside the same in torch; films by `apply`.
 
     python -m benchmarks.translation [--rounds=7] [--only=SUBSTRING]
 
@@ -7,10 +7,15 @@ its own. Writes the section `translation` of BENCHMARKS.md, with peak memory, an
 --only writes no file.
 """
 
+import contextlib
+import io
 import itertools
+import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,7 +27,10 @@ from absl import app
 from benchmarks import report, segmentation, steps, torch_translation
 from benchmarks.detectors import ONLY, ROUNDS
 from cvjax import config as experiments
+from cvjax.core import variables
 from cvjax.ops.tiling import map_tiles
+from cvjax.predictor import Predictor
+from cvjax.programs import apply, video
 
 BAR = 1.2  # our time by torch's
 MARGIN = 12  # pixels around a tile: what the small EDSR sees
@@ -44,6 +52,20 @@ CASES = {
     "Small EDSR, 12 megapixels from 3, tiles of 256 px, no gradients": SMALL
     | dict(size=(1500, 2000), batch=1, tile=256),
 }
+
+# The same of films, which `apply` reads, translates and writes; size is that of a frame.
+FILMS = {
+    "pix2pix, 8 levels of width 64, 256 px": dict(config="own_pairs", size=(256, 256), changes={}),
+    "CycleGAN with 6 blocks, 256 px": dict(
+        config="cyclegan_horse2zebra", size=(256, 256), changes={"recipe.blocks": 6}
+    ),
+    "Small EDSR, 512 px from 256": dict(config="edsr_photos", size=(256, 256), changes={}),
+}
+FRAMES = 16
+FILMED = f"""
+Films of {FRAMES} frames, through all of `python -m cvjax.apply`: decoding, our network, encoding; beside the jitted
+network on frames in memory, one at a time.
+"""
 
 
 def experiment(case: Case) -> dict[str, Any]:
@@ -142,6 +164,62 @@ def torch_inference(case: Case) -> Callable[[], None]:
     return enlarge(function, case, config["recipe"]["scale"])
 
 
+# --- films --------------------------------------------------------------------------------------------------------
+
+
+def frames(case: Case) -> np.ndarray:
+    """Smooth random frames that move, in 8 bits: noise would be all that codecs work on."""
+    height, width = case["size"]
+    rows, columns = np.mgrid[:height, :width]
+    shifts = np.arange(FRAMES)[:, None, None]
+    waves = [np.sin((rows + k * columns) / 17 + shifts / (k + 2)) for k in range(3)]
+    return np.round(127.5 * (1 + np.stack(waves, axis=-1))).astype(np.uint8)
+
+
+def initialised(case: Case) -> tuple[dict[str, Any], Any, Any]:
+    """A case's experiment, recipe and first state."""
+    config = experiment(case)
+    recipe = experiments.build(config)
+    shape = jnp.zeros((1, *case["size"], 3))
+    batch = dict.fromkeys(("image", "also_image", "target"), shape)
+    return config, recipe, jax.jit(recipe.init)(jax.random.key(0), batch)
+
+
+def applied_film(case: Case) -> Callable[[], None]:
+    """A function that reads a film, translates its frames and writes them, as `apply` does."""
+    config, recipe, state = initialised(case)
+    description = {"config": config, "batch": {"image": [[1, *case["size"], 3], "float32"]}}
+    predictor, folder = Predictor(description, recipe, state, 16), Path(tempfile.mkdtemp())
+    video.write_video(folder / "in.mp4", frames(case), 25.0)
+
+    def work():
+        with contextlib.redirect_stdout(io.StringIO()):
+            apply.apply_to_video(predictor, folder / "in.mp4", folder / "out.mp4")
+
+    return work
+
+
+def plain_film(case: Case) -> Callable[[], None]:
+    """A function that translates the same frames, which are in memory, by the jitted network alone."""
+    _, recipe, state = initialised(case)
+    name, net = next(iter(recipe.networks.items()))
+    held, translate = variables(state, name), jax.jit(net.apply)
+    placed = [jax.device_put(frame[None] / np.float32(255)) for frame in frames(case)]
+
+    def work():
+        for frame in placed:
+            jax.block_until_ready(translate(held, frame))
+
+    return work
+
+
+def film_row(name: str, times: Mapping[str, list[float]]) -> str:
+    """A line of the table of films."""
+    rates = {way: FRAMES / statistics.median(values) * 1000 for way, values in times.items()}
+    share = statistics.median(plain / ours for ours, plain in zip(times["apply"], times["network"], strict=True))
+    return f"| {name} | {rates['apply']:.1f} | {rates['network']:.1f} | {share:.2f} |"
+
+
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +240,11 @@ def main(_) -> None:
         lines.append(line)
         print(line, flush=True)
         missed += [] if met else [name]
+    films = ["| film | frames/s of `apply` | frames/s of the network alone | share |", "|" + "---|" * 4]
+    for name in (name for name in FILMS if ONLY.value in name):
+        contestants = {"apply": partial(applied_film, FILMS[name]), "network": partial(plain_film, FILMS[name])}
+        films.append(film_row(name, report.measure(contestants, ROUNDS.value)[0]))
+        print(films[-1], flush=True)
     header = f"""## Translation and super-resolution
 
 `python -m benchmarks.translation`: CPU, {steps.THREADS} threads each, float32, random pictures and weights; torch in
@@ -172,7 +255,7 @@ most that each process held.
 {report.machine(["jax", "flax", "torch"])}.
 """
     if not ONLY.value:
-        report.write_section("translation", "\n".join([header, *lines]))
+        report.write_section("translation", "\n".join([header, *lines, FILMED, *films]))
     if missed:
         sys.exit(f"Over the bar: {'; '.join(missed)}")
 

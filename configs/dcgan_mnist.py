@@ -4,7 +4,7 @@ Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep 
 Networks, 2016 (arXiv:1511.06434).
 Command: python train.py --config=configs/dcgan_mnist.py --workdir=runs/dcgan_mnist
 Result: not measured; its smoke steps are tested on mock data.
-Time: 25 epochs of 469 steps; minutes on a GPU, hours on two CPU cores.
+Time: 25 epochs of 469 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -7,7 +7,7 @@ Paper: Chen et al., Encoder-Decoder with Atrous Separable Convolution for Semant
   (arXiv:1802.02611).
 Command: python train.py --config=configs/deeplab_voc.py --workdir=runs/deeplab_voc
 Result: not measured; the paper has a mean IoU of about 0.80 with a ResNet-101 trained on 10,582 images.
-Time: 30,000 steps of 16 images; hours on a GPU.
+Time: 30,000 steps of 16 images; not measured.
 """
 
 from cvjax.config import experiment, variant

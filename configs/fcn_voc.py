@@ -6,7 +6,7 @@ does. VGG-16 should itself start from ImageNet: `--config.borrow.vgg=RUN/vgg`.
 Paper: Long et al., Fully Convolutional Networks for Semantic Segmentation, 2015 (arXiv:1411.4038).
 Command: python train.py --config=configs/fcn_voc.py --workdir=runs/fcn_voc
 Result: not measured; the paper has a mean IoU of 0.594 (32s), 0.624 (16s) and 0.627 (8s) on its part of VOC 2011.
-Time: 20,000 steps of 16 images; hours on a GPU.
+Time: 20,000 steps of 16 images; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -1,7 +1,7 @@
 """Latent diffusion of drawn scenes of 32 pixels, by the kind of their largest shape, on codes of 8 x 8 x 3.
 
-`ddpm_shapes` is the same in pixels, with the same data, judge and sampler, for about the same time: compare `fid` and
-`gflops_per_sample`. The judge is a run of `classifier_shapes`.
+`ddpm_shapes` is the same in pixels, with the same data, judge and sampler, for about the same time: compare
+`frechet_distance` and `gflops_per_sample`. The judge is a run of `classifier_shapes`.
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/latent_diffusion_shapes.py --workdir=runs/latent_diffusion_shapes

@@ -6,7 +6,7 @@ is another run's start or target: `--config.borrow.resnet=runs/own_classes/class
 Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385).
 Command: python train.py --config=configs/own_classes.py --workdir=runs/own_classes
 Result: not measured; it depends on the folder.
-Time: 5,000 steps; half an hour on a GPU, hours on two CPU cores.
+Time: 5,000 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -6,7 +6,7 @@ Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep 
 Networks, 2016 (arXiv:1511.06434).
 Command: python train.py --config=configs/own_gan.py --workdir=runs/own_gan
 Result: not measured; it depends on the folder.
-Time: 20,000 steps; an hour on a GPU, a day on two CPU cores.
+Time: 20,000 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

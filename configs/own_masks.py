@@ -8,7 +8,7 @@ names from `labels.txt`, `classes.json` or `colours.json` in either folder, as `
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/own_masks.py --workdir=runs/own_masks
 Result: not measured; it depends on the folder.
-Time: 2,000 steps; minutes on a GPU, an hour on two CPU cores.
+Time: 2,000 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -10,8 +10,9 @@ There is no dropout, and the statistics of training hold, so that a picture has 
 flicker. The variant `published` has the paper's dropout, in its tests too, where each picture has its own statistics:
 by it a film flickers, because every frame has other noise.
 
-Pictures go through the network whole, and no size is refused: one of 3072 x 4096 takes 3.2 GB beside the parameters,
-and memory grows with the number of pixels. Make pictures smaller first if that is too much.
+Pictures of up to 8 million pixels, `--config.recipe.largest`, go through the network whole, which takes some 2 GB
+beside the parameters. Larger ones go in tiles, each with the 768 pixels around it that the network sees: in no more
+memory, by several times the arithmetic. `published` has no tiles and refuses them: make them smaller first.
 
 Paper: Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 2017 (arXiv:1611.07004).
 Command: python train.py --config=configs/own_pairs.py --workdir=runs/own_pairs

@@ -6,7 +6,7 @@
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/own_pixelcnn.py --workdir=runs/own_pixelcnn
 Result: not measured; it depends on the folder.
-Time: 20,000 steps; hours on a GPU.
+Time: 20,000 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -9,7 +9,7 @@ Paper: Lim, Son, Kim, Nah & Lee, Enhanced Deep Residual Networks for Single Imag
   (arXiv:1707.02921).
 Command: python train.py --config=configs/own_super_resolution.py --workdir=runs/own_super_resolution
 Result: not measured; it depends on the folder.
-Time: 20,000 steps of the baseline's width with half its blocks; an hour on a GPU.
+Time: 20,000 steps of the baseline's width with half its blocks; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -4,7 +4,7 @@ Paper: van den Oord, Kalchbrenner & Kavukcuoglu, Pixel Recurrent Neural Networks
 Command: python train.py --config=configs/pixelcnn_cifar10.py --workdir=runs/pixelcnn_cifar10
 Result: not measured; its smoke steps are tested on mock data.
 The paper has 3.14 bits/dim.
-Time: 100 epochs of 3,125 steps, a third of a TFLOP each: hours on a GPU, out of reach of a CPU.
+Time: 100 epochs of 3,125 steps, a third of a TFLOP each; not measured.
 """
 
 from cvjax.config import experiment, variant

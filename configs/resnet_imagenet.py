@@ -7,7 +7,7 @@ Paper: He, Zhang, Ren & Sun, Deep Residual Learning for Image Recognition, 2016 
 Command: python train.py --config=configs/resnet_imagenet.py --workdir=runs/resnet_imagenet
 Result: not measured; its smoke steps are tested on digits.
   Goyal et al. reach a top-1 accuracy of 0.764, and torchvision's published weights 0.761.
-Time: 90 epochs of 5,004 steps; days on a GPU.
+Time: 90 epochs of 5,004 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

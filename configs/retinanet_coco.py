@@ -7,7 +7,7 @@ about the same number of pixels. From scratch, training takes several times as l
 Paper: Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection, 2017 (arXiv:1708.02002).
 Command: python train.py --config=configs/retinanet_coco.py --workdir=runs/retinanet_coco
 Result: not measured; its smoke steps are tested on digits. The paper: AP 35.7 at 800 pixels, pretrained on ImageNet.
-Time: 73 epochs of 7,329 steps; days on a GPU.
+Time: 73 epochs of 7,329 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

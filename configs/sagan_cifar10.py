@@ -3,7 +3,7 @@
 Paper: Zhang, Goodfellow, Metaxas & Odena, Self-Attention Generative Adversarial Networks, 2019 (arXiv:1805.08318).
 Command: python train.py --config=configs/sagan_cifar10.py --workdir=runs/sagan_cifar10
 Result: not measured; its smoke steps are tested on mock data.
-Time: 100,000 steps; hours on a GPU.
+Time: 100,000 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

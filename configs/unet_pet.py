@@ -5,7 +5,7 @@ The border between the two, which the dataset does not decide, is void.
 Paper: Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015 (arXiv:1505.04597).
 Command: python train.py --config=configs/unet_pet.py --workdir=runs/unet_pet
 Result: not measured.
-Time: 20,000 steps of 8 images; hours on a GPU.
+Time: 20,000 steps of 8 images; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -3,7 +3,7 @@
 Paper: Gulrajani et al., Improved Training of Wasserstein GANs, 2017 (arXiv:1704.00028).
 Command: python train.py --config=configs/wgan_gp_cifar10.py --workdir=runs/wgan_gp_cifar10
 Result: not measured; its smoke steps are tested on mock data.
-Time: 100,000 steps of the generator and 500,000 of the critic, as in the paper; hours on a GPU.
+Time: 100,000 steps of the generator and 500,000 of the critic, as in the paper; not measured.
 """
 
 from cvjax.config import experiment, variant

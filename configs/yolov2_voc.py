@@ -6,7 +6,7 @@ VOC 2012 instead.
 Paper: Redmon & Farhadi, YOLO9000: Better, Faster, Stronger, 2017 (arXiv:1612.08242), sections 2 and 3.
 Command: python train.py --config=configs/yolov2_voc.py --workdir=runs/yolov2_voc
 Result: not measured; its smoke steps are tested on digits. The paper has 76.8 at 416 pixels.
-Time: 160 epochs of 78 steps; hours on a GPU.
+Time: 160 epochs of 78 steps; not measured.
 """
 
 from cvjax.config import experiment, variant

@@ -1,6 +1,7 @@
 """The keys of `config.data` and their checks, which decode no image."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ class Settings:
     unseen_classes: bool = False  # evaluation may have classes that training lacks
     held_out: Share = 0.1  # share of "test" in a folder without splits
     split_seed: Natural = 0  # seed of that share
+    together: str = ""  # what matches it in names does not divide a folder: variants of a picture stay in one split
     also: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # a second source; see joint.py
 
 
@@ -151,6 +153,10 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
         for name in chosen["keep"]:
             if name != layouts.CAPTION:
                 raise UserError(f"data.keep: a folder of images has no {name!r}, only {layouts.CAPTION!r}")
+    try:
+        re.compile(chosen["together"])
+    except re.error as error:
+        raise UserError(f"data.together={chosen['together']!r} is no regular expression: {error}") from error
     if chosen["vocabulary"] <= len(EMPTY):
         raise UserError(f"data.vocabulary={chosen['vocabulary']} must be more than the {len(EMPTY)} special tokens")
     if chosen["per_class"] and chosen["batch"] % chosen["per_class"]:
@@ -213,7 +219,7 @@ def refuse_workdir(config_data: Mapping[str, Any], workdir: Path) -> None:
 
 def held_out(chosen: Mapping[str, Any]) -> HeldOut:
     """Returns how settings divide a folder without splits."""
-    return HeldOut(chosen["held_out"], chosen["split_seed"], chosen["unseen_classes"])
+    return HeldOut(chosen["held_out"], chosen["split_seed"], chosen["unseen_classes"], chosen["together"])
 
 
 def _check_texts(texts: Sequence[str], pipelines: Mapping[str, pipeline.Pipeline]) -> None:

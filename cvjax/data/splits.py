@@ -3,7 +3,8 @@
 Folders of splits may have any of the names in `SPLIT_NAMES`, in any case, with affixes as in `train2017`, `test_set`
 and `seg_train`. By hash, the tenth of the files (`data.held_out`) whose paths below the folder have the lowest SHA-256
 are `test`, the rest `train`. With `data.unseen_classes` it is a tenth of the classes, by their names, so that the
-splits share no class.
+splits share no class. Files whose paths differ only in what matches `data.together`, a regular expression, stay
+together: frames of a film by `[0-9]+$`, where names end in the frame's number.
 """
 
 import dataclasses
@@ -30,11 +31,12 @@ _DOMAIN = re.compile(rf"({'|'.join(SPLIT_NAMES)})[\W_]?[ab]")  # one of CycleGAN
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """How a folder without splits is divided: `data.held_out`, `data.split_seed` and `data.unseen_classes`."""
+    """How a folder without splits is divided: `data.held_out`, `split_seed`, `unseen_classes` and `together`."""
 
     share: float = 0.1
     seed: int = 0
     by_class: bool = False
+    together: str = ""
 
 
 HELD_OUT = HeldOut()
@@ -159,7 +161,7 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
         return {"train": [], "test": list(parts)}
     units = {}  # what is held out as a whole: a class, or a file and the links to it
     for file, part in parts.items():
-        units[file] = part[0] if held_out.by_class and len(part) > 1 else "/".join(part)
+        units[file] = part[0] if held_out.by_class and len(part) > 1 else _without(held_out.together, part)
     if not held_out.by_class:
         reals = {file: os.path.realpath(file) for file in parts if file.is_symlink()}
         names = {os.path.realpath(file): units[file] for file in parts if reals and file not in reals}
@@ -168,6 +170,7 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
     by_hash = sorted(set(units.values()), key=lambda unit: hashlib.sha256(os.fsencode(salt + unit)).digest())
     if len(by_hash) < 2:
         kind = "class" if held_out.by_class else "image"
+        kind += f" that data.together={held_out.together!r} leaves apart" if held_out.together else ""
         raise UserError(
             f"{readable(root)} has only one {kind}, too few to hold some out for evaluation. Add more, or divide them "
             "into the folders train/ and test/"
@@ -178,3 +181,9 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
         "train": [file for file in parts if units[file] not in test],
         "test": [file for file in parts if units[file] in test],
     }
+
+
+def _without(together: str, parts: Sequence[str]) -> str:
+    """Returns a path below the folder; if files stay together, without its suffix and without what tells them apart."""
+    path = "/".join(parts)
+    return re.sub(together, "", os.path.splitext(path)[0]) if together else path

@@ -1,20 +1,30 @@
 """Figures of translated images beside the truth, and what colours alone would reach."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from cvjax.metrics.image import Convention, psnr
+from cvjax.metrics.image import WINDOW, Convention, psnr, ssim
+from cvjax.metrics.saturation import chroma_histogram, saturation_distance
 
 Images = Float[np.ndarray, "batch height width channels"]
 Affine = Float[np.ndarray, "terms channels"]
 
 BEST = 100.0  # dB; more, as of equal images, counts as this
+CONVENTION = Convention("rgb")
 
 
 def decibels(truth: Images, images: Images) -> Float[np.ndarray, " batch"]:
     """Returns the PSNR of each image over all channels, rounded to 8 bits, at most 100 dB."""
-    return np.minimum(psnr(truth, images, Convention("rgb")), BEST)
+    return np.minimum(psnr(truth, images, CONVENTION), BEST)
+
+
+def similarities(truth: Images, images: Images) -> dict[str, Float[np.ndarray, " batch"]]:
+    """Returns the `psnr` of each image and, where its sides reach the window, its `ssim`, both in RGB and 8 bits."""
+    found = {"psnr": decibels(truth, images)}
+    return found | ({"ssim": ssim(truth, images, CONVENTION)} if min(images.shape[1:3]) >= WINDOW else {})
 
 
 def detail_correlation(truth: Images, images: Images, window: int = 5) -> Float[np.ndarray, " batch"]:
@@ -61,6 +71,46 @@ def trivial_figures(a: Images, b: Images) -> dict[str, float]:
     """Returns figures from A to B that need no training: of the images, of the mean colour of B, of changed colours."""
     recoloured = recolour(a, fit_colours(a, b))
     flat = np.broadcast_to(b.mean(axis=(0, 1, 2)), b.shape)
-    figures = {"identity_psnr": decibels(b, a), "flat_psnr": decibels(b, flat)}
-    figures |= {"recoloured_psnr": decibels(b, recoloured), "recoloured_detail": detail_correlation(b, recoloured)}
+    figures = {"flat_psnr": decibels(b, flat), "recoloured_detail": detail_correlation(b, recoloured)}
+    for control, images in {"identity": a, "recoloured": recoloured}.items():
+        figures |= {f"{control}_{name}": values for name, values in similarities(b, images).items()}
     return {name: float(values.mean()) for name, values in figures.items()}
+
+
+def above_controls(figures: Mapping[str, float]) -> dict[str, float]:
+    """Returns by how much the figures from A to B, {} without any, are above those of `trivial_figures`."""
+    above = {}
+    for control, title in {"identity": "input", "recoloured": "recoloured"}.items():
+        for name in ("psnr", "ssim"):
+            if f"{name}_a_to_b" in figures:
+                above[f"{name}_over_{title}"] = figures[f"{name}_a_to_b"] - figures[f"{control}_{name}"]
+    return above
+
+
+def score_pictures(rows: Iterable[tuple[Images, Images, Images | None]], recoloured: bool = False) -> dict[str, float]:
+    """Returns the figures of `cvjax.translation.pix2pix`.
+
+    `rows` are batches of (truth, pictures, images that they were made of or None).
+    """
+    found, histograms, pairs = {}, [], []
+    for truth, made, given in rows:
+        measured = similarities(truth, made)
+        if given is not None and given.shape == truth.shape and (given != truth).any():
+            of_input = similarities(truth, given)
+            measured |= {f"{name}_over_input": measured[name] - values for name, values in of_input.items()}
+        measured["l1"] = np.abs(truth - made).mean(axis=(1, 2, 3))
+        for name, values in measured.items():
+            found.setdefault(name, []).append(values)
+        if made.shape[-1] == 3:
+            histograms.append([chroma_histogram(x) for x in (truth, made)])
+        if recoloured:
+            pairs.append((given, truth))
+    figures = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in found.items()}
+    if histograms:
+        figures["saturation_distance"] = saturation_distance(*np.sum(histograms, axis=0))
+    if pairs:
+        given, truth = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        for name, values in similarities(truth, recolour(given, fit_colours(given, truth))).items():
+            figures[f"recoloured_{name}"] = float(values.mean())
+            figures[f"{name}_over_recoloured"] = figures[name] - figures[f"recoloured_{name}"]
+    return figures

@@ -4,6 +4,7 @@ Only one tile is in memory at a time, so that images and results may be memory-m
 """
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -53,6 +54,11 @@ def map_tiles(
         rows = slice(scale * (top + down), scale * (top + tile))
         out[rows, scale * (left + right) : scale * (left + tile)] = part
     return out
+
+
+def fit_tile(pixels: int, margin: int, multiple: int) -> int:
+    """Returns the largest side of a tile, a multiple, with which a tile and its margins have no more pixels; or 0."""
+    return max(0, (math.isqrt(pixels) - 2 * margin) // multiple * multiple)
 
 
 def predict_tiles(

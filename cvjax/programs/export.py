@@ -13,7 +13,9 @@ A program is loaded and called by three lines:
     program = jax.export.deserialize(bytearray(open("exported/predict.stablehlo", "rb").read()))
     outputs = program.call(images)  # or, of sample.stablehlo: program.call(jax.numpy.uint32(seed))
 
-Systems of classes also take labels, int32: export.json lists the inputs of each program.
+Systems of classes also take labels, int32: export.json lists the inputs of each program. --label=NAME, which may be
+given several times, writes predict_NAME.stablehlo in its place, for images of that label alone: of a CycleGAN, which
+translates from A to B by default, --label=a_to_b --label=b_to_a writes both directions.
 
 python -m cvjax.export --run=runs/x --hub=my-model --licence=apache-2.0
 
@@ -23,6 +25,7 @@ the run's figures and how to load it.
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,8 @@ from typing import Any
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
 
 import cvjax
 from cvjax import command, runs
@@ -39,6 +44,7 @@ from cvjax.display import doing
 from cvjax.errors import UserError, number_of
 from cvjax.predictor import classes_of
 from cvjax.programs import overview
+from cvjax.programs.apply import find_class
 from cvjax.programs.outputs import Outputs
 from cvjax.rundir import read_metrics, write_atomically
 from cvjax.weights import hub
@@ -59,12 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
     parser.add_argument("--seed", type=command.seed, default=0, help="seed of what `predict` draws at random")
     parser.add_argument("--count", type=int, default=16, help="number of samples that sample.stablehlo draws")
+    parser.add_argument("--label", action="append", help="the label of all images; several write several programs")
     parser.add_argument("--latest", action="store_true", help="the latest weights instead of their moving average")
     arguments = parser.parse_args(argv)
     if arguments.count < 1:
         raise UserError(f"--count={arguments.count}: must be at least 1.")
     if not (arguments.output or arguments.hub):
         raise UserError("where to? Give --output=FOLDER, --hub=FOLDER, or both.")
+    if arguments.label and not arguments.output:
+        raise UserError(f"--label={arguments.label[0]} is for programs: give --output=FOLDER.")
     if arguments.hub and not arguments.licence:
         raise UserError("--hub: under which licence? Give --licence=apache-2.0, cc-by-4.0, other or the like.")
     with doing(f"loading {arguments.run}"):
@@ -93,9 +102,11 @@ def write_programs(
     networks: Mapping[str, Variables],
 ) -> None:
     """Writes weights, programs and export.json to `--output`."""
+    names = recipe.shown_classes or classes_of(description)
+    labels = label_programs(arguments.label or (), description["config"]["system"], recipe, names)
     written = Outputs(arguments.output.expanduser())
     weights = {f"{name}.safetensors": held for name, held in networks.items()}
-    written.check([*weights, "predict.stablehlo", "sample.stablehlo", "export.json"])
+    written.check([*weights, *(f"{name}.stablehlo" for name in [*labels, "sample"]), "export.json"])
     for name, held in weights.items():
         files.save(written.claim(name), held)
     about = {
@@ -103,22 +114,39 @@ def write_programs(
         "step": int(state.step),
         "system": description["config"]["system"],
         "commit": description.get("commit", ""),
-        "classes": recipe.shown_classes or classes_of(description),
+        "classes": names,
         "platforms": PLATFORMS,
         "networks": list(recipe.networks),
     }
     if recipe.predict is not None:
         shape = tuple(description["batch"]["image"][0][1:])
-        with doing(f"compiling predict for {', '.join(PLATFORMS)}"):
-            program = export_predict(recipe, state, shape, arguments.seed)
-        write_atomically(written.claim("predict.stablehlo"), bytes(program.serialize()))
-        about["predict"] = describe(program)
+        for name, label in labels.items():
+            with doing(f"compiling {name} for {', '.join(PLATFORMS)}"):
+                program = export_predict(recipe, state, shape, arguments.seed, label)
+            write_atomically(written.claim(f"{name}.stablehlo"), bytes(program.serialize()))
+            about[name] = describe(program)
     if recipe.sample is not None:
         with doing(f"compiling sample for {', '.join(PLATFORMS)}"):
             program = export_sample(recipe, state, arguments.count)
         write_atomically(written.claim("sample.stablehlo"), bytes(program.serialize()))
         about["sample"] = describe(program)
     write_atomically(written.claim("export.json"), json.dumps(about, indent=1) + "\n")
+
+
+def label_programs(
+    given: Sequence[str], system: str, recipe: Recipe, names: Sequence[str]
+) -> dict[str, Int[np.ndarray, ""] | None]:
+    """Returns {name of a program: its label} of the flags `--label`; without them `predict` alone, with None.
+
+    Raises a UserError for a system that takes no labels, or a label that `names` lacks.
+    """
+    if given and (recipe.predict is None or "label" not in recipe.predict_inputs):
+        raise UserError(f"--label={given[0]}: {system} takes no labels beside images.")
+    found = {}
+    for text in given:
+        label = find_class(text, names)
+        found[f"predict_{re.sub('[^A-Za-z0-9_-]', '_', names[label])}"] = label
+    return found or {"predict": None}
 
 
 def describe_networks(description: Mapping[str, Any], step: int) -> dict[str, Any]:
@@ -171,18 +199,22 @@ def make_card(
     )
 
 
-def export_predict(recipe: Recipe, state: State, shape: tuple[int, ...], seed: int) -> jax.export.Exported:
+def export_predict(
+    recipe: Recipe, state: State, shape: tuple[int, ...], seed: int, label: Int[np.ndarray, ""] | None = None
+) -> jax.export.Exported:
     """Exports `predict` with its weights: images [batch, height, width, channels] -> {name: array}, one row per image.
 
     It is exported for one image and vectorised, because a system may read the number of images, which is unknown here.
-    Systems that cannot do without a class take labels [batch] as well. The random keys are the same in every call.
+    `label` is that of all images; without it, systems that cannot do without a class take labels [batch] as well. The
+    random keys are the same in every call.
     Raises a UserError for systems that cannot do without a picture of a style.
     """
     if "style" in recipe.predict_inputs:
         raise UserError("predict takes pictures of styles beside the images, so it cannot be exported; apply paints.")
 
     def predict_one(number, image, *labels):
-        inputs = {"image": image[None]} | ({"label": labels[0][None]} if labels else {})
+        told = labels[0] if labels else label
+        inputs = {"image": image[None]} | ({} if told is None else {"label": told[None]})
         key = jax.random.fold_in(jax.random.key(seed), number)
         return {name: values[0] for name, values in recipe.predict(state, inputs, key).items()}
 

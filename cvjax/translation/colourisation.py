@@ -18,7 +18,16 @@ from cvjax.errors import UserError
 from cvjax.nets.patch_gan import Field, PatchGAN
 from cvjax.signature import Count, NonNegative, Share
 from cvjax.translation.colours import from_lab, to_lab
-from cvjax.translation.pix2pix import Images, Painted, Pix2Pix, Sources, TestMode, UNetGenerator, check_objective
+from cvjax.translation.pix2pix import (
+    LARGEST,
+    Images,
+    Painted,
+    Pix2Pix,
+    Sources,
+    TestMode,
+    UNetGenerator,
+    check_objective,
+)
 
 BINS = 20  # of lightness, each 5 of its 100 units wide
 REACH = 110.0  # the generator's 1 in units of a and b: sRGB has a from -86 to 98 and b from -108 to 94
@@ -127,6 +136,7 @@ def recipe(
     adversarial: NonNegative = 1.0,
     l1: NonNegative = 100.0,
     test_mode: TestMode = "published",
+    largest: Count = LARGEST,
     generator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
     discriminator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
 ) -> Recipe:
@@ -147,6 +157,8 @@ def recipe(
       l1: weight of the absolute difference of a and b, over 110.
       test_mode: "published" normalises each image by its own statistics, as a batch of one, and keeps the dropout on;
         "running" has the statistics of training and no dropout. Either way no image changes another one's colours.
+      largest: pixels of a picture that `apply` puts through the generator whole; a larger one goes in tiles or, in the
+        published test, is refused.
       generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
@@ -160,4 +172,7 @@ def recipe(
     generator = UNetGenerator(depth, width, 2, dropout, resize)
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
     discriminator = PatchGAN(field, discriminator_width)
-    return Recipe.of(Colourisation(generator, discriminator, adversarial, l1, conditional, test_mode, *optimisers))
+    options = dict(recoloured=False, largest=largest)
+    return Recipe.of(
+        Colourisation(generator, discriminator, adversarial, l1, conditional, test_mode, *optimisers, **options)
+    )

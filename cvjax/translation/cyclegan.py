@@ -22,7 +22,7 @@ from cvjax.core import Batch, Metrics, Pictures, Recipe, State, advance, descend
 from cvjax.errors import UserError
 from cvjax.losses import adversarial
 from cvjax.metrics import plots
-from cvjax.metrics.translation import decibels, detail_correlation, trivial_figures
+from cvjax.metrics.translation import above_controls, decibels, detail_correlation, similarities, trivial_figures
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
 from cvjax.ops.padding import pad_to_multiple, reflect
@@ -292,10 +292,12 @@ class CycleGAN:
                 ("a_to_b", also, outputs["translation"]),
                 ("b_to_a", real, outputs["also_translation"]),
             ):
-                add(f"psnr_{name}", decibels(truth, made))
+                for measure, values in similarities(truth, made).items():
+                    add(f"{measure}_{name}", values)
                 add(f"detail_{name}", detail_correlation(truth, made))
         figures = {name: float(np.concatenate(values).mean()) for name, values in found.items()}
-        return figures | (trivial_figures(np.concatenate(a), np.concatenate(b)) if a else {})
+        figures |= trivial_figures(np.concatenate(a), np.concatenate(b)) if a else {}
+        return figures | above_controls(figures)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws held-out images of both kinds, their translations, and these translated back."""
@@ -384,10 +386,12 @@ def recipe(
 
     Returns:
       The recipe. Figure: cycle_psnr, dB of images that were translated there and back. If paired also psnr_a_to_b and
-      psnr_b_to_a, dB of translations beside the truth; detail_a_to_b and detail_b_to_a, correlations of their detail
-      with the truth's, by `cvjax.metrics.translation`. Beside these, what is reached from A to B without training:
-      identity_psnr by the images themselves; flat_psnr by the mean colour of B; recoloured_psnr and recoloured_detail
-      by the best affine change of colours, fitted to the truth itself.
+      psnr_b_to_a, dB of translations beside the truth; ssim_a_to_b and ssim_b_to_a; detail_a_to_b and detail_b_to_a,
+      correlations of their detail with the truth's, by `cvjax.metrics.translation`. Beside these, what is reached from
+      A to B without training: identity_psnr and identity_ssim by the images themselves; flat_psnr by the mean colour of
+      B; recoloured_psnr, recoloured_ssim and recoloured_detail by the best affine change of colours, fitted to the
+      truth itself. psnr_over_input, ssim_over_input, psnr_over_recoloured and ssim_over_recoloured are by how much the
+      translations from A to B are above these.
     """
     generator = Generator(width, blocks, resize)
     discriminator = PatchGAN(field, discriminator_width, "instance")

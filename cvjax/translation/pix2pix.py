@@ -22,25 +22,25 @@ from cvjax.core import Batch, Metrics, Pictures, Recipe, State, descend, variabl
 from cvjax.errors import UserError
 from cvjax.losses.adversarial import cross_entropy_discriminator_loss, cross_entropy_generator_loss
 from cvjax.metrics import plots
-from cvjax.metrics.image import WINDOW, Convention, ssim
-from cvjax.metrics.saturation import chroma_histogram, saturation_distance
-from cvjax.metrics.translation import decibels
+from cvjax.metrics.translation import score_pictures
 from cvjax.nets.layers import Conv, ConvTranspose
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field, normalise
 from cvjax.nets.players import Player, advance, get_player, train_apply
 from cvjax.ops.padding import pad_to_multiple
 from cvjax.ops.precision import at_least_float32
 from cvjax.ops.resampling import magnify
+from cvjax.ops.tiling import fit_tile, map_tiles
 from cvjax.signature import Count, NonNegative, Share
 
 TestMode = Literal["published", "running"]
 Images = Float[Array, "batch height width channels"]
 Sources = Float[Array, "batch height width bands"]
 Painted = Float[Array, "batch height width _"]
+Large = Float[Array | np.ndarray, "batch height width _"]
 
 WIDEST = 8  # most channels of a level, in multiples of the first one's
 DROPPED = 3  # blocks of the decoder with dropout
-CONVENTION = Convention("rgb")
+LARGEST = 8_000_000  # pixels of a picture that goes through the networks whole: 2 GB at the paper's width
 SHOWN, COLUMNS = 6, 12  # rows and columns of pictures that are drawn at most
 
 # --- networks -----------------------------------------------------------------------------------------------------
@@ -105,6 +105,11 @@ class UNetGenerator(nn.Module):
         """What the sides of images are multiples of."""
         return 2**self.depth
 
+    @property
+    def reach(self) -> int:
+        """Pixels to either side that a pixel may see: two of the innermost level on the way up, and one down."""
+        return 3 * self.divisor
+
     def double(self, x: Float[Array, "batch rows columns features"], features: int, bias: bool, name: str) -> Images:
         """Doubles the size of features, inside of `__call__`."""
         options = dict(use_bias=bias, kernel_init=nn.initializers.normal(0.02), name=name)
@@ -133,7 +138,15 @@ class Pix2Pix:
     test_mode: TestMode
     generator_tx: optax.GradientTransformation
     discriminator_tx: optax.GradientTransformation
+    recoloured: bool = False
+    largest: int = LARGEST
     any_size = True
+
+    def __post_init__(self):
+        """Raises a UserError if there are no tiles of the size allowed."""
+        if not fit_tile(self.largest, self.generator.reach, self.generator.divisor):
+            least = (2 * self.generator.reach + self.generator.divisor) ** 2
+            raise UserError(f"config.recipe.largest={self.largest}: tiles with their margins have {least} pixels.")
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -285,7 +298,8 @@ class Pix2Pix:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        return score_pictures((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
+        found = ((self.truth(batch), outputs["image"], batch.get("image")) for batch, outputs in rows)
+        return score_pictures(found, self.recoloured)
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws held-out images as the generator sees them, each beside its translation and the truth."""
@@ -300,40 +314,36 @@ class Pix2Pix:
         captions = ["input", "output", "truth"] * len(made)
         return {"translations": plots.draw_gallery(pictures, captions, COLUMNS)}
 
-    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
-        """Translates images at their own size, which are padded by reflection for the generator and cropped after."""
-        padded, (rows, columns) = pad_to_multiple(inputs["image"], self.generator.divisor)
-        return {"image": self._paint(state, padded, key)[:, rows, columns]}
+    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Large]:
+        """Translates images at their own size, which are padded by reflection for the generator and cropped after.
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _paint(self, state, images, key):
-        return self.paint(key, state, images)
+        Those of more than `largest` pixels go in tiles with all that the generator sees around them: inside they become
+        what the whole would. Raises a UserError for such pictures in the published test.
+        """
+        images = inputs["image"]
+        height, width = images.shape[1:3]
+        if height * width <= self.largest or isinstance(images, jax.core.Tracer):
+            padded, (rows, columns) = pad_to_multiple(images, self.generator.divisor)
+            return {"image": self._paint(state, padded, key, 0)[:, rows, columns]}
+        if self.test_mode == "published":
+            raise UserError(
+                f"a picture of {height}x{width} has more than {self.largest} pixels, and test_mode=published has no "
+                "tiles: it normalises a picture by all of it. Make it smaller first, or train with test_mode=running."
+            )
+        margin = self.generator.reach
+        tile = fit_tile(self.largest, margin, self.generator.divisor)
+        see = lambda window: self._paint(state, jnp.asarray(window), key, margin)  # noqa: E731
+        return {"image": np.stack([map_tiles(see, image, tile, margin) for image in np.asarray(images)])}
 
-
-def score_pictures(rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]) -> dict[str, float]:
-    """Returns the figures of `recipe` over batches of (truth, pictures, images that they were made of or None)."""
-    found, histograms = {}, []
-    for truth, made, given in rows:
-        similarity = functools.partial(ssim, convention=CONVENTION)
-        measures = {"psnr": decibels} | ({"ssim": similarity} if min(made.shape[1:3]) >= WINDOW else {})
-        measured = {name: measure(truth, made) for name, measure in measures.items()}
-        if given is not None and given.shape == truth.shape and (given != truth).any():
-            for name, measure in measures.items():
-                measured[f"{name}_over_input"] = measured[name] - measure(truth, given)
-        measured["l1"] = np.abs(truth - made).mean(axis=(1, 2, 3))
-        for name, values in measured.items():
-            found.setdefault(name, []).append(values)
-        if made.shape[-1] == 3:
-            histograms.append([chroma_histogram(x) for x in (truth, made)])
-    figures = {name: float(np.concatenate(values).mean(dtype=np.float64)) for name, values in found.items()}
-    if histograms:
-        figures["saturation_distance"] = saturation_distance(*np.sum(histograms, axis=0))
-    return figures
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _paint(self, state, images, key, margin):
+        made = self.paint(key, state, images)
+        return made[:, margin : made.shape[1] - margin, margin : made.shape[2] - margin]
 
 
 def check_objective(adversarial: float, l1: float) -> None:
     """Raises a UserError if there is nothing to learn."""
-    if not adversarial and not l1:
+    if not (adversarial or l1):
         raise UserError("config.recipe.adversarial=0 and config.recipe.l1=0: at least one weight must be above 0.")
 
 
@@ -349,6 +359,8 @@ def recipe(
     adversarial: NonNegative = 1.0,
     l1: NonNegative = 100.0,
     test_mode: TestMode = "published",
+    recoloured: bool = False,
+    largest: Count = LARGEST,
     generator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
     discriminator_optimiser: Mapping[str, Any] = {"name": "adam", "learning_rate": 2e-4, "b1": 0.5},
 ) -> Recipe:
@@ -367,16 +379,21 @@ def recipe(
       l1: weight of the absolute difference, of images in [-1, 1].
       test_mode: "published" normalises each image by its own statistics, as a batch of one, and keeps the dropout on;
         "running" has the statistics of training and no dropout. Either way no image changes another one's translation.
+      recoloured: measure the best change of colours as well, which needs all held-out pictures in memory.
+      largest: pixels of a picture that `apply` translates whole; larger ones go in tiles; "published" refuses them.
       generator_optimiser, discriminator_optimiser: as `cvjax.optim.build` takes them.
 
     Returns:
       The recipe. Figures of held-out pairs: psnr in dB, at most 100, and ssim, of all channels rounded to 8 bits;
       psnr_over_input and ssim_over_input, by how much they are above those of the inputs, if these have the same
       channels; l1, the absolute difference of pictures in [0, 1]; of pictures in colour, saturation_distance, how far
-      the distribution of their chroma is from the truth's, in units of Lab.
+      the distribution of their chroma is from the truth's, in units of Lab. If `recoloured`, also recoloured_psnr and
+      recoloured_ssim, of inputs recoloured by the best affine map, fitted to the truth itself, and psnr_over_recoloured
+      and ssim_over_recoloured, by how much translations are above them.
     """
     check_objective(adversarial, l1)
     generator = UNetGenerator(depth, width, channels, dropout, resize)
     optimisers = optim.build(generator_optimiser), optim.build(discriminator_optimiser)
     discriminator = PatchGAN(field, discriminator_width)
-    return Recipe.of(Pix2Pix(generator, discriminator, adversarial, l1, conditional, test_mode, *optimisers))
+    values = adversarial, l1, conditional, test_mode, *optimisers, recoloured, largest
+    return Recipe.of(Pix2Pix(generator, discriminator, *values))

