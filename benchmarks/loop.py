@@ -33,6 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = {"VAE": "configs/vae_digits.py", "DCGAN": "configs/dcgan_digits.py"}
 ROUNDS, SEGMENT = 20, 100  # 20 segments of 100 steps, the log interval of both configs
 EARLY, LATE = 200, 2000  # steps at which memory is measured
+STARTS = 3  # pairs of starts: with an empty cache, and with the cache that it filled
 QUIET = dict(eval_every=0, figure_every=0, checkpoint_every=0, checkpoint_best="")
 
 
@@ -164,10 +165,13 @@ def first_step(path: str, cache: str) -> float:
     return seconds
 
 
-def starts(path: str) -> tuple[float, float]:
+def starts(path: str, rounds: int = STARTS) -> list[tuple[float, float]]:
     """Returns the seconds to the first step with an empty compilation cache, and with the cache that it filled."""
-    with tempfile.TemporaryDirectory() as cache:
-        return first_step(path, cache), first_step(path, cache)
+    pairs = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            pairs.append((first_step(path, cache), first_step(path, cache)))
+    return pairs
 
 
 # Memory.
@@ -247,9 +251,11 @@ def main(_) -> None:
         add_line(*memory_row(name, memory(path)))
     for name, path in CONFIGS.items():
         for variant, suffix in (("", ""), (", smoke", ":smoke")):
-            cold, warm = starts(path + suffix)
+            cold, warm = zip(*starts(path + suffix), strict=True)
+            low, middle, high = report.ratio(warm, cold)
             what = f"{name}{variant}: command to first step, compilation cache warm by cold"
-            add_line(f"| {what} | | {warm / cold:.2f} | {warm:.1f} and {cold:.1f} s |")
+            seconds = f"{np.median(warm):.1f} and {np.median(cold):.1f} s"
+            add_line(f"| {what} | | {middle:.2f} ({low:.2f} to {high:.2f}) | {seconds} |")
     report.write_section("loop", "\n".join([HEADER, *lines]))
     if missed:
         sys.exit(f"Missed: {'; '.join(missed)}")
@@ -259,7 +265,7 @@ HEADER = f"""## The loop around a step
 
 `python -m benchmarks.loop`, on CPU. `fit` writes its rows of metrics as the config says; loop, bare loop and loader are
 timed in turn in one process, {SEGMENT} steps each, {ROUNDS} times: medians of the rounds' ratios, with their quartiles.
-Memory is resident; evaluations, figures and checkpoints lie before both readings. Starts are timed once.
+Memory is resident; evaluations, figures and checkpoints lie before both readings. Starts are timed {STARTS} times each.
 {report.machine(["jax", "flax", "numpy"])}.
 """
 

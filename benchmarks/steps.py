@@ -46,7 +46,7 @@ PAPER |= {"data.transforms": (), "data.eval_transforms": ()}
 CASES = {
     "VAE, configs/vae_digits.py": (1.0, "vae_digits", {}, ROUNDS),
     "DCGAN, configs/dcgan_digits.py": (1.5, "dcgan_digits", {}, ROUNDS),
-    "DCGAN of the paper, 64 px, batch 32": (1.5, "dcgan_mnist", PAPER, 3),
+    "DCGAN of the paper, 64 px, batch 32": (1.1, "dcgan_mnist", PAPER, 3),
     "WGAN-GP, configs/wgan_gp_digits.py": (1.5, "wgan_gp_digits", {}, ROUNDS),
     "SAGAN, configs/sagan_digits.py": (1.5, "sagan_digits", {}, ROUNDS),
 }

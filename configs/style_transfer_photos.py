@@ -10,7 +10,7 @@ Command: python train.py --config=configs/style_transfer_photos.py --workdir=run
 Result: gram_over_content 0.093, the style loss over the content's; LPIPS to the content 0.367, where that of the style
   is 0.699; it begins with the content, so that nothing is random. Van Gogh's Starry Night of Debian's opencv-doc in its
   place, with beta 3e6: 0.074, and 0.560 beside 0.804.
-Time: 153 seconds of CPU time for the figures; drawing paints the picture once more.
+Time: 153 seconds of CPU time.
 """
 
 from cvjax.config import experiment, variant

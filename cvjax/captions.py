@@ -152,6 +152,7 @@ MEASURES = {
     "score": "mean output of the critic",
     "separated": "share of the objects that touch another one and are found",
     "share": "shares of the windows",
+    "signed_randomised_correlation": "rank correlation of maps for and against the class with those of random weights",
     "smallest_class": "share of the class that the judge sees least among samples",
     "sparseness": "Hoyer's sparseness of the codes: 0 is even, 1 is a single active unit",
     "spread": "standard deviation of a pixel over the images that several starts find for one code",

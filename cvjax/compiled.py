@@ -28,6 +28,8 @@ FEATURES = (
     "area",
 )  # a dataset may lack these
 
+THRESHOLD = 1.0  # seconds: JAX's default, below which it keeps no program
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
@@ -42,12 +44,20 @@ class Compiled:
 
 
 def enable_cache() -> None:
-    """Caches compiled programs across runs in the user's cache folder, unless JAX has a cache folder already.
+    """Caches compiled programs across runs, small ones too, in the user's cache folder or in JAX's own, if it has one.
 
-    Without such a folder, as for a user without a home, programs are compiled again in each run, and a line says so.
+    Without such a folder, as for a user without a home, programs are compiled again in each run, and a line says so. A
+    threshold that the user has set, `jax_persistent_cache_min_compile_time_secs`, stays.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
+    if jax.config.jax_compilation_cache_dir is None:
+        _choose_cache()
+    # Beside its steps a run compiles some thirty small programs, 25 kB each, which take as long as importing JAX.
+    if jax.config.jax_persistent_cache_min_compile_time_secs == THRESHOLD:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _choose_cache() -> None:
+    """Makes the user's cache folder that of JAX, or says why not."""
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvjax" / "compiled"
         cache.mkdir(parents=True, exist_ok=True)
@@ -62,8 +72,6 @@ def enable_cache() -> None:
         )
     else:
         jax.config.update("jax_compilation_cache_dir", str(cache))
-        # Beside its steps a run compiles some thirty small programs, 25 kB each, which take as long as importing JAX.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def describe_state(recipe: Recipe, mesh: jax.sharding.Mesh, batch: Mapping[str, Sequence]) -> PyTree:

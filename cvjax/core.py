@@ -148,13 +148,14 @@ class Recipe:
       train_step: (state, batch, key) -> (State, {name: scalar}); None if nothing is trained (`config.steps=0`).
       eval_step: (state, batch, key) -> {name: array}, one row per example.
       score: (iterator of (batch, outputs)) -> {name: float}. Rows are NumPy, without padding.
-      visualise: (state, batch, key) -> {name: images}.
+      visualise: (state, batch, key) -> {name: images}; with `shows_outputs`, (state, batch, key, outputs).
       predict: (state, inputs, key) -> {name: array}, one row per image of `inputs["image"]`.
       sample: (state, key, inputs) -> {name: images}, `inputs["count"]` rows; only for generative systems.
       predict_inputs: inputs that `predict` reads beside `image`, such as `label`, `style` or `mask`.
       sample_inputs: inputs that `sample` reads beside `count`.
       shown_classes: names of the labels that `predict` returns or takes, where they are not the dataset's classes.
       any_size: `predict` takes images of any size, and `apply` then leaves that of the user's pictures as it is.
+      shows_outputs: `visualise` also takes what `eval_step` returned for the batch, where that took long to compute.
       controls: () -> {row: {name: float}}. Scores of trivial or broken baselines by the same metrics.
     """
 
@@ -170,6 +171,7 @@ class Recipe:
     sample_inputs: tuple[str, ...] = ()
     shown_classes: tuple[str, ...] = ()
     any_size: bool = False
+    shows_outputs: bool = False
     controls: Callable | None = None
 
     @classmethod

@@ -110,6 +110,7 @@ class Run:
             vocabulary.write(workdir, examples.vocabulary)
         self.state = self._init_or_restore()
         self.step = int(self.state.step)
+        self.evaluated = None, None
         self.record.parameters(self.state.params or self.state.frozen)
         self.clock, self.profiling, self.stopping = _Clock(self.step), False, False
 
@@ -236,16 +237,28 @@ class Run:
         """Scores the state and, if due, has samples judged."""
         config, last = self.config, self.step == self.config.steps
         with self.record.doing("evaluating"):
-            figures = evaluate(self.recipe, self.compiled.eval_step, self.state, self.examples, self.mesh)
+            figures = evaluate(self.recipe, self._eval_step, self.state, self.examples, self.mesh)
         if self.judge is not None and (last or self._judge_due() or not config.judge_every):
             with self.record.doing(f"drawing {number_of(config.judge_samples, 'sample')} and judging them"):
                 figures |= judging.judge_samples(self.judge, self.recipe, self.state, self.examples, self.mesh, config)
         return figures
 
+    def _eval_step(self, state: State, batch: Mapping[str, jax.Array], index: int) -> dict[str, jax.Array]:
+        """Evaluates a batch; keeps the outputs of the first one if they will be drawn."""
+        outputs = self.compiled.eval_step(state, batch, index)
+        if index == 0 and self.recipe.shows_outputs:
+            self.evaluated = self.step, outputs
+        return outputs
+
     def _save_figures(self) -> None:
-        batch = next(self.examples.evaluate())
+        batch = sharding.place_batch(next(self.examples.evaluate()), self.mesh)
         key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 1)  # the same noise every time
-        images = self.recipe.visualise(self.state, sharding.place_batch(batch, self.mesh), key)
+        shown = self.state, batch, key
+        if self.recipe.shows_outputs:
+            step, outputs = self.evaluated
+            shown += (outputs if step == self.step else self.compiled.eval_step(self.state, batch, 0),)
+            self.evaluated = None, None
+        images = self.recipe.visualise(*shown)
         if self.judge is not None:
             images = images | judging.draw_samples(key, self.judge, self.recipe, self.state)
         for name, grid in sharding.to_host(images).items():

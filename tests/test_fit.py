@@ -356,15 +356,17 @@ def test_without_a_home_nothing_is_cached_and_a_line_says_so(home, monkeypatch, 
     assert "are not kept for the next run" in line and "JAX_COMPILATION_CACHE_DIR" in line
 
 
-def test_all_programs_of_a_run_are_kept_for_the_next(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("folder", "kept_from", "expected"), [(None, 1.0, 0), ("mine", 1.0, 0), ("mine", 5.0, 5.0)])
+def test_all_programs_of_a_run_are_kept_for_the_next(folder, kept_from, expected, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     try:
-        for name, value in zip(names, (None, 1.0), strict=True):
+        for name, value in zip(names, (folder, kept_from), strict=True):
             jax.config.update(name, value)
         compiled.enable_cache()
-        assert [getattr(jax.config, name) for name in names] == [str(tmp_path / "cvjax" / "compiled"), 0]
+        place = folder or str(tmp_path / "cvjax" / "compiled")
+        assert [getattr(jax.config, name) for name in names] == [place, expected]
     finally:
         for name, value in before.items():
             jax.config.update(name, value)

@@ -129,6 +129,7 @@ class Minimal(Attack):
     """The attacks on another run's classifier, with their names."""
 
     attacks: tuple[tuple[str, Szegedy | GradientIteration | CarliniWagner | DeepFool], ...]
+    shows_outputs = True
 
     @property
     def methods(self) -> dict[str, Szegedy | GradientIteration | CarliniWagner | DeepFool]:
@@ -160,12 +161,16 @@ class Minimal(Attack):
         return found
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
-        """Attacks a batch: whether each image is right as it is and, by method, reached its aim, and how far it is."""
+        """Attacks a batch: by method, the changed images, whether each reached its aim, and how far it is.
+
+        Also whether each image is right as it is.
+        """
         images, labels = batch["image"], batch["label"]
         found = {"clean": self.classify(state, images).argmax(axis=-1) == labels}
         found["pixels"] = jnp.full(len(images), images[0].size)
         for name, (changed, there) in self.attack(key, state, images, labels).items():
             found |= {f"{name}/fooled": there, f"{name}/norm": norms(changed - images).reshape(-1)}
+            found[f"{name}/image"] = changed
         return found
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
@@ -182,15 +187,16 @@ class Minimal(Attack):
             figures["rms_over_carlini_wagner"] = figures["rms/szegedy"] / figures["rms/carlini_wagner"]
         return figures
 
-    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""], outputs: Batch) -> Pictures:
         """Draws attacked images of each method, and the share of the batch that is further away than a distance."""
         images, labels = batch["image"], batch["label"]
         pictures, distances = {}, {}
-        for name, (changed, there) in self._attack(key, state, images, labels).items():
-            few = images[:COLUMNS], changed[:COLUMNS], labels[:COLUMNS]
+        for name in self.methods:
+            few = images[:COLUMNS], outputs[f"{name}/image"][:COLUMNS], labels[:COLUMNS]
             size = float(jnp.abs(few[1] - few[0]).max())
             pictures[f"adversarial/{name}"] = self.gallery(state, *few, size)
-            distances[name] = np.where(there, np.asarray(norms(changed - images)).reshape(-1), np.inf)
+            there, norm = (np.asarray(outputs[f"{name}/{kind}"]) for kind in ("fooled", "norm"))
+            distances[name] = np.where(there, norm, np.inf)
         known = np.concatenate([each[np.isfinite(each) & (each > 0)] for each in distances.values()])
         epsilons = np.geomspace(known.min(initial=1) / 2, known.max(initial=1e-3) * 1.1, 30)
         curves = {
@@ -217,10 +223,6 @@ class Minimal(Attack):
     @functools.partial(jax.jit, static_argnums=0)
     def _perturb(self, state, images, aims):
         return self.perturb(state, images, aims)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def _attack(self, key, state, images, labels):
-        return self.attack(key, state, images, labels)
 
 
 def recipe(

@@ -147,6 +147,7 @@ class PatchAttack(Attack):
     smoothness: float
     tx: optax.GradientTransformation
     predict_inputs = ()
+    shows_outputs = True
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -228,7 +229,7 @@ class PatchAttack(Attack):
         figures = {"accuracy": float(found.pop("right").mean())}
         return figures | robustness.patch_figures(found, counted, self.areas, self.angles)
 
-    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""], outputs: Batch) -> Pictures:
         """Draws the patch, images that wear it, and success over size beside that of a random patch."""
         patch = np.asarray(self._print(state))
         worn = np.where(self.mask[..., None] > 0.5, patch, 1.0)
@@ -241,7 +242,7 @@ class PatchAttack(Attack):
             ),
             "patched": plots.draw_gallery(np.asarray(attacked), texts, COLUMNS, labels == self.target),
         }
-        rows = jax.device_get(self._evaluate(state, batch, key))
+        rows = jax.device_get(outputs)
         counted = np.asarray(batch["label"]) != self.target
         curves = {
             name.replace("_", " "): (np.array(self.areas), rows[name][counted].mean(axis=(0, 2)))
@@ -259,10 +260,6 @@ class PatchAttack(Attack):
         image = self._paste(state, inputs["image"], key)
         label, probability = self.decide(state, image)
         return {"image": image, "label": label, "probability": probability, "clean_label": clean}
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def _evaluate(self, state, batch, key):
-        return self.eval_step(state, batch, key)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _print(self, state):

@@ -87,8 +87,8 @@ class Attribution(BorrowedClassifier):
         maps.find_layer(self.classifier.module, variables(state, "classifier"), batch["image"], self.layer)
         return state.replace(extra={"random": variables(other, "classifier")})
 
-    def explain(self, key: Key[Array, ""], explained: Classifier, method: str, asked: Questions) -> Maps:
-        """Returns the maps that answer questions."""
+    def explain(self, key: Key[Array, ""], explained: Classifier, method: str, asked: Questions) -> Images | Maps:
+        """Returns what a method finds for questions."""
         window = self.window or max(2, min(asked.images.shape[1:3]) // 8)
         options = {
             "gradcam": dict(layer=self.layer),
@@ -96,7 +96,7 @@ class Attribution(BorrowedClassifier):
             "integrated": dict(steps=self.samples),
             "occlusion": dict(window=window, stride=max(1, window // 2), baseline=0.5),
         }
-        return maps.explain(key, method, explained, asked.images, asked.labels, **options.get(method, {}))
+        return maps.attribute(key, method, explained, asked.images, asked.labels, **options.get(method, {}))
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Shaped[Array, "batch ..."]]:
         """Returns the measures of every method and control for each question of an image."""
@@ -107,9 +107,11 @@ class Attribution(BorrowedClassifier):
         of_random, *keys = jax.random.split(key, 1 + len(self.methods))
         for each, method in zip(keys, self.methods, strict=True):
             # One compiled function serves both classifiers, with the same noise.
-            explain = functools.partial(self._map_of, each, method, asked)
-            found[method], after = jax.lax.map(explain, both)
-            rows[f"randomised_correlation/{method}"] = attribution.rank_correlation(found[method], after)
+            attributed = jax.lax.map(functools.partial(self._explain_by, each, method, asked), both)
+            for name, reduce in {"randomised": maps.strength, "signed_randomised": maps.with_sign}.items():
+                pair = jax.vmap(reduce)(attributed)
+                rows[f"{name}_correlation/{method}"] = attribution.rank_correlation(*pair)
+            found[method] = maps.strength(attributed[0])
             if asked.boxes is not None:
                 near = self.tolerance * max(asked.images.shape[1:3])
                 rows[f"pointing/{method}"] = attribution.points_inside(found[method], asked.boxes, near)
@@ -130,7 +132,7 @@ class Attribution(BorrowedClassifier):
         rows["asked_probability"] = probability(asked.images)
         return {name: row.reshape(len(batch["image"]), -1) for name, row in rows.items()}
 
-    def _map_of(self, key, method, asked, held):
+    def _explain_by(self, key, method, asked, held):
         return self.explain(key, Classifier(self.classifier.module, held), method, asked)
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
@@ -190,7 +192,7 @@ class Attribution(BorrowedClassifier):
     def _maps(self, state, images, labels, key, methods):
         explained = Classifier(self.classifier.module, variables(state, "classifier"))
         asked = Questions(images, labels, labels >= 0)
-        return {method: self.explain(key, explained, method, asked) for method in methods}
+        return {method: maps.strength(self.explain(key, explained, method, asked)) for method in methods}
 
 
 def check(classifier: Network, batch: Batch) -> None:
@@ -233,7 +235,8 @@ def recipe(
     Returns:
       The recipe. Figures of each method, such as "deletion/gradcam": deletion and insertion, the areas below the
       probability of the class, also of the controls "random" and "edges"; deletion_gain and insertion_gain, by how
-      much they are better than the better control; randomised_correlation, Spearman's with the maps of random weights.
+      much they are better than the better control; randomised_correlation, Spearman's with the maps of random weights,
+      and signed_randomised_correlation, of the channels' sums in place of their largest absolute values.
       With boxes also pointing, the share of the highest pixels in the asked object's box or near it, pointing_exactly,
       only those in it, and mass, the share of the whole map. `questions` is the number of asked classes, and
       `asked_probability` the classifier's probability of them.

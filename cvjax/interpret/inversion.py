@@ -29,6 +29,7 @@ from cvjax.signature import Count, NonNegative, Positive
 
 Code = Float[Array, "batch ..."]
 ROWS = 4  # images that are drawn
+FIGURES = ("code_error", "psnr", "spread")
 
 # --- loss ---------------------------------------------------------------------------------------------------------
 
@@ -136,6 +137,7 @@ class Inversion:
     starts: int
     descent: Descent
     train_step = None
+    shows_outputs = True
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -162,19 +164,24 @@ class Inversion:
         return found, jax.vmap(lambda found: code_error(code_fn(found), target))(found)
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
-        """Inverts images from each layer; returns errors, PSNR and how far the starts lie apart, by layer."""
-        images, rows = batch["image"], {"code_error": [], "psnr": [], "spread": []}
+        """Inverts images from each layer; returns errors, PSNR and how far the starts lie apart, by layer.
+
+        Also the `inversions` of the first start from each layer, and those of all `starts` from the last.
+        """
+        images, rows = batch["image"], {"code_error": [], "psnr": [], "spread": [], "inversions": []}
         for layer, layer_key in zip(self.layers, jax.random.split(key, len(self.layers)), strict=True):
             found, errors = self.invert_layer(layer_key, state, images, layer)
             rows["code_error"].append(errors.mean(axis=0))
             rows["psnr"].append(psnr(found, images).mean(axis=0))
             rows["spread"].append(jnp.sqrt(found.var(axis=0).mean(axis=(1, 2, 3))))
-        return {name: jnp.stack(values, axis=1) for name, values in rows.items()}
+            rows["inversions"].append(found[0])
+        stacked = {name: jnp.stack(values, axis=1) for name, values in rows.items()}
+        return stacked | {"starts": found.swapaxes(0, 1)}
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
         rows = [outputs for _, outputs in rows]
-        means = {name: np.concatenate([outputs[name] for outputs in rows]).mean(axis=0) for name in rows[0]}
+        means = {name: np.concatenate([outputs[name] for outputs in rows]).mean(axis=0) for name in FIGURES}
         figures = {}
         if len(self.layers) > 1:
             figures["psnr_by_depth"] = float(scipy.stats.spearmanr(range(len(self.layers)), means["psnr"]).statistic)
@@ -184,18 +191,11 @@ class Inversion:
             figures |= {f"{name}/{layer}": float(value) for layer, value in zip(self.layers, values, strict=True)}
         return figures
 
-    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""], outputs: Batch) -> Pictures:
         """Draws images with what the first start finds from every layer, and what all starts find from the last."""
-        images = batch["image"][:ROWS]
-        keys = jax.random.split(key, len(self.layers))
-        found = [self._invert(state, one, images, layer) for one, layer in zip(keys, self.layers, strict=True)]
-        by_layer = np.stack([starts[0] for starts in found], axis=1)
-        shown = {"image": np.asarray(images)[:, None], "inversions": by_layer}
-        last = np.swapaxes(found[-1], 0, 1)
-        return {
-            "inversions": _rgb_sheet(shown),
-            "starts": _rgb_sheet({"image": np.asarray(images)[:, None], "starts": last}),
-        }
+        images = np.asarray(batch["image"][:ROWS])[:, None]
+        groups = {name: np.asarray(outputs[name][:ROWS]) for name in ("inversions", "starts")}
+        return {name: _rgb_sheet({"image": images, name: found}) for name, found in groups.items()}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
         """Returns the `image` found for the code of each image in the last layer."""

@@ -78,7 +78,17 @@ def explain(
 ) -> Maps:
     """Returns maps of what the logits of labels depend on, at the size of the images.
 
-    Of attributions with channels, a pixel's is the largest absolute value. Raises a UserError for an unknown method.
+    Of attributions with channels, a pixel's is the largest absolute value. The arguments are those of `attribute`.
+    """
+    return strength(attribute(key, method, classifier, images, labels, **options))
+
+
+def attribute(
+    key: Key[Array, ""], method: str, classifier: Classifier, images: Images, labels: Labels, **options: Any
+) -> Images | Maps:
+    """Returns what a method finds, which may be negative, by channel or by pixel.
+
+    Raises a UserError for an unknown method.
 
     Args:
       key: for methods that add noise.
@@ -87,8 +97,17 @@ def explain(
     """
     if method not in METHODS:
         raise UserError(f"there is no method {method!r}. {suggest(method, METHODS)}")
-    found = METHODS[method](key, classifier, images, labels, **options)
+    return METHODS[method](key, classifier, images, labels, **options)
+
+
+def strength(found: Images | Maps) -> Maps:
+    """Returns maps that are nowhere negative: of channels, the largest absolute value; of pixels, what is positive."""
     return jnp.abs(found).max(axis=-1) if found.ndim == 4 else jnp.maximum(found, 0)
+
+
+def with_sign(found: Images | Maps) -> Maps:
+    """Returns the sum of a pixel's channels, which says for or against the class."""
+    return found.sum(axis=-1) if found.ndim == 4 else found
 
 
 def _gradcam(key: Key[Array, ""], classifier: Classifier, images: Images, labels: Labels, layer: str = "") -> Maps:

@@ -53,7 +53,9 @@ def input_x_gradient(logits_fn: LogitsFn, images: Images, labels: Labels) -> Ima
 def guided_backpropagation(logits_fn: LogitsFn, images: Images, labels: Labels) -> Images:
     """Returns the gradient that ReLUs pass where it is positive and they were active, as `gates.guided` does.
 
-    Springenberg et al., Striving for Simplicity, 2015 (arXiv:1412.6806).
+    Springenberg et al., Striving for Simplicity, 2015 (arXiv:1412.6806). Like a deconvnet, it mostly recovers the
+    image, and depends on the network less than the plain gradient does: Nie, Zhang & Patel, A Theoretical Explanation
+    for Perplexing Behaviors of Backpropagation-based Visualizations, 2018 (arXiv:1805.07039).
     """
     return gradient(guided(logits_fn), images, labels)
 
@@ -62,7 +64,8 @@ def deconvolution(logits_fn: LogitsFn, images: Images, labels: Labels) -> Images
     """Returns the gradient that ReLUs pass wherever it is positive, as `gates.deconvnet` does.
 
     Of equal maxima, such as zeros, all get a gradient from `cvjax.ops.pooling.max_pool`, where torch chooses one.
-    Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901).
+    Zeiler & Fergus, Visualizing and Understanding Convolutional Networks, 2014 (arXiv:1311.2901). It says little of the
+    class: Nie et al., 2018 (arXiv:1805.07039).
     """
     return gradient(deconvnet(logits_fn), images, labels)
 
@@ -103,7 +106,8 @@ def integrated_gradients(
 
     An image's attributions add up to the difference of its logit to that of the baseline, as exactly as the integral is
     computed: by the Gauss-Legendre rule, whose points are in the middle of the way and not at its ends. Sundararajan et
-    al., Axiomatic Attribution for Deep Networks, 2017 (arXiv:1703.01365), equation 1.
+    al., Axiomatic Attribution for Deep Networks, 2017 (arXiv:1703.01365), equation 1. Without their signs, attributions
+    show where the image differs from the baseline, whatever the network: Adebayo et al., 2018 (arXiv:1810.03292).
 
     Args:
       baseline: an image without information, such as black, or one for each image.

@@ -212,6 +212,7 @@ class StyleTransfer:
     predict_inputs = ("style", "weights")
     train_step = None
     any_size = True
+    shows_outputs = True
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -296,13 +297,12 @@ class StyleTransfer:
             found.append({"gram_over_content": ratio, "loss": outputs["loss"][:, -1]} | measured)
         return means(found)
 
-    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+    def visualise(self, state: State, batch: Batch, key: Key[Array, ""], outputs: Batch) -> Pictures:
         """Draws the batch's first picture as it forms, and its content, style and picture side by side."""
-        first = {name: batch[name][:1] for name in ("image", "also_image", "valid")}
-        outputs = jax.device_get(self._eval_step(state, first, key))
-        stages, columns = outputs["stages"][0], zip(outputs["evaluations"][0], outputs["loss"][0], strict=True)
+        first = jax.device_get({name: outputs[name][0] for name in ("stages", "evaluations", "loss", "painting")})
+        stages, columns = first["stages"], zip(first["evaluations"], first["loss"], strict=True)
         captions = [f"{number_of(int(evaluations), 'evaluation')}\nJ = {loss:.3g}" for evaluations, loss in columns]
-        beside = np.stack([jax.device_get(first["image"])[0], outputs["painting"][0], stages[-1]])
+        beside = np.stack([jax.device_get(batch["image"][0]), first["painting"], stages[-1]])
         return {"forming": plots.draw_gallery(stages, captions, len(STAGES)), "stylised": beside}
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
@@ -335,10 +335,6 @@ class StyleTransfer:
         if not find_fault(self.network, self.objective.layers, (2 * height, 2 * width, channels)):
             raise UserError(fault)  # it takes other sizes
         return height, width
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def _eval_step(self, state, batch, key):
-        return self.eval_step(state, batch, key)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _predict(self, state, images, styles, weights, key):

@@ -89,7 +89,7 @@ def test_a_trained_patch_beats_a_random_one_and_is_put_on_images():
     assert figures["patch_success_0_3"] == 1 and figures["patch_success_0_05"] == 0
     assert figures["random_patch_success_0_3"] == 0 and figures["patch_turned_0_5"] == pytest.approx(0.5)
     assert rows["patch"].shape == (8, 2, 3)
-    assert set(recipe.visualise(state, batch, KEY)) == {"patch", "patched", "patch_success"}
+    assert set(recipe.visualise(state, batch, KEY, rows)) == {"patch", "patched", "patch_success"}
     found = recipe.predict(state, {"image": batch["image"]}, KEY)
     assert (found["label"] == 1).all() and (found["clean_label"] == 0).all()
     changed = (jnp.abs(found["image"] - batch["image"]).max(axis=-1) > 1e-3).mean()
@@ -111,7 +111,8 @@ def test_the_patchs_picture_names_the_target(monkeypatch):
     monkeypatch.setattr(plots, "draw_gallery", lambda *arguments: drawn.append(arguments) or np.ones((2, 2, 3)))
     recipe = attacks.recipe(Network(Colour(), (16, 16, 3), ("grey", "100 % red")), target=1, size=8, areas=(0.3,))
     batch = {"image": 0.5 * jnp.ones((2, 16, 16, 3)), "label": jnp.array([0, 0])}
-    recipe.visualise(recipe.init(KEY, batch), batch, KEY)
+    state = recipe.init(KEY, batch)
+    recipe.visualise(state, batch, KEY, recipe.eval_step(state, batch, KEY))
     assert drawn[0][1] == ["disc for 100 % red"]
 
 

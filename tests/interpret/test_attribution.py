@@ -93,6 +93,9 @@ def test_maps_are_compared_with_those_of_random_weights_as_scipy_does():
     for method, values in expected.items():
         assert 0.05 < abs(np.mean(values)) < 0.95  # neither the same map nor an unrelated one
         assert found[f"randomised_correlation/{method}"] == pytest.approx(np.mean(values), abs=1e-4)  # float32
+        # Summed over channels, input times gradient is what Grad-CAM shows here.
+        signed = found[f"signed_randomised_correlation/{method}"]
+        assert signed == pytest.approx(np.mean(expected["gradcam"]), abs=1e-4)
 
 
 def test_methods_and_the_random_control_have_noise_of_their_own(system, scenes, monkeypatch):

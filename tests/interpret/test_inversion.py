@@ -90,9 +90,13 @@ def test_a_layer_that_keeps_more_is_inverted_better_and_starts_agree_there():
     images = jax.image.resize(jax.random.uniform(KEY, (2, 2, 2, 3)), (2, 8, 8, 3), "linear")
     state = jax.jit(recipe.init)(KEY, {"image": images})
     rows = jax.device_get(jax.jit(recipe.eval_step)(state, {"image": images}, KEY))
-    assert {name: value.shape for name, value in rows.items()} == dict.fromkeys(
-        ("code_error", "psnr", "spread"), (2, 2)
-    )
+    shapes = dict.fromkeys(inversion.FIGURES, (2, 2)) | dict.fromkeys(("inversions", "starts"), (2, 2, 8, 8, 3))
+    assert {name: value.shape for name, value in rows.items()} == shapes
+    by_hand = [inversion.psnr(jnp.asarray(rows["inversions"][:, 0]), images), rows["psnr"][:, 0]]
+    np.testing.assert_allclose(*by_hand, atol=1)  # the first start's, and the mean of two that agree
+    np.testing.assert_array_equal(rows["inversions"][:, 1], rows["starts"][:, 0])
+    shown = recipe.visualise(state, {"image": images}, KEY, rows)
+    assert list(shown) == ["inversions", "starts"] and shown["inversions"].shape[-1] == 3
     found = recipe.score([({}, rows)])
     assert found["psnr_by_depth"] == pytest.approx(-1) and found["code_error"] < 0.05
     assert found["psnr/first"] > found["psnr/second"] and found["spread/first"] < found["spread/second"]

@@ -48,6 +48,12 @@ def test_maps_are_those_of_the_functions(small, classifier):
         explain(classifier, small.images, "grad-cam")
 
 
+def test_maps_are_the_largest_of_the_channels_or_their_sum():
+    channels, pixels = jnp.array([[[[1.0, -3, 1], [2, 2, -1]]]]), jnp.array([[[-2.0, 3]]])
+    assert maps.strength(channels).tolist() == [[[3, 2]]] and maps.with_sign(channels).tolist() == [[[-1, 3]]]
+    assert maps.strength(pixels).tolist() == [[[0, 3]]] and maps.with_sign(pixels).tolist() == pixels.tolist()
+
+
 @pytest.mark.parametrize(
     ("net", "side", "last", "others"),
     [
