@@ -154,7 +154,8 @@ def draw_pairs(
     generator = np.random.default_rng(seed)
     people, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sizes, found = counts[place], []
-    for number, members in enumerate(np.array_split(generator.permutation(people), folds)):
+    several, single = (np.array_split(generator.permutation(people[kind]), folds) for kind in (counts > 1, counts == 1))
+    for number, members in enumerate(map(np.append, several, reversed(single))):  # pairs of one person in each
         pictures = np.flatnonzero(np.isin(labels, members))
         left, right = (pictures[index] for index in np.triu_indices(len(pictures), k=1))
         same = labels[left] == labels[right]

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = read_inputs(arguments, description, recipe.predict_inputs, recipe)
     predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
     if people is not None:
-        predictor = Namer(predictor, people, description, recipe, state)
+        predictor = Namer(description, recipe, state, arguments.batch, people)
     source, output = arguments.input, arguments.output
     with doing(f"compiling and applying to {source}"):
         if source.suffix.lower() in video.SUFFIXES:

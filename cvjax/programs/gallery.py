@@ -122,34 +122,30 @@ def take_embedding(outputs: Mapping[str, np.ndarray], system: str) -> Float[np.n
     return outputs["embedding"]
 
 
-class Namer:
+class Namer(Predictor):
     """A predictor whose outputs are names: of the nearest person, with the distance, or None for nobody enrolled."""
 
-    def __init__(
-        self, predictor: Predictor, gallery: Gallery, description: Mapping[str, Any], recipe: Recipe, state: State
-    ):
+    def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int, gallery: Gallery):
         """Checks that the gallery is of this run, and has people and a threshold, before anything compiles."""
         self.fingerprint, self.system = fingerprint_of(description, recipe, state), description["config"]["system"]
         gallery.check(self.fingerprint)
         gallery.identify(Embeddings(np.ones((1, gallery.vectors.shape[1]), np.float32), self.fingerprint))
-        self.predictor, self.gallery = predictor, gallery
-        self.classes, self.prepare = (*gallery.names, UNKNOWN), predictor.prepare
+        super().__init__(description, recipe, state, batch)
+        self.gallery, self.classes = gallery, (*gallery.names, UNKNOWN)
 
     def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
         """Yields each picture with `name`, `nearest`, `distance`, and itself with the name above it as `image`."""
-        for prepared, outputs in self.predictor(images):
+        for prepared, outputs in super().__call__(images):
             vector = np.asarray(take_embedding(outputs, self.system), np.float32)
             found = self.gallery.identify(Embeddings(vector[None], self.fingerprint))
             place, known = int(found.people[0, 0]), bool(found.known[0])
-            yield (
-                prepared,
-                {
-                    "image": self._write(prepared.original, place if known else len(self.gallery.names)),
-                    "name": np.asarray(self.gallery.names[place] if known else None),
-                    "nearest": np.asarray(self.gallery.names[place]),
-                    "distance": np.round(found.distances[0, 0], 4),
-                },
-            )
+            named = {
+                "image": self._write(prepared.original, place if known else len(self.gallery.names)),
+                "name": np.asarray(self.gallery.names[place] if known else None),
+                "nearest": np.asarray(self.gallery.names[place]),
+                "distance": np.round(found.distances[0, 0], 4),
+            }
+            yield prepared, named
 
     def _write(self, picture: np.ndarray, label: int) -> np.ndarray:
         """A picture, enlarged if it is small, below a strip of room for the name."""
@@ -269,8 +265,8 @@ def choose(arguments: argparse.Namespace) -> None:
     alarms, enrolled = 1 - (1 - rate) ** len(found.names), number_of(len(found.names), "name")
     print(
         f"threshold {found.threshold:.4g}: at most {rate:g} of the pairs of two people are accepted, and "
-        f"{accepted:.3g} of those of one.\nA picture of somebody unknown gets one of {enrolled} in about {alarms:.2g} of "
-        "all cases."
+        f"{accepted:.3g} of those of one.\nA picture of somebody unknown gets one of {enrolled} in about {alarms:.2g} "
+        "of all cases."
     )
     raise_faults(faults + unread)
 

@@ -94,6 +94,13 @@ def test_pairs_of_folds_share_nobody():
     assert not np.array_equal(pairs.left, v.draw_pairs(labels, 10, 5, seed=4).left)
 
 
+@pytest.mark.parametrize("several", [10, 11, 14, 20])
+def test_twenty_people_are_enough_if_ten_have_two_pictures(several):
+    labels = np.append(np.repeat(np.arange(several), 2), np.arange(several, 20))
+    assert len(np.unique(v.draw_pairs(labels, seed=several).fold)) == 10
+    assert v.figures(np.random.default_rng(0).normal(size=(len(labels), 3)), labels).keys() >= {"verification", "rank1"}
+
+
 def test_people_with_many_pictures_are_drawn_no_more_often():
     labels = np.repeat(np.arange(4), [40, 4, 4, 4])  # nearly all pairs of one person are of the first
     counts = np.zeros(4)
