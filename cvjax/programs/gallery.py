@@ -57,18 +57,19 @@ class LeftOut(UserError):
 
 
 def fingerprint_of(description: Mapping[str, Any], recipe: Recipe, state: State) -> str:
-    """Returns the system, and a hash of the weights and of how images are prepared: equal for equal embeddings only.
+    """Returns the system, and a hash of its arguments, its weights and how images are prepared, all of which count.
 
     `description` is the run's config.json.
     """
     digest = hashlib.sha256()
-    prepared = [description["config"]["data"]["eval_transforms"], description["batch"]["image"][0][1:]]
-    digest.update(json.dumps(prepared, sort_keys=True).encode())
+    config = description["config"]
+    about = [config["recipe"], config["data"]["eval_transforms"], description["batch"]["image"][0][1:]]
+    digest.update(json.dumps(about, sort_keys=True).encode())
     for name in sorted(recipe.networks):
         for leaf in jax.tree.leaves(jax.device_get(variables(state, name))):
             leaf = np.ascontiguousarray(leaf)
             digest.update(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
-    return f"{description['config']['system']} {digest.hexdigest()[:16]}"
+    return f"{config['system']} {digest.hexdigest()[:16]}"
 
 
 class Embedder:
