@@ -169,17 +169,6 @@ def draw_map(
     return _pixels(figure)
 
 
-def draw_histograms(groups: Mapping[str, Float[np.ndarray, " _"]], title: str, x: str) -> Image:
-    """Returns a plot of the shares of each group's numbers in forty bins, which all groups have alike."""
-    figure, axes = _figure(title, x, "share of the group")
-    low, high = (pick([pick(values) for values in groups.values()]) for pick in (np.min, np.max))
-    bins = np.linspace(low, high if high > low else low + 1, 41)
-    for name, values in groups.items():
-        axes.hist(values, bins, weights=np.full(len(values), 1 / len(values)), alpha=0.55, label=name)
-    axes.legend(fontsize=8)
-    return _pixels(figure)
-
-
 def draw_curves(curves: Mapping[str, Curve], title: str, x: str, y: str) -> Image:
     """Returns a plot of lines, name -> (x, y), with a mark at each point and a logarithmic horizontal axis."""
     figure, axes = _figure(title, x, y)
@@ -188,6 +177,42 @@ def draw_curves(curves: Mapping[str, Curve], title: str, x: str, y: str) -> Imag
     axes.set_xscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
+    return _pixels(figure)
+
+
+def draw_rates(
+    curves: Mapping[str, Curve], title: str = "", x: str = "false accept rate", y: str = "true accept rate"
+) -> Image:
+    """Returns a plot of rates over false rates on a logarithmic axis, name -> (false, true): an ROC or an open set's.
+
+    They are those of `cvjax.metrics.verification.roc` and `.open_set`. The axis begins where one false acceptance is.
+    """
+    figure, axes = _figure(title, x, y)
+    for false, true in curves.values():
+        axes.step(false, true, where="post", linewidth=1.5)
+    smallest = min((false[false > 0].min() for false, _ in curves.values() if (false > 0).any()), default=0.1)
+    axes.set(xscale="log", xlim=(min(smallest, 0.1), 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3, which="both")
+    if 0 < len(curves) <= 20:
+        _legend(axes, axes.lines, list(curves), loc="lower right", fontsize=8)
+    return _pixels(figure)
+
+
+def draw_distances(
+    distances: Float[np.ndarray, " pairs"],
+    same: Bool[np.ndarray, " pairs"],
+    threshold: float | None = None,
+    title: str = "",
+) -> Image:
+    """Returns histograms of the distances of pairs of one person and of two, each kind's area 1, and a threshold."""
+    figure, axes = _figure(title, "distance", "density")
+    edges = np.histogram_bin_edges(distances, 50)
+    bars = [axes.hist(distances[kind], edges, density=True, alpha=0.6)[2][0] for kind in (same, ~same) if kind.any()]
+    texts = [text for kind, text in ((same, "one person"), (~same, "two people")) if kind.any()]
+    if threshold is not None:
+        bars.append(axes.axvline(threshold, color="black", linewidth=1))
+        texts.append(f"threshold {threshold:.3g}")
+    _legend(axes, bars, texts, fontsize=8)
     return _pixels(figure)
 
 

@@ -1,8 +1,8 @@
 """Siamese networks: one embedder for both pictures of a pair, and the question whether they are of one person.
 
 "logistic": a logistic unit on the absolute differences of the embeddings, as in Taigman et al., DeepFace, 2014, and
-Koch, Zemel & Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015. "contrastive": Hadsell, Chopra
-& LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006.
+Koch, Zemel & Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015. "contrastive": Hadsell,
+Chopra & LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006.
 """
 
 import dataclasses

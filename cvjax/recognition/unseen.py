@@ -54,11 +54,12 @@ def pictures(images: Float[np.ndarray, "pictures _ _ _"], embeddings: Embeddings
     gap = np.ones((len(chosen), images.shape[1], max(1, images.shape[2] // 16), images.shape[3]), np.float32)
     joined = np.concatenate([images[left[chosen]], gap, images[right[chosen]]], axis=2)
     captions = [f"{'one' if same[pair] else 'two'}, {distances[pair]:.2f}" for pair in chosen]
-    groups = {"one person": distances[same], "two people": distances[~same]}
+    rates = verification.roc(distances, same)
+    title = f"{number_of(len(images), 'picture')}, equal error rate {verification.equal_error_rate(rates):.3f}"
     return shown | {
         "hardest_pairs": plots.draw_gallery(joined, captions, columns=8, marked=~same[chosen]),
-        "distances": plots.draw_histograms(groups, f"{number_of(len(images), 'picture')}", "distance"),
-        "roc": plots.draw_curves({"": _curve(distances, same)}, "", "false accept rate", "true accept rate"),
+        "distances": plots.draw_distances(distances, same, verification.best_threshold(distances, same), title),
+        "roc": plots.draw_rates({"pairs of the batch": (rates.false, rates.true)}, title),
     }
 
 
@@ -71,10 +72,3 @@ def embedding_map(embeddings: Embeddings, labels: Labels) -> Pictures:
     perplexity = min(15, (len(points) - 1) / 3)
     points = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(points.astype(np.float64))
     return {"embedding_map": plots.draw_map(points, labels[chosen], "t-SNE of embeddings")}
-
-
-def _curve(distances: np.ndarray, same: np.ndarray) -> plots.Curve:
-    """True accept rates at false accept rates from the smallest that the pairs can measure."""
-    rates = verification.roc(distances, same)
-    false = np.geomspace(max(1 / rates.refusable, 1e-4), 1, 60)
-    return false, np.array([verification.true_rate_at(rates, rate) for rate in false])

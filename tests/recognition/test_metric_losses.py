@@ -195,9 +195,11 @@ def test_supervised_contrast_is_the_librarys(oracle):
     points, labels = torch.tensor(np.asarray(embeddings()), requires_grad=True), torch.tensor(LABELS)
     loss = losses.SupConLoss(0.1)(points, labels)
     loss.backward()
-    ours, gradient = jax.value_and_grad(
-        lambda x: metric_losses.supervised_contrastive_loss(metric_losses.unit(x), LABELS)
-    )(embeddings())
+
+    def by_cosines(points):
+        return metric_losses.supervised_contrastive_loss(metric_losses.unit(points), ROWS)
+
+    ours, gradient = jax.value_and_grad(by_cosines)(embeddings())
     assert ours == pytest.approx(loss.item(), rel=1e-5)
     np.testing.assert_allclose(gradient, points.grad, atol=1e-5)
 
@@ -228,13 +230,10 @@ def test_contrastive_of_the_library_has_neither_squares_nor_the_half(oracle):
     points = embeddings()
     distance = np.sqrt(squares(points))
     pairs = [(a, b) for a, b in itertools.permutations(range(len(LABELS)), 2)]
-    one, two = (
-        np.array([distance[a, b] for a, b in pairs if (LABELS[a] == LABELS[b]) == same]) for same in (True, False)
-    )
+    kinds = {same: [distance[a, b] for a, b in pairs if (LABELS[a] == LABELS[b]) == same] for same in (True, False)}
     halves = [metric_losses.contrastive(jnp.array(d), jnp.full(len(d), same), 0.7) for same, d in kinds.items()]
     roots = [np.sqrt(2 * np.asarray(each, np.float64)) for each in halves]
     plain = distances.LpDistance(normalize_embeddings=False)
-    theirs = losses.ContrastiveLoss(0, 0.7, distance=plain)(
-        torch.tensor(np.asarray(points)), torch.tensor(LABELS)
-    ).item()
+    loss = losses.ContrastiveLoss(0, 0.7, distance=plain)
+    theirs = loss(torch.tensor(np.asarray(points)), torch.tensor(LABELS)).item()
     assert sum(each[each > 0].mean() for each in roots) == pytest.approx(theirs, rel=1e-4)
