@@ -80,5 +80,5 @@ def recipe(
       UserError: not one to four strides.
     """
     head = Directions(count_classes(classes))
-    common = make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), head
-    return Recipe.of(ArcFace(*common, margin, scale, easy_margin))
+    attributes = make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), head
+    return Recipe.of(ArcFace(*attributes, margin, scale, easy_margin))

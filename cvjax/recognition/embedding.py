@@ -137,7 +137,7 @@ class EmbeddingSystem(abc.ABC):
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws the pictures of `cvjax.recognition.unseen`, of one batch."""
-        return draw(self, state, batch, key)
+        return draw(key, self, state, batch)
 
     @functools.partial(jax.jit, static_argnums=0)
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Embeddings]:
@@ -145,7 +145,7 @@ class EmbeddingSystem(abc.ABC):
         return {"embedding": self.embed(state, inputs["image"])}
 
 
-def draw(system: Any, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
+def draw(key: Key[Array, ""], system: Any, state: State, batch: Batch) -> Pictures:
     """Returns the pictures of a batch, of which a system with a `predict` gives the embeddings."""
     embeddings = np.asarray(system.predict(state, {"image": batch["image"]}, key)["embedding"])
     images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])

@@ -89,7 +89,7 @@ def masks(labels: Labels) -> tuple[Bool[Array, "batch batch"], Bool[Array, "batc
 
 
 def draw(key: Key[Array, ""], allowed: Bool[Array, "batch n"], count: int = 1) -> Int[Array, "batch count"]:
-    """Draws columns from those that each row allows, with equal probability; any column if it allows none."""
+    """Returns columns drawn from those that each row allows, all as probable; any column if it allows none."""
     order = jnp.argsort(~allowed, axis=1, stable=True)  # those allowed come first
     size = allowed.sum(axis=1, keepdims=True)
     place = jnp.floor(jax.random.uniform(key, (len(allowed), count)) * size).astype(jnp.int32)
@@ -97,7 +97,7 @@ def draw(key: Key[Array, ""], allowed: Bool[Array, "batch n"], count: int = 1) -
 
 
 def balanced_pairs(key: Key[Array, ""], labels: Labels) -> Pairs:
-    """Draws for each row one of its class and one of another class: as many pairs of one class as of two.
+    """Returns for each row a pair with one of its class and one with another class, drawn at random.
 
     A row that is alone in its class, or whose class is alone in the batch, has no such pair.
     """

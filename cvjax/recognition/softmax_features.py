@@ -52,7 +52,7 @@ class SoftmaxFeatures(ImageClassifier):
 
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws the pictures of `cvjax.recognition.unseen`, of one batch."""
-        return draw(self, state, batch, key)
+        return draw(key, self, state, batch)
 
     @functools.partial(jax.jit, static_argnums=0)
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:

@@ -85,5 +85,5 @@ def recipe(
     Raises:
       UserError: not one to four strides.
     """
-    common = make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), None
-    return Recipe.of(Triplet(*common, choice, margin, soft_margin, squared, average))
+    attributes = make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), None
+    return Recipe.of(Triplet(*attributes, choice, margin, soft_margin, squared, average))

@@ -58,7 +58,8 @@ def measured(points, choice, soft=False, average="all", key=KEY):
 
 
 def as_set(triplets):
-    rows, columns = np.nonzero(triplets.chosen)
+    triplets = jax.device_get(triplets)
+    rows, columns = (each.tolist() for each in np.nonzero(triplets.chosen))
     return {(a, int(triplets.positive[a, k]), int(triplets.negative[a, k])) for a, k in zip(rows, columns, strict=True)}
 
 
