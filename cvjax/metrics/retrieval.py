@@ -25,7 +25,7 @@ def figures(
     others = counts[numbers] - 1
     queries = np.flatnonzero(others)
     if not len(queries):
-        raise UserError(f"Every one of the {len(labels)} pictures is alone in its class: there is nothing to find.")
+        raise UserError(f"every one of the {len(labels)} pictures is alone in its class: there is nothing to find.")
     if len(queries) > QUERIES:
         queries = np.sort(np.random.default_rng(seed).choice(queries, QUERIES, replace=False))
     first, precision, start = [], [], 0
