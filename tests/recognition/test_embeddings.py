@@ -120,7 +120,7 @@ def test_a_softmax_gives_new_people_known_names():
     figures = recipe.score([(batch, outputs)])
     assert figures["called_known"] == 0.5 and "verification" in figures
     np.testing.assert_allclose(np.linalg.norm(outputs["embedding"], axis=1), 1, rtol=1e-5)
-    with pytest.raises(UserError, match="recipe.layer='c3': .*c2, features"):
+    with pytest.raises(UserError, match=r"recipe.layer='c3': .*c2, features"):
         softmax_features.recipe(SHAPE, 4, layer="c3", backbone=SMALL)
 
 
