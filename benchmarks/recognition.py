@@ -3,9 +3,9 @@
     python -m benchmarks.recognition [--rounds=15] [--size=1800]
 
 Needs the extra `parity`. Contestants take turns in each round, each in a process of its own. The network is left out: a
-step divides vectors by their lengths, chooses each one's furthest positive and nearest negative among all, and has the
-loss and its gradient with respect to the vectors. Writes the section `recognition` of BENCHMARKS.md, and exits with 1 if
-the bar is missed; with another --size it writes no file.
+step divides vectors by their lengths, chooses each one's furthest positive and nearest negative among all, and computes
+the loss and its gradient with respect to the vectors. Writes the section `recognition` of BENCHMARKS.md, and exits with
+1 if the bar is missed; with another --size it writes no file.
 """
 
 import sys
@@ -85,9 +85,9 @@ def main(_) -> None:
     print(line, flush=True)
     header = f"""## Recognition
 
-`python -m benchmarks.recognition`: CPU, {steps.THREADS} threads each, float32, random vectors of {size // VIEWS} people,
-without a network. Times are medians over rounds in which both are timed in turn, the ratio the median of the rounds'
-ratios, with its quartiles. {report.machine(["jax", "torch"])}.
+`python -m benchmarks.recognition`: CPU, {steps.THREADS} threads each, float32, random vectors of {size // VIEWS}
+people, without a network. Times are medians over rounds in which both are timed in turn, the ratio the median of the
+rounds' ratios, with its quartiles. {report.machine(["jax", "torch"])}.
 """
     if size == SIZE:
         report.write_section("recognition", "\n".join([header, *lines]))

@@ -18,5 +18,5 @@ def get_config(name: str = ""):
         steps=0,
         expect={"verification": ("<", 0.75)},  # else the faces would be too easy
     )
-    smoke = {"recipe.shape": (32, 32, 3), "data.name": "drawn_faces/smoke", "data.eval_batch": 16}
+    smoke = {"data.name": "drawn_faces/64_20x6", "data.eval_batch": 16}
     return variant(config, name, smoke=smoke)

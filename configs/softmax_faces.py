@@ -40,7 +40,7 @@ def get_config(name: str = ""):
         checkpoint_best="verification",
         expect={"verification": (">=", 0.9)},
     )
-    smoke = {"steps": 4, "recipe.shape": (32, 32, 3), "recipe.backbone.width": 4, "log_every": 1}
-    smoke |= {"data.name": "drawn_faces/smoke", "data.batch": 16, "data.eval_batch": 16, "recipe.classes": 20}
+    smoke = {"steps": 4, "recipe.backbone.width": 4, "log_every": 1}
+    smoke |= {"data.name": "drawn_faces/64_20x6", "data.batch": 16, "data.eval_batch": 16, "recipe.classes": 20}
     smoke |= {"recipe.backbone.strides": (1, 2), "checkpoint_best": ""}
     return variant(config, name, smoke=smoke)

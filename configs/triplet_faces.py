@@ -38,8 +38,8 @@ def get_config(name: str = ""):
         checkpoint_best="verification",
         expect={"verification": (">=", 0.96), "rank1": (">=", 0.85)},
     )
-    smoke = {"steps": 4, "recipe.shape": (32, 32, 3), "recipe.backbone.width": 4, "log_every": 1}
-    smoke |= {"data.name": "drawn_faces/smoke", "data.batch": 16, "data.eval_batch": 16}
+    smoke = {"steps": 4, "recipe.backbone.width": 4, "log_every": 1}
+    smoke |= {"data.name": "drawn_faces/64_20x6", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {"recipe.backbone.strides": (1, 2), "checkpoint_best": ""}
     others = {choice: {"recipe.choice": choice} for choice in ("random", "semi_hard", "hardest")}
     return variant(config, name, smoke=smoke, **others)
