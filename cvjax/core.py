@@ -154,6 +154,7 @@ class Recipe:
       sample_inputs: inputs that `sample` reads beside `count`.
       shown_classes: names of the labels that `predict` returns or takes, where they are not the dataset's classes.
       any_size: `predict` takes images of any size, and `apply` then leaves that of the user's pictures as it is.
+      balanced: `train_step` compares examples of one class, so that a batch has to have several: `data.per_class`.
       controls: () -> {row: {name: float}}. Scores of trivial or broken baselines by the same metrics.
     """
 
@@ -169,6 +170,7 @@ class Recipe:
     sample_inputs: tuple[str, ...] = ()
     shown_classes: tuple[str, ...] = ()
     any_size: bool = False
+    balanced: bool = False
     controls: Callable | None = None
 
     @classmethod
