@@ -156,6 +156,7 @@ class Recipe:
       shown_classes: names of the labels that `predict` returns or takes, where they are not the dataset's classes.
       any_size: `predict` takes images of any size, and `apply` then leaves that of the user's pictures as it is.
       shows_outputs: `visualise` also takes what `eval_step` returned for the batch, where that took long to compute.
+      balanced: `train_step` compares examples of one class, so that a batch has to have several: `data.per_class`.
       controls: () -> {row: {name: float}}. Scores of trivial or broken baselines by the same metrics.
     """
 
@@ -172,6 +173,7 @@ class Recipe:
     shown_classes: tuple[str, ...] = ()
     any_size: bool = False
     shows_outputs: bool = False
+    balanced: bool = False
     controls: Callable | None = None
 
     @classmethod

@@ -64,13 +64,19 @@ def fit(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
 
 def check_steps(config: ConfigDict, recipe: Recipe) -> None:
-    """Raises a UserError if `steps` or `judge` of the config does not suit the recipe."""
+    """Raises a UserError if `steps`, `judge` or `data.per_class` of the config does not suit the recipe."""
     if recipe.train_step is None and config.steps:
         raise UserError(f"config.steps={config.steps}: {config.system} trains nothing; set it to 0.")
     if recipe.train_step is not None and config.steps < 1:
         raise UserError(f"config.steps={config.steps}: must be at least 1.")
     if config.judge and recipe.sample is None:
         raise UserError(f"config.judge={config.judge!r}: {config.system} does not sample; leave it empty.")
+    per_class, batch = config.data.per_class, config.data.batch
+    if recipe.balanced and not 2 <= (per_class or 0) < batch:
+        raise UserError(
+            f"config.data.per_class={per_class}: {config.system} compares pictures of one class with those of others; "
+            f"set it from 2 to {batch // 2}, such as 4 pictures of {batch // 4} classes in a batch of {batch}."
+        )
 
 
 # Steps in flight while the host waits. It wakes up once every AHEAD steps, because on a CPU each wake-up costs the

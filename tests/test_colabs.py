@@ -24,7 +24,16 @@ from cvjax.errors import UserError
 from cvjax.programs import cartoon
 
 NOTEBOOKS = {path.stem: path for path in sorted((house.ROOT / "colabs").glob("*.ipynb"))}
-FIGURES = {"detection": 8, "diffusion": 13, "generative": 12, "seeing": 7, "segmentation": 5, "translation": 9}  # drawn
+# Figures drawn by each.
+FIGURES = {
+    "detection": 8,
+    "diffusion": 13,
+    "generative": 12,
+    "recognition": 7,
+    "seeing": 7,
+    "segmentation": 5,
+    "translation": 9,
+}
 # What is asked of each kernel in the end: something that JSON can hold.
 QUESTIONS = {
     "detection": """dict(
@@ -50,6 +59,11 @@ QUESTIONS = {
         ahead=[bool((field[centre:, centre + 1:] > 0.5).any() or (field[centre + 1:] > 0.5).any())
                for field in fields.values()],
         generator_steps=json.loads((RUNS / "collapsed" / "config.json").read_text())["config"]["recipe"]["training"],
+    )""",
+    "recognition": """dict(
+        figures=figures, threshold=gallery.threshold, accepted=accepted, rates=[verification.area(curves["triplet"])],
+        same=[list(set(who.name_pictures(mine))) for who in (gone, back)], names=back.names, answers=answers,
+        shares=list(shares.values()), opened=opened["triplet"].true[-1],
     )""",
     "seeing": """dict(
         completeness=completeness, cams=[cams.min(), cams.max()], energies=energies, losses=losses[jnp.array([0, -1])],
@@ -297,3 +311,20 @@ def test_diffusion_samples_guides_and_edits(run):
     first, last, given = map(np.array, found["ends"])
     assert np.abs(first - given[:3]).mean() < 0.2 > np.abs(last - given[3:]).mean()
     assert (folder / "runs" / "diffusion_smoke" / "ddpm" / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [unit("recognition")], indirect=True)
+def test_recognition_is_measured_and_names_people(run):
+    _, _, found, folder = run
+    assert found["figures"].keys() == {"pixels", "softmax", "siamese", "triplet"}
+    assert all(0 <= figures[name] <= 1 for figures in found["figures"].values() for name in ("verification", "rank1"))
+    # Embedded again from its folder, the run has the figures that its training ended with.
+    assert found["rates"][0] == pytest.approx(found["figures"]["triplet"]["auc"], abs=1e-4)
+    assert 0 < found["threshold"] < 2 and 0 < found["accepted"] < 1
+    assert len(found["names"]) == 10 and found["names"][-1] == "somebody again" not in found["same"][0]
+    assert {*found["same"][0], *found["same"][1]} <= {*found["names"], None}
+    assert 0 <= found["opened"] <= 1 and len(found["shares"]) == 2
+    assert len(found["answers"]) == 16 and {answer["name"] for answer in found["answers"].values()} - {None}
+    for name in ("softmax", "siamese", "triplet"):
+        assert (folder / "runs" / "recognition_smoke" / f"{name}_faces" / "report.html").exists()

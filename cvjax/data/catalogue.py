@@ -82,10 +82,7 @@ def find_builder(name: str, data_dir: str | Path | None = None) -> tfds.core.Dat
     check_utf8(data_dir or "", "data.data_dir", "TFDS")
     base, _, config = name.partition("/")
     if base in builders.OURS:
-        configs = builders.OURS[base].builder_configs
-        if config and config not in configs:
-            raise UserError(f"data.name={name!r}: {base} has no variant {config!r}. {suggest(config, configs)}")
-        return builders.OURS[base](config=config or None, data_dir=data_dir)
+        return builders.OURS[base].of(config or None, data_dir)
     try:
         # The files suffice without the builder's code, which may need TensorFlow.
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
@@ -117,8 +114,8 @@ def check_split(name: str, split: str, data_dir: str | Path | None, setting: str
         builder.read_sources()
         bases = [re.match(r"\s*\w*", part).group().strip() for part in split.split("+")]
         for base in bases:
-            if base not in ("train", "test"):
-                raise UserError(f"{setting}={split!r}: {name} has no such split. {suggest(base, ('train', 'test'))}")
+            if base not in builder.splits:
+                raise UserError(f"{setting}={split!r}: {name} has no such split. {suggest(base, builder.splits)}")
     else:
         _records(builder, name, split, data_dir, setting)
 

@@ -180,6 +180,42 @@ def draw_curves(curves: Mapping[str, Curve], title: str, x: str, y: str) -> Imag
     return _pixels(figure)
 
 
+def draw_rates(
+    curves: Mapping[str, Curve], title: str = "", x: str = "false accept rate", y: str = "true accept rate"
+) -> Image:
+    """Returns a plot of rates over false rates on a logarithmic axis, name -> (false, true): an ROC or an open set's.
+
+    They are those of `cvjax.metrics.verification.roc` and `.open_set`. The axis begins where one false acceptance is.
+    """
+    figure, axes = _figure(title, x, y)
+    for false, true in curves.values():
+        axes.step(false, true, where="post", linewidth=1.5)
+    smallest = min((false[false > 0].min() for false, _ in curves.values() if (false > 0).any()), default=0.1)
+    axes.set(xscale="log", xlim=(min(smallest, 0.1), 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3, which="both")
+    if 0 < len(curves) <= 20:
+        _legend(axes, axes.lines, list(curves), loc="lower right", fontsize=8)
+    return _pixels(figure)
+
+
+def draw_distances(
+    distances: Float[np.ndarray, " pairs"],
+    same: Bool[np.ndarray, " pairs"],
+    threshold: float | None = None,
+    title: str = "",
+) -> Image:
+    """Returns histograms of the distances of pairs of one person and of two, each kind's area 1, and a threshold."""
+    figure, axes = _figure(title, "distance", "density")
+    edges = np.histogram_bin_edges(distances, 50)
+    bars = [axes.hist(distances[kind], edges, density=True, alpha=0.6)[2][0] for kind in (same, ~same) if kind.any()]
+    texts = [text for kind, text in ((same, "one person"), (~same, "two people")) if kind.any()]
+    if threshold is not None:
+        bars.append(axes.axvline(threshold, color="black", linewidth=1))
+        texts.append(f"threshold {threshold:.3g}")
+    _legend(axes, bars, texts, fontsize=8)
+    return _pixels(figure)
+
+
 def _figure(title: str, x: str, y: str) -> tuple[Figure, object]:
     figure = Figure(figsize=(6, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()

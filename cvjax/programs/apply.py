@@ -2,9 +2,12 @@
 
 python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    apply the system to images
 python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          sample from a generative system
+python -m cvjax.apply --run=runs/x --gallery=people.npz --input=... --output=PATH   name the people in pictures of faces
 
 Detections are drawn, with class names and scores, and written to detections.json in COCO's format. Classes of pixels
 are painted over the images, and written to classes/: PNG files of the images' sizes, whose palette shows the numbers.
+Names of people, whom `python -m cvjax.recognition.gallery` enrols, are written above the pictures of their faces and to
+predictions.json.
 """
 
 import argparse
@@ -31,8 +34,10 @@ from cvjax.ops.palettes import overlay
 from cvjax.predictor import SEGMENTATION, Predictor, Prepared, classes_of
 from cvjax.programs import video
 from cvjax.programs.detections import coco_format, draw_detections
+from cvjax.programs.gallery import Namer
 from cvjax.programs.images import save_classes, save_image, to_bytes
 from cvjax.programs.outputs import Outputs
+from cvjax.recognition import gallery as galleries
 from cvjax.rundir import write_atomically
 
 CLASSES = "classes"  # the folder of maps, below the output's
@@ -55,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--text", help="for systems that read text")
     parser.add_argument("--guidance", type=float, help="weight of the guidance towards --label, at least 0")
     parser.add_argument("--noise", type=float, help="deviation of the images' noise, of pixels in [0, 1], to remove")
+    parser.add_argument("--gallery", type=Path, help="of people, for systems that make embeddings")
     parser.add_argument(
         "--output", type=Path, required=True, help="a folder; of an image, also a .png; of a video, its path"
     )
@@ -62,7 +68,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16, help="batch size")
     parser.add_argument("--threshold", type=float, default=0.3, help="minimum score of drawn detections")
     arguments = parser.parse_args(argv)
-    for name in ("run", "input", "output"):
+    check_arguments(arguments)
+    people = arguments.gallery and galleries.load(arguments.gallery)
+    check_output(arguments.input, arguments.output)
+    with doing(f"loading {arguments.run}"):
+        description, recipe, state = runs.load(arguments.run, arguments.step)
+    if arguments.count is not None:
+        inputs = read_inputs(arguments, description, recipe.sample_inputs, recipe)
+        with doing(f"compiling and drawing {number_of(arguments.count, 'sample')}"):
+            draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
+        return 0
+    if recipe.predict is None:
+        raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
+    inputs = read_inputs(arguments, description, recipe.predict_inputs, recipe)
+    predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
+    if people is not None:
+        predictor = Namer(description, recipe, state, arguments.batch, people)
+    source, output = arguments.input, arguments.output
+    with doing(f"compiling and applying to {source}"):
+        if source.suffix.lower() in video.SUFFIXES:
+            apply_to_video(predictor, source, output, arguments.threshold)
+        elif source.is_file() and output.suffix.lower() == ".png" and not output.is_dir():
+            apply_to_images(predictor, source, output.parent, arguments.threshold, stem=output.stem)
+        else:
+            apply_to_images(predictor, source, output, arguments.threshold)
+    return 0
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Expands `~` in paths; raises a UserError for what is out of range, contradicts itself or does not exist."""
+    for name in ("run", "input", "output", "gallery"):
         setattr(arguments, name, getattr(arguments, name) and getattr(arguments, name).expanduser())
     if (arguments.input is None) == (arguments.count is None):
         raise UserError("give either --input=FILE|FOLDER|VIDEO or --count=N.")
@@ -78,27 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             nearest = suggest_beside(arguments.input)
             raise UserError(f"--input={arguments.input}: {error.strerror}. {nearest}".rstrip()) from error
-    check_output(arguments.input, arguments.output)
-    with doing(f"loading {arguments.run}"):
-        description, recipe, state = runs.load(arguments.run, arguments.step)
-    if arguments.count is not None:
-        inputs = read_inputs(arguments, description, recipe.sample_inputs, recipe)
-        with doing(f"compiling and drawing {number_of(arguments.count, 'sample')}"):
-            draw_samples(recipe, state, arguments.count, arguments.seed, arguments.output, inputs)
-        return 0
-    if recipe.predict is None:
-        raise UserError(f"{description['config']['system']} takes no images, only samples: give --count=N.")
-    inputs = read_inputs(arguments, description, recipe.predict_inputs, recipe)
-    predictor = Predictor(description, recipe, state, arguments.batch, inputs, arguments.seed)
-    source, output = arguments.input, arguments.output
-    with doing(f"compiling and applying to {source}"):
-        if source.suffix.lower() in video.SUFFIXES:
-            apply_to_video(predictor, source, output, arguments.threshold)
-        elif source.is_file() and output.suffix.lower() == ".png" and not output.is_dir():
-            apply_to_images(predictor, source, output.parent, arguments.threshold, stem=output.stem)
-        else:
-            apply_to_images(predictor, source, output, arguments.threshold)
-    return 0
+    elif arguments.gallery is not None:
+        raise UserError(f"--gallery={arguments.gallery} names the people in pictures: give --input=FILE|FOLDER|VIDEO.")
 
 
 def check_output(source: Path | None, output: Path) -> None:

@@ -10,7 +10,9 @@ from cvjax.data.builders.brain import Brain
 from cvjax.data.builders.digit_crops import DigitCrops
 from cvjax.data.builders.digit_scenes import DigitScenes
 from cvjax.data.builders.digits import Digits
+from cvjax.data.builders.drawn_faces import DrawnFaces
 from cvjax.data.builders.embedded import Embedded, silenced
+from cvjax.data.builders.lfw_faces import LfwFaces
 from cvjax.data.builders.nuclei import Nuclei
 from cvjax.data.builders.photo_crops import PhotoCrops
 from cvjax.data.builders.photos import Photos
@@ -25,7 +27,9 @@ __all__ = [
     "DigitCrops",
     "DigitScenes",
     "Digits",
+    "DrawnFaces",
     "Embedded",
+    "LfwFaces",
     "Nuclei",
     "PhotoCrops",
     "Photos",
@@ -36,7 +40,13 @@ __all__ = [
 ]
 
 EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
-    {builder.name: builder for builder in (Digits, DigitCrops, DigitScenes, Photos, PhotoCrops, Shapes, Textures)}
+    {
+        builder.name: builder
+        for builder in (
+            *(Digits, DigitCrops, DigitScenes, Photos, PhotoCrops, Shapes, Textures),
+            *(DrawnFaces, LfwFaces),
+        )
+    }
 )
 FROM_PACKAGES: Mapping[str, type[Embedded]] = MappingProxyType({builder.name: builder for builder in (Nuclei, Brain)})
 OURS: Mapping[str, type[Embedded]] = MappingProxyType({**EMBEDDED, **FROM_PACKAGES})

@@ -13,16 +13,18 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
+from cvjax.errors import UserError, suggest
 from cvjax.packaged import PackagedFile
 
 
 class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A dataset made from files that the dependencies ship, or from `sources`, which are files of further packages.
 
-    Subclasses have the splits `train` and `test`.
+    Subclasses have the splits in `splits`.
     """
 
     most_boxes = 0  # of any example
+    splits: tuple[str, ...] = ("train", "test")
     sources: Mapping[str, PackagedFile] = MappingProxyType({})
 
     def __init__(self, **kwargs: Any):
@@ -35,7 +37,7 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
         Raises an OSError if the folder cannot be written, and a UserError if `read_sources` does.
         """
-        builder = cls(config=config, data_dir=data_dir)
+        builder = cls.of(config, data_dir)
         if builder.data_path.exists():
             return builder
         builder.read_sources()  # before anything is written
@@ -47,7 +49,21 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             # TFDS writes to a folder of its own and renames it at the end: another process may have been first.
             if not builder.data_path.exists():
                 raise
-        return cls(config=config, data_dir=data_dir)
+        return cls.of(config, data_dir)
+
+    @classmethod
+    def of(cls, config: str | None = None, data_dir: str | os.PathLike | None = None) -> "Embedded":
+        """Returns a variant's builder without preparing it; raises a UserError if there is no such variant."""
+        return cls(config=cls.find_variant(config) if config else None, data_dir=data_dir)
+
+    @classmethod
+    def find_variant(cls, name: str) -> tfds.core.BuilderConfig:
+        """Returns a variant by its name; raises a UserError if there is no such variant."""
+        if name not in cls.builder_configs:
+            raise UserError(
+                f"data.name='{cls.name}/{name}': {cls.name} has no variant {name!r}. {suggest(name, cls.builder_configs)}"
+            )
+        return cls.builder_configs[name]
 
     def read_sources(self) -> dict[str, bytes]:
         """Reads the files of `sources`; raises a UserError if one is absent or not the known one."""

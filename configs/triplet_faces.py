@@ -1,0 +1,45 @@
+"""Embeddings of drawn faces by triplets, judged on people that training never had.
+
+`:random`, `:semi_hard` and `:hardest` choose other triplets of the same batches than batch-hard.
+
+Paper: Schroff, Kalenichenko & Philbin, FaceNet, 2015 (arXiv:1503.03832).
+Command: python train.py --config=configs/triplet_faces.py --workdir=runs/triplet_faces
+Result: not measured.
+Time: 15 minutes on two idle CPU cores, estimated.
+"""
+
+from cvjax.config import experiment, variant
+
+STEPS = 4000
+
+
+def get_config(name: str = ""):
+    """Returns the experiment; the variant "smoke" takes seconds."""
+    config = experiment(
+        "recognition.triplet",
+        recipe=dict(
+            shape=(64, 64, 3),
+            backbone=dict(depth=18, width=16),
+            ema=0.99,
+            optimiser=dict(
+                name="adamw",
+                learning_rate=2e-3,
+                weight_decay=1e-3,
+                warmup=100,
+                schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
+            ),
+        ),
+        data=dict(name="drawn_faces", batch=64, per_class=4, eval_batch=400),
+        steps=STEPS,
+        log_every=50,
+        eval_every=1000,
+        figure_every=2000,
+        checkpoint_every=1000,
+        checkpoint_best="verification",
+        expect={"verification": (">=", 0.96), "rank1": (">=", 0.85)},
+    )
+    smoke = {"steps": 4, "recipe.backbone.width": 4, "log_every": 1}
+    smoke |= {"data.name": "drawn_faces/64_20x6", "data.batch": 16, "data.eval_batch": 16}
+    smoke |= {"recipe.backbone.strides": (1, 2), "checkpoint_best": ""}
+    others = {choice: {"recipe.choice": choice} for choice in ("random", "semi_hard", "hardest")}
+    return variant(config, name, smoke=smoke, **others)
