@@ -5,7 +5,8 @@ where the images come from.
 
 Paper: Masci et al., Stacked Convolutional Auto-Encoders for Hierarchical Feature Extraction, 2011.
 Command: python train.py --config=configs/autoencoder_fashion.py --workdir=runs/autoencoder_fashion
-Result: not measured.
+Result: not measured in full; the bars are guesses. After 500 steps the squared error is 0.0077 (seed
+  9401).
 Time: 5,000 steps, 11 epochs, of 0.05 CPU seconds.
 """
 

@@ -6,8 +6,9 @@ take two doublings, not the four of the paper's 64 x 64.
 Paper: Radford, Metz & Chintala, Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
 Networks, 2016 (arXiv:1511.06434).
 Command: python train.py --config=configs/dcgan_fashion.py --workdir=runs/dcgan_fashion
-Result: not measured.
-Time: 5,000 steps, five epochs, of 0.15 CPU seconds.
+Result: not measured in full; the bars are guesses. After 400 steps the distance is 4.6 times that of
+  a Gaussian for each class (seed 9401).
+Time: 5,000 steps, five epochs, of about 0.15 CPU seconds.
 """
 
 from cvjax.config import experiment, variant
