@@ -11,7 +11,8 @@ compressed, not to be near to the truth, so its bar is LPIPS. The variant `drawi
 Paper: Wang, Xie, Dong & Shan, Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, 2021
   (arXiv:2107.10833).
 Command: python train.py --config=configs/rrdb_photos.py --workdir=runs/rrdb_photos
-Result: not measured.
+Result: the four photographs are not measured. On 256 x 256 pixels of one of them, by the program `enlarged`, it has
+  LPIPS 0.259, PSNR 27.05 dB and SSIM 0.658; bicubic interpolation has 0.467, 29.26 dB and 0.705.
 Time: 4 photographs; not measured.
 """
 

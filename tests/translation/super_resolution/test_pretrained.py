@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cvjax.core import Network
+from cvjax.data import folder
 from cvjax.errors import UserError
 from cvjax.nets.rrdb import RRDBNet
 from cvjax.programs import enlarged
@@ -58,7 +59,7 @@ def test_a_table_has_all_ways_to_enlarge(monkeypatch, tmp_path, capsys):
     assert [line.split()[0] for line in lines] == ["bicubic", "lanczos", "one", "two"]
     values = {name: [float(value) for value in rest[:2]] for name, *rest in map(str.split, lines)}
     assert values["lanczos"][0] > values["bicubic"][0] > values["one"][0] and values["one"] != values["two"]
-    assert (tmp_path / "all.png").exists()
+    assert folder.decode(tmp_path / "all.png", 3).shape == (32, 5 * 256, 3)
     with pytest.raises(UserError, match=r"enlarge by the same factor; these: one 2, other 3"):
         enlarged.main(["one", "other"])
     with pytest.raises(UserError, match=r"--output=.*all\.jpg: .*must end in \.png"):
