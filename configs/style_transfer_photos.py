@@ -2,7 +2,7 @@
 
 The variant `painting` with `--config.data.also.folder=PAINTINGS` takes the style from a folder; `own` with also
 `--config.data.folder=PICTURES` paints each picture of a folder in the painting in its place of the other, and further
-ones in the last painting.
+ones in the last painting. The variant `offline` needs no further package: it sees through the small VGG of photographs.
 
 Paper: Gatys, Ecker & Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, after their A
   Neural Algorithm of Artistic Style, 2015 (arXiv:1508.06576).
@@ -49,4 +49,6 @@ def get_config(name: str = ""):
     own = {f"data.{also}{key}": value for also in ("", "also.") for key, value in OWN.items()}
     painting = {key: value for key, value in own.items() if key.startswith("data.also")}
     own |= {"data.transforms": cover, "data.eval_transforms": cover}
-    return variant(config, name, smoke=smoke, own=own, painting=painting)
+    offline = {"borrow.network": "package:cvjax/vgg_photos", "recipe.objective.content": ("relu3_1",)}
+    offline |= {"recipe.objective.style": ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "recipe.objective.beta": 1e6}
+    return variant(config, name, smoke=smoke, own=own, painting=painting, offline=offline)

@@ -175,7 +175,7 @@ class Minimal(Attack):
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        rows = list(rows)
+        rows = [(batch, {n: value for n, value in found.items() if not n.endswith("/image")}) for batch, found in rows]
         self.check_rows(rows)
         found = columns(rows)
         figures, pixels = {"accuracy": float(found["clean"].mean())}, int(found["pixels"][0])

@@ -180,7 +180,7 @@ class Inversion:
 
     def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
         """Computes the figures of `recipe`."""
-        rows = [outputs for _, outputs in rows]
+        rows = [{name: outputs[name] for name in FIGURES} for _, outputs in rows]
         means = {name: np.concatenate([outputs[name] for outputs in rows]).mean(axis=0) for name in FIGURES}
         figures = {}
         if len(self.layers) > 1:
