@@ -72,8 +72,8 @@ def landmarks(points: Mapping[str, Places]) -> Float32[np.ndarray, "faces 70 2"]
     inner = points["inner_top"][:, [1, 4, 6, 8, 11]], points["inner_bottom"][:, [8, 6, 4]]
     found = [
         points["jaw"],
-        _middle(points["brow0"])[:, [12, 9, 6, 3, 0]],
-        _middle(points["brow1"])[:, [0, 3, 6, 9, 12]],
+        _middle(points["brow0"])[:, [11, 9, 6, 3, 1]],
+        _middle(points["brow1"])[:, [1, 3, 6, 9, 11]],
         points["bridge"],
         *(points["wing0"][:, 1:], points["nostril0"], points["base"], points["nostril1"], points["wing1"][:, 1:]),
         points["eye0"][:, [12, 9, 4, 0, 22, 16]],

@@ -127,7 +127,7 @@ def brow(faces: Faces, sign: int) -> Curves:
     line = middle - 0.03 * faces.trait("brow_tilt") * ALONG
     line = line - (0.035 + 0.04 * faces.trait("brow_arch") + 0.02 * raised) * (1 - (ALONG - 0.2) ** 2)
     line = line + (0.11 * frown - 0.09 * sad) * inner**1.5
-    thick = 0.03 * (1 + 0.6 * faces.trait("brow_thickness")) * (0.35 + 0.65 * np.clip(1.3 * inner, 0, 1))
+    thick = 0.034 * (1 + 0.55 * faces.trait("brow_thickness")) * (0.45 + 0.55 * np.clip(1.3 * inner, 0, 1))
     places = x + 0.02 - 0.03 * frown * inner + length * ALONG
     upper, lower = (on_face(faces, sign * places, line + part * thick, 0.01) for part in (-1, 1))
     return {"brow": np.concatenate([upper, lower[:, ::-1]], 1)}
