@@ -1,5 +1,7 @@
 """Real faces and other crops: the pictures of scikit-image, split once and for all."""
 
+import hashlib
+
 import numpy as np
 import skimage.data
 
@@ -18,4 +20,4 @@ def test_pictures_are_those_of_scikit_image_and_the_classes_are_balanced():
         assert np.abs(np.diff(pictures["label"])).sum() > 10  # mixed
         seen += rows.tolist()
     assert sorted(seen) == list(range(200))
-    assert sorted(seen[140:])[:5] == sorted(seen[140:])[:5]
+    assert hashlib.sha256(np.sort(seen[140:]).astype(np.int32).tobytes()).hexdigest()[:16] == "6e68033de89d83cd"
