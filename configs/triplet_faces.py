@@ -19,7 +19,6 @@ def get_config(name: str = ""):
         "recognition.triplet",
         recipe=dict(
             shape=(64, 64, 3),
-            easy_steps=STEPS // 8,
             backbone=dict(depth=18, width=16),
             ema=0.99,
             optimiser=dict(
@@ -30,7 +29,7 @@ def get_config(name: str = ""):
                 schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
             ),
         ),
-        data=dict(name="drawn_faces", batch=64, per_class=4, eval_batch=400),
+        data=dict(name="drawn_faces", batch=128, per_class=4, eval_batch=400),
         steps=STEPS,
         log_every=50,
         eval_every=1000,
@@ -43,6 +42,6 @@ def get_config(name: str = ""):
     smoke |= {"data.name": "drawn_faces/64_20x6", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {"recipe.backbone.strides": (1, 2), "checkpoint_best": ""}
     others = {
-        choice: {"recipe.choice": choice, "recipe.easy_steps": 0} for choice in ("random", "semi_hard", "hardest")
+        choice: {"recipe.choice": choice} for choice in ("random", "semi_hard", "hardest")
     }
     return variant(config, name, smoke=smoke, **others)

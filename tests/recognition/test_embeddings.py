@@ -1,5 +1,7 @@
 """The systems of embeddings: what a step learns, what the figures go by, and what is refused."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,13 +51,21 @@ def test_a_few_steps_bring_the_pictures_of_a_person_together(name):
 
 
 def test_an_embedding_is_a_dense_layer_on_the_mean_of_the_last_stage_divided_by_its_length():
-    net, images = Embedder(SMALL), batch_of()["image"]
+    net, images = Embedder(dataclasses.replace(SMALL, norm=False)), batch_of()["image"]
     held = net.init(KEY, images)
     embeddings, activations = net.apply(held, images)
     assert list(activations) == ["c2", "features"]
     dense = held["params"]["embedding"]
     plain = np.asarray(activations["c2"], np.float64).mean(axis=(1, 2)) @ dense["kernel"] + dense["bias"]
     np.testing.assert_allclose(embeddings, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-3, atol=1e-5)
+
+
+def test_embeddings_of_a_batch_lie_around_the_origin_even_if_the_layer_has_one_answer():
+    net, images = Embedder(SMALL), batch_of()["image"]
+    held = net.init(KEY, images)
+    held["params"]["embedding"]["kernel"] += 100.0  # pictures differ by a hundredth of what they have in common
+    embeddings, _ = net.apply(held, images, train=True, mutable=["batch_stats"])[0]
+    assert np.linalg.norm(np.mean(embeddings, axis=0)) < 0.5
 
 
 def many(recipe, state, people=24, views=3):
