@@ -19,6 +19,7 @@ def get_config(name: str = ""):
         "recognition.triplet",
         recipe=dict(
             shape=(64, 64, 3),
+            easy_steps=STEPS // 8,
             backbone=dict(depth=18, width=16),
             ema=0.99,
             optimiser=dict(
@@ -41,5 +42,7 @@ def get_config(name: str = ""):
     smoke = {"steps": 4, "recipe.backbone.width": 4, "log_every": 1}
     smoke |= {"data.name": "drawn_faces/64_20x6", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {"recipe.backbone.strides": (1, 2), "checkpoint_best": ""}
-    others = {choice: {"recipe.choice": choice} for choice in ("random", "semi_hard", "hardest")}
+    others = {
+        choice: {"recipe.choice": choice, "recipe.easy_steps": 0} for choice in ("random", "semi_hard", "hardest")
+    }
     return variant(config, name, smoke=smoke, **others)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Metrics, Params, Recipe, count_classes
@@ -43,7 +43,7 @@ class ArcFace(EmbeddingSystem):
     balanced = False  # a class is compared with directions, so one picture of it will do
 
     def loss(
-        self, key: Key[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
+        self, key: Key[Array, ""], step: Int[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean cross-entropy, and the accuracy without the margin."""
         cosines = self.head.apply({"params": params["head"]}, embeddings)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from cvjax.core import Batch, Metrics, Params, Pictures, State, advance, check_images, descend, start, variables
 from cvjax.nets.resnet import ResNet, stage_strides
@@ -94,9 +94,9 @@ class EmbeddingSystem(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, key: Key[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
+        self, key: Key[Array, ""], step: Int[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the loss of a batch, whose pictures may be of any classes, and metrics; `params` are by network."""
+        """Returns the loss of a batch at a step, and metrics; `params` are by network."""
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Initialises the networks and their optimiser."""
@@ -114,7 +114,7 @@ class EmbeddingSystem(abc.ABC):
         def loss_fn(params):
             latest = {**variables(state, "embedder", averaged=False), "params": params["embedder"]}
             (embeddings, _), new = self.net.apply(latest, batch["image"], train=True, mutable=["batch_stats"])
-            loss, metrics = self.loss(key, params, embeddings, batch["label"])
+            loss, metrics = self.loss(key, state.step, params, embeddings, batch["label"])
             return loss, (metrics, new["batch_stats"])
 
         trained = {name: state.params[name] for name in self.networks}

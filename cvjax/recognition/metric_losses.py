@@ -109,9 +109,14 @@ def balanced_pairs(key: Key[Array, ""], labels: Labels) -> Pairs:
 
 
 def choose_triplets(
-    key: Key[Array, ""], embeddings: Embeddings, labels: Labels, choice: Choice, margin: float = 0.2
+    key: Key[Array, ""],
+    embeddings: Embeddings,
+    labels: Labels,
+    choice: Choice,
+    margin: float = 0.2,
+    squared: bool = True,
 ) -> Triplets:
-    """Chooses the triplets of a batch, by squared distances.
+    """Chooses the triplets of a batch, by distances that are `squared` or not, which is the margin's unit.
 
     Returns for "batch_hard" one of each anchor: its furthest positive with its nearest negative (Hermans et al.,
     equation 5). The others have every positive of the anchor: with the anchor's nearest negative for "hardest", with
@@ -120,6 +125,7 @@ def choose_triplets(
     """
     positives, negatives = masks(labels)
     distances = jax.lax.stop_gradient(squared_distances(embeddings, embeddings))
+    distances = distances if squared else root(distances)
     to_negatives = jnp.where(negatives, distances, jnp.inf)
     if choice == "batch_hard":
         furthest = _first_best(jnp.where(positives, -distances, jnp.inf))

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Batch, Metrics, Params, Recipe, State, variables
@@ -40,7 +40,7 @@ class Siamese(EmbeddingSystem):
     margin: float
 
     def loss(
-        self, key: Key[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
+        self, key: Key[Array, ""], step: Int[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean loss of as many pairs of one person as of two, and the share that is decided right."""
         pairs = balanced_pairs(key, labels)

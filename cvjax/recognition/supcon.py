@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Metrics, Params, Recipe
@@ -37,7 +37,7 @@ class SupCon(EmbeddingSystem):
     temperature: float
 
     def loss(
-        self, key: Key[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
+        self, key: Key[Array, ""], step: Int[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean loss of the anchors."""
         if self.head is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from cvjax import optim
 from cvjax.core import Metrics, Params, Recipe
@@ -25,7 +25,7 @@ from cvjax.recognition.metric_losses import (
     root,
     triplet_loss,
 )
-from cvjax.signature import Count, NonNegative, Share
+from cvjax.signature import Count, Natural, NonNegative, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +37,23 @@ class Triplet(EmbeddingSystem):
     soft_margin: bool
     squared: bool
     average: Average
+    easy_steps: int
 
     def loss(
-        self, key: Key[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
+        self, key: Key[Array, ""], step: Int[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean loss of the chosen triplets; `active`, the share of them within the margin; distances."""
-        chosen = choose_triplets(key, embeddings, labels, self.choice, self.margin)
+        loss, metrics = self.loss_of(key, self.choice, embeddings, labels)
+        if not self.easy_steps:
+            return loss, metrics
+        easy, _ = self.loss_of(key, "semi_hard", embeddings, labels)
+        return jnp.where(step < self.easy_steps, easy, loss), metrics
+
+    def loss_of(
+        self, key: Key[Array, ""], choice: Choice, embeddings: Embeddings, labels: Labels
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss and the metrics of one choice of triplets."""
+        chosen = choose_triplets(key, embeddings, labels, choice, self.margin, self.squared)
         positive, negative = (chosen_distances(embeddings, each) for each in (chosen.positive, chosen.negative))
         if not self.squared:
             positive, negative = root(positive), root(negative)
@@ -60,6 +71,7 @@ def recipe(
     soft_margin: bool = False,
     squared: bool = True,
     average: Average = "all",
+    easy_steps: Natural = 0,
     backbone: Backbone = BACKBONE,
     ema: Share = 0.0,
     optimiser: Mapping[str, Any] = OPTIMISER,
@@ -75,6 +87,8 @@ def recipe(
       soft_margin: log(1 + exp(positive - negative)) takes the margin's place.
       squared: compare squared distances, as in FaceNet, or the distances themselves, as Hermans et al. advise.
       average: the mean is over "all" chosen triplets, or over those that are "active", whose loss is not 0.
+      easy_steps: steps at the beginning whose triplets are semi-hard, whatever the choice: from a network that knows
+        nothing, the hardest ones often lead to one answer for everything (FaceNet, section 3.2).
       backbone: the network; a group of keys.
       ema: share of the averaged network, the one that is judged, that each step keeps; 0: none.
       optimiser: as `cvjax.optim.build` takes it.
@@ -86,4 +100,4 @@ def recipe(
       UserError: not one to four strides.
     """
     attributes = make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), None
-    return Recipe.of(Triplet(*attributes, choice, margin, soft_margin, squared, average))
+    return Recipe.of(Triplet(*attributes, choice, margin, soft_margin, squared, average, easy_steps))

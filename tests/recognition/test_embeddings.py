@@ -134,3 +134,16 @@ def test_a_batch_without_pairs_is_refused_before_anything_compiles(per_class):
     with experiment.ignore_type():
         experiment.data.per_class = 4
     fit.check_steps(experiment, config.build(experiment))
+
+
+def test_the_first_steps_of_a_hard_choice_are_semi_hard():
+    losses = {}
+    vectors = np.random.default_rng(0).normal(size=(16, 6)) + 2 * np.eye(6)[0]
+    embeddings = jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32)
+    for choice, easy_steps in (("semi_hard", 0), ("batch_hard", 0), ("batch_hard", 3)):
+        system = triplet.recipe(SHAPE, choice, easy_steps=easy_steps, backbone=SMALL).train_step.__self__
+        losses[choice, easy_steps] = [
+            float(system.loss(KEY, jnp.int32(step), {}, embeddings, batch_of()["label"])[0]) for step in (2, 3)
+        ]
+    assert losses["batch_hard", 3] == [losses["semi_hard", 0][0], losses["batch_hard", 0][0]]
+    assert losses["semi_hard", 0][0] != losses["batch_hard", 0][0]
