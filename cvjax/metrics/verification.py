@@ -110,11 +110,12 @@ def threshold_at(rates: Rates, false_rate: float) -> float:
 def best_threshold(distances: Float[np.ndarray, " pairs"], same: Bool[np.ndarray, " pairs"]) -> float:
     """Returns a threshold of greatest accuracy, half-way between two distances; of several, the middle one.
 
-    Raises a UserError as `roc` does.
+    Both kinds count alike, whatever their numbers: among all pairs, nearly all are of two people, and refusing
+    everything would be best. Raises a UserError as `roc` does.
     """
     rates = roc(distances, same)
-    right = rates.true * same.sum() + (1 - rates.false) * rates.refusable
-    best = np.flatnonzero(np.round(right) == np.round(right).max())  # counts, so rounding is exact
+    right = rates.true + (1 - rates.false)
+    best = np.flatnonzero(right > right.max() - 1e-12)  # rounding
     return float(_between(rates.threshold)[best[len(best) // 2]])
 
 
@@ -123,7 +124,8 @@ def ten_fold_accuracy(
 ) -> FoldedAccuracy:
     """Returns the accuracy by LFW's protocol, of any number of folds.
 
-    For each fold the threshold is that of greatest accuracy on all other folds. The standard error is the sample
+    For each fold the threshold is the `best_threshold` of all other folds, in which LFW has as many pairs of one person
+    as of two. The standard error is the sample
     standard deviation of the folds' accuracies over the root of their number. Raises a UserError for fewer than two
     folds, or where those others have pairs of one kind only.
 

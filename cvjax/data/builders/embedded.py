@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import absl.logging
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
@@ -54,15 +55,19 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @classmethod
     def of(cls, config: str | None = None, data_dir: str | os.PathLike | None = None) -> "Embedded":
         """Returns a variant's builder without preparing it; raises a UserError if there is no such variant."""
-        return cls(config=cls.find_variant(config) if config else None, data_dir=data_dir)
+        before = absl.logging.get_verbosity()
+        absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of variants that are not in its list
+        try:
+            return cls(config=cls.find_variant(config) if config else None, data_dir=data_dir)
+        finally:
+            absl.logging.set_verbosity(before)
 
     @classmethod
     def find_variant(cls, name: str) -> tfds.core.BuilderConfig:
         """Returns a variant by its name; raises a UserError if there is no such variant."""
         if name not in cls.builder_configs:
-            raise UserError(
-                f"data.name='{cls.name}/{name}': {cls.name} has no variant {name!r}. {suggest(name, cls.builder_configs)}"
-            )
+            nearest = suggest(name, cls.builder_configs)
+            raise UserError(f"data.name='{cls.name}/{name}': {cls.name} has no variant {name!r}. {nearest}")
         return cls.builder_configs[name]
 
     def read_sources(self) -> dict[str, bytes]:

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cvjax.data.builders import photos
-from cvjax.data.builders.drawn_faces.drawing import LANDMARKS, REGIONS, SIZES, draw
+from cvjax.data.builders.drawn_faces.drawing import LANDMARKS, check_size, draw
+from cvjax.data.builders.drawn_faces.painting import REGIONS
 from cvjax.data.builders.drawn_faces.parameters import WIDTHS, Faces, sample_identities, sample_views
 from cvjax.data.builders.embedded import Embedded, png
 from cvjax.errors import UserError
@@ -44,7 +45,7 @@ class DrawnFaces(Embedded):
     `data.class_maps`; the rest are the fields of `Faces`, with which `draw` draws the same picture.
     """
 
-    VERSION = tfds.core.Version("0.9.0")
+    VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own way)
         People(name="64", description="64x64 pixels, 20 views of 2,000 people"),
         *(People(name=str(size), size=size, description=f"{size}x{size}") for size in (32, 128, 256)),
@@ -63,11 +64,8 @@ class DrawnFaces(Embedded):
             known = ", ".join(map(repr, cls.builder_configs))
             raise UserError(f"{where}: {cls.name} has no such variant. Known: {known}, or SIZE_IDENTITIESxVIEWS")
         size, identities, views = map(int, found.groups())
-        for value, least, most, noun in (
-            (size, *SIZES, "pixels"),
-            (identities, LEAST, MOST, "identities"),
-            (views, 2, 1000, "views"),
-        ):
+        check_size(size, where)
+        for value, least, most, noun in ((identities, LEAST, MOST, "identities"), (views, 2, 1000, "views")):
             if not least <= value <= most:
                 raise UserError(f"{where}: {value} {noun}; from {least} to {most} can be drawn")
         return People(
@@ -118,7 +116,7 @@ class DrawnFaces(Embedded):
 
 
 def views(config: People, people: range) -> Faces:
-    """Returns the parameters of all views of people, by their numbers in the dataset; those of a person are together."""
+    """Returns the parameters of all views of people, by their numbers in the dataset; a person's are together."""
     own = sample_identities(SEED, people.stop)[people.start :]
     test = people.start >= config.members()["test"].start
     photographs = tuple(photos.TEST if test else photos.TRAIN)

@@ -1,7 +1,7 @@
 """The curves of drawn faces on a head in three dimensions, and their places in a picture.
 
-A head is about two units high, from y = -1 at the top of the skull to y = 1 at the chin, with the eyes near 0; x goes to
-the right of the picture and z to the viewer. At each height the head is an ellipse, `half_width` by `depth`.
+A head is about two units high, from y = -1 at the top of the skull to y = 1 at the chin, with the eyes near 0; x goes
+to the right of the picture and z to the viewer. At each height the head is an ellipse, `half_width` by `depth`.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,17 @@ from jaxtyping import Float, Float32
 
 from cvjax.data.builders.drawn_faces.parameters import Faces
 
-Column = Float[np.ndarray, "faces _"]
+Column = Float[np.ndarray, "#faces _"]
 Curves = dict[str, Float[np.ndarray, "faces points 3"]]
 
-HEIGHT = 0.345  # of half a head, as a share of the picture's side, at scale 1
+HEIGHT = 0.36  # of half a head, as a share of the picture's side, at scale 1
 CENTRE = 0.02  # by which the middle of a head is below the picture's
 PERSPECTIVE = 0.16  # by which what is one unit nearer is larger
 NECK = 0.25  # the axes of rotation are this far behind the middle of the head
 
 RINGS, AROUND = 13, 16  # points of the head
-ALONG = np.linspace(-1, 1, 13)  # points along an eyelid, a brow or a lip
+STRANDS = 14
+ALONG = np.linspace(-1, 1, 13)[None]  # points along an eyelid, a brow or a lip
 
 
 def half_width(faces: Faces, y: Float[np.ndarray, "..."]) -> Float[np.ndarray, "faces ..."]:
@@ -66,6 +67,7 @@ def curves(faces: Faces) -> Curves:
     for side, sign in (("0", -1), ("1", 1)):
         parts = eye(faces, sign) | brow(faces, sign) | ear(faces, sign) | lens(faces, sign) | wrinkles(faces, sign)
         found |= {name + side: points for name, points in parts.items()}
+    found["bridge_of_glasses"] = np.concatenate([found.pop("rest0"), found.pop("rest1")], 1)
     marks = faces.trait("marks").reshape(len(faces), -1, 3)
     found["marks"] = on_face(faces, marks[..., 0] * 0.7, marks[..., 1])
     spots = np.random.default_rng(5).uniform((-0.45, 0.05), (0.45, 0.42), (26, 2))
@@ -107,7 +109,7 @@ def eye(faces: Faces, sign: int) -> Curves:
         "lower": place(places, lower),
         "iris": place(middle + radius * np.cos(turn), centre + radius * np.sin(turn)),
         "pupil": place(middle, centre),
-        "glint": place(middle - sign * 0.0 + 0.02, centre - 0.024),
+        "glint": place(middle + sign * 0.02, centre - 0.024),
         "crease": place(places, crease),
         "bag": place(places[:, 2:-2], bag[:, 2:-2]),
         "socket": place(x + 1.35 * wide * np.cos(turn), y - 0.03 + 0.15 * np.sin(turn)),
@@ -125,7 +127,7 @@ def brow(faces: Faces, sign: int) -> Curves:
     line = middle - 0.03 * faces.trait("brow_tilt") * ALONG
     line = line - (0.035 + 0.04 * faces.trait("brow_arch") + 0.02 * raised) * (1 - (ALONG - 0.2) ** 2)
     line = line + (0.11 * frown - 0.09 * sad) * inner**1.5
-    thick = 0.03 * (1 + 0.6 * faces.trait("brow_thickness")) * (0.35 + 0.65 * np.clip(1.3 * inner, 0, 1))
+    thick = 0.034 * (1 + 0.55 * faces.trait("brow_thickness")) * (0.45 + 0.55 * np.clip(1.3 * inner, 0, 1))
     places = x + 0.02 - 0.03 * frown * inner + length * ALONG
     upper, lower = (on_face(faces, sign * places, line + part * thick, 0.01) for part in (-1, 1))
     return {"brow": np.concatenate([upper, lower[:, ::-1]], 1)}
@@ -190,7 +192,7 @@ def mouth(faces: Faces) -> Curves:
         "lips": np.concatenate([rows["top"], rows["bottom"][:, ::-1]], 1),
         "opening": np.concatenate([rows["inner_top"], rows["inner_bottom"][:, ::-1]], 1)[:, 1:-1],
         "teeth": np.concatenate([rows["inner_top"], teeth[:, ::-1]], 1)[:, 2:-2],
-        "chin_fold": on_face(faces, 0.5 * wide * ALONG[3:-3], rows["bottom"][:, 3:-3, 1] + 0.05, 0.0),
+        "chin_fold": on_face(faces, 0.5 * wide * ALONG[:, 3:-3], rows["bottom"][:, 3:-3, 1] + 0.05, 0.0),
     }
 
 
@@ -202,7 +204,9 @@ def ear(faces: Faces, sign: int) -> Curves:
     along = 0.17 * size * np.cos(turn) * (1 - 0.25 * np.sin(turn))
     x = half_width(faces, np.full((len(faces), 1), 0.08)) - 0.03 + np.sin(angle) * (0.05 + along)
     z = -0.06 - np.cos(angle) * along
-    return {"ear": np.stack([sign * x, 0.1 + 0.22 * size * np.sin(turn), z], -1)}
+    outline = np.stack([sign * x, 0.1 + 0.22 * size * np.sin(turn), z], -1)
+    middle = outline.mean(1, keepdims=True)
+    return {"ear": outline, "concha": middle + 0.55 * (outline - middle)}
 
 
 def lens(faces: Faces, sign: int) -> Curves:
@@ -220,21 +224,19 @@ def lens(faces: Faces, sign: int) -> Curves:
     return {
         "rim": np.stack([sign * rim_x, rim_y, np.broadcast_to(front, rim_x.shape)], -1),
         "temple": np.concatenate([hinge, end], 1),
-        "hinge": bridge,
+        "rest": bridge,
     }
 
 
 def beard(faces: Faces) -> Curves:
     """Returns the outlines of a full beard, a goatee and a moustache; the mouth lies on top of them."""
     lip, corner = _mouth_height(faces), 0.27 + 0 * faces.trait("smile")
-    low = np.linspace(-78, 78, 17)[None]
-    outer = around(faces, low, 0.18 + 0.86 * np.cos(np.radians(low * 1.1)) ** 0.7 + 0 * lip, 0.035 + 0 * low)
-    cheek = np.array([[1.0, 0.8, 0.55, 0.3]])
-    inner_y = (0.2 + (lip - 0.12 - 0.2) * (1 - cheek) ** 0.55) + 0 * lip
-    width = half_width(faces, inner_y)
-    inner_x = np.maximum(cheek * 0.97 * width, 0.02)
-    right = on_face(faces, inner_x, inner_y, 0.02)
-    under = on_face(faces, np.zeros_like(lip), lip - 0.12, 0.06)
+    low = np.linspace(-80, 80, 17)[None]
+    outer = around(faces, low, 0.14 + 0.92 * np.cos(np.radians(low * 1.1)) ** 0.7 + 0 * lip, 0.035)
+    share = np.array([[0.95, 0.93, 0.85, 0.66, 0.46]])
+    heights = np.array([[0.1, 0.3, 0.44, 0.5, 0.5]]) + (lip - 0.6) * np.array([[0, 0.2, 0.5, 1, 1]])
+    right = on_face(faces, share * half_width(faces, heights), heights, 0.02)
+    under = on_face(faces, np.zeros_like(lip), lip - 0.1, 0.06)
     left = right * np.array([-1, 1, 1])
     turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)[None]
     goatee = on_face(faces, 0.9 * corner * np.cos(turn), lip + 0.17 + 0.3 * np.sin(turn), 0.04)
@@ -309,7 +311,7 @@ def hair(faces: Faces) -> Curves:
     low = np.stack([0.5 - 0.02 * y + 0 * volume, np.array([[0.9, 2.2]]) + 0 * volume, 0.3 + 0 * y + 0 * volume], -1)
     down = np.concatenate([right, low], 1)
     strands = {}
-    for number, turn in enumerate(np.linspace(-150, 150, 14)):
+    for number, turn in enumerate(np.linspace(-150, 150, STRANDS)):
         y = np.where(long, np.linspace(-0.97, 0.7, 6), np.linspace(-0.97, -0.05, 6))
         bent = turn + 12 * np.sin(3 * y + number) * faces.trait("curl")
         strands[f"strand{number}"] = around(faces, bent, y, volume + 0 * y)
@@ -323,6 +325,21 @@ def jaw(faces: Faces) -> Float[np.ndarray, "faces 17 3"]:
     degrees = 84 * np.sign(t) * np.abs(t) ** 0.9
     y = 0.05 + 0.95 * np.cos(t * np.pi / 2) ** 0.62
     return around(faces, degrees + np.zeros((len(faces), 1)), y, 0.0)
+
+
+def body(faces: Faces, size: int) -> dict[str, Float[np.ndarray, "faces points 2"]]:
+    """Returns the places in a picture of clothes, collar and neck, which lean with the roll and turn no further."""
+    wide = 0.40 + 0.05 * faces.trait("neck_width")
+    turn = np.linspace(-np.pi, 0, 16)[None] + 0 * wide
+    neck_y = np.array([[0.4, 0.4, 1.25, 1.6, 1.6, 1.25]]) + 0 * wide
+    neck_x = wide * np.array([[-1, 1, 1, 1.5, -1.5, -1]]) + 0.35 * np.sin(faces.pose[:, 2:]) * (1.4 - neck_y).clip(0)
+    shapes = {
+        "torso": (1.5 * np.cos(turn), 2.1 + 0.85 * np.sin(turn)),
+        "collar": (0.62 * np.cos(turn), 1.3 - 0.34 * np.sin(turn)),
+        "neck": (neck_x, neck_y),
+    }
+    scale, middle = _camera(faces)
+    return {name: (np.stack(shape, -1) * scale + middle) * size for name, shape in shapes.items()}
 
 
 def ageing(faces: Faces) -> Column:
@@ -340,9 +357,8 @@ def project(
     together = np.concatenate(list(points.values()), 1).astype(np.float32)
     together = turned(faces, deformed(faces, together))
     nearer = 1 / (1 - PERSPECTIVE * together[..., 2:])
-    places = HEIGHT * faces.trait("scale")[:, None] * nearer * together[..., :2]
-    middle = np.stack([faces.trait("x"), faces.trait("y") + CENTRE], -1) + 0.5
-    places = np.concatenate([(places + middle) * size, together[..., 2:]], -1)
+    scale, middle = _camera(faces)
+    places = np.concatenate([(scale * nearer * together[..., :2] + middle) * size, together[..., 2:]], -1)
     ends = np.cumsum([curve.shape[1] for curve in points.values()])[:-1]
     return dict(zip(points, np.split(places.astype(np.float32), ends, axis=1), strict=True))
 
@@ -367,8 +383,14 @@ def turned(faces: Faces, points: Float32[np.ndarray, "faces points 3"]) -> Float
     return np.stack([x - NECK * np.sin(yaw), y, z - NECK], -1)
 
 
+def _camera(faces: Faces) -> tuple[Float32[np.ndarray, "faces 1 1"], Float32[np.ndarray, "faces 1 2"]]:
+    """Returns the scale and the middle of heads, in shares of a picture's side."""
+    middle = np.stack([faces.trait("x"), faces.trait("y") + CENTRE], -1) + 0.5
+    return HEIGHT * faces.trait("scale")[:, None], middle
+
+
 def _eye_centre(faces: Faces) -> tuple[Column, Column]:
-    x = 0.325 + 0.035 * faces.trait("eye_spacing") + 0.012 * faces.trait("head_width")
+    x = 0.325 + 0.042 * faces.trait("eye_spacing") + 0.012 * faces.trait("head_width")
     return x, -0.03 - 0.035 * faces.trait("eye_level")
 
 

@@ -74,7 +74,7 @@ STYLES = np.array(
         (0.22, 1.10, 0.20, 0.3, 0.9, 0.0),  # long curls
     ]
 )
-SKINS = np.array([(250, 214, 190), (234, 186, 152), (208, 154, 116), (165, 112, 78), (116, 76, 54), (78, 52, 40)])
+SKINS = np.array([(250, 214, 190), (234, 186, 152), (208, 154, 116), (172, 118, 84), (134, 90, 64), (104, 70, 54)])
 HAIRS = np.array([(22, 18, 20), (58, 38, 28), (100, 64, 38), (146, 98, 54), (206, 168, 104), (156, 66, 34)])
 EYES = np.array([(70, 42, 24), (110, 72, 36), (96, 120, 64), (70, 118, 158), (118, 136, 146)])
 FRAMES = np.array([(24, 22, 24), (96, 52, 28), (150, 150, 158), (150, 32, 40), (40, 62, 120)])
@@ -89,8 +89,9 @@ MOODS = np.array(  # of EXPRESSION without the gaze
         (-0.5, 0.05, -0.6, 1.0, 0.2),  # anger
     ]
 )
-POSE = np.radians([38.0, 18.0, 14.0])  # most yaw, pitch and roll to either side
+POSE = np.radians([36.0, 16.0, 12.0])  # most yaw, pitch and roll to either side
 AGES = (18.0, 80.0)
+APART = 12.0  # most years by which a view is older or younger than the age of its identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +116,6 @@ class Faces:
     glasses: Float32[np.ndarray, "faces 1"]
     beard: Float32[np.ndarray, "faces 1"]
     scene: Float32[np.ndarray, "faces numbers"]
-
-    def __post_init__(self):
-        """Raises a UserError if the arrays are not of the widths that `WIDTHS` says, or of different lengths."""
-        for name, width in WIDTHS.items():
-            shape, rows = np.shape(getattr(self, name)), len(self.identity)
-            if shape != (rows, width):
-                raise UserError(f"faces: {name} is of shape {list(shape)} and should be of {[rows, width]}")
 
     def __len__(self) -> int:
         """Returns the number of faces."""
@@ -164,15 +158,15 @@ class Faces:
 
 
 def sample_identities(seed: int | Sequence[int], count: int) -> Faces:
-    """Draws people at random, frontal, without expression, 30 years old, in plain light.
+    """Draws people at random: frontal, without expression, glasses or beard, in plain light, 20 to 75 years old.
 
     The first ones are the same for any `count`.
     """
     draw = _streams(seed, 0, count)
     style = STYLES[(draw(1)[:, 0] * len(STYLES)).astype(int)]
-    style = style + (draw(len(HAIR)) * 2 - 1) * np.array([0.3, 0.08, 0.1, 0.2, 0.05, 0.2]) * (
-        np.array([1, 0, 0, 0, 0, 0]) * np.abs(style) + np.array([0, 1, 1, 1, 1, 1])
-    )
+    spread = np.array([0.0, 0.08, 0.1, 0.2, 0.05, 0.2])
+    spread = spread + 0.3 * np.abs(style) * (np.arange(len(HAIR)) == HAIR.index("volume"))
+    style = style + (draw(len(HAIR)) * 2 - 1) * spread
     marks = draw(3 * MARKS).reshape(count, MARKS, 3)
     # Position as shares of the face's half width and height, and a radius; half of them are not there.
     radii = np.where(marks[..., 2] < 0.5, 0.0, 0.012 + 0.05 * (marks[..., 2] - 0.5))
@@ -198,16 +192,14 @@ def sample_identities(seed: int | Sequence[int], count: int) -> Faces:
     return Faces(
         identity.astype(np.float32),
         *(np.zeros((count, WIDTHS[name]), np.float32) for name in ("pose", "expression")),
-        np.full((count, 1), 30, np.float32),
+        (20 + 55 * draw(1) ** 1.3).astype(np.float32),
         *(np.zeros((count, 1), np.float32) for _ in range(2)),
         np.tile(np.concatenate(scene).astype(np.float32), (count, 1)),
     )
 
 
-def sample_views(
-    seed: int | Sequence[int], faces: Faces, photographs: Sequence[str] = PHOTOGRAPHS, ages: tuple[float, float] = AGES
-) -> Faces:
-    """Gives each face a random pose, expression, age, beard, glasses, light, place and background.
+def sample_views(seed: int | Sequence[int], faces: Faces, photographs: Sequence[str] = PHOTOGRAPHS) -> Faces:
+    """Gives each face a random pose, expression, beard, glasses, light, place and background, and an age near its own.
 
     For several views per person, repeat the rows: `faces[np.repeat(np.arange(len(faces)), 20)]`.
     """
@@ -219,14 +211,14 @@ def sample_views(
     expression = np.concatenate([mood, draw(2) * 1.4 - 0.7], axis=1)
     chosen = np.array([PHOTOGRAPHS.index(name) for name in photographs])
     values = {
-        "azimuth": (draw(1) * 2 - 1) * 1.3,
+        "azimuth": (draw(1) * 2 - 1) * 1.2,
         "elevation": draw(1) * 1.2 - 0.2,
-        "strength": 0.25 + 0.65 * draw(1),
-        "ambient": 0.3 + 0.45 * draw(1),
-        "tint": 1 + (draw(3) * 2 - 1) * np.array([0.16, 0.08, 0.2]),
-        "x": (draw(1) * 2 - 1) * 0.06,
-        "y": (draw(1) * 2 - 1) * 0.05,
-        "scale": 0.88 + 0.24 * draw(1),
+        "strength": 0.2 + 0.5 * draw(1),
+        "ambient": 0.45 + 0.35 * draw(1),
+        "tint": 1 + (draw(3) * 2 - 1) * np.array([0.13, 0.06, 0.16]),
+        "x": (draw(1) * 2 - 1) * 0.05,
+        "y": (draw(1) * 2 - 1) * 0.04,
+        "scale": 0.9 + 0.2 * draw(1),
         "clothes": 0.08 + 0.8 * draw(3),
         "photograph": chosen[(draw(1)[:, 0] * len(chosen)).astype(int)][:, None],
         "left": draw(1),
@@ -239,8 +231,8 @@ def sample_views(
         faces,
         pose=(triangular * POSE).astype(np.float32),
         expression=expression.astype(np.float32),
-        age=(ages[0] + (ages[1] - ages[0]) * draw(1) ** 1.3).astype(np.float32),
-        glasses=(draw(1) < 0.25).astype(np.float32),
+        age=np.clip(faces.age + APART * (draw(1) * 2 - 1), *AGES).astype(np.float32),
+        glasses=(draw(1) < 0.2).astype(np.float32),
         beard=np.where(draw(1) < 0.35, 0.0, 0.3 + 0.7 * draw(1)).astype(np.float32),
         scene=np.concatenate([values[name] for name in SCENE], axis=1).astype(np.float32),
     )
