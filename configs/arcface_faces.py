@@ -28,7 +28,7 @@ def get_config(name: str = ""):
                 schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
             ),
         ),
-        data=dict(name="drawn_faces", batch=64, eval_batch=400),
+        data=dict(name="drawn_faces", batch=128, eval_batch=400),
         steps=STEPS,
         log_every=50,
         eval_every=1000,

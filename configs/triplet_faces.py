@@ -19,7 +19,7 @@ def get_config(name: str = ""):
         "recognition.triplet",
         recipe=dict(
             shape=(64, 64, 3),
-            easy_steps=STEPS // 8,
+            easy_steps=STEPS * 3 // 8,
             backbone=dict(depth=18, width=16),
             ema=0.99,
             optimiser=dict(
@@ -30,7 +30,7 @@ def get_config(name: str = ""):
                 schedule=dict(name="cosine_decay_schedule", decay_steps=STEPS - 100),
             ),
         ),
-        data=dict(name="drawn_faces", batch=64, per_class=4, eval_batch=400),
+        data=dict(name="drawn_faces", batch=128, per_class=4, eval_batch=400),
         steps=STEPS,
         log_every=50,
         eval_every=1000,

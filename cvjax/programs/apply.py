@@ -34,8 +34,8 @@ from cvjax.ops.palettes import overlay
 from cvjax.predictor import SEGMENTATION, Predictor, Prepared, classes_of
 from cvjax.programs import video
 from cvjax.programs.detections import coco_format, draw_detections
-from cvjax.programs.gallery import Namer
 from cvjax.programs.images import save_classes, save_image, to_bytes
+from cvjax.programs.naming import Namer
 from cvjax.programs.outputs import Outputs
 from cvjax.recognition import gallery as galleries
 from cvjax.rundir import write_atomically

@@ -15,25 +15,17 @@ read are left out and listed at the end.
 """
 
 import argparse
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Float
 
 from cvjax import command, runs
-from cvjax.core import Recipe, State, variables
 from cvjax.data import folder, splits
-from cvjax.data.sources import CorruptExample, readable
+from cvjax.data.sources import readable
 from cvjax.display import doing
 from cvjax.errors import UserError, number_of, suggest_beside
-from cvjax.ops.drawing import draw_boxes
-from cvjax.predictor import Predictor, Prepared
-from cvjax.programs.images import LEGIBLE
+from cvjax.programs.naming import Embedder, any_embedding
 from cvjax.recognition import gallery as galleries
 from cvjax.recognition.gallery import Embeddings, Gallery
 
@@ -45,118 +37,12 @@ TAKEN = {  # flags that an action takes beside --gallery, and of these the ones 
     "remove": ({"name"}, {"name"}),
     "list": (set(), set()),
 }
+WRITING = ("enrol", "threshold", "remove")
 RATE = 0.001
-UNKNOWN = "unknown"  # what is written on pictures of people who are not enrolled
 
 
 class LeftOut(UserError):
     """Pictures were left out, after everything else was done."""
-
-
-# --- embeddings of a run ------------------------------------------------------------------------------------------
-
-
-def fingerprint_of(description: Mapping[str, Any], recipe: Recipe, state: State) -> str:
-    """Returns the system, and a hash of its arguments, its weights and how images are prepared, all of which count.
-
-    `description` is the run's config.json.
-    """
-    digest = hashlib.sha256()
-    config = description["config"]
-    about = [config["recipe"], config["data"]["eval_transforms"], description["batch"]["image"][0][1:]]
-    digest.update(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(recipe.networks):
-        for leaf in jax.tree.leaves(jax.device_get(variables(state, name))):
-            leaf = np.ascontiguousarray(leaf)
-            digest.update(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
-    return f"{config['system']} {digest.hexdigest()[:16]}"
-
-
-class Embedder:
-    """The embeddings of a run's network, of pictures in files."""
-
-    def __init__(self, run: Path, step: int | None = None, batch: int = 16):
-        """Loads a run, by default at its latest step; raises a UserError if its system makes no embeddings."""
-        with doing(f"loading {run}"):
-            description, recipe, state = runs.load(run, step)
-        self.system = description["config"]["system"]
-        if recipe.predict is None:
-            raise UserError(f"--run={readable(run)}: {self.system} takes no images, so it makes no embeddings.")
-        self.fingerprint = fingerprint_of(description, recipe, state)
-        self.predictor = Predictor(description, recipe, state, batch)
-
-    def read(self, files: Sequence[Path]) -> tuple[list[Path], Embeddings, list[str]]:
-        """Returns (the files that could be read, their embeddings, what is wrong with the others)."""
-        read, vectors, faults = [], [], []
-
-        def images() -> Iterator[Prepared]:
-            for file in files:
-                try:
-                    image = self.predictor.prepare(folder.decode(file, channels=3).astype(np.float32) / 255)
-                except CorruptExample as error:
-                    faults.append(error.fault)
-                except UserError as error:  # too small for a transform
-                    faults.append(f"{readable(file)}: {error}")
-                else:
-                    read.append(file)
-                    yield image
-
-        kept = []
-        for index, (_, outputs) in enumerate(self.predictor(images())):
-            vector = np.asarray(take_embedding(outputs, self.system), np.float32)
-            if np.isfinite(vector).all() and vector.any():
-                kept.append(read[index])
-                vectors.append(vector)
-            else:
-                faults.append(f"{readable(read[index])} has no finite embedding")
-        stacked = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
-        return kept, Embeddings(stacked, self.fingerprint), faults
-
-
-def take_embedding(outputs: Mapping[str, np.ndarray], system: str) -> Float[np.ndarray, " features"]:
-    """Returns the embedding among a system's outputs for a picture; raises a UserError if there is none."""
-    if "embedding" not in outputs:
-        raise UserError(
-            f"{system} makes no embeddings, but {', '.join(outputs)}: a gallery takes a run of a system that does, "
-            "such as one with triplet loss."
-        )
-    return outputs["embedding"]
-
-
-class Namer(Predictor):
-    """A predictor whose outputs are names: of the nearest person, with the distance, or None for nobody enrolled."""
-
-    def __init__(self, description: Mapping[str, Any], recipe: Recipe, state: State, batch: int, gallery: Gallery):
-        """Checks that the gallery is of this run, and has people and a threshold, before anything compiles."""
-        self.fingerprint, self.system = fingerprint_of(description, recipe, state), description["config"]["system"]
-        gallery.check(self.fingerprint)
-        gallery.identify(Embeddings(np.ones((1, gallery.vectors.shape[1]), np.float32), self.fingerprint))
-        super().__init__(description, recipe, state, batch)
-        self.gallery, self.classes = gallery, (*gallery.names, UNKNOWN)
-
-    def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
-        """Yields each picture with `name`, `nearest`, `distance`, and itself with the name above it as `image`."""
-        for prepared, outputs in super().__call__(images):
-            vector = np.asarray(take_embedding(outputs, self.system), np.float32)
-            found = self.gallery.identify(Embeddings(vector[None], self.fingerprint))
-            place, known = int(found.people[0, 0]), bool(found.known[0])
-            named = {
-                "image": self._write(prepared.original, place if known else len(self.gallery.names)),
-                "name": np.asarray(self.gallery.names[place] if known else None),
-                "nearest": np.asarray(self.gallery.names[place]),
-                "distance": np.round(found.distances[0, 0], 4),
-            }
-            yield prepared, named
-
-    def _write(self, picture: np.ndarray, label: int) -> np.ndarray:
-        """A picture, enlarged if it is small, below a strip of room for the name."""
-        scale = max(1, LEGIBLE // min(picture.shape[:2]))
-        picture = picture.repeat(scale, 0).repeat(scale, 1)
-        height, width = picture.shape[:2]
-        room = 16 + min(height, width) // 30
-        picture = np.pad(picture, ((room, 0), (0, 0), (0, 0)), constant_values=1)
-        box = np.float32([[0, room, width, room + height]])
-        return draw_boxes(picture, box, np.array([label]), self.classes)
 
 
 # --- the command line ---------------------------------------------------------------------------------------------
@@ -187,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         except OSError as error:
             nearest = suggest_beside(arguments.input)
             raise UserError(f"--input={readable(arguments.input)}: {error.strerror}. {nearest}".rstrip()) from error
+    if arguments.action in WRITING:
+        runs.make_folder(arguments.gallery.parent, "--gallery")
     {"enrol": enrol, "threshold": choose, "verify": verify, "remove": remove, "list": show}[arguments.action](arguments)
 
 
@@ -205,6 +93,8 @@ def check_flags(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.action} needs --{name}.")
     if arguments.batch is not None and arguments.batch < 1:
         raise UserError(f"--batch={arguments.batch}: must be at least 1.")
+    if arguments.rate is not None and not 0 < arguments.rate < 1:
+        raise UserError(f"--rate={arguments.rate:g}: the share of the pairs of two people is above 0 and below 1.")
 
 
 def enrol(arguments: argparse.Namespace) -> None:
@@ -214,9 +104,7 @@ def enrol(arguments: argparse.Namespace) -> None:
     if there is not None and arguments.compare not in (None, there.compare):
         raise UserError(f"--compare={arguments.compare} is for a new gallery; this one compares by {there.compare!r}.")
     if there is not None and not arguments.more:
-        marks = {
-            name: Embeddings(np.ones((1, there.vectors.shape[1]), np.float32), there.fingerprint) for name in by_person
-        }
+        marks = dict.fromkeys(by_person, any_embedding(there))
         there.enrol(marks)  # a name that is taken is found before anything compiles
     embedder = Embedder(arguments.run, arguments.step, arguments.batch or 16)
     if there is not None:
@@ -275,7 +163,7 @@ def choose(arguments: argparse.Namespace) -> None:
 def verify(arguments: argparse.Namespace) -> None:
     """Prints for each picture whether it is of the person that it is said to be of."""
     found = galleries.load(arguments.gallery)
-    found.find(arguments.name)
+    found.verify(any_embedding(found), arguments.name)  # nobody of the name, or no threshold
     embedder = Embedder(arguments.run, arguments.step, arguments.batch or 16)
     found.check(embedder.fingerprint)
     files = folder.list_images(arguments.input) if arguments.input.is_dir() else [arguments.input]

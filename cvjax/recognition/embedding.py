@@ -36,6 +36,9 @@ class Backbone:
     Attributes:
       depth, width, stem, strides: as in `cvjax.nets.resnet.ResNet`; "small" keeps the size of small images.
       size: numbers in an embedding.
+      norm: normalise each of these numbers by the batch's statistics, or in evaluation by the running ones, before the
+        division by the length, as ArcFace does. Embeddings of a batch then lie around the origin: no choice of triplets
+        can bring all pictures to one point, as the hardest ones of a young network do otherwise.
     """
 
     depth: Literal[18, 34, 50, 101] = 18
@@ -43,13 +46,14 @@ class Backbone:
     stem: Literal["imagenet", "small"] = "imagenet"
     strides: tuple[Count, ...] = (1, 2, 2, 2)
     size: Count = 128
+    norm: bool = True
 
 
 BACKBONE = Backbone()
 
 
 class Embedder(nn.Module):
-    """A ResNet, the mean of its last features, and a dense layer whose output is divided by its length."""
+    """A ResNet, the mean of its last features, a dense layer, its normalisation, and the division by the length."""
 
     backbone: Backbone
 
@@ -63,7 +67,11 @@ class Embedder(nn.Module):
         stages = ResNet(about.depth, about.width, about.stem, about.strides, name="resnet")(images, train)
         *_, last = stages.values()
         features = last.astype(jnp.float32).mean(axis=(1, 2))  # bfloat16 would lose digits of a sum
-        return unit(nn.Dense(about.size, name="embedding")(features)), {**stages, "features": features}
+        numbers = nn.Dense(about.size, use_bias=not about.norm, name="embedding")(features)
+        if about.norm:  # without a bias, which could bring all to one point again
+            norm = nn.BatchNorm(not train, momentum=0.9, use_scale=False, use_bias=False, name="embedding_norm")
+            numbers = norm(numbers)
+        return unit(numbers), {**stages, "features": features}
 
 
 def make_embedder(backbone: Backbone) -> Embedder:

@@ -1,6 +1,7 @@
 """From folders of people to names on new pictures, by the command line, with a network of one random layer."""
 
 import json
+import re
 import shutil
 
 import cv2
@@ -15,7 +16,7 @@ from PIL import Image
 from cvjax import runs
 from cvjax.core import Recipe, State
 from cvjax.errors import UserError
-from cvjax.programs import apply, gallery
+from cvjax.programs import apply, gallery, naming
 from cvjax.recognition.gallery import load
 
 SIDE = 8
@@ -171,10 +172,10 @@ def test_doubtful_pictures_are_said(place, capsys):
 
 
 def test_fingerprints_are_of_weights_and_of_how_pictures_are_prepared():
-    first = gallery.fingerprint_of(*made(0))
-    assert first == gallery.fingerprint_of(*made(0)) and first.startswith("recognition.random ")
-    assert first != gallery.fingerprint_of(*made(1))
-    assert first != gallery.fingerprint_of(*made(0, eval_transforms=[{"op": "center_crop", "size": 8}]))
+    first = naming.fingerprint_of(*made(0))
+    assert first == naming.fingerprint_of(*made(0)) and first.startswith("recognition.random ")
+    assert first != naming.fingerprint_of(*made(1))
+    assert first != naming.fingerprint_of(*made(0, eval_transforms=[{"op": "center_crop", "size": 8}]))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,13 @@ def test_fingerprints_are_of_weights_and_of_how_pictures_are_prepared():
         ("threshold", "--run=run --input=others --rate=0.0001", "takes 10,000 examples"),
         ("threshold", "--run=run --input=others/p5", "has no folder of a person"),
         ("threshold", "--threshold=3", "from 0 to 2"),
+        ("threshold", "--run=run --input=others --rate=1", "--rate=1: the share .* below 1"),
+        (
+            "enrol",
+            "--run=run --input=new --name=New --gallery=new/a.png/p.npz",
+            "cannot be written to: .*a.png is a file",
+        ),
+        ("list", "--gallery=new", "Is a directory"),
         ("threshold", "--threshold=1 --rate=0.1", "leave out what chooses another"),
         ("verify", "--run=run --input=new --name=Anna --batch=0", "--batch=0: must be at least 1"),
         ("found", "", "invalid choice"),
@@ -211,7 +219,7 @@ def test_mistakes_are_said(place, action, flags, message):
     for split in ("train", "test"):
         photograph(place / "split" / split / "Anna" / "1.png", 0)
     before = (place / "people.npz").read_bytes()
-    flags = [flag.replace("--input=", f"--input={place}/") for flag in flags.split()]
+    flags = [re.sub("--(input|gallery)=", rf"--\1={place}/", flag) for flag in flags.split()]
     with pytest.raises(UserError, match=message):
         run(action, place, *flags)
     assert (place / "people.npz").read_bytes() == before
@@ -232,6 +240,8 @@ def test_apply_takes_a_gallery_of_its_run_with_people_and_a_threshold(place):
     run("enrol", place, "--run=run", f"--input={place / 'people'}", "--compare=nearest")
     with pytest.raises(UserError, match="no threshold yet"):
         name(place, "new")
+    with pytest.raises(UserError, match="no threshold yet"):
+        run("verify", place, "--run=run", f"--input={place / 'new'}", "--name=Anna")
     assert load(place / "people.npz").compare == "nearest"
 
 
