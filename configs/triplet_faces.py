@@ -19,6 +19,7 @@ def get_config(name: str = ""):
         "recognition.triplet",
         recipe=dict(
             shape=(64, 64, 3),
+            easy_steps=STEPS * 3 // 8,
             backbone=dict(depth=18, width=16),
             ema=0.99,
             optimiser=dict(
@@ -42,6 +43,6 @@ def get_config(name: str = ""):
     smoke |= {"data.name": "drawn_faces/64_20x6", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {"recipe.backbone.strides": (1, 2), "checkpoint_best": ""}
     others = {
-        choice: {"recipe.choice": choice} for choice in ("random", "semi_hard", "hardest")
+        choice: {"recipe.choice": choice, "recipe.easy_steps": 0} for choice in ("random", "semi_hard", "hardest")
     }
     return variant(config, name, smoke=smoke, **others)

@@ -99,10 +99,15 @@ def test_few_people_have_figures_of_retrieval_alone():
 
 def test_pictures_show_the_nearest_of_two_people_and_the_furthest_of_one(monkeypatch):
     drawn = {}
-    monkeypatch.setattr(unseen.plots, "draw_gallery", lambda images, captions, **rest: drawn.update(rest, c=captions))
+
+    def draw_gallery(images, captions, columns, marked):
+        drawn.update(captions=captions, marked=marked)
+        return np.zeros((8, 8, 3), np.float32)
+
+    monkeypatch.setattr(unseen.plots, "draw_gallery", draw_gallery)
     embeddings = np.array([[0.0], [3], [4], [9]])
     shown = unseen.pictures(np.zeros((4, 8, 8, 1), np.float32), embeddings, np.array([0, 0, 1, 1]))
-    assert drawn["c"] == ["two, 1.00", "two, 4.00", "two, 6.00", "two, 9.00", "one, 5.00", "one, 3.00"]
+    assert drawn["captions"] == ["two, 1.00", "two, 4.00", "two, 6.00", "two, 9.00", "one, 5.00", "one, 3.00"]
     assert drawn["marked"].tolist() == [True] * 4 + [False] * 2
     assert shown.keys() == {"hardest_pairs", "distances", "roc"}  # no map of four points
     assert unseen.pictures(np.zeros((4, 8, 8, 1), np.float32), embeddings, np.arange(4)) == {}
@@ -134,12 +139,12 @@ def test_a_softmax_gives_new_people_known_names():
         softmax_features.recipe(SHAPE, 4, layer="c3", backbone=SMALL)
 
 
-@pytest.mark.parametrize("per_class", [None, 1, 64])
+@pytest.mark.parametrize("per_class", [None, 1, 128])
 def test_a_batch_without_pairs_is_refused_before_anything_compiles(per_class):
     experiment = config.load("configs/triplet_faces.py")
     with experiment.ignore_type():
         experiment.data.per_class = per_class
-    with pytest.raises(UserError, match=r"per_class=\w+: .*from 2 to 32, such as 4 pictures of 16 classes"):
+    with pytest.raises(UserError, match=r"per_class=\w+: .*from 2 to 64, such as 4 pictures of 32 classes"):
         fit.check_steps(experiment, config.build(experiment))
     with experiment.ignore_type():
         experiment.data.per_class = 4
