@@ -41,7 +41,7 @@ class PixelDistance:
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Makes a state without anything to learn."""
         check_images(batch, self.shape)
-        return start({}, {}, frozen={"embedder": {}})
+        return start({}, {})
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch pixels"]]:
         """Returns the pixels as embeddings."""
