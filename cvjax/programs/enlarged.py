@@ -33,7 +33,7 @@ ROWS, COLUMNS = slice(20, 276), slice(100, 356)  # of chelsea
 INTERPOLATIONS = ("bicubic", "lanczos")
 SYSTEM = "translation.super_resolution.pretrained"
 
-Picture = Float[np.ndarray, "height width channels"]
+Picture = Float[np.ndarray, "_ _ channels"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

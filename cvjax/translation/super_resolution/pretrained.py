@@ -56,7 +56,7 @@ def recipe(
       degradation: how pictures of the dataset are made smaller, besides the bicubic kernel.
       tile: side in pixels of the tiles in which `apply` enlarges larger pictures.
       margin: pixels around a tile that are computed with it, at most. The published networks reach 349 and 94 pixels,
-        but hardly see that far: with 32 tiles meet within 8-bit levels, which is tested; more takes longer.
+        so that their tiles meet only approximately; a wider margin takes longer.
       self_ensemble: enlarge each picture mirrored and turned in all 8 ways, and take the mean.
 
     Returns:
