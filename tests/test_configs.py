@@ -207,9 +207,8 @@ def test_bfloat16_is_of_the_networks_alone(system):
     # The rest resizes or distorts images, or multiplies the few channels of a small network to Gram matrices.
     share = {"detection.sliding_window": 0.3, "translation.style_transfer": 0.5, "translation.fast_style": 0.5}
     share |= {f"translation.super_resolution.{name}": 0.5 for name in ("edsr", "wdsr", "srresnet", "srgan")}
-    share |= {"recognition.pixel_distance": -1}  # it has no network
     share = share.get(system, 0.97)
-    assert operations["bfloat16"] > share * operations.total()
+    assert operations["bfloat16"] >= share * operations.total()  # 0 of 0 without a network
 
 
 @pytest.fixture(scope="module")
