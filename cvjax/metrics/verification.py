@@ -17,6 +17,7 @@ from cvjax.errors import UserError, number_of
 from cvjax.metrics.neighbours import distance_tables
 
 FOLDS, PAIRS = 10, 300  # of LFW: ten folds, each with 300 pairs of one person and 300 of two
+PICTURES = 2000  # of a fold, and of those people, that are compared: tables of all pairs are kept in memory
 PEOPLE = 100  # enrolled, of whom `identification_figures` tells who it is
 DRAWS = 10  # of those people and of their photographs
 FALSE_RATES = {"1e-2": 1e-2, "1e-3": 1e-3}
@@ -150,16 +151,17 @@ def draw_pairs(
     """Draws pairs as LFW's: nobody is in two folds, and a fold has the same number of pairs of one person and of two.
 
     People are drawn with equal probability, then pictures of them; no pair comes twice. Folds in which fewer than
-    `pairs` of a kind exist have that number of both. Returns the pairs, fold by fold. Raises a UserError if a fold
-    would have none.
+    `pairs` of a kind exist have that number of both; of folds of more than 2,000 pictures, some of each person take
+    part. Returns the pairs, fold by fold. Raises a UserError if a fold would have none.
     """
     generator = np.random.default_rng(seed)
-    people, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    sizes, found = counts[place], []
+    people, counts = np.unique(labels, return_counts=True)
+    found = []
     several, single = (np.array_split(generator.permutation(people[kind]), folds) for kind in (counts > 1, counts == 1))
     for number, members in enumerate(map(np.append, several, reversed(single))):  # pairs of one person in each
-        pictures = np.flatnonzero(np.isin(labels, members))
-        left, right = (pictures[index] for index in np.triu_indices(len(pictures), k=1))
+        pictures = _some_of_each(generator, labels, np.flatnonzero(np.isin(labels, members)))
+        first, second = np.triu_indices(len(pictures), k=1)
+        left, right = pictures[first], pictures[second]
         same = labels[left] == labels[right]
         count = min(pairs, same.sum(), (~same).sum())
         if not count:
@@ -167,8 +169,10 @@ def draw_pairs(
                 f"{number_of(folds, 'fold')} take two people or more each, and two pictures of one of them; fold "
                 f"{number} has {number_of(len(pictures), 'picture')} of {len(members)} of the {len(people)} people."
             )
-        others = np.where(same, sizes[right] - 1, sizes[right])  # times sizes[left]: pairs of these people
-        lots = generator.exponential(size=len(left)) * sizes[left] * others  # the smallest: drawn, never twice
+        _, place, numbers = np.unique(labels[pictures], return_inverse=True, return_counts=True)
+        sizes = numbers[place]
+        others = np.where(same, sizes[second] - 1, sizes[second])  # times sizes[first]: pairs of these people
+        lots = generator.exponential(size=len(left)) * sizes[first] * others  # the smallest: drawn, never twice
         for kind in (same, ~same):
             chosen = np.flatnonzero(kind)[np.argsort(lots[kind], kind="stable")[:count]]
             found.append((left[chosen], right[chosen], same[chosen], np.full(count, number)))
@@ -245,10 +249,10 @@ def figures(
     """Measures embeddings of people by Euclidean distances; squared ones have the same figures.
 
     Returns `verification` and `verification_error`, mean and standard error of `ten_fold_accuracy` on `draw_pairs`. Of
-    all pairs of 100 people or fewer: `auc`, `eer`, `tar_at_1e-2`, `tar_at_1e-3`. Of these people, with one picture of
-    each enrolled and all others to be identified: `rank1` and, of more than five people, `rank5`; with half of the
-    people enrolled, `dir_at_1e-2`; means over ten draws of the enrolled. Rates that too few examples can measure are
-    left out. Raises a UserError if an embedding is not finite, or there are too few people or pictures.
+    all pairs of 100 people and 2,000 pictures, or fewer: `auc`, `eer`, `tar_at_1e-2`, `tar_at_1e-3`. Of these people,
+    with one picture of each enrolled and all others to be identified: `rank1` and, of more than five people, `rank5`;
+    with half of the people enrolled, `dir_at_1e-2`; means over ten draws of the enrolled. Rates that too few examples
+    can measure are left out. Raises a UserError if an embedding is not finite, or there are too few people or pictures.
     """
     embeddings = np.asarray(embeddings)
     if not np.isfinite(embeddings).all():
@@ -258,6 +262,7 @@ def figures(
     found = {"verification": folded.mean, "verification_error": folded.standard_error}
     generator = np.random.default_rng(seed)
     chosen = np.flatnonzero(np.isin(labels, generator.permutation(np.unique(labels))[:PEOPLE]))
+    chosen = _some_of_each(generator, labels, chosen)
     labels, table = labels[chosen], np.concatenate(list(distance_tables(embeddings[chosen], embeddings[chosen])))
     left, right = np.triu_indices(len(table), k=1)
     rates = roc(table[left, right], labels[left] == labels[right])
@@ -303,6 +308,17 @@ def _rates_at(prefix: str, rates: Rates, names: Sequence[str] = tuple(FALSE_RATE
 
 
 # --- beneath ------------------------------------------------------------------------------------------------------
+
+
+def _some_of_each(generator: np.random.Generator, labels: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+    """The pictures, by index; of more than `PICTURES`, about that number, at least two of each person."""
+    if len(pictures) <= PICTURES:
+        return pictures
+    shuffled = generator.permutation(pictures)
+    shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    ordered = labels[shuffled]
+    places = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+    return np.sort(shuffled[places < max(2, PICTURES // len(np.unique(ordered)))])
 
 
 def _finite(distances: np.ndarray) -> np.ndarray:

@@ -107,6 +107,18 @@ def test_twenty_people_are_enough_if_ten_have_two_pictures(several):
     assert v.figures(np.random.default_rng(0).normal(size=(len(labels), 3)), labels).keys() >= {"verification", "rank1"}
 
 
+def test_tables_of_pairs_stay_small(monkeypatch):
+    labels = np.repeat(np.arange(30), np.append(np.full(29, 4), 200))
+    sizes, table = [], v.distance_tables
+    monkeypatch.setattr(v, "PICTURES", 90)
+    monkeypatch.setattr(v, "distance_tables", lambda a, b: sizes.append(len(a)) or table(a, b))
+    found = v.figures(np.random.default_rng(0).normal(size=(len(labels), 3)), labels)
+    assert sizes == [90] and found["rank1"] > 0  # three of each person
+    pairs = v.draw_pairs(labels)
+    mine = np.union1d(pairs.left, pairs.right)
+    assert (labels[mine] == 29).sum() == 30 and len(np.unique(labels[mine])) == 30  # a third of 90: one of three people
+
+
 def test_people_with_many_pictures_are_drawn_no_more_often():
     labels = np.repeat(np.arange(4), [40, 4, 4, 4])  # nearly all pairs of one person are of the first
     counts = np.zeros(4)

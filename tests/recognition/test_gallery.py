@@ -1,5 +1,8 @@
 """A gallery finds what brute force finds, keeps to its threshold, and refuses what it cannot compare."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -294,3 +297,11 @@ def test_verification_and_the_gallery_measure_the_same_distance():
     pairs = verification.pair_distances(vectors, np.array([0, 1]), np.array([2, 3]))
     gallery = Gallery.empty(MARK, 16).enrol({"a": Embeddings(vectors[:1], MARK)}).with_threshold(1.0)
     assert gallery.verify(Embeddings(vectors[2:3], MARK), "a").distances[0] == pytest.approx(pairs[0], rel=1e-6)
+
+
+def test_the_snippet_of_the_readme_finds_anna():
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    (snippet,) = re.findall(r"^## Recognise$.*?^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    made = {}
+    exec(snippet, made)
+    assert made["names"] == ["Anna"] and made["figures"]["rank1"] < 0.1  # of noise

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from cvjax.data.builders import photos
-from cvjax.data.builders.drawn_faces import geometry
+from cvjax.data.builders.drawn_faces import camera, geometry
 from cvjax.data.builders.drawn_faces.painting import FINE, NEUTRAL, SHIFT, Face
 from cvjax.data.builders.drawn_faces.parameters import EXPRESSION, IDENTITY, PHOTOGRAPHS, SCENE, Faces
 from cvjax.errors import UserError
@@ -50,7 +50,7 @@ def draw(
     for first in range(0, len(faces), CHUNK):
         rows = slice(first, first + CHUNK)
         part = faces[rows]
-        points = geometry.project(part, geometry.curves(part), size)
+        points = camera.project(part, geometry.curves(part), size)
         marks[rows] = landmarks(points)
         layers = np.empty((len(part), size, size, 5), np.uint8)
         for row, face in enumerate(_faces(part, points, size)):
@@ -97,7 +97,7 @@ def _faces(faces: Faces, points: Mapping[str, Places], size: int) -> Iterator[Fa
     # What is behind the outline must not fold back into the face.
     side = np.sign(((opening[..., :2] - middle) * axis).sum(-1, keepdims=True))
     behind = np.maximum(0, -opening[..., 2:]) * size * 0.6
-    flat = {**points, "opening_of_hair": opening[..., :2] + side * behind * axis, **geometry.body(faces, size)}
+    flat = {**points, "opening_of_hair": opening[..., :2] + side * behind * axis, **camera.body(faces, size)}
     together = np.concatenate([curve[..., :2] for curve in flat.values()], 1)
     fixed = np.round((together * FINE - 0.5) * 2**SHIFT).astype(np.int32)
     ends = np.cumsum([curve.shape[1] for curve in flat.values()]).tolist()
@@ -134,7 +134,7 @@ def light(faces: Faces) -> Float32[np.ndarray, "faces 3"]:
 def lit(faces: Faces, layers: UInt8[np.ndarray, "faces size size 5"]) -> Pixels:
     """Lights the painted layers as if they were on an ellipsoid, and puts them in front of the photographs."""
     size = layers.shape[1]
-    scale = (geometry.HEIGHT * faces.trait("scale") * size)[..., None]
+    scale = (camera.HEIGHT * faces.trait("scale") * size)[..., None]
     x, y = (size * (0.5 + faces.trait(name))[..., None] for name in ("x", "y"))
     middles = np.arange(size, dtype=np.float32) + np.float32(0.5)
     across, down = middles[None, None, :] - x, middles[None, :, None] - y

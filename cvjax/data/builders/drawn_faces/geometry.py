@@ -1,23 +1,17 @@
-"""The curves of drawn faces on a head in three dimensions, and their places in a picture.
+"""The curves of drawn faces, on a head in three dimensions that looks straight ahead.
 
 A head is about two units high, from y = -1 at the top of the skull to y = 1 at the chin, with the eyes near 0; x goes
 to the right of the picture and z to the viewer. At each height the head is an ellipse, `half_width` by `depth`.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from cvjax.data.builders.drawn_faces.parameters import Faces
 
 Column = Float[np.ndarray, "#faces _"]
 Curves = dict[str, Float[np.ndarray, "faces points 3"]]
 
-HEIGHT = 0.36  # of half a head, as a share of the picture's side, at scale 1
-CENTRE = 0.02  # by which the middle of a head is below the picture's
-PERSPECTIVE = 0.16  # by which what is one unit nearer is larger
-NECK = 0.25  # the axes of rotation are this far behind the middle of the head
 
 RINGS, AROUND = 13, 16  # points of the head
 STRANDS = 14
@@ -190,8 +184,8 @@ def mouth(faces: Faces) -> Curves:
     return {
         **rows,
         "lips": np.concatenate([rows["top"], rows["bottom"][:, ::-1]], 1),
-        "opening": np.concatenate([rows["inner_top"], rows["inner_bottom"][:, ::-1]], 1)[:, 1:-1],
-        "teeth": np.concatenate([rows["inner_top"], teeth[:, ::-1]], 1)[:, 2:-2],
+        "opening": np.concatenate([rows["inner_top"], rows["inner_bottom"][:, ::-1]], 1),
+        "teeth": np.concatenate([rows["inner_top"][:, 1:-1], teeth[:, 1:-1][:, ::-1]], 1),
         "chin_fold": on_face(faces, 0.5 * wide * ALONG[:, 3:-3], rows["bottom"][:, 3:-3, 1] + 0.05, 0.0),
     }
 
@@ -327,66 +321,9 @@ def jaw(faces: Faces) -> Float[np.ndarray, "faces 17 3"]:
     return around(faces, degrees + np.zeros((len(faces), 1)), y, 0.0)
 
 
-def body(faces: Faces, size: int) -> dict[str, Float[np.ndarray, "faces points 2"]]:
-    """Returns the places in a picture of clothes, collar and neck, which lean with the roll and turn no further."""
-    wide = 0.40 + 0.05 * faces.trait("neck_width")
-    turn = np.linspace(-np.pi, 0, 16)[None] + 0 * wide
-    neck_y = np.array([[0.4, 0.4, 1.25, 1.6, 1.6, 1.25]]) + 0 * wide
-    neck_x = wide * np.array([[-1, 1, 1, 1.5, -1.5, -1]]) + 0.35 * np.sin(faces.pose[:, 2:]) * (1.4 - neck_y).clip(0)
-    shapes = {
-        "torso": (1.5 * np.cos(turn), 2.1 + 0.85 * np.sin(turn)),
-        "collar": (0.62 * np.cos(turn), 1.3 - 0.34 * np.sin(turn)),
-        "neck": (neck_x, neck_y),
-    }
-    scale, middle = _camera(faces)
-    return {name: (np.stack(shape, -1) * scale + middle) * size for name, shape in shapes.items()}
-
-
 def ageing(faces: Faces) -> Column:
     """Returns how far age has changed the skin, from 0 at 25 years to 1 at 80."""
     return np.clip((faces.age - 25) / 55, 0, 1)
-
-
-def project(
-    faces: Faces, points: Mapping[str, np.ndarray], size: int
-) -> dict[str, Float32[np.ndarray, "faces points 3"]]:
-    """Opens the mouths and turns the heads.
-
-    Returns x and y of all points in pictures of `size` pixels, and z as it is on the turned head.
-    """
-    together = np.concatenate(list(points.values()), 1).astype(np.float32)
-    together = turned(faces, deformed(faces, together))
-    nearer = 1 / (1 - PERSPECTIVE * together[..., 2:])
-    scale, middle = _camera(faces)
-    places = np.concatenate([(scale * nearer * together[..., :2] + middle) * size, together[..., 2:]], -1)
-    ends = np.cumsum([curve.shape[1] for curve in points.values()])[:-1]
-    return dict(zip(points, np.split(places.astype(np.float32), ends, axis=1), strict=True))
-
-
-def deformed(faces: Faces, points: Float32[np.ndarray, "faces points 3"]) -> Float32[np.ndarray, "faces points 3"]:
-    """Stretches faces to their length, lowers the chins of open mouths, and lets old cheeks hang a little."""
-    x, y, z = np.moveaxis(points, -1, 0)
-    falling = np.clip((y - 0.5) / 0.4, 0, 1) * (z > -0.4)
-    sag = 0.03 * ageing(faces) * np.exp(-(((np.abs(x) - 0.4) / 0.15) ** 2) - ((y - 0.7) / 0.15) ** 2)
-    y = y * np.where(y > 0, 1 + 0.1 * faces.trait("face_length"), 1) + sag + 0.09 * faces.trait("open") * falling
-    return np.stack([x, y, z], -1)
-
-
-def turned(faces: Faces, points: Float32[np.ndarray, "faces points 3"]) -> Float32[np.ndarray, "faces points 3"]:
-    """Turns heads by their yaw, pitch and roll about an axis in the neck."""
-    yaw, pitch, roll = (faces.pose[:, axis : axis + 1] for axis in range(3))
-    x, y, z = np.moveaxis(points, -1, 0)
-    z = z + NECK
-    x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
-    y, z = y * np.cos(pitch) - z * np.sin(pitch), z * np.cos(pitch) + y * np.sin(pitch)
-    x, y = x * np.cos(roll) - y * np.sin(roll), y * np.cos(roll) + x * np.sin(roll)
-    return np.stack([x - NECK * np.sin(yaw), y, z - NECK], -1)
-
-
-def _camera(faces: Faces) -> tuple[Float32[np.ndarray, "faces 1 1"], Float32[np.ndarray, "faces 1 2"]]:
-    """Returns the scale and the middle of heads, in shares of a picture's side."""
-    middle = np.stack([faces.trait("x"), faces.trait("y") + CENTRE], -1) + 0.5
-    return HEIGHT * faces.trait("scale")[:, None], middle
 
 
 def _eye_centre(faces: Faces) -> tuple[Column, Column]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
-from cvjax.data.builders.drawn_faces import geometry
+from cvjax.data.builders.drawn_faces import camera, geometry
 from cvjax.data.builders.drawn_faces.parameters import BEARDS
 
 REGIONS = ("background", "skin", "hair", "eyes", "brows", "nose", "mouth")
@@ -38,7 +38,7 @@ class Face:
     ):
         self.curves, self.value, self.colour = curves, value, colour
         side = size * FINE
-        self.unit = side * geometry.HEIGHT * value["scale"]  # of the head's coordinates, in pixels
+        self.unit = side * camera.HEIGHT * value["scale"]  # of the head's coordinates, in pixels
         self.skin = colour["skin"] * (1 - 0.06 * value["ageing"])
         grey = min(max((value["age"] - 38) / 34, 0), 0.92)
         self.hair = colour["hair_colour"] * (1 - grey) + 0.74 * grey
