@@ -209,9 +209,8 @@ def test_bfloat16_is_of_the_networks_alone(system):
     share |= {
         f"translation.super_resolution.{name}": 0.5 for name in ("edsr", "wdsr", "srresnet", "srgan", "pretrained")
     }
-    share |= {"recognition.pixel_distance": -1}  # it has no network
     share = share.get(system, 0.97)
-    assert operations["bfloat16"] > share * operations.total()
+    assert operations["bfloat16"] >= share * operations.total()  # 0 of 0 without a network
 
 
 @pytest.fixture(scope="module")
