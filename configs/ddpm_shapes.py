@@ -13,7 +13,7 @@ Time: 12 minutes on a CPU core that other programs shared.
 
 from cvjax.config import experiment, variant
 
-STEPS = 1000
+STEPS = 4000
 
 
 def get_config(name: str = ""):

@@ -12,7 +12,7 @@ Time: 7 minutes on a CPU core that other programs shared.
 
 from cvjax.config import experiment, variant
 
-STEPS = 1500
+STEPS = 6000
 
 
 def get_config(name: str = ""):
