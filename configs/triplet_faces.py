@@ -1,6 +1,7 @@
 """Embeddings of drawn faces by triplets, judged on people that training never had.
 
-`:random`, `:semi_hard` and `:hardest` choose other triplets of the same batches than batch-hard.
+Batch-hard, after semi-hard triplets in the first steps. `:random`, `:semi_hard` and `:hardest` choose other triplets of
+the same batches, from the first step.
 
 Paper: Schroff, Kalenichenko & Philbin, FaceNet, 2015 (arXiv:1503.03832).
 Command: python train.py --config=configs/triplet_faces.py --workdir=runs/triplet_faces
