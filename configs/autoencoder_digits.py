@@ -6,9 +6,9 @@ al., Stacked Convolutional Auto-Encoders, 2011.
 Command: python train.py --config=configs/autoencoder_digits.py --workdir=runs/autoencoder_digits
 Result: squared error on the 500 held-out digits 0.476 times that of 8 principal components fitted to them, and 2.2 dB
   more PSNR than JPEG at the same bytes (means of seeds 11, 22, 33, 44 and 55; standard deviations 0.011 and 0.1 dB).
-  The variants: `linear`, 1.000 times the error of 10 components and the same subspace within 0.012 radians (seed 11);
-  `two`, 0.669 times the error of 2, precision at 10 of 0.71 against 0.53 (means of the five seeds); `convolutional`,
-  0.444 times that of 8, 2.5 dB over JPEG (seed 11).
+  The variants: `linear`, 1.000 times the error of 10 components and the same subspace within 0.007 radians; `two`,
+  0.672 times the error of 2, precision at 10 of 0.74; `convolutional`, 0.452 times that of 8, 2.3 dB over JPEG (means
+  of seeds 221, 1101 and 1102).
 Time: 20 seconds on one CPU core.
 """
 
@@ -54,12 +54,12 @@ def get_config(name: str = ""):
     variants = {
         "smoke": {"steps": 4, "recipe.hidden": (16,), "data.batch": 16, "log_every": 1, "judge_samples": 32},
         "linear": linear,
-        "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<=", 0.71), "precision_at_10": (">=", 0.65)}},
+        "two": {"recipe.latent": 2, "expect": {"error_over_pca": ("<=", 0.72), "precision_at_10": (">=", 0.68)}},
         "convolutional": {
             "recipe.hidden": (32, 64),
             "recipe.latent": 2,
             "recipe.convolutional": True,
-            "expect": {"error_over_pca": ("<=", 0.51), "jpeg_gain": (">=", 1.9)},
+            "expect": {"error_over_pca": ("<=", 0.465), "jpeg_gain": (">=", 2.24)},
         },
     }
     return variant(config, name, **variants)

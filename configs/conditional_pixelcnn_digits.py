@@ -2,9 +2,9 @@
 
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/conditional_pixelcnn_digits.py --workdir=runs/conditional_pixelcnn_digits
-Result: 1.687 bits/dim on the held-out digits (seed 11; 22 and 33: 1.687, 1.695); its own samples within 0.06 of that.
-  The classifier assigns 96 % of the samples to their class (94, 94); their FID is 0.39 times that of a Gaussian per
-  class (0.42, 0.40).
+Result: 1.691 bits/dim on the held-out digits, its own samples within 0.06 of that; the classifier assigns 94 % of the
+  samples to their class (means of seeds 11, 22, 33, 1101 and 1102). Their FID is 0.37 and 0.41 times that of a Gaussian
+  per class (seeds 1101 and 1102).
 Time: 2 minutes on one CPU core.
 """
 
@@ -36,7 +36,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
-        expect={"bits_per_dim": ("<=", 1.71), "sample_gap": ("<=", 0.1), "class_accuracy": (">=", 0.919)},
+        expect={"bits_per_dim": ("<=", 1.705), "sample_gap": ("<=", 0.07), "class_accuracy": (">=", 0.923)},
     )
     smoke = {
         "steps": 4,

@@ -2,8 +2,8 @@
 
 Paper: Rifai et al., Contractive Auto-Encoders: Explicit Invariance During Feature Extraction, 2011.
 Command: python train.py --config=configs/contractive_digits.py --workdir=runs/contractive_digits
-Result: squared norm of the Jacobian 15.3 on the held-out digits at a squared error of 0.0069; `plain`, 46.6 at 0.0027
-  (seed 11; 22 and 33: 15.3 and 15.2 at 0.0070 and 0.0069).
+Result: squared norm of the Jacobian 15.2 on the held-out digits at a squared error of 0.0069 (means of seed 221 and of
+  1101 to 1104); `plain`, 46.6 at 0.0027 (seed 11).
 Time: 20 seconds on one CPU core.
 """
 
@@ -35,7 +35,7 @@ def get_config(name: str = ""):
         eval_every=2000,
         figure_every=2000,
         checkpoint_every=2000,
-        expect={"jacobian_norm": ("<=", 16.0), "squared_error": ("<=", 0.0075)},
+        expect={"jacobian_norm": ("<=", 15.5), "squared_error": ("<=", 0.0072)},
     )
     variants = {
         "smoke": {"steps": 4, "recipe.latent": 8, "data.batch": 16, "log_every": 1},

@@ -2,7 +2,8 @@
 
 Paper: van den Oord et al., Conditional Image Generation with PixelCNN Decoders, 2016 (arXiv:1606.05328).
 Command: python train.py --config=configs/gated_pixelcnn_digits.py --workdir=runs/gated_pixelcnn_digits
-Result: 1.779 bits/dim on the held-out digits (seed 11; 22 and 33: 1.775, 1.782); its own samples within 0.04 of that.
+Result: 1.778 bits/dim on the held-out digits (mean of seeds 11, 22, 33, 1101 and 1102), its own samples within 0.04 of
+  that.
 Time: 1.5 minutes on one CPU core.
 """
 
@@ -33,7 +34,7 @@ def get_config(name: str = ""):
         figure_every=500,
         checkpoint_every=500,
         checkpoint_best="bits_per_dim",
-        expect={"bits_per_dim": ("<=", 1.79), "sample_gap": ("<=", 0.1)},
+        expect={"bits_per_dim": ("<=", 1.785), "sample_gap": ("<=", 0.045)},
     )
     smoke = {
         "steps": 4,

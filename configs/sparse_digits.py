@@ -2,8 +2,8 @@
 
 Paper: Ng, Sparse Autoencoder, CS294A lecture notes, 2011.
 Command: python train.py --config=configs/sparse_digits.py --workdir=runs/sparse_digits
-Result: mean activation 0.065, sparseness 0.30 and squared error 0.0077 on the held-out digits (seed 11; 22 and 33:
-  0.064, 0.28 and 0.0070 or less); `l1`, sparseness 0.78 and 0.0063 (seed 11).
+Result: mean activation 0.065, sparseness 0.30 and squared error 0.0074 on the held-out digits (means of seed 221 and of
+  1101 to 1104); `l1`, sparseness 0.78 and 0.0063 (seed 11).
 Time: 20 seconds on one CPU core.
 """
 
@@ -35,7 +35,7 @@ def get_config(name: str = ""):
         eval_every=2000,
         figure_every=2000,
         checkpoint_every=2000,
-        expect={"mean_activation": ("<=", 0.07), "sparseness": (">=", 0.27), "squared_error": ("<=", 0.008)},
+        expect={"mean_activation": ("<=", 0.066), "sparseness": (">=", 0.285), "squared_error": ("<=", 0.0077)},
     )
     l1 = {
         "recipe.code_activation": "relu",
