@@ -13,7 +13,7 @@ Paper: Zhu, Park, Isola & Efros, Unpaired Image-to-Image Translation using Cycle
   (arXiv:1703.10593).
 Command: python train.py --config=configs/cyclegan_shapes.py --workdir=runs/cyclegan_shapes
 Result: of one seed, 28.5 dB from A to B, with a correlation of detail of .98; 28.7 dB and .85 from B to A; 29.8 dB
-  there and back.
+  there and back; `no_cycle`, 20.4 dB and .90 from A to B, .36 from B to A, 19.1 dB there and back (seed 9401).
 Time: 2 minutes on a CPU core that other programs shared.
 """
 

@@ -3,8 +3,9 @@
 Paper: Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network, 2017
   (arXiv:1609.04802).
 Command: python train.py --config=configs/srresnet_photos.py --workdir=runs/srresnet_photos
-Result: not measured, so that the bars are guesses; bicubic interpolation has 28.72 dB.
-Time: 1,500 steps; not measured.
+Result: 29.67 dB, 0.94 over bicubic and 0.60 over Lanczos interpolation, LPIPS 0.96 of bicubic's (seed 9401). Colours
+  that the few photographs of training have not, such as purple, come out wrong.
+Time: 1,500 steps of 0.45 CPU seconds.
 """
 
 from cvjax.config import experiment, variant
@@ -46,7 +47,7 @@ def get_config(name: str = ""):
         eval_every=500,
         figure_every=750,
         checkpoint_every=500,
-        expect={"psnr_over_bicubic": (">=", 0.4), "psnr_over_lanczos": (">", 0.0)},
+        expect={"psnr_over_bicubic": (">=", 0.7), "psnr_over_lanczos": (">", 0.0)},
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "photos/128", "data.batch": 8, "data.eval_split": "test[:8]"}
     smoke |= {"recipe.blocks": 1, "recipe.features": 4, "data.transforms": (dict(op="random_crop", size=16),)}
