@@ -195,7 +195,10 @@ def test_the_perceptual_network_may_be_left_out_and_has_to_be_one():
         ({"layers": ()}, "config.recipe.layers is empty"),
         ({"entries": 16}, r'entries=16 would be ignored: only regulariser="vq" has'),
         ({"least_use": 0.5}, r'least_use=0.5 would be ignored: only regulariser="vq" has'),
-        ({"perceptual": None, "objective": Objective(perceptual=2.0)}, r"objective.perceptual=2.0 would be ignored"),
+        (
+            {"perceptual": None, "layers": perceptual.LAYERS, "objective": Objective(perceptual=2.0)},
+            r"objective.perceptual=2.0 would be ignored",
+        ),
         ({"perceptual": None}, r"layers=\('conv',\) would be ignored: there is no config.borrow.perceptual"),
         ({"perceptual": Network(LPIPS(NETWORKS["alexnet"]), SHAPE)}, r"layers=.* ignored: LPIPS has layers of its own"),
         (

@@ -51,7 +51,7 @@ recipe = functools.partial(
     DECODER,
     classes=2,
     unet=UNET,
-    process=Process(steps=20),
+    process=Process(steps=20, prediction="velocity"),
     sampling=Sampling(steps=4),
     optimiser={"name": "adam", "learning_rate": 2e-3},
 )
