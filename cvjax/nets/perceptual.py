@@ -81,10 +81,10 @@ def check_network(network: Network, shape: tuple[int, int, int], layers: tuple[s
         images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         found = jax.eval_shape(read, jax.eval_shape(lambda: jax.random.key(0)), images)
         empty = [name for name, features in found.items() if 0 in features.shape]
-    except UserError:
-        raise
     except Exception as error:  # of a network of any kind
-        raise UserError(f"{where} does not take such images: {type(error).__name__}: {error}") from error
+        asked = "" if own else f" with config.recipe.layers={layers}"
+        said = str(error).split("\n", 1)[0] if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{where} does not take such images{asked}: {said}") from error
     if empty:
         raise UserError(f"{where} has nothing left of such images in {empty[0]}: take larger ones, or earlier layers.")
 
