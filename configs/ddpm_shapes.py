@@ -1,7 +1,7 @@
 """DDPM of drawn scenes of 32 pixels, by the kind of their largest shape: the pixels' side of a comparison.
 
-The other side is `latent_diffusion_shapes`, with the same data, judge and sampler, trained for about the same time. The
-U-Net is of a width at which a thousand steps in pixels are affordable on a CPU.
+The other side is `latent_diffusion_shapes`, with the same data, judge and sampler. The U-Net is of a width at which a
+thousand steps in pixels are affordable on a CPU.
 
 Paper: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239).
 Command: python train.py --config=configs/ddpm_shapes.py --workdir=runs/ddpm_shapes

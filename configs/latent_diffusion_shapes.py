@@ -1,7 +1,7 @@
 """Latent diffusion of drawn scenes of 32 pixels, by the kind of their largest shape, on codes of 8 x 8 x 3.
 
-`ddpm_shapes` is the same in pixels, with the same data, judge and sampler, for about the same time: compare
-`frechet_distance` and `gflops_per_sample`. The judge is a run of `classifier_shapes`.
+`ddpm_shapes` is the same in pixels, with the same data, judge and sampler: compare `frechet_distance` and
+`gflops_per_sample`. The judge is a run of `classifier_shapes`.
 
 Paper: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, 2022 (arXiv:2112.10752).
 Command: python train.py --config=configs/latent_diffusion_shapes.py --workdir=runs/latent_diffusion_shapes
@@ -18,9 +18,8 @@ STEPS = 6000
 def get_config(name: str = ""):
     """Returns the experiment, or a variant of it.
 
-    "smoke" takes seconds. "vq" is on the codes of the first stage's variant "vq", in runs/kl_autoencoder_shapes_vq.
-    "tokens" reads the class by cross-attention, as in the paper's model of ImageNet. "guided" trains nothing but
-    samples with guidance from runs/latent_diffusion_shapes.
+    "smoke" takes seconds. "vq" is on the codes of the first stage's variant "vq", in runs/kl_autoencoder_shapes-vq.
+    "tokens" reads the class by cross-attention, as in the paper's model of ImageNet.
     """
     config = experiment(
         "generative.diffusion.latent",
@@ -69,11 +68,5 @@ def get_config(name: str = ""):
         "judge": "pixels",
         "judge_samples": 32,
     }
-    vq = {f"borrow.{name}": f"runs/kl_autoencoder_shapes_vq/{name}" for name in ("encoder", "decoder")}
-    guided = {
-        "borrow.denoiser": "runs/latent_diffusion_shapes/denoiser",
-        "steps": 1,
-        "recipe.optimiser": {"name": "sgd", "learning_rate": 0.0},
-        "recipe.sampling.guidance": 1.0,
-    }
-    return variant(config, name, smoke=smoke, vq=vq, tokens={"recipe.tokens": 64}, guided=guided)
+    vq = {f"borrow.{name}": f"runs/kl_autoencoder_shapes-vq/{name}" for name in ("encoder", "decoder")}
+    return variant(config, name, smoke=smoke, vq=vq, tokens={"recipe.tokens": 64})

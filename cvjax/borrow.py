@@ -57,11 +57,15 @@ def parse(setting: str, source: str) -> Source:
     whole = Path(text).expanduser()
     run = next((folder for folder in (whole, *whole.parents) if (folder / "config.json").is_file()), None)
     if run is None:
-        hint = f"configs/{whole.parent.name}.py"
-        train = f" Train it first: python train.py --config={hint}." if Path(hint).is_file() else ""
+        name, colon, variant = whole.parent.name.replace("-", ":", 1).partition(":")
+        hint, train = (
+            f"configs/{name}.py",
+            f" Train it first: python train.py --config=configs/{name}.py{colon}{variant}.",
+        )
+        others = f", a file of weights ({', '.join(files.SUFFIXES)}) or {packages.PREFIX}NAME"
         raise UserError(
-            f"{setting}={source!r}: {whole.parent} is not the folder of a run; expected RUN/NETWORK, a file "
-            f"of weights ({', '.join(files.SUFFIXES)}) or {packages.PREFIX}NAME.{train}"
+            f"{setting}={source!r}: {whole.parent} is not the folder of a run; expected RUN/NETWORK"
+            f"{' of a classifier' if setting == 'config.judge' else others}.{train if Path(hint).is_file() else ''}"
         )
     network, *path = whole.relative_to(run).parts or ("",)
     if not network:

@@ -22,7 +22,7 @@ from cvjax.core import Network, Recipe, class_names, count_classes
 from cvjax.data.settings import name_folders, second
 from cvjax.errors import UserError, number_of, suggest
 from cvjax.precision import in_precision
-from cvjax.rundir import check_bars
+from cvjax.rundir import check_bars, name_judge, name_sources
 from cvjax.signature import Count, Natural, Seed, arguments_of, cast, match
 
 # Keys that may differ on resuming, because they do not change the numbers.
@@ -284,14 +284,14 @@ def find_file(path: str) -> str:
 
 
 def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
-    """Returns a digest of each top-level setting that bars are set for; of `borrow`, only the names of the networks.
+    """Returns a digest of each top-level setting that bars are set for; of `borrow`, what `rundir.name_sources` says.
 
     Keys at their defaults do not count, so that a new key with a default changes no digest. Names of classes count as
     their number, and a folder of data or the run of a judge by its name, wherever it lies.
     """
     values = as_dict(config)
-    judge = "/".join(values.get("judge", "").split("/")[-2:])
-    values |= {"borrow": sorted(values["borrow"]), "data": name_folders(values["data"]), "judge": judge}
+    values |= {"borrow": name_sources(values["borrow"], recipe_parameters(values["system"]))}
+    values |= {"data": name_folders(values["data"]), "judge": name_judge(values.get("judge", ""))}
     if values["recipe"].get("classes") is not None:
         values["recipe"] = {**values["recipe"], "classes": count_classes(values["recipe"]["classes"])}
     flat, usual = (

@@ -36,6 +36,11 @@ def make_judge(config: ConfigDict, training: Mapping[str, Any] | None = None) ->
     name = config.judge
     if "/" not in name or name.lower().endswith(WEIGHTS):
         return judges.make(name)
+    if config.judge_samples < classifier_judge.FEWEST:
+        raise UserError(
+            f"config.judge_samples={config.judge_samples}: a judge that is a classifier takes at least "
+            f"{classifier_judge.FEWEST}."
+        )
     network, variables = _load_classifier(name)
     settings = experiments.as_dict(config.data)
     names = data.check(settings)

@@ -88,6 +88,11 @@ class Predictor:
         scene = self.transforms(scene, np.random.default_rng(0))
         if scene.shape[:2] != self.shape[:2]:
             scene = self.resize(scene, size=self.shape[:2])
+        if "noise" in self.inputs and scene.shape[:2] != (height, width):
+            raise UserError(
+                f"resizing from {height} x {width} to the network's {self.shape[0]} x {self.shape[1]} pixels changes "
+                "the deviation of its noise, and --noise would be wrong: give the noisy image at the network's size."
+            )
         if len(scene.boxes) == 0:
             raise UserError("data.eval_transforms crop away the middle of this image")
         scale = np.tile((scene.boxes[0, 2:] - scene.boxes[0, :2]) / (corners[0, 2:] - corners[0, :2]), 2)

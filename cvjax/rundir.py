@@ -4,11 +4,13 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import inspect
 import itertools
 import json
 import math
 import operator
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -205,6 +207,22 @@ def _alive(holder: Mapping[str, Any]) -> bool:
             os.kill(int(holder["process"]), 0)
         return True
     return False
+
+
+def name_sources(borrowed: Mapping[str, str], arguments: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Returns the names of the networks that `config.borrow` gives, a package's behind one that may be left out.
+
+    `arguments` are those of the system's recipe.
+    """
+    given = {name: source for name, source in borrowed.items() if source}
+    free = {name for name in given.keys() & arguments.keys() if arguments[name].default is None}
+    packaged = {name for name in free if given[name].startswith("package:")}
+    return sorted(f"{name}={source}" if name in packaged else name for name, source in given.items())
+
+
+def name_judge(judge: str) -> str:
+    """Returns a judge by its name, wherever its run lies; runs by several seeds, NAME-seed7, are the same judge."""
+    return re.sub(r"-seed\d+/", "/", "/".join(judge.split("/")[-2:]))
 
 
 def check_bars(expect: Mapping[str, Sequence], values: Mapping[str, SupportsFloat]) -> Verdict:

@@ -116,6 +116,24 @@ def arguments_of(called: Callable, without: Sequence[str] = ()) -> dict[str, Arg
     }
 
 
+def refuse_unused(called: Callable, why: str, **values: Any) -> None:
+    """Raises a UserError for values that are not the defaults of a recipe's arguments; `why` they would be ignored."""
+    parameters = inspect.signature(called).parameters
+    for name, value in values.items():
+        default = parameters[name].default
+        if dataclasses.is_dataclass(default):
+            fields = [field.name for field in dataclasses.fields(default)]
+            changed = {
+                f"{name}.{field}": getattr(value, field)
+                for field in fields
+                if getattr(value, field) != getattr(default, field)
+            }
+        else:
+            changed = {} if value == default else {name: value}
+        for key, setting in changed.items():
+            raise UserError(f"config.recipe.{key}={setting!r} would be ignored: {why}. Leave it out.")
+
+
 def match(
     values: Mapping[str, Any], arguments: Mapping[str, Argument], where: str, call: str = "", also: Sequence[str] = ()
 ) -> dict[str, Any]:

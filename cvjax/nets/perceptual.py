@@ -6,11 +6,15 @@ LPIPS: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Percep
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from cvjax.core import Network
+from cvjax.errors import UserError
 from cvjax.nets.alexnet import AlexNet
+from cvjax.nets.capture import activations_of
 from cvjax.nets.vgg import VGG
 from cvjax.ops.precision import at_least_float32
 
@@ -56,6 +60,33 @@ def distance(features: Features, others: Features, heads: Heads) -> Float[Array,
         squares = (_unit(features[layer]) - _unit(others[layer])) ** 2
         total += jnp.sum(squares * jnp.asarray(weights), axis=-1).mean(axis=(1, 2))
     return total
+
+
+def check_network(network: Network, shape: tuple[int, int, int], layers: tuple[str, ...]) -> None:
+    """Raises a UserError unless images of this shape have places in all layers; LPIPS has layers of its own."""
+    where = f"config.recipe.shape={shape}: the network of config.borrow.perceptual"
+    if shape[2] != 3:
+        raise UserError(f"{where} takes 3 channels; leave it out.")
+    module, own = network.module, isinstance(network.module, LPIPS)
+    if not (own or layers):
+        raise UserError("config.recipe.layers is empty: name at least one, or leave config.borrow.perceptual out.")
+
+    def read(key, images):
+        held = module.init(key, images)
+        if own:
+            return module.apply(held, images, method=lambda distance, images: distance.network(images)[1])
+        return activations_of(module, layers, maps=True)(held, images)
+
+    try:
+        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        found = jax.eval_shape(read, jax.eval_shape(lambda: jax.random.key(0)), images)
+        empty = [name for name, features in found.items() if 0 in features.shape]
+    except Exception as error:  # of a network of any kind
+        asked = "" if own else f" with config.recipe.layers={layers}"
+        said = str(error).split("\n", 1)[0] if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{where} does not take such images{asked}: {said}") from error
+    if empty:
+        raise UserError(f"{where} has nothing left of such images in {empty[0]}: take larger ones, or earlier layers.")
 
 
 def _unit(features: Array) -> Array:

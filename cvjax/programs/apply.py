@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
     parser.add_argument("--text", help="for systems that read text")
     parser.add_argument("--guidance", type=float, help="weight of the guidance towards --label, at least 0")
-    parser.add_argument("--noise", type=float, help="deviation of the images' noise, of pixels in [0, 1], to remove")
+    parser.add_argument("--noise", type=float, help="deviation of the images' noise, in [0, 1], of the network's size")
     parser.add_argument("--gallery", type=Path, help="of people, for systems that make embeddings")
     parser.add_argument(
         "--output", type=Path, required=True, help="a folder; of an image, also a .png; of a video, its path"

@@ -17,14 +17,16 @@ from ml_collections import ConfigDict
 
 from cvjax import command, config, judging, rundir, runs
 from cvjax.data import builders
+from cvjax.errors import UserError
 from cvjax.fit import fit
 from cvjax.programs import provenance, results_page
+from cvjax.weights import packages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if a figure misses its bar."""
     parser = command.Parser(prog="python -m cvjax.results", description=__doc__)
-    parser.add_argument("configs", nargs="*", help="config files; by default all whose data ships with cvjax")
+    parser.add_argument("configs", nargs="*", help="config files; by default all whose data and weights are installed")
     parser.add_argument(
         "--seed", type=command.seed, action="append", help="replaces the configs' seed; may be repeated"
     )
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.page_only:
         results_page.write(arguments.output, read_rows(store))
         return 0
-    paths = list(map(config.find_file, arguments.configs)) or embedded_configs()
+    paths = list(map(config.find_file, arguments.configs)) or without_absent(embedded_configs())
     for path in paths:  # reports mistakes in any config before training
         config.check(config.load(path))
     met = True
@@ -78,23 +80,58 @@ def measure(path: str, seed: int, folder: Path, store: Path, precision: str | No
 
 
 def train_sources(experiment: ConfigDict, folder: Path) -> None:
-    """Trains the runs that an experiment borrows from, unless they are finished, and points `config.borrow` to them.
+    """Trains the runs that an experiment borrows from or is judged by, unless they are finished, and points to them.
 
-    They get its seed; a source "runs/NAME/NETWORK" is the run of configs/NAME.py, in `folder`, and one of
-    "runs/NAME-VARIANT/NETWORK" that of a variant.
+    They get its seed and are in `folder`; `find_config` says of which config.
     """
-    for name, source in experiment.borrow.items():
-        run, separator, network = source.partition("/")[2].partition("/")
-        stem, _, variant = run.partition("-")
-        file = Path("configs") / f"{stem}.py"
-        if not (source.startswith("runs/") and separator and file.is_file()):
+    for key, source in sources(experiment).items():
+        path = find_config(source)
+        if not path:
             continue
+        _, run, network = source.split("/", 2)
         workdir = folder / f"{run}-seed{experiment.seed}"
-        needed = config.load(f"{file}:{variant}" if variant else str(file))
+        needed = config.load(path)
         needed.seed = experiment.seed
         train_sources(needed, folder)
         fit(needed, workdir)
-        experiment.borrow[name] = f"{workdir}/{network}"
+        experiment.update_from_flattened_dict({key: f"{workdir}/{network}"})
+
+
+def sources(experiment: ConfigDict) -> dict[str, str]:
+    """Returns the sources of an experiment's networks by the key of the config that names them, and its judge."""
+    return {f"borrow.{name}": source for name, source in experiment.borrow.items()} | {"judge": experiment.judge}
+
+
+def find_config(source: str) -> str:
+    """Returns the config, with its variant, of "runs/NAME/NETWORK" or "runs/NAME-VARIANT/NETWORK"; "" of others."""
+    run, separator, _ = source.partition("/")[2].partition("/")
+    stem, _, variant = run.partition("-")
+    file = Path("configs") / f"{stem}.py"
+    if not (source.startswith("runs/") and separator and file.is_file()):
+        return ""
+    return f"{file}:{variant}" if variant else str(file)
+
+
+def without_absent(paths: Sequence[str]) -> list[str]:
+    """Returns the configs whose packages of weights are installed; prints a line for each of the others."""
+    faults = {path: find_absent(path) for path in paths}
+    for path, fault in faults.items():
+        if fault:
+            print(f"left out: {path}: {fault}")
+    return [path for path in paths if not faults[path]]
+
+
+def find_absent(path: str) -> str:
+    """Returns what is said of a package that a config, or one whose run it needs, takes weights of; "" without any."""
+    for source in sources(config.load(path)).values():
+        if source.startswith(packages.PREFIX):
+            try:
+                packages.locate(source)
+            except UserError as error:
+                return str(error)
+        elif fault := find_config(source) and find_absent(find_config(source)):
+            return fault
+    return ""
 
 
 def embedded_configs() -> list[str]:

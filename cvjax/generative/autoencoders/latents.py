@@ -89,9 +89,11 @@ class Scale:
         return cls(jnp.zeros(()), jnp.ones(()))
 
     def updated(self, codes: Maps, step: Int[Array, ""], keep: float = 0.99) -> "Scale":
-        """Moves the averages towards a batch's; `keep` as in `core.moving_average`, 1 for a fixed encoder."""
+        """Moves the averages towards a batch's, from that of the first one; `keep` as in `Moments.updated`."""
         codes = jax.lax.stop_gradient(codes)
-        return core.moving_average(self, Scale(codes.mean(), jnp.square(codes).mean()), step, keep)
+        latest = Scale(codes.mean(), jnp.square(codes).mean())
+        averaged = core.moving_average(self, latest, step, keep)
+        return jax.tree.map(lambda first, later: jnp.where(step == 0, first, later), latest, averaged)
 
     def deviation(self) -> Float[Array, ""]:
         """Returns the standard deviation, at least 1e-6."""

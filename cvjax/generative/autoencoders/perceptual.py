@@ -20,17 +20,15 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cvjax import core, optim
 from cvjax.core import Batch, Metrics, Network, Params, Pictures, Recipe, State, Variables, descend, variables
-from cvjax.errors import UserError
 from cvjax.generative.autoencoders import spatial
 from cvjax.generative.autoencoders.spatial import Architecture, Decoder, Encoder
 from cvjax.losses.adversarial import hinge_discriminator_loss, wasserstein_generator_loss
-from cvjax.metrics.image import WINDOW, Convention, ssim
-from cvjax.metrics.translation import decibels
+from cvjax.metrics.translation import similarities
 from cvjax.nets.capture import activations_of
 from cvjax.nets.patch_gan import Field, PatchGAN, check_field
-from cvjax.nets.perceptual import LPIPS, distance
+from cvjax.nets.perceptual import LPIPS, check_network, distance
 from cvjax.nets.players import Player, get_player
-from cvjax.signature import Count, Natural, NonNegative, Positive
+from cvjax.signature import Count, Natural, NonNegative, Positive, Share, refuse_unused
 
 Images = Float[Array, "batch height width channels"]
 Codes = Float[Array, "batch rows columns code"]
@@ -43,7 +41,7 @@ SMALLEST = 1e-4  # added to the adversarial gradient's length, as by the publish
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Weights of the losses beside the absolute difference, `config.recipe.objective`; the defaults are the paper's.
+    """Weights of the losses beside the absolute difference, `config.recipe.objective`; the defaults are those of KL.
 
     Attributes:
       perceptual: of the perceptual distance.
@@ -117,10 +115,8 @@ class PerceptualAutoencoder:
         core.check_images(batch, self.shape)
         keys, images = jax.random.split(key, 4), batch["image"][:1]
         outputs, encoder = self.encoder.init_with_output(keys[0], images)
-        held = {
-            "encoder": encoder,
-            "decoder": self.decoder.init(keys[1], outputs[0] if self.encoder.posterior else outputs),
-        }
+        codes = outputs[0] if self.encoder.posterior else outputs
+        held = {"encoder": encoder, "decoder": self.decoder.init(keys[1], codes)}
         opt = {"autoencoder": self.tx.init({name: network["params"] for name, network in held.items()})}
         if self.objective.adversarial:
             held["discriminator"] = self.discriminator.init(keys[2], images)
@@ -292,9 +288,7 @@ class PerceptualAutoencoder:
         """Computes the figures of `recipe`."""
         found, used = {}, 0
         for batch, outputs in rows:
-            measured = {"psnr": decibels(batch["image"], outputs["image"])}
-            if min(self.shape[:2]) >= WINDOW:
-                measured["ssim"] = ssim(batch["image"], outputs["image"], Convention("rgb"))
+            measured = similarities(batch["image"], outputs["image"])
             measured |= {name: outputs[name] for name in ("kl", "lpips") if name in outputs}
             for name, values in measured.items():
                 found.setdefault(name, []).append(values)
@@ -325,6 +319,19 @@ def codebook_figures(counts: Int[np.ndarray, " entries"]) -> dict[str, float]:
     return {"codebook_usage": float((counts > 0).mean()), "codebook_perplexity": float(perplexity)}
 
 
+def check_options(
+    network: Network | None, shape: tuple[int, int, int], layers: tuple[str, ...], objective: Objective
+) -> None:
+    """Raises a UserError where the perceptual network does not suit its options, or is not there."""
+    why = "there is no config.borrow.perceptual" if network is None else "LPIPS has layers of its own"
+    if network is None or isinstance(network.module, LPIPS):
+        refuse_unused(recipe, why, layers=layers)
+    if network is not None:
+        check_network(network, shape, layers)
+    elif objective.perceptual:
+        refuse_unused(recipe, why, objective=dataclasses.replace(OBJECTIVE, perceptual=objective.perceptual))
+
+
 NETWORKS, OBJECTIVE = Architecture(), Objective()
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 # 4.5e-6 for each image of the paper's batch of 12.
@@ -337,7 +344,7 @@ def recipe(
     layers: tuple[str, ...] = LAYERS,
     regulariser: Literal["kl", "vq"] = "kl",
     entries: Count = 8192,
-    least_use: NonNegative = 0.0,
+    least_use: Share = 0.0,
     networks: Architecture = NETWORKS,
     objective: Objective = OBJECTIVE,
     field: Field = 70,
@@ -369,13 +376,14 @@ def recipe(
       of its entries that some place is nearest to, and codebook_perplexity, exp of the entropy of their use.
 
     Raises:
-      UserError: sizes that do not fit the images.
+      UserError: sizes that do not fit the images, or options that nothing would read.
     """
     networks.check(shape[:2])
     if objective.adversarial:
         check_field(field, tuple(shape[:2]))
-    if perceptual is not None and shape[2] != 3:
-        raise UserError(f"config.recipe.shape={tuple(shape)}: config.borrow.perceptual takes 3 channels; leave it out.")
+    if regulariser == "kl":
+        refuse_unused(recipe, 'only regulariser="vq" has a codebook', entries=entries, least_use=least_use)
+    check_options(perceptual, tuple(shape), tuple(layers), objective)
     return Recipe.of(
         PerceptualAutoencoder(
             Encoder(networks, posterior=regulariser == "kl"),

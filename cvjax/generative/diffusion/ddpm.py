@@ -23,6 +23,7 @@ from cvjax.errors import UserError
 from cvjax.generative.autoencoders.latents import sheet
 from cvjax.generative.autoregressive.pixel_model import quantise
 from cvjax.generative.diffusion import conditioning, denoisers, drawing, editing, samplers
+from cvjax.generative.diffusion.denoisers import Guidance
 from cvjax.generative.diffusion.losses import hybrid_error, squared_error
 from cvjax.generative.diffusion.process import Process, at_steps, diffuse, target
 from cvjax.generative.diffusion.samplers import AlphaBars, Chain, Sampler, Variance
@@ -34,7 +35,6 @@ Images = Float[Array, "batch height width channels"]
 Masks = Float[Array, "batch height width 1"]
 Labels = Int[Array, " batch"]
 Rows = dict[str, Float[Array, "batch ..."]]
-Guidance = Float[Array, "batch 1 1 1"] | None  # weights of the images; None: that of the sampler
 
 SHOWN = 8  # rows, or columns, of a picture
 STRENGTHS = (0.3, 0.6)  # of the picture of edits
@@ -117,12 +117,6 @@ class DDPM:
         if self.unet.classes is None:
             return None
         return jnp.asarray(inputs["label"]) if "label" in inputs else jnp.full(count, self.unet.classes)
-
-    def guidance(self, inputs: Mapping[str, Any]) -> Guidance:
-        """Returns the weights of guidance among inputs, or None."""
-        if "guidance" not in inputs:
-            return None
-        return jnp.asarray(inputs["guidance"], jnp.float32).reshape(-1, 1, 1, 1)
 
     def signals(self, images: Images) -> Images:
         """Returns images as the network takes them, rounded to the levels that the likelihood is of."""
@@ -282,7 +276,7 @@ class DDPM:
         With neither, draws images that resemble them, the less the more `strength`.
         """
         images = jnp.asarray(inputs["image"])
-        how = key, state, images, self.labels(inputs, len(images)), self.guidance(inputs)
+        how = key, state, images, self.labels(inputs, len(images)), denoisers.read_guidance(inputs, 4)
         if "mask" in inputs:
             return {"image": self.complete(*how, jnp.asarray(inputs["mask"]))}
         if "noise" in inputs:
@@ -291,8 +285,8 @@ class DDPM:
 
     def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
         """Draws images, of the classes `inputs["label"]` and with `inputs["guidance"]` where they are given."""
-        count = inputs["count"]
-        return {"image": self._sample(key, state, self.labels(inputs, count), self.guidance(inputs), count)}
+        labels, guidance = self.labels(inputs, inputs["count"]), denoisers.read_guidance(inputs, 4)
+        return {"image": self._sample(key, state, labels, guidance, inputs["count"])}
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
     def _sample(self, *how):

@@ -5,7 +5,8 @@ Classifier-Free Diffusion Guidance, 2022 (arXiv:2207.12598). Learned variance: N
 Diffusion Probabilistic Models, 2021 (arXiv:2102.09672).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from cvjax.generative.diffusion.samplers import AlphaBars, Denoise, Variance
 
 Signals = Float[Array, "batch ..."]
 Labels = Int[Array, " batch"]
+Guidance = Float[Array, "batch ..."] | None  # weights of the signals, to broadcast; None: that of the sampler
 Predict = Callable[[Signals, Int[Array, " batch"], Labels | None], Float[Array, "batch ..."]]  # a network
 
 LEVELS = 10  # of noise, at which a denoiser is evaluated
@@ -80,6 +82,13 @@ def clip(denoise: Denoise, process: Process, limit: float | None) -> Denoise:
 def split_variance(output: Float[Array, "batch ..."], channels: int) -> tuple[Float[Array, "batch ..."], ...]:
     """Returns (prediction, v of a learned variance) in a network's output of twice the channels, else (prediction,)."""
     return (output,) if output.shape[-1] == channels else (output[..., :channels], (output[..., channels:] + 1) / 2)
+
+
+def read_guidance(inputs: Mapping[str, Any], rank: int) -> Guidance:
+    """Returns the weights `guidance` among inputs, to broadcast against signals of that rank, or None."""
+    if "guidance" not in inputs:
+        return None
+    return jnp.asarray(inputs["guidance"], jnp.float32).reshape(-1, *[1] * (rank - 1))
 
 
 def check_guidance(guidance: float, classes: object) -> None:

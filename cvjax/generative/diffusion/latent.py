@@ -23,12 +23,13 @@ from cvjax.core import Batch, Metrics, Network, Pictures, Recipe, State, variabl
 from cvjax.errors import UserError
 from cvjax.generative.autoencoders.latents import Moments, Scale, sheet
 from cvjax.generative.diffusion import conditioning, denoisers, drawing, editing, samplers
+from cvjax.generative.diffusion.denoisers import Guidance
 from cvjax.generative.diffusion.first_stage import FirstStage, Output
 from cvjax.generative.diffusion.process import Process, at_steps, diffuse, separate, target
 from cvjax.generative.diffusion.samplers import Sampling
-from cvjax.generative.diffusion.schedule import alpha_bars, sampling_steps
+from cvjax.generative.diffusion.schedule import sampling_steps
 from cvjax.generative.diffusion.unet import Architecture, ContextUNet, UNet
-from cvjax.signature import Count, Range, Share
+from cvjax.signature import Count, Range, Share, refuse_unused
 
 Images = Float[Array, "batch height width channels"]
 Vectors = Float[Array, "batch codes"]
@@ -108,8 +109,8 @@ class LatentDiffusion:
 
     @property
     def sample_inputs(self) -> tuple[str, ...]:
-        """What samples are made of beside their number: a class, where there are classes."""
-        return () if self.denoiser.classes is None else ("label",)
+        """What samples are made of beside their number: where there are classes, a class and guidance towards it."""
+        return () if self.denoiser.classes is None else ("label", "guidance")
 
     predict_inputs = sample_inputs
 
@@ -123,6 +124,10 @@ class LatentDiffusion:
         if self.denoiser.classes is None:
             return None
         return jnp.asarray(inputs["label"]) if "label" in inputs else jnp.full(count, self.denoiser.classes)
+
+    def guidance(self, inputs: Mapping[str, Any]) -> Guidance:
+        """Returns the weights of guidance among inputs, or None."""
+        return denoisers.read_guidance(inputs, 1 + len(self.stage.code_shape))
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -206,55 +211,64 @@ class LatentDiffusion:
 
     # --- sampling -------------------------------------------------------------------------------------------------
 
-    def denoise(self, state: State, labels: Labels | None) -> samplers.Denoise:
+    def denoise(self, state: State, labels: Labels | None, guidance: Guidance) -> samplers.Denoise:
         """Returns the function (x_t, t) -> (x_0, noise), guided towards the labels."""
+        weight = self.sampling.guidance if guidance is None else guidance
         predict = functools.partial(self.denoiser.apply, variables(state, "denoiser"))
-        return denoisers.make_denoiser(predict, self.process, labels, self.denoiser.classes, self.sampling.guidance)
+        return denoisers.make_denoiser(predict, self.process, labels, self.denoiser.classes, weight)
 
     def draw(
-        self, key: Key[Array, ""], state: State, count: int, labels: Labels | None
+        self, key: Key[Array, ""], state: State, count: int, labels: Labels | None, guidance: Guidance = None
     ) -> tuple[samplers.Signals, samplers.Chain]:
         """Draws codes, and returns beside them what they were after each step."""
         start_key, step_key = jax.random.split(key)
         scale, chosen = state.extra["codes"], self.sampling
         start = jax.random.normal(start_key, (count, *self.stage.code_shape))
-        levels = alpha_bars(self.process.schedule, self.process.steps)
-        how = chosen.sampler, chosen.eta, chosen.variance
-        clean, chain = drawing.draw(step_key, start, self.denoise(state, labels), levels, self.visited, *how)
+        how = self.process.shares, self.visited, chosen.sampler, chosen.eta, chosen.variance
+        clean, chain = drawing.draw(step_key, start, self.denoise(state, labels, guidance), *how)
         return scale.restore(clean), scale.restore(chain)
 
-    def edit(self, key: Key[Array, ""], state: State, images: Images, labels: Labels | None, strength: float) -> Images:
+    def edit(
+        self,
+        key: Key[Array, ""],
+        state: State,
+        images: Images,
+        labels: Labels | None,
+        guidance: Guidance,
+        strength: float,
+    ) -> Images:
         """Noises the codes of images by a share of the sampler's steps and denoises them: SDEdit, Meng et al., 2022."""
         encode_key, noise_key, step_key = jax.random.split(key, 3)
         moments, levels = state.extra["codes"], self.process.alpha_bars
         codes = self.stage.encode(encode_key, state, images)
         clean, noise = moments.standardise(codes), jax.random.normal(noise_key, codes.shape)
-        how = self.denoise(state, labels), levels, self.visited, self.sampling.eta
+        how = self.denoise(state, labels, guidance), levels, self.visited, self.sampling.eta
         return self.stage.decode(state, moments.restore(editing.edit(step_key, clean, noise, *how, strength)))
 
     def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> dict[str, Images]:
         """Draws images that resemble those given, the less the larger `strength`."""
-        images = jnp.asarray(inputs["image"])
-        return {"image": self._edit(key, state, images, self.labels(inputs, len(images)))}
+        images, guidance = jnp.asarray(inputs["image"]), self.guidance(inputs)
+        return {"image": self._edit(key, state, images, self.labels(inputs, len(images)), guidance)}
 
     def sample(self, state: State, key: Key[Array, ""], inputs: Mapping[str, Any]) -> dict[str, Images]:
-        """Draws images, of the classes `inputs["label"]` where they are given."""
-        return {"image": self._sample(key, state, inputs["count"], self.labels(inputs, inputs["count"]))}
+        """Draws images, of the classes `inputs["label"]` and with `inputs["guidance"]` where they are given."""
+        labels = self.labels(inputs, inputs["count"])
+        return {"image": self._sample(key, state, inputs["count"], labels, self.guidance(inputs))}
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _edit(self, key, state, images, labels):
-        return self.edit(key, state, images, labels, self.strength)
+    def _edit(self, *how):
+        return self.edit(*how, self.strength)
 
     @functools.partial(jax.jit, static_argnums=(0, 3))
-    def _sample(self, key, state, count, labels):
-        return self.stage.decode(state, self.draw(key, state, count, labels)[0])
+    def _sample(self, key, state, *how):
+        return self.stage.decode(state, self.draw(key, state, *how)[0])
 
     @functools.partial(jax.jit, static_argnums=0)
     def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
         """Draws samples, their way from noise, what they resemble, edits of images, and a row of each class."""
         sample_key, gaussian_key, encode_key, edit_key = jax.random.split(key, 4)
         images, count, decode = batch["image"], SHOWN**2, functools.partial(self.stage.decode, state)
-        rows, labels, few = 0, self.labels({}, count), [images[:SHOWN], None]
+        rows, labels, few = 0, self.labels({}, count), [images[:SHOWN], None, None]
         if labels is not None:
             rows = min(self.denoiser.classes, 10)
             labels = jnp.concatenate([labels, jnp.repeat(jnp.arange(rows), SHOWN)])
@@ -330,9 +344,15 @@ def recipe(
     stage.check()
     denoisers.check_guidance(sampling.guidance, classes)
     count = core.count_classes(classes)
+    if sampling.sampler != "ddim":
+        eta = dataclasses.replace(SAMPLING, eta=sampling.eta)
+        refuse_unused(recipe, f'only sampler="ddim" has it, not "{sampling.sampler}"', sampling=eta)
     if len(stage.code_shape) == 1:
+        refuse_unused(recipe, "codes are vectors, and only those of small images have it", unet=unet, tokens=tokens)
         denoiser = make_dense(width, blocks, count, dropout)
     else:
+        why = "codes are small images, and only those of vectors have it"
+        refuse_unused(recipe, why, width=width, blocks=blocks, dropout=dropout)
         denoiser = make_unet(unet, stage.code_shape, count, tokens)
     tx = optim.build(optimiser)
     return Recipe.of(LatentDiffusion(denoiser, stage, label_dropout, process, sampling, strength, ema, tx))

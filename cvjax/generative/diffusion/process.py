@@ -43,12 +43,11 @@ class Process:
     log_snr: tuple[float, float] = LOG_SNR
 
     def __post_init__(self):
-        """Raises a UserError if the signal would not fade."""
-        first, last = self.log_snr
-        if not first > last:
+        """Raises a UserError unless `log_snr` is two finite numbers by which the signal fades."""
+        if len(self.log_snr) != 2 or not (np.isfinite(self.log_snr).all() and self.log_snr[0] > self.log_snr[1]):
             raise UserError(
-                f"config.recipe.process.log_snr={tuple(self.log_snr)}: the signal fades, so the first number, of the "
-                f"first step, is larger than the last, such as {LOG_SNR}."
+                f"config.recipe.process.log_snr={tuple(self.log_snr)}: expected two finite numbers; the signal fades, "
+                f"so the first, of the first step, is larger than the last, such as {LOG_SNR}."
             )
 
     @property

@@ -26,10 +26,11 @@ def betas(schedule: Schedule, steps: int, log_snr: tuple[float, float] = LOG_SNR
 
     The linear schedule goes from 1e-4 to 0.02 in 1,000 steps; with fewer or more steps it is scaled by 1000 / steps, so
     that the last step leaves the same share. The cosine is equation 17 of Nichol & Dhariwal. The scaled linear
-    schedule, of Rombach et al.'s code, has square roots that rise linearly, to betas from 0.00085 to 0.012; it is
-    scaled as well. In the log-linear schedule, the logarithm of the signal's variance over the noise's falls by the
-    same amount in each step, from the first to the second number of `log_snr`; only there are these read. Errors of the
-    predicted noise then count the same at all steps of the likelihood's bound.
+    schedule, of Rombach et al.'s code, has square roots that rise linearly, to betas from 0.00085 to 0.012 as in Stable
+    Diffusion, where the models of CelebA-HQ have 0.0015 to 0.0195; it is scaled as well. In the log-linear schedule,
+    the logarithm of the signal's variance over the noise's falls by the same amount in each step, from the first to the
+    second number of `log_snr`; only there are these read. Errors of the predicted noise then count the same at all
+    steps of the likelihood's bound.
     """
     if schedule == "linear":
         values = np.linspace(1e-4, 0.02, steps) * (1000 / steps)

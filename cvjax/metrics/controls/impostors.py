@@ -50,7 +50,8 @@ def _gaussian(rng, images, count):
     # Random combinations of images have the covariance of the images. An eigendecomposition would choose signs, and so
     # samples, differently on different machines.
     mean = images.mean(axis=0)
-    return mean + np.tensordot(rng.normal(size=(count, len(images))), images - mean, axes=1) / np.sqrt(len(images) - 1)
+    spread = np.tensordot(rng.normal(size=(count, len(images))), images - mean, axes=1)
+    return mean + spread / np.sqrt(max(len(images) - 1, 1))  # a single image has no spread
 
 
 def _class_means(rng, images, labels, count):

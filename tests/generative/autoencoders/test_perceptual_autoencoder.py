@@ -15,6 +15,7 @@ from cvjax.errors import UserError
 from cvjax.generative.autoencoders import perceptual
 from cvjax.generative.autoencoders.perceptual import Objective
 from cvjax.generative.autoencoders.spatial import Architecture
+from cvjax.nets.perceptual import LPIPS, NETWORKS
 from cvjax.nets.players import get_player
 
 SHAPE, KEY = (8, 8, 3), jax.random.key(0)
@@ -33,7 +34,9 @@ class Seen(nn.Module):
 
 def make(**changes):
     options = dict(field=16, discriminator_width=4, networks=SIZES, optimiser=ADAM, discriminator_optimiser=ADAM)
-    options |= dict(perceptual=Network(Seen(), SHAPE), layers=("conv",), objective=Objective(start=2), entries=16)
+    options |= dict(objective=Objective(start=2))
+    options |= {} if "perceptual" in changes else dict(perceptual=Network(Seen(), SHAPE), layers=("conv",))
+    options |= dict(entries=16, least_use=0.9) if changes.get("regulariser") == "vq" else {}
     return perceptual.recipe(SHAPE, **{**options, **changes})
 
 
@@ -110,7 +113,7 @@ def test_a_followed_value_has_the_given_gradient():
 
 @functools.cache
 def fitted(regulariser):
-    made = make(regulariser=regulariser, least_use=0.9)
+    made = make(regulariser=regulariser)
     states = [jax.jit(made.init)(KEY, batch_of(KEY))]
     step, metrics = jax.jit(made.train_step), []
     for key in jax.random.split(KEY, 60):
@@ -189,17 +192,30 @@ def test_the_perceptual_network_may_be_left_out_and_has_to_be_one():
         ({"networks": Architecture(multipliers=(1, 2, 4, 4, 4))}, "halve the image 4 times"),
         ({"field": 70}, "at least 24x24"),
         ({"shape": (8, 8, 1)}, "takes 3 channels"),
+        ({"layers": ()}, "config.recipe.layers is empty"),
+        ({"entries": 16}, r'entries=16 would be ignored: only regulariser="vq" has'),
+        ({"least_use": 0.5}, r'least_use=0.5 would be ignored: only regulariser="vq" has'),
+        (
+            {"perceptual": None, "layers": perceptual.LAYERS, "objective": Objective(perceptual=2.0)},
+            r"objective.perceptual=2.0 would be ignored",
+        ),
+        ({"perceptual": None}, r"layers=\('conv',\) would be ignored: there is no config.borrow.perceptual"),
+        ({"perceptual": Network(LPIPS(NETWORKS["alexnet"]), SHAPE)}, r"layers=.* ignored: LPIPS has layers of its own"),
+        (
+            {"perceptual": Network(LPIPS(NETWORKS["alexnet"]), SHAPE), "layers": perceptual.LAYERS},
+            r"config.recipe.shape=\(8, 8, 3\): .* config.borrow.perceptual does not take such images: .*0 x 0",
+        ),
     ],
 )
 def test_arguments_that_cannot_be(arguments, message):
-    options = {"shape": SHAPE, "perceptual": Network(Seen(), SHAPE), "field": 16, "networks": SIZES, **arguments}
+    options = {"shape": SHAPE, "perceptual": Network(Seen(), SHAPE), "layers": ("conv",), "field": 16}
+    options |= {"networks": SIZES, **arguments}
     with pytest.raises(UserError, match=message):
         perceptual.recipe(**options)
 
 
 def test_layers_and_images_that_cannot_be():
     with pytest.raises(UserError, match="has no layer 'relu1_2'"):
-        made = make(layers=perceptual.LAYERS)
-        jax.eval_shape(made.train_step, jax.eval_shape(made.init, KEY, batch_of(KEY)), batch_of(KEY), KEY)
+        make(layers=perceptual.LAYERS)
     with pytest.raises(UserError, match=r"but config.recipe.shape=\(8, 8, 3\)"):
         make().init(KEY, {"image": jnp.zeros((2, 16, 16, 3))})

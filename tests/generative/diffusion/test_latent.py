@@ -14,6 +14,7 @@ from cvjax.errors import UserError
 from cvjax.generative.diffusion import latent
 from cvjax.generative.diffusion.process import Process, diffuse
 from cvjax.generative.diffusion.samplers import Sampling
+from cvjax.generative.diffusion.unet import Architecture
 
 SHAPE, KEY = (4, 4, 1), jax.random.key(0)
 
@@ -110,18 +111,31 @@ def test_samples_are_of_their_class_and_without_one_of_all(conditional):
     np.testing.assert_array_equal(found, made.sample(state, KEY, {"count": 200, "label": labels})["image"])
     shares = np.bincount(classes_of(made.sample(state, KEY, {"count": 200})["image"]) + 1, minlength=3) / 200
     assert shares[0] < 0.1 and shares[1:].min() > 0.3
-    assert made.sample_inputs == made.predict_inputs == ("label",)
+    assert made.sample_inputs == made.predict_inputs == ("label", "guidance")
 
 
 def test_guidance_moves_samples_away_from_the_other_class(conditional):
     made, state, _ = conditional
     guided = recipe(classes=2, process=PROCESS, sampling=dataclasses.replace(SAMPLING, guidance=3.0))
-    labels, gaps = np.arange(200) % 2, []
-    for system in (made, guided):
-        drawn = system.sample(state, KEY, {"count": 200, "label": labels})["image"]
+    labels, gaps, images = np.arange(200) % 2, [], {}
+    for name, system, given in (("none", made, {}), ("of all", guided, {}), ("of each", made, {"guidance": 3.0})):
+        further = {"label": labels} | {key: np.full(200, weight) for key, weight in given.items()}
+        drawn = images[name] = system.sample(state, KEY, {"count": 200, **further})["image"]
         upper, lower = drawn.reshape(200, 2, 8).mean(axis=2).T
         gaps.append(np.where(labels == 1, lower - upper, upper - lower).mean())
     assert gaps[1] > gaps[0] + 0.01
+    np.testing.assert_allclose(images["of each"], images["of all"], atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "log_linear"])
+def test_samples_are_drawn_by_the_noise_of_training(schedule):
+    process = Process(steps=8, schedule=schedule, log_snr=(3.0, -1.0))
+    made = recipe(process=process, sampling=Sampling(steps=4, eta=0.0))
+    state = made.init(KEY, draw_batch(KEY))  # its denoiser sees no noise, so that each step only rescales
+    drawn, _ = made.sample.__self__.draw(KEY, state, 400, None)
+    noise = state.extra["codes"].standardise(drawn)
+    expected = process.shares[6] ** -0.5  # the first of the steps that are visited
+    assert noise.std() == pytest.approx(expected, rel=0.1)
 
 
 def test_edits_change_more_the_stronger_they_are(conditional):
@@ -163,6 +177,8 @@ def test_the_linear_denoiser_is_the_regression_of_noise_on_noisy_codes():
     "arguments, message",
     [
         ({"width": 7}, "even"),
+        ({"tokens": 8}, "tokens=8 would be ignored: codes are vectors"),
+        ({"unet": Architecture(dropout=0.0, width=32)}, r"unet\.width=32 would be ignored: codes are vectors"),
         ({"process": Process(steps=20), "sampling": Sampling(steps=21)}, "only 20 steps"),
         ({"sampling": Sampling(guidance=1.0)}, "nothing to guide towards"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from cvjax.core import Network
 from cvjax.errors import UserError
+from cvjax.generative.autoencoders.latents import Scale
 from cvjax.generative.autoencoders.spatial import Architecture as Sizes
 from cvjax.generative.autoencoders.spatial import Decoder, Encoder
 from cvjax.generative.diffusion import latent
@@ -50,7 +51,7 @@ recipe = functools.partial(
     DECODER,
     classes=2,
     unet=UNET,
-    process=Process(steps=20),
+    process=Process(steps=20, prediction="velocity"),
     sampling=Sampling(steps=4),
     optimiser={"name": "adam", "learning_rate": 2e-3},
 )
@@ -89,6 +90,14 @@ def test_codes_are_scaled_to_unit_deviation_by_what_training_saw_and_the_first_s
     assert loss[-20:].mean() < 0.6 * loss[0]
 
 
+def test_the_first_scale_is_that_of_the_first_batch():
+    codes = 20 + 5 * jax.random.normal(KEY, (4, 3, 3, 2))
+    scale = Scale.standard().updated(codes, jnp.int32(0), keep=1.0)
+    np.testing.assert_allclose(scale.deviation(), codes.std(), rtol=1e-3)
+    later = scale.updated(2 * codes, jnp.int32(90), keep=1.0)
+    np.testing.assert_allclose(later.mean, (0.91 + 2 * 0.09) * codes.mean(), rtol=1e-5)
+
+
 def test_figures(trained):
     made, _, state, _ = trained
     batch = draw_batch(jax.random.key(5))
@@ -100,7 +109,7 @@ def test_figures(trained):
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm_solver"])
 def test_every_sampler_draws_images_of_the_class(trained, sampler):
     _, _, state, _ = trained
-    made = recipe(sampling=Sampling(steps=20, eta=0.0, sampler=sampler))
+    made = recipe(sampling=Sampling(steps=20, sampler=sampler, **({"eta": 0.0} if sampler == "ddim" else {})))
     label = np.arange(200) % 2
     found = np.asarray(made.sample(state, KEY, {"count": 200, "label": label})["image"])
     assert found.shape == (200, *SHAPE)
@@ -162,6 +171,8 @@ def test_the_codebook_is_the_decoder_s():
         ({"classes": None, "tokens": 8}, "without classes there is nothing to read"),
         ({"unet": Architecture(width=8, multipliers=(1, 1, 1, 1))}, "of codes of 4 x 4 x 1, config.recipe.unet"),
         ({"sampling": Sampling(steps=21)}, "only 20 steps"),
+        ({"width": 32}, "config.recipe.width=32 would be ignored: codes are small images"),
+        ({"sampling": Sampling(steps=4, eta=0.5, sampler="ddpm")}, r'eta=0.5 would be ignored: only sampler="ddim"'),
     ],
 )
 def test_arguments_that_cannot_be(arguments, message):

@@ -52,8 +52,11 @@ def test_the_log_linear_schedule_is_even_in_the_log_of_the_signal_to_noise_ratio
     np.testing.assert_allclose(1 - left[0], betas("log_linear", 200, (7.5, -8.0))[0], rtol=1e-9)
     default = Process("log_linear", 4)
     np.testing.assert_allclose(default.alpha_bars, 1 / (1 + np.exp([-13.3, -7.2, -1.1, 5.0])), rtol=1e-6)
-    with pytest.raises(UserError, match=r"log_snr=\(-5.0, 13.3\): the signal fades"):
+    with pytest.raises(UserError, match=r"log_snr=\(-5.0, 13.3\): .*the signal fades"):
         Process("log_linear", 4, log_snr=(-5.0, 13.3))
+    for wrong in ((float("inf"), -5.0), (13.3, float("nan"))):
+        with pytest.raises(UserError, match=r"log_snr=.*expected two finite numbers"):
+            Process("log_linear", 4, log_snr=wrong)
 
 
 def test_errors_of_the_noise_count_the_same_at_all_steps_of_the_log_linear_schedule():
