@@ -312,13 +312,11 @@ class Pix2Pix:
         """Translates images at their own size, which are padded by reflection for the generator and cropped after.
 
         Those of more than `largest` pixels go in tiles with all that the generator sees around them: inside they become
-        what the whole would. Raises a UserError for such pictures in the published test, or if no tile is as
-        small as `largest`.
+        what the whole would. Raises a UserError for such pictures in the published test, or if tiles are larger.
         """
         images, divisor = inputs["image"], self.generator.divisor
         height, width = images.shape[1:3]
-        # Tiles are of the padded picture, for a U-Net is equivariant only to shifts by its divisor.
-        padded, (rows, columns) = pad_to_multiple(images, divisor)
+        padded, (rows, columns) = pad_to_multiple(images, divisor)  # tiles too: a U-Net allows only shifts by it
         if height * width <= self.largest or isinstance(images, jax.core.Tracer):
             return {"image": self._paint(state, padded, key, 0)[:, rows, columns]}
         if self.test_mode == "published":
@@ -330,10 +328,9 @@ class Pix2Pix:
         margin = self.generator.reach
         tile = fit_tile(self.largest, margin, divisor)
         if not tile:
-            least = (2 * margin + divisor) ** 2
             raise UserError(
-                f"config.recipe.largest={self.largest}: a picture of {height}x{width} needs tiles, which have {least} "
-                f"pixels with their margins; set it to {least} or more, or make the picture smaller."
+                f"config.recipe.largest={self.largest}: a picture of {height}x{width} needs tiles with margins; set it "
+                f"to {(2 * margin + divisor) ** 2} or more, or make the picture smaller."
             )
         see = lambda window: self._paint(state, jnp.asarray(window), key, margin)  # noqa: E731
         made = np.stack([map_tiles(see, image, tile, margin) for image in np.asarray(padded)])
