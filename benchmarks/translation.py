@@ -186,13 +186,15 @@ def initialised(case: Case) -> tuple[dict[str, Any], Any, Any]:
 
 
 def applied_film(case: Case) -> Callable[[], None]:
-    """A function that reads a film, translates its frames and writes them, as `apply` does."""
+    """A function that reads a film, translates its frames and writes them, as `apply` does, in a folder of its own."""
     config, recipe, state = initialised(case)
     description = {"config": config, "batch": {"image": [[1, *case["size"], 3], "float32"]}}
-    predictor, folder = Predictor(description, recipe, state, 16), Path(tempfile.mkdtemp())
+    predictor, scratch = Predictor(description, recipe, state, 16), tempfile.TemporaryDirectory()
+    folder = Path(scratch.name)
     video.write_video(folder / "in.mp4", frames(case), 25.0)
 
     def work():
+        folder = Path(scratch.name)  # removed with this function, which alone holds it
         with contextlib.redirect_stdout(io.StringIO()):
             apply.apply_to_video(predictor, folder / "in.mp4", folder / "out.mp4")
 

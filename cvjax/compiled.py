@@ -47,7 +47,7 @@ def enable_cache() -> None:
     """Caches compiled programs across runs, small ones too, in the user's cache folder or in JAX's own, if it has one.
 
     Without such a folder, as for a user without a home, programs are compiled again in each run, and a line says so. A
-    threshold that the user has set, `jax_persistent_cache_min_compile_time_secs`, stays.
+    threshold other than JAX's default, `jax_persistent_cache_min_compile_time_secs`, stays.
     """
     if jax.config.jax_compilation_cache_dir is None:
         _choose_cache()

@@ -73,9 +73,20 @@ def check_steps(config: ConfigDict, recipe: Recipe) -> None:
         raise UserError(f"config.judge={config.judge!r}: {config.system} does not sample; leave it empty.")
     per_class, batch = config.data.per_class, config.data.batch
     if recipe.balanced and not 2 <= (per_class or 0) < batch:
+        divisors = [count for count in range(2, batch // 2 + 1) if batch % count == 0]
+        if divisors:
+            pictures = min(divisors, key=lambda count: abs(count - 4))
+            advice = (
+                f"set it to a divisor of the batch from 2 to {divisors[-1]}, such as {pictures} pictures of "
+                f"{batch // pictures} classes in a batch of {batch}."
+            )
+        else:
+            advice = (
+                f"no number divides config.data.batch={batch} into several; set that to {max(4, batch + batch % 2)}."
+            )
         raise UserError(
             f"config.data.per_class={per_class}: {config.system} compares pictures of one class with those of others; "
-            f"set it from 2 to {batch // 2}, such as 4 pictures of {batch // 4} classes in a batch of {batch}."
+            + advice
         )
 
 

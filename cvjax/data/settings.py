@@ -157,6 +157,11 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
         re.compile(chosen["together"])
     except re.error as error:
         raise UserError(f"data.together={chosen['together']!r} is no regular expression: {error}") from error
+    if chosen["together"] and chosen["unseen_classes"]:
+        raise UserError(
+            f"data.together={chosen['together']!r} does nothing with data.unseen_classes=True, which holds out whole "
+            "classes: leave one of them out"
+        )
     if chosen["vocabulary"] <= len(EMPTY):
         raise UserError(f"data.vocabulary={chosen['vocabulary']} must be more than the {len(EMPTY)} special tokens")
     if chosen["per_class"] and chosen["batch"] % chosen["per_class"]:

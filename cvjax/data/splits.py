@@ -159,6 +159,11 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
     """
     if held_out.share == 1:
         return {"train": [], "test": list(parts)}
+    if held_out.together and parts and not any(re.search(held_out.together, _stem(part)) for part in parts.values()):
+        raise UserError(
+            f"data.together={held_out.together!r} matches no name in {readable(root)}, such as "
+            f"{_stem(next(iter(parts.values())))!r}: paths below the folder, without their suffixes"
+        )
     units = {}  # what is held out as a whole: a class, or a file and the links to it
     for file, part in parts.items():
         units[file] = part[0] if held_out.by_class and len(part) > 1 else _without(held_out.together, part)
@@ -170,7 +175,11 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
     by_hash = sorted(set(units.values()), key=lambda unit: hashlib.sha256(os.fsencode(salt + unit)).digest())
     if len(by_hash) < 2:
         kind = "class" if held_out.by_class else "image"
-        kind += f" that data.together={held_out.together!r} leaves apart" if held_out.together else ""
+        if held_out.together and len(units) > 1:
+            raise UserError(
+                f"data.together={held_out.together!r} makes one of all {len(units)} images in {readable(root)}: none "
+                "can be held out for evaluation. Let it match less of their names"
+            )
         raise UserError(
             f"{readable(root)} has only one {kind}, too few to hold some out for evaluation. Add more, or divide them "
             "into the folders train/ and test/"
@@ -185,5 +194,9 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
 
 def _without(together: str, parts: Sequence[str]) -> str:
     """Returns a path below the folder; if files stay together, without its suffix and without what tells them apart."""
-    path = "/".join(parts)
-    return re.sub(together, "", os.path.splitext(path)[0]) if together else path
+    return re.sub(together, "", _stem(parts)) if together else "/".join(parts)
+
+
+def _stem(parts: Sequence[str]) -> str:
+    """Returns a path below the folder without its suffix."""
+    return os.path.splitext("/".join(parts))[0]

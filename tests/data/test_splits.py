@@ -203,8 +203,12 @@ def test_variants_of_a_picture_stay_in_one_split_of_either_folder(tmp_path):
 def test_what_leaves_nothing_apart_or_is_no_expression_is_said(tmp_path):
     for index in range(12):
         write(tmp_path / f"frame_{index}.png")
-    with pytest.raises(UserError, match=r"only one image that data\.together='\[0-9\]\+' leaves apart"):
+    with pytest.raises(UserError, match=r"data\.together='\[0-9\]\+' makes one of all 12 images in .*match less"):
         load(tmp_path, together="[0-9]+")
+    with pytest.raises(UserError, match=r"data\.together='-\[0-9\]\$' matches no name in .*, such as 'frame_\d+'"):
+        load(tmp_path, together="-[0-9]$")
+    with pytest.raises(UserError, match=r"data\.together='\[0-9\]\$' does nothing with data\.unseen_classes"):
+        load(tmp_path, together="[0-9]$", unseen_classes=True)
     with pytest.raises(UserError, match=r"data\.together='\[0-9' is no regular expression: unterminated"):
         load(tmp_path, together="[0-9")
     counts = load(tmp_path, together="[0-9]$").info["examples"]  # of `frame_` and `frame_1`

@@ -13,7 +13,7 @@ import safetensors.numpy
 import test_configs
 import yaml
 
-from cvjax import config, data, runs
+from cvjax import config, core, data, runs
 from cvjax.core import variables
 from cvjax.errors import UserError
 from cvjax.programs import export
@@ -162,3 +162,11 @@ def test_labels_that_no_program_is_told_are_refused(trained_run, exported, tmp_p
     with pytest.raises(UserError, match=r"--label=a_to_b is for programs: give --output=FOLDER"):
         export.main([f"--run={run}", f"--hub={tmp_path}", "--licence=other", "--label=a_to_b"])
     assert not list(tmp_path.glob("*.stablehlo"))
+
+
+def test_labels_whose_programs_would_have_one_name_are_refused():
+    recipe = core.Recipe({}, *[print] * 5, predict=print, predict_inputs=("image", "label"))
+    names = ("a b", "a_b", "c")
+    assert export.label_programs(["a b", "0", "c"], "system", recipe, names) == {"predict_a_b": 0, "predict_c": 2}
+    with pytest.raises(UserError, match=r"--label=a_b: 'a b' and 'a_b' would both be predict_a_b"):
+        export.label_programs(["a b", "a_b"], "system", recipe, names)

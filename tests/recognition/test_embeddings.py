@@ -151,6 +151,18 @@ def test_a_batch_without_pairs_is_refused_before_anything_compiles(per_class):
     fit.check_steps(experiment, config.build(experiment))
 
 
+@pytest.mark.parametrize(
+    ("batch", "advice"),
+    [(30, "from 2 to 15, such as 3 pictures of 10 classes"), (7, "set that to 8"), (2, "set that to 4")],
+)
+def test_the_advice_for_a_batch_without_pairs_is_one_that_is_accepted(batch, advice):
+    experiment = config.load("configs/triplet_faces.py")
+    with experiment.ignore_type():
+        experiment.data.per_class, experiment.data.batch = None, batch
+    with pytest.raises(UserError, match=advice):
+        fit.check_steps(experiment, config.build(experiment))
+
+
 def test_the_first_steps_of_a_hard_choice_are_semi_hard():
     losses = {}
     vectors = np.random.default_rng(0).normal(size=(16, 6)) + 2 * np.eye(6)[0]

@@ -60,13 +60,13 @@ def test_the_reach_covers_what_a_pixel_sees(resize):
 
 
 def test_a_large_picture_goes_in_tiles_that_give_what_the_whole_gives():
-    picture = np.asarray(images(6, (40, 48), batch=1))
-    tiled, whole = (small(depth=2, test_mode="running", largest=largest) for largest in (1600, 1920))
+    picture = np.asarray(images(6, (42, 50), batch=1))  # no multiples of 4: the whole is padded on all sides
+    tiled, whole = (small(depth=2, test_mode="running", largest=largest) for largest in (1600, 2100))
     state = jax.jit(whole.init)(KEY, BATCH)
     assert [fit_tile(pixels, 12, 4) for pixels in (1599, 784, 783, 1)] == [12, 4, 0, 0]  # 16 at 1600
     made, wanted = (np.asarray(system.predict(state, {"image": picture}, KEY)["image"]) for system in (tiled, whole))
     inside = slice(12, -12)
-    assert made.shape == wanted.shape == (1, 40, 48, 3)
+    assert made.shape == wanted.shape == (1, 42, 50, 3)
     np.testing.assert_allclose(made[:, inside, inside], wanted[:, inside, inside], atol=1e-5)
     assert np.abs(made - wanted).max() > 1e-3  # the border is mirrored, and not framed by zeros
 
@@ -74,9 +74,10 @@ def test_a_large_picture_goes_in_tiles_that_give_what_the_whole_gives():
 def test_a_picture_too_large_to_be_normalised_by_itself_is_refused():
     system = small(depth=2, largest=1600)
     state = system.init(KEY, BATCH)
-    with pytest.raises(
-        UserError, match=r"of 40x48 has more than 1600 pixels.*test_mode=published.*Make it smaller first"
-    ):
-        system.predict(state, {"image": np.zeros((1, 40, 48, 3), np.float32)}, KEY)
-    with pytest.raises(UserError, match=r"largest=700: tiles with their margins have 784 pixels"):
-        small(depth=2, largest=700)
+    large = {"image": np.zeros((1, 40, 48, 3), np.float32)}
+    wanted = r"of 40x48 has more than config\.recipe\.largest=1600 pixels.*test_mode=published.*Make it smaller first"
+    with pytest.raises(UserError, match=wanted):
+        system.predict(state, large, KEY)
+    with pytest.raises(UserError, match=r"largest=700: a picture of 40x48 needs tiles.*; set it to 784 or more"):
+        small(depth=2, largest=700, test_mode="running").predict(state, large, KEY)
+    pix2pix.recipe(depth=9)  # whose tiles would be larger than `largest`, and which takes smaller pictures

@@ -218,7 +218,7 @@ class Enlarger:
     def check_size(self, truth: Picture) -> None:
         """Raises a UserError for a held-out picture that is too small to be measured."""
         height, width = truth.shape[:2]
-        least = -(-(WINDOW + 2 * self.scale) // self.scale) * self.scale
+        least = least_side(self.scale)
         if min(height, width) < least:
             raise UserError(
                 f"a held-out picture of {height}x{width} is too small to be measured, each side needs {least} pixels. "
@@ -282,6 +282,11 @@ class Enlarger:
         made, cut_off = self.enlarge(variables(state, self.name), low), self.scale * margin
         made = made[:, cut_off : made.shape[1] - cut_off, cut_off : made.shape[2] - cut_off]
         return jnp.clip(made, 0, 1)
+
+
+def least_side(scale: int) -> int:
+    """Returns the least side of a picture to be measured: SSIM's window between borders, a multiple of `scale`."""
+    return -(-(WINDOW + 2 * scale) // scale) * scale
 
 
 def cut(batch: Mapping, outputs: Mapping) -> list[tuple[Picture, dict[str, Picture]]]:

@@ -55,8 +55,8 @@ def recipe(
         `RUN/enlarger` of `edsr`, `wdsr`, `srresnet` or `srgan`. It says how many times as large pictures become.
       degradation: how pictures of the dataset are made smaller, besides the bicubic kernel.
       tile: side in pixels of the tiles in which `apply` enlarges larger pictures.
-      margin: pixels around a tile that are computed with it, at most. The published networks reach 349 and 94 pixels,
-        so that their tiles meet only approximately; a wider margin takes longer.
+      margin: pixels around a tile that are computed with it, at most. The published networks reach 349 and 94 pixels:
+        with less, tiles are not quite what the whole picture would give; a wider margin takes longer.
       self_ensemble: enlarge each picture mirrored and turned in all 8 ways, and take the mean.
 
     Returns:

@@ -248,4 +248,17 @@ def test_faces_that_cannot_be_drawn_are_refused(people):
         draw(people, 8)
     with pytest.raises(UserError, match="'smil'"):
         people.edited(smil=1)
+    with pytest.raises(UserError, match=r"smile of shape \(3,\) does not fit 8 faces: give one value or an array of"):
+        people.edited(smile=[0, 1, 0])
+    with pytest.raises(UserError, match=r"pose of shape \(8,\) does not fit 8 faces: give one value, a row of 3 or"):
+        people.edited(pose=np.zeros(8))
+
+
+@pytest.mark.parametrize("name", ["age", "smile", "nose_width", "azimuth"])
+def test_an_edit_takes_a_value_for_each_face(people, name):
+    values = np.linspace(0.1, 0.8, len(people), dtype=np.float32)
+    for given in (values, values[:, None]):
+        edited = people.edited(**{name: given})
+        found = edited.age if name == "age" else edited.trait(name)
+        np.testing.assert_array_equal(found[:, 0], values)
     assert drawn_faces.DrawnFaces is DrawnFaces

@@ -11,6 +11,7 @@ from cvjax.data import folder
 from cvjax.errors import UserError
 from cvjax.nets.rrdb import RRDBNet
 from cvjax.programs import enlarged
+from cvjax.programs.images import save_image
 from cvjax.translation.super_resolution import pretrained
 from cvjax.translation.super_resolution.edsr import EDSR
 
@@ -64,3 +65,9 @@ def test_a_table_has_all_ways_to_enlarge(monkeypatch, tmp_path, capsys):
         enlarged.main(["one", "other"])
     with pytest.raises(UserError, match=r"--output=.*all\.jpg: .*must end in \.png"):
         enlarged.main(["one", f"--output={tmp_path / 'all.jpg'}"])
+    for side in (3, 15):  # pixels; 15 at a factor of 2 leave 10 without the borders
+        save_image(tmp_path / "small.png", np.zeros((side, 20, 3), np.float32))
+        with pytest.raises(
+            UserError, match=rf"--input: a picture of {side}x20 is too small .* each side needs 16 pixels"
+        ):
+            enlarged.main(["one", f"--input={tmp_path / 'small.png'}"])

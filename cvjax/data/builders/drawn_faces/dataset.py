@@ -99,9 +99,10 @@ class DrawnFaces(Embedded):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
         people = config.members()[split]
+        known = sample_identities(SEED, people.stop)
         for first in range(people.start, people.stop, TOGETHER):
             part = range(first, min(first + TOGETHER, people.stop))
-            faces = views(config, part)
+            faces = views(config, part, known)
             images, landmarks, regions = draw(faces, config.size)
             for row in range(len(faces)):
                 label = part[row // config.views]
@@ -115,9 +116,9 @@ class DrawnFaces(Embedded):
                 yield label * config.views + row % config.views, example
 
 
-def views(config: People, people: range) -> Faces:
-    """Returns the parameters of all views of people, by their numbers in the dataset; a person's are together."""
-    own = sample_identities(SEED, people.stop)[people.start :]
+def views(config: People, people: range, known: Faces) -> Faces:
+    """Returns the parameters of all views of people, by their numbers in `known`; a person's are together."""
+    own = known[people.start : people.stop]
     test = people.start >= config.members()["test"].start
     photographs = tuple(photos.TEST if test else photos.TRAIN)
     repeated = own[np.repeat(np.arange(len(people)), config.views)]

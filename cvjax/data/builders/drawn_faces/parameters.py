@@ -140,20 +140,22 @@ class Faces:
         """Returns the same faces with other values of a field, trait, expression or part of the scene.
 
         A number or a row goes to all faces: `faces.edited(age=70, smile=1.0)` are the same people, older and smiling.
-        Raises a UserError for an unknown name.
+        What is one number for a face also takes a list of one for each. Raises a UserError for an unknown name or
+        values of another shape.
         """
         arrays = {name: getattr(self, name).copy() for name in WIDTHS}
         for name, value in changes.items():
             if name in WIDTHS:
-                arrays[name][:] = value
+                place = arrays[name]
             elif name in EXPRESSION:
-                arrays["expression"][:, EXPRESSION.index(name)] = np.reshape(value, -1)
+                place = arrays["expression"][:, EXPRESSION.index(name)][:, None]
             elif name in IDENTITY or name in SCENE:
                 field, columns = ("identity", IDENTITY) if name in IDENTITY else ("scene", SCENE)
-                arrays[field][:, columns[name]] = value
+                place = arrays[field][:, columns[name]]
             else:
                 known = (*WIDTHS, *EXPRESSION, *IDENTITY, *SCENE)
                 raise UserError(f"faces have no {name!r}. Known: {', '.join(known)}.")
+            place[:] = _fit(name, value, place.shape)
         return Faces(**arrays)
 
 
@@ -251,6 +253,20 @@ def _between(palette: Integer[np.ndarray, "colours 3"], drawn: np.ndarray) -> np
     first, share = np.floor(place).astype(int), (place % 1)[:, None]
     mixed = palette[first] * (1 - share) + palette[first + 1] * share
     return np.clip(mixed / 255 * (0.92 + 0.16 * drawn[:, 1:]), 0, 1)
+
+
+def _fit(name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Returns values for [faces, width]; raises a UserError if they are of another shape."""
+    given, (count, width) = np.asarray(value), shape
+    if given.shape == (count,) and width == 1:
+        given = given[:, None]
+    try:
+        return np.broadcast_to(given, shape)
+    except ValueError as error:
+        row = "one value" if width == 1 else f"one value, a row of {width}"
+        raise UserError(
+            f"{name} of shape {given.shape} does not fit {count} faces: give {row} or an array of shape {shape}."
+        ) from error
 
 
 def _width(columns: slice) -> int:
