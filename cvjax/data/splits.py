@@ -175,7 +175,12 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
             f"{readable(root)} has only one {kind}, too few to hold some out for evaluation. Add more, or divide them "
             "into the folders train/ and test/"
         )
-    count = min(max(1, math.floor(len(by_hash) * held_out.share + 1e-9)), len(by_hash) - 1)
+    if held_out.by_class and len(by_hash) < 3:
+        raise UserError(
+            f"{readable(root)} has only two classes. Of unseen classes two are held out: among pictures of one, "
+            "whatever is found is right. Add more, or divide them into the folders train/ and test/"
+        )
+    count = min(max(2 if held_out.by_class else 1, math.floor(len(by_hash) * held_out.share + 1e-9)), len(by_hash) - 1)
     test = set(by_hash[:count])
     return {
         "train": [file for file in parts if units[file] not in test],
