@@ -52,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="number of samples to draw")
     parser.add_argument("--seed", type=command.seed, default=0, help="random seed")
     parser.add_argument("--label", help="the class to draw, or that of the images: its name or number")
-    parser.add_argument(
-        "--style", type=Path, action="append", help="an image, for systems that take a style, or several"
-    )
+    parser.add_argument("--style", type=Path, action="append", help="an image, or several, for systems with styles")
     parser.add_argument("--weights", help="of the styles that are blended, such as 0.7,0.3")
     parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
     parser.add_argument("--text", help="for systems that read text")
