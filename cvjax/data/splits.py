@@ -2,9 +2,9 @@
 
 Folders of splits may have any of the names in `SPLIT_NAMES`, in any case, with affixes as in `train2017`, `test_set`
 and `seg_train`. By hash, the tenth of the files (`data.held_out`) whose paths below the folder have the lowest SHA-256
-are `test`, the rest `train`. With `data.unseen_classes` it is a tenth of the classes, at least two, by their names,
-so that the splits share no class. Files whose paths differ only in what matches `data.together`, a regular expression, stay
-together: frames of a film by `[0-9]+$`, where names end in the frame's number.
+are `test`, the rest `train`. With `data.unseen_classes` it is a tenth of the classes, at least two, by their names, so
+that the splits share no class. Files whose paths differ only in what matches `data.together`, a regular expression,
+stay together: frames of a film by `[0-9]+$`, where names end in the frame's number.
 """
 
 import dataclasses
