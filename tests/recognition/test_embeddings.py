@@ -43,8 +43,9 @@ def test_a_few_steps_bring_the_pictures_of_a_person_together(name):
         state, metrics = step(state, batch, KEY)  # the same pairs and triplets in each step
         losses.append(float(metrics["loss/total"]))
     assert losses[-1] < 0.7 * losses[0] and int(state.step) == 25
-    embeddings = recipe.predict(state, {"image": batch["image"]}, KEY)["embedding"]
-    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    if name == "triplet":  # all of them predict alike
+        embeddings = recipe.predict(state, {"image": batch["image"]}, KEY)["embedding"]
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
     changed = jax.tree.map(lambda one, two: not np.array_equal(one, two), first.params, state.params)
     assert set(changed) == ({"embedder"} if name == "triplet" else {"embedder", "head"})
     assert jax.tree.all(jax.tree.map(lambda one, two: (one != two).any(), first.stats, state.stats))
@@ -153,8 +154,10 @@ def test_a_batch_without_pairs_is_refused_before_anything_compiles(per_class):
         experiment.data.per_class = per_class
     with pytest.raises(UserError, match=r"per_class=\w+: .*from 2 to 64, such as 4 pictures of 32 classes"):
         fit.check_steps(experiment, config.build(experiment))
-    with experiment.ignore_type():
-        experiment.data.per_class = 4
+
+
+def test_a_batch_with_pairs_is_accepted():
+    experiment = config.load("configs/triplet_faces.py")
     fit.check_steps(experiment, config.build(experiment))
 
 
