@@ -78,6 +78,7 @@ def theirs(size: int) -> Callable[[], np.ndarray]:
 
 def main(_) -> None:
     size = EMBEDDINGS.value
+    np.testing.assert_allclose(ours(size)(), theirs(size)(), rtol=1e-3, atol=1e-6)  # the same work
     times = report.interleave({"ours": partial(ours, size), "torch": partial(theirs, size)}, ROUNDS.value)
     name = f"triplet step, batch-hard, {size:,} embeddings of {FEATURES}"
     line, met = steps.row(name, BAR, times)

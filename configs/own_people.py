@@ -1,7 +1,9 @@
 """Embeddings of one's own people, by batch-hard triplets, from a folder that has a sub-folder for each person.
 
-`--config.data.folder=FOLDER` names it; a tenth of the people are held out, unless it has the folders train/ and test/,
-with different people. Labeled Faces in the Wild is such a folder. Pictures should show one face each, in the middle.
+`--config.data.folder=FOLDER` names it; a tenth of the people are held out, at least two, unless it has the folders
+train/ and test/, with different people. Verification, and rank-1 with one picture each of up to 100 people, take 20
+people held out who have two pictures: 200 in all, or 20 in test/. Of fewer there are figures of retrieval alone.
+Labeled Faces in the Wild is such a folder. Pictures should show one face each, in the middle.
 
 Paper: Schroff, Kalenichenko & Philbin, FaceNet, 2015 (arXiv:1503.03832).
 Command: python train.py --config=configs/own_people.py --workdir=runs/own_people

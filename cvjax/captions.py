@@ -214,7 +214,6 @@ PICTURES = {
     "nearest": "Each sample beside its nearest training image.",
     "nearest_reconstructions": "Each decoded sample beside the nearest reconstruction of a training image.",
     "neighbours": "Held-out images, and the images with the nearest codes.",
-    "open_set": "Share of known people's pictures that are named, over the share of unknown people's that are.",
     "patch": "The patch, white where nothing is printed.",
     "patch_success": "Share of the images with a patch that are taken for its target, over its area.",
     "patched": "Images that wear the patch, red where they are taken for its target.",

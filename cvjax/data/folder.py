@@ -92,7 +92,7 @@ def open_split(folder: str | Path, split: str, setting: str = "split", held_out:
     """Opens one split of a folder; labels of unseen classes follow those of training.
 
     Raises a UserError, which names `setting`, if there is no such folder or split, it holds no images, or an image has
-    no class, or one that training lacks.
+    no class, or one that training lacks, or of unseen classes one that it has.
     """
     root, files = open_root(folder)
     parts = {file: file.relative_to(root).parts for file in files}
@@ -107,6 +107,8 @@ def open_split(folder: str | Path, split: str, setting: str = "split", held_out:
     learnt = by_split.get("train", files) if base or unseen_classes else files
     classes = sorted({names[file] for file in learnt if names[file]})
     if unseen_classes:
+        if base and not set(chosen) & set(learnt):
+            refuse_shared(root, split, sorted({names[file] for file in chosen if names[file]} & set(classes)))
         classes += sorted({names[file] for file in chosen if names[file]} - set(classes))
     for file in chosen:
         if classes and not names[file]:
@@ -126,6 +128,15 @@ def open_split(folder: str | Path, split: str, setting: str = "split", held_out:
         classes=tuple(classes),
         channels=count_channels(files),
     )
+
+
+def refuse_shared(root: Path, split: str, shared: Sequence[str]) -> None:
+    """Raises a UserError if classes of a split of unseen classes are `shared` with the training images."""
+    if shared:
+        raise UserError(
+            f"{readable(root)} has the classes {listed(shared)} in the training images and in {split!r}: with "
+            "data.unseen_classes=True these are different ones. Keep each class in one of them, or set it to False"
+        )
 
 
 def open_root(folder: str | Path, setting: str = "data.folder") -> tuple[Path, list[Path]]:

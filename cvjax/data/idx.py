@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from cvjax.data.folder import refuse_shared
 from cvjax.errors import UserError, number_of, suggest
 
 NAME = re.compile(r"(?:.*-)?(train|test|t10k)-(images|labels)[-.]idx([13])-ubyte(?:\.gz)?")
@@ -124,6 +125,9 @@ def _classes(
     learnt = found["train"]["labels"] if "train" in labelled else found[split]["labels"]
     classes = int(_read(learnt, 1).max()) + 1
     if unseen_classes:
+        if learnt != found[split]["labels"]:
+            shared = np.intersect1d(labels, _read(learnt, 1))
+            refuse_shared(root, split, [str(label) for label in shared])
         classes = max(classes, int(labels.max()) + 1)
     if labels.max() >= classes:
         file = found[split]["labels"]

@@ -2,9 +2,9 @@
 
 Folders of splits may have any of the names in `SPLIT_NAMES`, in any case, with affixes as in `train2017`, `test_set`
 and `seg_train`. By hash, the tenth of the files (`data.held_out`) whose paths below the folder have the lowest SHA-256
-are `test`, the rest `train`. With `data.unseen_classes` it is a tenth of the classes, by their names, so that the
-splits share no class. Files whose paths differ only in what matches `data.together`, a regular expression, stay
-together: frames of a film by `[0-9]+$`, where names end in the frame's number.
+are `test`, the rest `train`. With `data.unseen_classes` it is a tenth of the classes, at least two, by their names, so
+that the splits share no class. Files whose paths differ only in what matches `data.together`, a regular expression,
+stay together: frames of a film by `[0-9]+$`, where names end in the frame's number.
 """
 
 import dataclasses
@@ -184,7 +184,12 @@ def split_by_hash(root: Path, parts: Mapping[Path, tuple[str, ...]], held_out: H
             f"{readable(root)} has only one {kind}, too few to hold some out for evaluation. Add more, or divide them "
             "into the folders train/ and test/"
         )
-    count = min(max(1, math.floor(len(by_hash) * held_out.share + 1e-9)), len(by_hash) - 1)
+    if held_out.by_class and len(by_hash) < 3:
+        raise UserError(
+            f"{readable(root)} has only two classes. Of unseen classes two are held out: among pictures of one, "
+            "whatever is found is right. Add more, or divide them into the folders train/ and test/"
+        )
+    count = min(max(2 if held_out.by_class else 1, math.floor(len(by_hash) * held_out.share + 1e-9)), len(by_hash) - 1)
     test = set(by_hash[:count])
     return {
         "train": [file for file in parts if units[file] not in test],

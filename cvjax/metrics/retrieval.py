@@ -19,9 +19,12 @@ def figures(
 
     Returns `recall_at_1`, the share of the queries whose nearest is of their class, and `r_precision`: of a query whose
     class has R others, the share of its R nearest that are of the class, averaged over queries. Equal distances count
-    against the query. A picture alone in its class is no query. Raises a UserError if every picture is.
+    against the query. A picture alone in its class is no query. Raises a UserError if every picture is, or all are of
+    one class, where nothing could be wrong.
     """
     _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(counts) == 1:
+        raise UserError(f"all {len(labels)} pictures are of one class: whatever is found is right.")
     others = counts[numbers] - 1
     queries = np.flatnonzero(others)
     if not len(queries):

@@ -18,7 +18,7 @@ from cvjax.metrics.neighbours import distance_tables
 
 FOLDS, PAIRS = 10, 300  # of LFW: ten folds, each with 300 pairs of one person and 300 of two
 PICTURES = 2000  # of a fold, and of those people, that are compared: tables of all pairs are kept in memory
-PEOPLE = 100  # enrolled, of whom `identification_figures` tells who it is
+PEOPLE = 100  # at most, in all pairs and as those enrolled of whom `figures` tells who it is
 DRAWS = 10  # of those people and of their photographs
 FALSE_RATES = {"1e-2": 1e-2, "1e-3": 1e-3}
 
@@ -126,8 +126,8 @@ def ten_fold_accuracy(
     """Returns the accuracy by LFW's protocol, of any number of folds.
 
     For each fold the threshold is the `best_threshold` of all other folds, in which LFW has as many pairs of one person
-    as of two. The standard error is the sample
-    standard deviation of the folds' accuracies over the root of their number. Raises a UserError for fewer than two
+    as of two. The standard error is the sample standard deviation of the folds' accuracies over the root of their
+    number. Raises a UserError for fewer than two
     folds, or where those others have pairs of one kind only.
 
     Args:

@@ -52,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="number of samples to draw")
     parser.add_argument("--seed", type=command.seed, default=0, help="random seed")
     parser.add_argument("--label", help="the class to draw, or that of the images: its name or number")
-    parser.add_argument(
-        "--style", type=Path, action="append", help="an image, for systems that take a style, or several"
-    )
+    parser.add_argument("--style", type=Path, action="append", help="an image, or several, for systems with styles")
     parser.add_argument("--weights", help="of the styles that are blended, such as 0.7,0.3")
     parser.add_argument("--mask", type=Path, help="an image, white where the system should fill in")
     parser.add_argument("--text", help="for systems that read text")
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--step", type=int, help="the checkpoint's step; by default the latest")
     parser.add_argument("--batch", type=int, default=16, help="batch size")
-    parser.add_argument("--threshold", type=float, default=0.3, help="minimum score of drawn detections")
+    parser.add_argument("--threshold", type=float, help="minimum score of drawn detections, 0.3 by default")
     arguments = parser.parse_args(argv)
     check_arguments(arguments)
     people = arguments.gallery and galleries.load(arguments.gallery)
@@ -105,6 +103,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name}={value}: must be at least 1.")
+    if arguments.gallery is not None and arguments.threshold is not None:
+        raise UserError(
+            f"--threshold={arguments.threshold} is of detections' scores; the gallery has its own distance."
+        )
+    arguments.threshold = 0.3 if arguments.threshold is None else arguments.threshold
     if not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold={arguments.threshold}: a score is in [0, 1].")
     if arguments.input is not None:
@@ -150,7 +153,9 @@ def read_inputs(
         if value is None:
             continue
         if name not in taken:
-            raise UserError(f"--{flag}={value}: {system} does not take it; beside images it takes {listed(taken)}.")
+            raise UserError(
+                f"--{flag}={value}: {system} does not take it; beside images it takes {', '.join(taken) or 'nothing'}."
+            )
         if name == "label":
             inputs[name] = find_class(value, (recipe and recipe.shown_classes) or classes_of(description))
         elif name == "weights":
@@ -172,11 +177,6 @@ def encode_text(text: str, run: Path, description: Mapping[str, Any]) -> Int[np.
     if words is None or "tokens" not in description["batch"]:
         raise UserError(f"--text={text}: the run in {run} was trained without texts and has no vocabulary.")
     return vocabulary.encode(text, words, description["batch"]["tokens"][0][-1])
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns names as a list for a message."""
-    return ", ".join(names) or "nothing"
 
 
 def find_class(value: str, names: Sequence[str]) -> Int[np.ndarray, ""]:

@@ -35,7 +35,7 @@ from cvjax.errors import UserError, number_of, suggest_beside
 from cvjax.programs import video
 from cvjax.programs.apply import name_outputs
 from cvjax.programs.images import save_image, to_bytes
-from cvjax.programs.outputs import Outputs
+from cvjax.programs.outputs import LeftOut, Outputs
 from cvjax.translation.cartoon import STYLES
 
 LAYOUTS = ("beside", "folders")
@@ -44,10 +44,6 @@ SHARE = 0.1
 OF_PAIRS = ("size", "share", "seed", "layout")  # flags that single pictures and videos do not take
 
 Picture = Float32[np.ndarray, "height width 3"]
-
-
-class LeftOut(UserError):
-    """Pictures were left out, after the pairs of all others were written."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,10 @@ python -m cvjax.recognition.gallery list --gallery=people.npz
 python -m cvjax.apply --run=runs/x --gallery=people.npz --input=NEW --output=named
 
 The run is of a system that makes embeddings, and nothing is trained. The threshold, the largest distance of pictures of
-one person, is chosen by a folder of other people, so that at most the share --rate of their pairs is taken for one
-person; or it is given as --threshold. A picture shows one face, cut out as in the run's data. Pictures that cannot be
-read are left out and listed at the end.
+one person, is chosen by a folder of other people: some pictures of each stand for somebody enrolled, as many as people
+here usually have, and at most the share --rate of the others' pictures is taken for that person's. So enrol first, and
+choose again when people have many more pictures. Or it is given as --threshold. A picture shows one face, cut out as in
+the run's data. Pictures that cannot be read are left out and listed at the end.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from cvjax.data.sources import readable
 from cvjax.display import doing
 from cvjax.errors import UserError, number_of, suggest_beside
 from cvjax.programs.naming import Embedder, any_embedding
+from cvjax.programs.outputs import LeftOut
 from cvjax.recognition import gallery as galleries
 from cvjax.recognition.gallery import Embeddings, Gallery
 
@@ -39,10 +41,6 @@ TAKEN = {  # flags that an action takes beside --gallery, and of these the ones 
 }
 WRITING = ("enrol", "threshold", "remove")
 RATE = 0.001
-
-
-class LeftOut(UserError):
-    """Pictures were left out, after everything else was done."""
 
 
 # --- the command line ---------------------------------------------------------------------------------------------
@@ -129,8 +127,7 @@ def enrol(arguments: argparse.Namespace) -> None:
     if np.isnan(found.threshold):
         print(f"It has no threshold yet; `threshold` chooses one by pictures of other people, {RATE:g} by default.")
     else:
-        for doubt in list_doubts(found, people, files):
-            print(doubt)
+        print_doubts(found, people, {name: [readable(file) for file in files[name]] for name in people})
     raise_faults(faults)
 
 
@@ -138,12 +135,20 @@ def choose(arguments: argparse.Namespace) -> None:
     """Sets the threshold of a gallery, by default that of a wanted false accept rate among other people."""
     found = galleries.load(arguments.gallery)
     if arguments.threshold is not None:
-        found.with_threshold(arguments.threshold).save(arguments.gallery)
+        found = found.with_threshold(arguments.threshold)
+        found.save(arguments.gallery)
         print(f"threshold {arguments.threshold:g} in {readable(arguments.gallery)}")
+        print_enrolled_doubts(found)
         return
     by_person, faults = list_people(arguments.input, None)
     if len(by_person) < 2:
         raise UserError(f"--input={readable(arguments.input)} has one person; a threshold takes pairs of two people.")
+    shared = sorted(set(found.names) & set(by_person))
+    if shared:
+        print(
+            f"Of those in {readable(arguments.input)}, {folder.listed(shared)} have the names of people enrolled. If "
+            "they are the same people, the threshold is wrong: give others."
+        )
     embedder = Embedder(arguments.run, arguments.step, arguments.batch or 16)
     found.check(embedder.fingerprint)
     rate = RATE if arguments.rate is None else arguments.rate
@@ -151,13 +156,25 @@ def choose(arguments: argparse.Namespace) -> None:
     read, embeddings, unread = embed(embedder, list(numbers))
     found, accepted = found.choose_threshold(embeddings, np.array([numbers[file] for file in read]), rate)
     found.save(arguments.gallery)
-    alarms, enrolled = 1 - (1 - rate) ** len(found.names), number_of(len(found.names), "name")
+    usual = number_of(found.usual_pictures, "picture")
     print(
-        f"threshold {found.threshold:.4g}: at most {rate:g} of the pairs of two people are accepted, and "
-        f"{accepted:.3g} of those of one.\nA picture of somebody unknown gets one of {enrolled} in about {alarms:.2g} "
-        "of all cases."
+        f"threshold {found.threshold:.4g}: somebody enrolled by {usual} is found in at most "
+        f"{rate:g} of the pictures of others, and in {accepted:.3g} of their own.\n{expect_alarms(found, rate)}"
     )
+    print_enrolled_doubts(found)
     raise_faults(faults + unread)
+
+
+def expect_alarms(gallery: Gallery, rate: float) -> str:
+    """Says how often somebody unknown gets a name, at a false accept rate by the usual number of pictures."""
+    enrolled = number_of(len(gallery.names), "name")
+    if gallery.compare == "mean":
+        alarms = f"about {1 - (1 - rate) ** len(gallery.names):.2g}"
+    else:  # each further picture is a further chance, at most as good as those of which the rate is known
+        counts = np.bincount(gallery.people, minlength=len(gallery.names))
+        chances = np.maximum(1, np.ceil(counts / gallery.usual_pictures)).sum()
+        alarms = f"at most {min(1, rate * chances):.2g}"
+    return f"A picture of somebody unknown gets one of {enrolled} in {alarms} of all cases."
 
 
 def verify(arguments: argparse.Namespace) -> None:
@@ -250,9 +267,22 @@ def embed(embedder: Embedder, files: Sequence[Path]) -> tuple[list[Path], Embedd
     return read, embeddings, faults
 
 
-def list_doubts(gallery: Gallery, people: Mapping[str, Embeddings], files: Mapping[str, Sequence[Path]]) -> list[str]:
-    """Lists new pictures that are far from the person's others, and new people who are near to another name."""
-    doubts = []
+def print_enrolled_doubts(gallery: Gallery) -> None:
+    """Prints the doubts about everybody enrolled, whose pictures have numbers, as they came."""
+    people = {
+        name: Embeddings(gallery.vectors[gallery.people == place], gallery.fingerprint)
+        for place, name in enumerate(gallery.names)
+    }
+    print_doubts(
+        gallery,
+        people,
+        {name: [f"picture {1 + index}" for index in range(len(each.vectors))] for name, each in people.items()},
+    )
+
+
+def print_doubts(gallery: Gallery, people: Mapping[str, Embeddings], files: Mapping[str, Sequence[str]]) -> None:
+    """Prints new pictures that are far from the person's others, and new people who are near to another name."""
+    doubts, done = [], set()
     for name, embeddings in people.items():
         everything = gallery.vectors[gallery.people == gallery.find(name)]  # the new ones come last
         for index, file in enumerate(files[name], start=len(everything) - len(files[name])):
@@ -262,15 +292,15 @@ def list_doubts(gallery: Gallery, people: Mapping[str, Embeddings], files: Mappi
                 alone = alone.enrol({name: Embeddings(others, gallery.fingerprint)}).with_threshold(gallery.threshold)
                 found = alone.verify(Embeddings(everything[index : index + 1], gallery.fingerprint), name)
                 if not found.same[0]:
-                    doubts.append(
-                        f"Is {readable(file)} of {name}? It is at {found.distances[0]:.3f} from the other pictures."
-                    )
+                    doubts.append(f"Is {file} of {name}? It is at {found.distances[0]:.3f} from the other pictures.")
         centre = Embeddings(embeddings.vectors.mean(axis=0, keepdims=True), gallery.fingerprint)
         near = gallery.identify(centre, count=2)
         for place, distance in zip(near.people[0], near.distances[0], strict=True):
-            if gallery.names[place] != name and distance <= gallery.threshold:
+            if gallery.names[place] not in done | {name} and distance <= gallery.threshold:
                 doubts.append(f"{name} and {gallery.names[place]} look alike: they are at {distance:.3f}.")
-    return doubts
+        done.add(name)
+    for doubt in doubts:
+        print(doubt)
 
 
 def raise_faults(faults: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from cvjax.data import folder
 from cvjax.data.sources import CorruptExample, readable
 from cvjax.display import doing
 from cvjax.errors import UserError
-from cvjax.ops.drawing import draw_boxes
+from cvjax.ops.drawing import draw_boxes, label_text
 from cvjax.predictor import Predictor, Prepared
 from cvjax.programs.images import LEGIBLE
 from cvjax.recognition.gallery import Embeddings, Gallery
@@ -106,11 +106,21 @@ class Namer(Predictor):
         gallery.identify(any_embedding(gallery))
         super().__init__(description, recipe, state, batch)
         self.gallery, self.classes = gallery, (*gallery.names, UNKNOWN)
+        strange = [name for place, name in enumerate(gallery.names) if label_text(place, gallery.names) != name]
+        if strange:
+            print(f"The font of the pictures lacks letters of {folder.listed(strange)}: above pictures are numbers.")
 
     def __call__(self, images: Iterable[Prepared]) -> Iterator[tuple[Prepared, dict[str, np.ndarray]]]:
-        """Yields each picture with `name`, `nearest`, `distance`, and itself with the name above it as `image`."""
+        """Yields each picture with `name`, `nearest`, `distance`, and itself with the name above it as `image`.
+
+        All three are None for a picture of which the network has no embedding, such as a black one.
+        """
         for prepared, outputs in super().__call__(images):
             vector = np.asarray(take_embedding(outputs, self.system), np.float32)
+            if not (np.isfinite(vector).all() and vector.any()):
+                image = self._write(prepared.original, len(self.gallery.names))
+                yield prepared, {"image": image} | dict.fromkeys(("name", "nearest", "distance"), np.asarray(None))
+                continue
             found = self.gallery.identify(Embeddings(vector[None], self.fingerprint))
             place, known = int(found.people[0, 0]), bool(found.known[0])
             named = {

@@ -11,6 +11,10 @@ from cvjax.rundir import explain_write_errors
 LIST = ".written"  # the names of the files written to a folder, a JSON string in each line
 
 
+class LeftOut(UserError):
+    """Pictures were left out, after everything else was done."""
+
+
 class Outputs:
     """A folder in which no file of others is overwritten. Its list of own files is kept even if the program dies."""
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -43,11 +44,13 @@ class Triplet(EmbeddingSystem):
         self, key: Key[Array, ""], step: Int[Array, ""], params: Params, embeddings: Embeddings, labels: Labels
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean loss of the chosen triplets; `active`, the share of them within the margin; distances."""
-        loss, metrics = self.loss_of(key, self.choice, embeddings, labels)
+
+        def by(choice):
+            return lambda embeddings: self.loss_of(key, choice, embeddings, labels)
+
         if not self.easy_steps:
-            return loss, metrics
-        easy, _ = self.loss_of(key, "semi_hard", embeddings, labels)
-        return jnp.where(step < self.easy_steps, easy, loss), metrics
+            return by(self.choice)(embeddings)
+        return jax.lax.cond(step < self.easy_steps, by("semi_hard"), by(self.choice), embeddings)
 
     def loss_of(
         self, key: Key[Array, ""], choice: Choice, embeddings: Embeddings, labels: Labels

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import struct
 import zlib
 
@@ -222,7 +223,7 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch)
 
 
 def test_evaluation_may_have_classes_that_training_lacks(tmp_path):
-    for split, name in (("train", "b"), ("train", "d"), ("test", "a"), ("test", "b"), ("test", "c"), ("val", "e")):
+    for split, name in (("train", "b"), ("train", "d"), ("test", "a"), ("test", "c"), ("val", "e")):
         write(tmp_path / split / name / "1.png", color=(ord(name), 0, 0))
     with pytest.raises(UserError, match=r"of class 'a', of which .*data\.unseen_classes=True allows it"):
         data.check({"folder": str(tmp_path)})
@@ -233,7 +234,21 @@ def test_evaluation_may_have_classes_that_training_lacks(tmp_path):
     assert set(next(loaded.train())["label"]) == {0, 1}
     rows = everything(loaded)
     names = [chr(round(red * 255)) for red in rows["image"][:, 0, 0, 0]]
-    assert dict(zip(names, rows["label"].tolist(), strict=True)) == {"a": 2, "b": 0, "c": 3}
+    assert dict(zip(names, rows["label"].tolist(), strict=True)) == {"a": 2, "c": 3}
+    write(tmp_path / "test" / "b" / "1.png")
+    with pytest.raises(UserError, match=r"the classes b in the training images and in 'test': with data\.unseen_cl"):
+        load(tmp_path, unseen_classes=True)
+
+
+def test_of_few_unseen_classes_two_are_held_out(tmp_path):
+    for name in "abcd":
+        write(tmp_path / name / "1.png")
+    test = folder.open_split(tmp_path, "test", held_out=HeldOut(by_class=True))
+    assert len(set(test.labels)) == 2
+    for name in "ab":
+        shutil.rmtree(tmp_path / name)
+    with pytest.raises(UserError, match="has only two classes"):
+        folder.open_split(tmp_path, "test", held_out=HeldOut(by_class=True))
 
 
 def test_with_unseen_classes_a_folder_without_splits_is_split_by_class(tmp_path):

@@ -125,3 +125,8 @@ def test_mistakes_in_the_settings_are_named(mnist):
     asked = r"data\.images, data\.keep, data\.class_maps and data\.max_boxes"
     with pytest.raises(UserError, match=f"{asked} are for folders of image files"):
         load(mnist, images={"target": "right"})
+
+
+def test_unseen_classes_are_not_those_of_training(mnist):
+    with pytest.raises(UserError, match="the classes 0, 1, 2 in the training images and in 'test'"):
+        load(mnist, unseen_classes=True)

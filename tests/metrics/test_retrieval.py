@@ -39,3 +39,8 @@ def test_many_pictures_are_asked_for_by_the_same_draw(monkeypatch):
 def test_pictures_that_are_all_alone_in_their_class_are_refused():
     with pytest.raises(UserError, match="every one of the 3 pictures is alone"):
         retrieval.figures(np.eye(3), np.arange(3))
+
+
+def test_pictures_of_one_class_are_refused():
+    with pytest.raises(UserError, match="all 3 pictures are of one class"):
+        retrieval.figures(np.eye(3), np.zeros(3, int))

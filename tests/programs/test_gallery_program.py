@@ -1,5 +1,6 @@
 """From folders of people to names on new pictures, by the command line, with a network of one random layer."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -109,6 +110,30 @@ def test_new_pictures_get_names(place, capsys):
     run("verify", place, "--run=run", f"--input={place / 'new'}", "--name=Anna")
     lines = [line for line in capsys.readouterr().out.splitlines() if " is at " in line]
     assert [line.split(":")[0] for line in lines] == ["yes", "no", "no"] and "new/a.png is at" in lines[0]
+
+
+def test_a_picture_without_an_embedding_has_no_name_and_the_others_have_theirs(place, capsys):
+    Image.new("RGB", (SIDE, SIDE)).save(place / "new" / "black.png")
+    name(place, "new")
+    found = json.loads((place / "named" / "predictions.json").read_text())
+    assert found["black"] == {"name": None, "nearest": None, "distance": None}
+    assert found["a"]["name"] == "Anna" and (place / "named" / "black.png").exists()
+    assert "lacks letters of \u732b" in capsys.readouterr().out
+
+
+def test_a_threshold_says_doubts_alarms_and_shared_names(place, capsys):
+    photograph(place / "wrong.png", 8, 1)
+    run("enrol", place, "--run=run", f"--input={place / 'wrong.png'}", "--name=Anna", "--more")
+    photograph(place / "others" / "Ben" / "1.png", 8, 2)
+    photograph(place / "others" / "p4" / "0.png", 4, 10)
+    capsys.readouterr()
+    run("threshold", place, "--run=run", f"--input={place / 'others'}", "--rate=0.01")
+    said = capsys.readouterr().out
+    assert "Is picture 4 of Anna?" in said and "Is picture 1 of Ben?" not in said
+    assert "in about 0.03 of all cases" in said and "others, Ben have the names of people enrolled" in said
+    found = load(place / "people.npz")
+    nearest = dataclasses.replace(found, compare="nearest")  # 4, 3 and 3 pictures
+    assert "in at most 0.04 of all cases" in gallery.expect_alarms(nearest, 0.01)
 
 
 def test_people_are_added_and_removed_without_training(place, capsys):
@@ -230,6 +255,9 @@ def test_apply_takes_a_gallery_of_its_run_with_people_and_a_threshold(place):
         name(place, "new", run="other")
     with pytest.raises(UserError, match="give --input"):
         apply.main(["--run=run", f"--gallery={place}/people.npz", "--count=3", f"--output={place}/out"])
+    flags = ["--run=run", f"--gallery={place}/people.npz", f"--input={place}/new", f"--output={place}/out"]
+    with pytest.raises(UserError, match=r"--threshold=0.5 is of detections' scores"):
+        apply.main([*flags, "--threshold=0.5"])
     with pytest.raises(UserError, match="No such file"):
         apply.main(["--run=run", f"--gallery={place}/absent.npz", f"--input={place}/new", f"--output={place}/out"])
     for person in NAMES:

@@ -155,7 +155,7 @@ def test_threshold_has_the_wanted_rate_on_validation(gallery):
     others = crowd(people=30, pictures=4, noise=0.2, seed=7)
     vectors = np.concatenate([one.vectors for one in others.values()])
     labels = np.repeat(np.arange(30), 4)
-    found, accepted = gallery.choose_threshold(Embeddings(vectors, MARK), labels, 0.01)
+    found, accepted = gallery.choose_threshold(Embeddings(vectors, MARK), labels, 0.01, enrolled=1)
     table = brute(vectors, vectors)[np.triu_indices(120, 1)]
     same = (labels[:, None] == labels)[np.triu_indices(120, 1)]
     assert 0.009 < (table[~same] <= found.threshold).mean() <= 0.01
@@ -163,17 +163,39 @@ def test_threshold_has_the_wanted_rate_on_validation(gallery):
     assert gallery.threshold == 0.9  # unchanged
 
 
-def test_a_mean_keeps_the_rate_and_the_nearest_of_many_pictures_exceeds_it():
-    """As the class says: why the mean is the default."""
-    people, strangers = crowd(40, 8, 0.25, seed=1), Embeddings(units(200, seed=2), MARK)
-    singles = [one.vectors[:1] for one in people.values()]
-    rate = lambda tables: np.mean([(table <= 1.0).mean() for table in tables])  # noqa: E731
-    single = rate([brute(strangers.vectors, one) for one in singles])
-    mean, nearest = (
-        rate([gallery.verify(strangers, name).distances for name in gallery.names])
-        for gallery in (Gallery.empty(MARK, 16, how).enrol(people).with_threshold(1.0) for how in ("mean", "nearest"))
-    )
-    assert mean < 1.2 * single and nearest > 3 * single
+@pytest.mark.parametrize("compare", ["mean", "nearest"])
+def test_the_rate_holds_for_people_with_several_pictures_whose_identity_is_in_few_directions(compare):
+    """A mean of five pictures is nearer to strangers than one picture is: noise averages out, identity is shared."""
+    rng = np.random.default_rng(0)
+
+    def pictures(people, each):
+        identity = np.pad(rng.normal(size=(people, 1, 8)), [(0, 0), (0, 0), (0, 56)]) * 4
+        return np.float32(identity + rng.normal(size=(people, each, 64)))
+
+    enrolled = {f"person {i}": Embeddings(each, MARK) for i, each in enumerate(pictures(60, 5))}
+    gallery = Gallery.empty(MARK, 64, compare).enrol(enrolled)
+    others, strangers = (Embeddings(pictures(150, 10).reshape(-1, 64), MARK) for _ in range(2))
+    labels = np.repeat(np.arange(150), 10)
+    rates = {}
+    for count in (None, 1):
+        found, accepted = gallery.choose_threshold(others, labels, 0.01, count)
+        rates[count] = np.mean([found.verify(strangers, name).same.mean() for name in found.names])
+        assert accepted > 0.5
+    assert gallery.usual_pictures == 5
+    assert 0.005 < rates[None] < 0.015 and rates[1] > 1.8 * rates[None]
+
+
+@pytest.mark.parametrize("compare", ["mean", "nearest"])
+def test_groups_of_others_are_compared_as_people_enrolled(compare):
+    vectors, labels = units(13, seed=3), np.array([0] * 6 + [1] * 3 + [2] * 3 + [3])
+    gallery = Gallery.empty(MARK, 16, compare)
+    distances, same = gallery._compare_others(vectors, labels, 2)
+    assert len(distances) == 6 * 13 - 11 and same.sum() == 3 * 6 - 6 + 1 + 1  # 3, 1, 1 groups of two and one of one
+    alone = brute(vectors, vectors)
+    if compare == "nearest":
+        assert np.isin(np.round(distances, 5), np.round(alone, 5)).all()
+    lone, _ = Gallery.empty(MARK, 16, compare)._compare_others(vectors, labels, 1)
+    np.testing.assert_allclose(np.sort(lone), np.sort(alone[np.triu_indices(13, 1)]), rtol=1e-5)
 
 
 # --- one file -----------------------------------------------------------------------------------------------------
@@ -235,6 +257,13 @@ def resave(path, **changes):
         (lambda path: resave(path, version=9), "of version 9; this cvjax reads version 1"),
         (lambda path: resave(path, threshold=None), "not a gallery: it has compare, fing"),
         (lambda path: resave(path, names=np.array(["a"])), "contradicts itself"),
+        (lambda path: resave(path, names=np.arange(6)), "contradicts itself"),
+        (lambda path: resave(path, threshold=np.array([0.5, 0.6])), "contradicts itself"),
+        (lambda path: resave(path, threshold=np.array("0.5")), "contradicts itself"),
+        (lambda path: resave(path, vectors=np.float32(1)), "contradicts itself"),
+        (lambda path: resave(path, vectors=np.full((18, 16), "a")), "contradicts itself"),
+        (lambda path: resave(path, people=np.array(["0"] * 18)), "contradicts itself"),
+        (lambda path: resave(path, compare=np.array("furthest")), "contradicts itself"),
         (lambda path: resave(path, names=np.array(["a"] * 6)), "contradicts itself"),
         (lambda path: resave(path, vectors=np.full((18, 16), np.nan, np.float32)), "contradicts itself"),
     ],

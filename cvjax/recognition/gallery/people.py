@@ -20,8 +20,10 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, Integer
 from cvjax.data.sources import readable
 from cvjax.errors import UserError, number_of, suggest, suggest_beside
 from cvjax.metrics import verification
+from cvjax.metrics.neighbours import distance_tables
 from cvjax.recognition.gallery.search import nearest
 from cvjax.rundir import explain_write_errors
+from cvjax.signature import Count
 from cvjax.weights.npz import read_npz
 
 VERSION = 1  # of the file
@@ -73,11 +75,12 @@ class Identified(NamedTuple):
 class Gallery:
     """People enrolled by embeddings of one network; methods return changed galleries, this one stays as it is.
 
-    By default, a person is where the mean of their embeddings points to: the noise of single pictures averages out,
-    and a stranger has one chance to be near, whatever the number of pictures, which keeps the false accept rate that
-    the threshold was chosen for. With "nearest", the nearest of a person's pictures counts: right where they look
-    different, such as with and without a beard, but every picture is a further chance for strangers, and a single
-    wrong one lets somebody in. All embeddings are kept, so either can be had later, and pictures added.
+    By default, a person is where the mean of their embeddings points to: the noise of single pictures averages out.
+    With "nearest", the nearest of a person's pictures counts: right where they look different, such as with and without
+    a beard, but every picture is a further chance for strangers, and a single wrong one lets somebody in. A mean of
+    many pictures is nearer to strangers than one picture is, too, where embeddings keep to a few directions. So a
+    threshold is chosen for a number of pictures, `usual_pictures`, compared as the gallery compares; for somebody of
+    more pictures, more strangers are accepted. All embeddings are kept, so either can be had later, and pictures added.
 
     Attributes:
       fingerprint: of the network, or of what else makes the embeddings.
@@ -157,26 +160,35 @@ class Gallery:
 
     # --- which threshold --------------------------------------------------------------------------------------------
 
+    @property
+    def usual_pictures(self) -> int:
+        """The median number of pictures of those enrolled, 1 while there is nobody."""
+        return max(1, int(np.median(np.bincount(self.people)))) if len(self.people) else 1
+
     def choose_threshold(
-        self, embeddings: Embeddings, labels: Integer[np.ndarray, " pictures"], false_accept_rate: float
+        self,
+        embeddings: Embeddings,
+        labels: Integer[np.ndarray, " pictures"],
+        false_accept_rate: float,
+        enrolled: Count | None = None,
     ) -> tuple["Gallery", float]:
         """Chooses the threshold by pictures of people who are not enrolled, the validation set.
 
-        It is the largest that accepts at most this share of their pairs of two people. Whoever is unknown is compared
-        with everybody: among n people about n times the share, while that is small, get a name.
+        Groups of pictures of one of them stand for a person enrolled, and all pictures outside a group are compared
+        with it as this gallery compares. The threshold is the largest at which at most this share of the pictures of
+        others are accepted. Whoever is unknown is compared with everybody: among n people about n times the share,
+        while that is small, get a name. It holds for people with that many pictures: enrol first, then choose.
 
-        Returns (the gallery with it, the share of the pairs of one person that it accepts). Raises a UserError for too
-        few pairs to measure the rate by, and if no threshold has it.
+        Returns (the gallery with it, the share of pictures that it accepts as their own person). Raises a UserError for
+        too few comparisons to measure the rate by, and if no threshold has it.
 
         Args:
           labels: number of the person in each picture. Of more than 2,000 pictures, only that number is used.
+          enrolled: pictures of a group, by default `usual_pictures`; of people with fewer pictures, all but one.
         """
         self.check(embeddings.fingerprint, embeddings.vectors.shape[1])
-        chosen = np.random.default_rng(0).permutation(len(labels))[:PICTURES]
-        left, right = np.triu_indices(len(chosen), k=1)
-        vectors, labels = embeddings.vectors[chosen], np.asarray(labels)[chosen]
-        distances = verification.pair_distances(vectors, left, right)
-        rates = verification.roc(distances, labels[left] == labels[right])
+        distances, same = self._compare_others(embeddings.vectors, np.asarray(labels), enrolled or self.usual_pictures)
+        rates = verification.roc(distances, same)
         threshold = verification.threshold_at(rates, false_accept_rate)
         if threshold == -np.inf:
             raise UserError(
@@ -184,6 +196,32 @@ class Gallery:
                 f"more of them are at the smallest distance of all, {distances.min():.3g}."
             )
         return self.with_threshold(threshold), verification.true_rate_at(rates, false_accept_rate)
+
+    def _compare_others(self, vectors: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Distances of pictures to groups of `size` pictures that they are not in, and whether both are of a person."""
+        order = np.random.default_rng(0).permutation(len(labels))
+        people, first = np.unique(labels[order], return_index=True)
+        place = _places(labels[order])
+        chance = first[np.searchsorted(people, labels[order])]  # people come in random order, two groups of each first
+        order = order[np.lexsort((place, chance, place // (2 * size)))][:PICTURES]
+        order = order[np.argsort(labels[order], kind="stable")]
+        vectors, labels = vectors[order], labels[order]
+        _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        sizes = np.minimum(size, np.maximum(1, counts - 1))[numbers]
+        inside = np.flatnonzero(_places(labels) < counts[numbers] // sizes * sizes)  # the others are only compared
+        first = np.flatnonzero(_places(labels)[inside] % sizes[inside] == 0)
+        group = np.full(len(labels), -1)
+        group[inside] = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(inside))))
+        if self.compare == "mean":
+            means = Embeddings(np.add.reduceat(vectors[inside], first, axis=0), self.fingerprint).vectors
+            table = np.concatenate(list(distance_tables(vectors, means)))
+        else:
+            table = np.concatenate(list(distance_tables(vectors, vectors[inside])))
+            table = np.minimum.reduceat(table, first, axis=1)
+        compared = group[:, None] != np.arange(len(first))
+        if sizes.max() == 1:  # of two single pictures, each is compared with the other once
+            compared = np.triu(compared)
+        return table[compared], (labels[:, None] == labels[inside[first]])[compared]
 
     def with_threshold(self, threshold: float) -> "Gallery":
         """Returns the gallery with a threshold of one's own; raises a UserError if it is not from 0 to 2."""
@@ -269,7 +307,16 @@ class Gallery:
             os.replace(draft, path)
 
 
-FIELDS = {"version", *(field.name for field in dataclasses.fields(Gallery))}
+KINDS = {  # axes of an array, and the kinds of its dtype
+    "version": (0, "iu"),
+    "fingerprint": (0, "U"),
+    "names": (1, "U"),
+    "vectors": (2, "f"),
+    "people": (1, "iu"),
+    "threshold": (0, "f"),
+    "compare": (0, "U"),
+}
+FIELDS = set(KINDS)
 
 
 def load(path: Path) -> Gallery:
@@ -285,15 +332,18 @@ def load(path: Path) -> Gallery:
         raise UserError(f"{readable(path)} is of version {version}; this cvjax reads version {VERSION} of galleries.")
     if arrays.keys() != FIELDS:
         raise UserError(f"{readable(path)} is not a gallery: it has {', '.join(sorted(arrays)) or 'nothing'}.")
+    kinds = {name: (array.ndim, array.dtype.kind) for name, array in arrays.items()}
     vectors, people, names = arrays["vectors"], arrays["people"], arrays["names"]
     whole = (
-        vectors.ndim == 2
-        and names.ndim == 1
+        all(kinds[name][0] == axes and kinds[name][1] in letters for name, (axes, letters) in KINDS.items())
         and people.shape == vectors.shape[:1]
-        and len(set(names.ravel())) == names.size
+        and len(set(names)) == names.size
+        and np.isclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-3).all()
+        and set(np.unique(people)) == set(range(len(names)))
+        and not (arrays["threshold"] < 0 or arrays["threshold"] > 2)
+        and arrays["compare"].item() in ("mean", "nearest")
     )
-    lengths = np.linalg.norm(vectors, axis=-1)
-    if not (whole and np.isclose(lengths, 1, atol=1e-3).all() and set(np.unique(people)) == set(range(len(names)))):
+    if not whole:
         raise UserError(f"{readable(path)} contradicts itself: its arrays do not belong together.")
     return Gallery(
         fingerprint=str(arrays["fingerprint"]),
@@ -301,7 +351,7 @@ def load(path: Path) -> Gallery:
         vectors=np.float32(vectors),
         people=np.int32(people),
         threshold=float(arrays["threshold"]),
-        compare="nearest" if str(arrays["compare"]) == "nearest" else "mean",
+        compare=arrays["compare"].item(),
     )
 
 
@@ -311,6 +361,14 @@ def clean_name(name: str) -> str:
     if not cleaned or not cleaned.isprintable() or len(cleaned) > LONGEST:
         raise UserError(f"{name[:LONGEST]!r} is no name: 1 to {LONGEST} letters that can be printed.")
     return cleaned
+
+
+def _places(labels: np.ndarray) -> np.ndarray:
+    """The place of each picture among those of its person."""
+    order = np.argsort(labels, kind="stable")
+    places = np.empty(len(labels), np.int64)
+    places[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
+    return places
 
 
 def _suggest(name: str, names: Sequence[str]) -> str:
