@@ -1,6 +1,6 @@
 """A triplet step with batch-hard mining over FaceNet's batch of 1,800 embeddings, beside the same in torch.
 
-    python -m benchmarks.recognition [--rounds=15] [--size=1800]
+    python -m benchmarks.recognition [--rounds=7] [--size=1800]
 
 Needs the extra `parity`. Contestants take turns in each round, each in a process of its own. The network is left out: a
 step divides vectors by their lengths, chooses each one's furthest positive and nearest negative among all, and computes
@@ -19,12 +19,12 @@ from absl import app, flags
 from torch.nn import functional as F
 
 from benchmarks import report, steps
+from benchmarks.detectors import ROUNDS
 from cvjax.recognition.metric_losses import choose_triplets, chosen_distances, triplet_loss, unit
 
 BAR = 1.0  # our time by torch's
 SIZE, FEATURES, VIEWS, MARGIN = 1800, 128, 40, 0.2  # FaceNet's: about forty pictures of a person in a batch
 
-ROUNDS = flags.DEFINE_integer("rounds", 15, "how often each is timed")
 EMBEDDINGS = flags.DEFINE_integer("size", SIZE, "embeddings in a batch")
 
 

@@ -27,7 +27,7 @@ def get_config(name: str = ""):
         data=dict(
             name="photos/whole",
             batch=8,
-            transforms=(dict(op="random_crop", size=192),),
+            transforms=(dict(op="random_crop", size=96),),
             eval_transforms=(dict(op="canvas", size=512),),
         ),
         steps=0,

@@ -44,6 +44,11 @@ def get_config(name: str = ""):
     smoke = {"steps": 4, "recipe.backbone.width": 4, "log_every": 1}
     smoke |= {"data.name": "drawn_faces/64_20x6", "data.batch": 16, "data.eval_batch": 16}
     smoke |= {"recipe.backbone.strides": (1, 2), "checkpoint_best": ""}
-    others = {choice: {"recipe.choice": choice, "recipe.easy_steps": 0} for choice in ("random", "semi_hard")}
-    others["hardest"] = {"recipe.choice": "hardest"}
-    return variant(config, name, smoke=smoke, **others)
+    return variant(
+        config,
+        name,
+        smoke=smoke,
+        random={"recipe.choice": "random", "recipe.easy_steps": 0},
+        semi_hard={"recipe.choice": "semi_hard", "recipe.easy_steps": 0},
+        hardest={"recipe.choice": "hardest"},
+    )

@@ -73,7 +73,7 @@ def test_inputs_are_shown_without_their_colours(system):
 
 def test_defaults_are_those_of_pix2pix():
     ours, theirs = (inspect.signature(module.recipe).parameters for module in (colourisation, pix2pix))
-    assert set(theirs) - set(ours) == {"channels"}
+    assert set(theirs) - set(ours) == {"channels", "recoloured"}
     assert all(ours[name].default == theirs[name].default for name in ours)
 
 

@@ -58,7 +58,9 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         before = absl.logging.get_verbosity()
         absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of variants that are not in its list
         try:
-            return cls(config=cls.find_variant(config) if config else None, data_dir=data_dir)
+            # By its name where TFDS lists it: a worker's copy of a listed variant is refused as one of the same name.
+            variant = config if not config or config in cls.builder_configs else cls.find_variant(config)
+            return cls(config=variant or None, data_dir=data_dir)
         finally:
             absl.logging.set_verbosity(before)
 

@@ -218,7 +218,7 @@ def test_filling_in_keeps_known_pixels_and_fits_the_rest_to_the_class(trained):
     hidden = inputs | {"image": image.at[:, 1].set(0.0)}  # what is below the mask is not read
     np.testing.assert_array_equal(found, SYSTEM.predict(trained, hidden, KEY)["image"])
     assert SYSTEM.predict_inputs == ("mask", "noise", *SYSTEM.sample_inputs)
-    assert made(unet=Gaussians(None)).predict_inputs == ("mask",)
+    assert made(unet=Gaussians(None)).predict_inputs == ("mask", "noise")
 
 
 def test_edits_change_more_the_stronger_they_are(trained):
