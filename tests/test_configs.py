@@ -98,9 +98,9 @@ def shapes(path, variant):
     one = config.as_dict(chosen) | source
     if one["also"]:
         one["also"] = one["also"] | {name: config.as_dict(small.data)["also"][name] for name in SOURCE}
-    classes = {"per_class": None if downloaded(small) else chosen.per_class}  # mock data has no list of labels
+    one["per_class"] = None if downloaded(small) else chosen.per_class  # mock data has no list of labels
     with examples_of(small):
-        examples = data.load(one | classes | {"batch": classes["per_class"] or 1, "eval_batch": 1, "workers": 0}, seed=0)
+        examples = data.load(one | {"batch": one["per_class"] or 1, "eval_batch": 1, "workers": 0}, seed=0)
         pairs = [(chosen.batch, next(examples.train())), (chosen.eval_batch or chosen.batch, next(examples.evaluate()))]
     return [{k: jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for k, v in one.items()} for rows, one in pairs]
 
