@@ -142,7 +142,7 @@ def choose(arguments: argparse.Namespace) -> None:
         return
     by_person, faults = list_people(arguments.input, None)
     if len(by_person) < 2:
-        raise UserError(f"--input={readable(arguments.input)} has one person; a threshold takes pairs of two people.")
+        raise UserError(f"--input={readable(arguments.input)} has one person; a threshold takes two people.")
     shared = sorted(set(found.names) & set(by_person))
     if shared:
         print(
