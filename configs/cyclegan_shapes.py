@@ -47,6 +47,6 @@ def get_config(name: str = ""):
     )
     smoke = {"steps": 4, "log_every": 1, "data.name": "shapes/smoke_solid", "data.also.name": "shapes/smoke_striped"}
     smoke |= {"recipe.width": 4, "recipe.blocks": 1, "recipe.discriminator_width": 4, "recipe.pool": 2}
-    smoke |= {"data.eval_batch": 8}
+    smoke |= {"data.batch": 8, "data.eval_batch": 8}
     no_cycle = {"recipe.cycle": 0.0, "expect": {"cycle_psnr": ("<", 20)}}
     return variant(config, name, smoke=smoke, no_cycle=no_cycle)

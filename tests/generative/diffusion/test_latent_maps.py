@@ -126,7 +126,8 @@ def test_the_arithmetic_of_a_sample_is_that_of_its_steps():
     once = flops.count(jax.make_jaxpr(net.apply)(params, *inputs)).total()
     assert counted(7) - counted(3) == 4 * once
     compiled = jax.jit(net.apply).lower(params, *inputs).compile().cost_analysis()["flops"]
-    assert 0.9 < compiled / once < 1.5  # XLA also counts sums and activations, of which a small network has many
+    # XLA leaves out the taps on the padding, of maps of 4 x 4 all but (10 / 12)^2, and counts sums and activations.
+    assert 0.6 < compiled / once < 1.0
     guided = recipe(sampling=Sampling(steps=3, guidance=1.0)).sample.__self__
     assert abs(sample_gflops(guided, SHAPE) * 1e9 / counted(3) - 2) < 0.01
 
