@@ -325,6 +325,6 @@ def test_recognition_is_measured_and_names_people(run):
     assert len(found["names"]) == 10 and found["names"][-1] == "somebody again" not in found["same"][0]
     assert {*found["same"][0], *found["same"][1]} <= {*found["names"], None}
     assert 0 <= found["opened"] <= 1 and len(found["shares"]) == 2
-    assert len(found["answers"]) == 16 and {answer["name"] for answer in found["answers"].values()} - {None}
+    assert len(found["answers"]) == 8 and {answer["name"] for answer in found["answers"].values()} - {None}
     for name in ("softmax", "siamese", "triplet"):
         assert (folder / "runs" / "recognition_smoke" / f"{name}_faces" / "report.html").exists()
