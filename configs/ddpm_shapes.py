@@ -1,14 +1,13 @@
 """DDPM of drawn scenes of 32 pixels, by the kind of their largest shape: the pixels' side of a comparison.
 
 The other side is `latent_diffusion_shapes`, with the same data, judge and sampler. The U-Net is of a width at which a
-thousand steps in pixels are affordable on a CPU.
+few thousand steps are affordable on a CPU.
 
 Paper: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239).
 Command: python train.py --config=configs/ddpm_shapes.py --workdir=runs/ddpm_shapes
-Result: Fréchet distance 803 for 3.17 GFLOP a sample, 3.65 bits a value, denoising error 0.016 (seed 9401): after a
-  thousand steps it is far from trained, and noise is left in samples. The judge takes 0.35 of them for their class,
-  which is chance.
-Time: 12 minutes on a CPU core that other programs shared.
+Result: not measured with 4,000 steps. After 1,000, 3.65 bits a value and denoising error 0.016 (seed 9401), but noise
+  is left in samples: Fréchet distance 803, and the judge takes 0.35 of them for their class, which is chance.
+Time: not measured; 1,000 steps took 12 minutes on a CPU core that other programs shared.
 """
 
 from cvjax.config import experiment, variant

@@ -5,8 +5,10 @@ VGG-16 takes the place of the paper's VGG-19: its weights come from a package, `
 Paper: Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network, 2017
   (arXiv:1609.04802).
 Command: python train.py --config=configs/srgan_photos.py --workdir=runs/srgan_photos
-Result: not measured; the bar only says that its pictures look more like the photographs than interpolated ones do.
-Time: 400 steps; not measured.
+Result: LPIPS 0.999 of bicubic's at 22.2 dB, where SRResNet has 0.96 at 29.7 (seed 9401): the pictures are sharper, but
+  their colours wander and a grid shows. Activations of the fifth block, the paper's best, did not hold the colours at
+  all (LPIPS 2.5 of bicubic's, 13.8 dB, with a rate of 5e-4).
+Time: 600 steps of 1 CPU second.
 """
 
 from cvjax.config import experiment, variant
