@@ -10,7 +10,7 @@ from cvjax.metrics.image import WINDOW, Convention, psnr, ssim
 from cvjax.metrics.saturation import chroma_histogram, saturation_distance
 
 Images = Float[np.ndarray, "batch height width channels"]
-Given = Float[np.ndarray, "batch height width _"] | None
+Batch = Float[np.ndarray, "..."]  # of any number and size, which differ from batch to batch
 Affine = Float[np.ndarray, "terms channels"]
 
 BEST = 100.0  # dB; more, as of equal images, counts as this
@@ -88,7 +88,7 @@ def above_controls(figures: Mapping[str, float]) -> dict[str, float]:
     return above
 
 
-def score_pictures(rows: Iterable[tuple[Images, Images, Given]], recoloured: bool = False) -> dict[str, float]:
+def score_pictures(rows: Iterable[tuple[Batch, Batch, Batch | None]], recoloured: bool = False) -> dict[str, float]:
     """Returns the figures of `cvjax.translation.pix2pix`.
 
     `rows` are batches of (truth, pictures, images that they were made of or None).
