@@ -3,11 +3,13 @@
 Paper: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239); the schedule is that of
   Kingma et al., Variational Diffusion Models, 2021 (arXiv:2107.00630).
 Command: python train.py --config=configs/ddpm_digits.py --workdir=runs/ddpm_digits
-Result: not measured yet with this schedule. With the linear one ("linear") FID was 0.21 times that of a Gaussian per
-  class, 0.222, but the likelihood 2.35 bits a pixel, where a table of two neighbours has 2.27. Three quarters of these
-  bits were those of the first 12 of the 200 steps, which multiply the variance of the noise by up to three. Steps that
-  are even in the log of the signal-to-noise ratio are short there.
-Time: about 15 minutes of one CPU core, at the 0.1 s a step of a trial.
+Result: 2.03 bits a pixel, where a table of two neighbours has 2.27; FID 0.34 times that of a Gaussian per class, 0.35
+  (seed 9411). Samples are about as far from the training images as held-out images are, 0.97 times. In 5, 10 and 20
+  steps of DDIM FID is 3.46, 1.38 and 0.85. With the linear schedule ("linear") FID was 0.22, by classes 0.16, but the
+  likelihood 2.35 bits (seed 9301): three quarters of them were those of the first 12 of the 200 steps, which multiply
+  the variance of the noise by up to three. Steps that are even in the log of the signal-to-noise ratio are short
+  there.
+Time: 14 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
