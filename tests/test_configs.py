@@ -211,7 +211,10 @@ def test_bfloat16_is_of_the_networks_alone(system):
         f"translation.super_resolution.{name}": 0.5 for name in ("edsr", "wdsr", "srresnet", "srgan", "pretrained")
     }
     share = share.get(system, 0.97)
-    assert operations["bfloat16"] >= share * operations.total()  # 0 of 0 without a network
+    if system == "recognition.pixel_distance":  # it has no network
+        assert operations.total() == 0
+    else:
+        assert operations["bfloat16"] > share * operations.total()
 
 
 @pytest.fixture(scope="module")
