@@ -141,13 +141,9 @@ def choose_triplets(
     order = jnp.argsort(to_negatives, axis=1)
     ordered = jnp.take_along_axis(to_negatives, order, axis=1)
     place = jax.vmap(lambda row, values: jnp.searchsorted(row, values, side="right"))(ordered, distances)
-    place = jnp.minimum(place, count - 1)  # past the end where no negative is further
+    place = jnp.minimum(place, count - 1)  # where no negative is further, at none: its cost is infinite
     there = jnp.take_along_axis(ordered, place, axis=1)
-    return Triplets(
-        all_rows,
-        jnp.take_along_axis(order, place, axis=1),
-        chosen & (there > distances) & (there < distances + margin),
-    )
+    return Triplets(all_rows, jnp.take_along_axis(order, place, axis=1), chosen & (there < distances + margin))
 
 
 def _first_best(costs: Float[Array, "batch n"]) -> Int[Array, " batch"]:
