@@ -33,6 +33,7 @@ from benchmarks.steps import (
     SYNTHETIC,
     THREADS,
     Layout,
+    begin,
     experiment,
     synthetic,
     without_gradients,
@@ -170,14 +171,10 @@ def bare_convolutions() -> Iterator[None]:
 
 def our_step(config: Config, bare: bool = False) -> Callable[[], None]:
     """A function that takes one training step of the recipe, jitted, its state donated."""
-    recipe, key = experiments.build(config), jax.random.key(config["seed"])
     placed = [jax.device_put(batch) for batch in batches(config)]
-    step = jax.jit(
-        lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
-    )
-    state, turn = jax.jit(recipe.init)(key, placed[0]), itertools.cycle(placed)
     with bare_convolutions() if bare else contextlib.nullcontext():
-        state, _ = step(state, next(turn))  # traced here
+        step, state = begin(config, placed[0])
+    turn = itertools.cycle(placed)
 
     def work():
         nonlocal state

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from benchmarks import report
 from cvjax import config as experiments
 from cvjax import data, fit, sharding
+from cvjax.compiled import compile_traced
 from cvjax.data.iteration import TrainIterator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -92,6 +93,7 @@ def bare_loop(config: ConfigDict) -> Callable[[int], None]:
         lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
     )
     state, turn = jax.jit(recipe.init)(key, batches[0]), itertools.cycle(batches)
+    step = compile_traced(step.trace(state, batches[0]))
 
     def work(steps):
         nonlocal state

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from benchmarks import report, torch_gans
 from cvjax import config as experiments
 from cvjax import data
+from cvjax.compiled import compile_traced
 from cvjax.ops import flops
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
@@ -96,7 +97,8 @@ def synthetic(config: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
 
 def ours(config: Mapping[str, Any]) -> Callable[[], None]:
     """Returns a function that takes one training step of the recipe, jitted, with a donated state."""
-    step, state, placed = _our_step(config)
+    placed = [jax.device_put(batch) for batch in batches(config)]
+    step, state = begin(config, placed[0])
     turn = itertools.cycle(placed)
 
     def work():
@@ -113,13 +115,14 @@ def step_flops(config: Mapping[str, Any]) -> float:
     return flops.count(jax.jit(recipe.train_step).trace(state, batch, key).jaxpr).total()
 
 
-def _our_step(config: Mapping[str, Any]) -> tuple[Callable, Any, list[dict[str, jax.Array]]]:
+def begin(config: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> tuple[Callable, Any]:
+    """Returns the recipe's training step, compiled as in a run, with a donated state, and the first state."""
     recipe, key = experiments.build(config), jax.random.key(config["seed"])
-    placed = [jax.device_put(batch) for batch in batches(config)]
     step = jax.jit(
         lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
     )
-    return step, jax.jit(recipe.init)(key, placed[0]), placed
+    state = jax.jit(recipe.init)(key, batch)
+    return compile_traced(step.trace(state, batch)), state
 
 
 # The same in torch, with default layout and fused Adam.

@@ -95,13 +95,8 @@ def described(case: Case) -> dict[str, jax.ShapeDtypeStruct]:
 
 def our_step(case: Case) -> Callable[[], None]:
     """A function that takes one training step of the recipe, jitted, with a donated state."""
-    config = experiment(case)
-    recipe, key = experiments.build(config), jax.random.key(0)
     placed = [jax.device_put(batch) for batch in batches(case)]
-    step = jax.jit(
-        lambda state, batch: recipe.train_step(state, batch, jax.random.fold_in(key, state.step)), donate_argnums=0
-    )
-    state, turn = jax.jit(recipe.init)(key, placed[0]), itertools.cycle(placed)
+    (step, state), turn = steps.begin(experiment(case), placed[0]), itertools.cycle(placed)
 
     def work():
         nonlocal state

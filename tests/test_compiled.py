@@ -1,11 +1,15 @@
 """What a compiled recipe gets at each step: a key of its own, that depends on nothing but the seed and the step."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cvjax import compiled, sharding
 from cvjax.core import Recipe, advance, start
+from cvjax.ops import convolution
 
 
 def init(key, batch):
@@ -54,3 +58,21 @@ def test_the_seed_and_the_step_decide_what_is_drawn():
         state, metrics = functions.train_step(state, IMAGES)
     _, resumed = functions.train_step(fifth, IMAGES)
     np.testing.assert_array_equal(resumed["drawn"], metrics["drawn"])
+
+
+def traced_convolution(features):
+    x, w = jnp.zeros((2, 8, 8, features)), jnp.zeros((3, 3, features, features))
+    return jax.jit(partial(convolution.conv, padding=1)).trace(x, w)
+
+
+def test_narrow_convolutions_are_not_left_to_one_thread(monkeypatch):
+    monkeypatch.setattr(compiled, "cores", lambda: 2)
+    assert "ynn" not in compiled.compile_traced(traced_convolution(64)).as_text()
+    assert compiled._choose_options(traced_convolution(128).jaxpr) == {}
+    monkeypatch.setattr(compiled, "cores", lambda: 1)
+    assert compiled._choose_options(traced_convolution(64).jaxpr) == {}
+
+
+def test_programs_compile_where_xla_lacks_the_option(monkeypatch):
+    monkeypatch.setattr(compiled, "WITHOUT_YNNPACK", {"xla_cpu_no_such_option": "1"})
+    assert compiled._known_options.__wrapped__() == {}

@@ -10,7 +10,9 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, DTypeLike, Float
@@ -25,11 +27,16 @@ THIN, TAPS = 4, 64
 # phase by phase.
 PHASES, NARROW = 9, 8
 # With no fewer features, weight gradients are products of patches and outputs: up to ten times as fast as convolutions,
-# which are faster with fewer (measured). A megabyte of patches, which caches hold, is laid out at a time.
-WIDE, LAID_OUT = 24, 2**18
+# which are faster with fewer, and at stride 1 for MANY images or more (measured). A megabyte of patches, which caches
+# hold, is laid out at a time.
+WIDE, MANY, LAID_OUT = 24, 8, 2**18
 # Without any padding, convolutions of images whose patches are this many numbers or more take up to five times as long
 # as with a row of zeros (measured).
 UNPADDED, LARGE = ((0, 0), (0, 0)), 2**19
+# Where a convolution has few outputs beside its features, reading the kernel is what it costs, and the usual forms copy
+# it, turn it round or cut it up first, which takes up to thirty times as long as one matrix product (measured). Few are
+# no more than the features by FEW, and by OVERLAID for a transposed convolution.
+FEW, OVERLAID = 1 / 4, 4
 # LLVM unrolls sums of this many terms and then vectorises over channels; 16 terms take twice the time (measured).
 UNROLLED = 8
 
@@ -91,6 +98,8 @@ def weight_gradient(
 def _dense_conv(x: Array, w: Array, *, geometry: Geometry, dtype: DTypeLike, precision) -> Array:
     """One matrix product where the window is one pixel or the whole image: a convolution takes up to twice the time."""
     params = dict(dtype=dtype, precision=precision)
+    if geometry.kernel != (1, 1) and _outputs(x.shape[0], geometry) <= FEW * w.shape[3]:
+        return _einsum("bhwi,io->bhwo", _patches(x, geometry), w.reshape(-1, w.shape[3]), **params)
     if geometry.padding != UNPADDED:
         return plain.conv(x, w, geometry=geometry, **params)
     if geometry.kernel == geometry.image:
@@ -112,6 +121,8 @@ def _dense_conv_transpose(y: Array, w: Array, *, geometry: Geometry, **params) -
     phases = math.prod(geometry.stride)
     if geometry.kernel == geometry.stride == (1, 1) and geometry.padding == UNPADDED:
         return _einsum("bhwo,io->bhwi", y, w[0, 0], **params)
+    if _outputs(y.shape[0], geometry) <= OVERLAID * w.shape[3]:
+        return _overlay(y, w, geometry=geometry, **params)
     if phases == 1 or geometry.dilation != (1, 1):
         return plain.conv_transpose(y, w, geometry=geometry, **params)
     if all(k <= s for k, s in zip(geometry.kernel, geometry.stride, strict=True)):
@@ -161,9 +172,23 @@ def _stamp(y: Array, w: Array, *, geometry: Geometry, dtype: DTypeLike, precisio
     return _pad(x, tuple((-before, size - (whole - before)) for size, whole, (before, _) in axes))
 
 
+def _overlay(y: Array, w: Array, *, geometry: Geometry, dtype: DTypeLike, precision) -> Array:
+    """The adjoint of `_patches` at the products of y and the kernel: each is added to the pixels that it came from."""
+    add = functools.reduce(jnp.promote_types, (y.dtype, w.dtype, dtype, jnp.float32))
+    patches = _einsum("bhwo,io->bhwi", y, w.reshape(-1, w.shape[3]), dtype=add, precision=precision)
+    image = jax.ShapeDtypeStruct((y.shape[0], *geometry.image, w.shape[2]), add)
+    (x,) = jax.linear_transpose(functools.partial(_patches, geometry=geometry), image)(patches)
+    return x.astype(dtype)
+
+
+def _outputs(batch: Any, geometry: Geometry) -> float:
+    """The number of outputs of each feature; infinity where the batch is symbolic, as in a program for export."""
+    return float(batch * math.prod(geometry.output)) if isinstance(batch, int) else math.inf
+
+
 def _dense_weight_gradient(x: Array, y: Array, *, geometry: Geometry, **params) -> Array:
-    """Patches by outputs; for few features, a convolution in which batch and channels, stride and dilation swap."""
-    if y.shape[3] >= WIDE:
+    """Patches by outputs, or a convolution in which batch and channels, stride and dilation swap."""
+    if y.shape[3] >= WIDE and (y.shape[0] < MANY or geometry.stride != (1, 1)):
         return _patches_by_outputs(x, y, geometry=geometry, **params)
     swapped = Geometry(
         image=geometry.image,
@@ -194,7 +219,7 @@ def _patches_by_outputs(x: Array, y: Array, *, geometry: Geometry, dtype: DTypeL
     def add_block(total: Array, index: Array) -> tuple[Array, None]:
         part = lax.dynamic_slice_in_dim(x, index * height * step, seen, axis=1)
         outputs = lax.dynamic_slice_in_dim(y, index * height, height, axis=1)
-        patches = jnp.concatenate(list(_taps(part, block)), axis=-1)
+        patches = _patches(part, block)
         return total + _einsum("bhwi,bhwo->io", patches, outputs, dtype=add, precision=precision), None
 
     total, _ = lax.scan(add_block, jnp.zeros((size, features), add), jnp.arange(blocks))
@@ -290,6 +315,11 @@ def _taps(padded: Array, geometry: Geometry, surplus: int = 0) -> Iterator[Array
     for i, j in itertools.product(*map(range, geometry.kernel)):
         top, left = i * geometry.dilation[0], j * geometry.dilation[1]
         yield padded[:, top : top + height + surplus * down + 1 : down, left : left + width + 1 : right]
+
+
+def _patches(x: Array, geometry: Geometry) -> Array:
+    """What the window sees at each of its places: [batch, rows, columns, kh * kw * channels]."""
+    return jnp.concatenate(list(_taps(_pad(x, geometry.exact_padding), geometry)), axis=-1)
 
 
 def _pad(a: Array, padding: tuple[plain.Pair, plain.Pair], stride: plain.Pair = (1, 1)) -> Array:

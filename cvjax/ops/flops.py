@@ -5,7 +5,7 @@ XLA's own cost analysis leaves out whatever a library such as cuDNN computes, wh
 
 import collections
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,15 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from cvjax.ops import convolution
 
 
-def count(program: ClosedJaxpr | Jaxpr) -> collections.Counter[str]:
-    """Returns {dtype of the factors: floating-point operations} of a program's matrix products and convolutions.
+def dtype_of_factors(equation: JaxprEqn) -> str:
+    """The dtype of what a product or a convolution multiplies."""
+    return str(np.dtype(equation.invars[0].aval.dtype))
+
+
+def count(
+    program: ClosedJaxpr | Jaxpr, kind: Callable[[JaxprEqn], Hashable] = dtype_of_factors
+) -> collections.Counter[Hashable]:
+    """Returns {kind: floating-point operations} of a program's matrix products and convolutions.
 
     A multiplication with its addition counts as two, the zeros of padding as numbers, and the holes of a dilated image
     not at all. A scan counts once per step, a `while` loop once in all, and a `cond` as its most expensive branch.
@@ -24,15 +31,15 @@ def count(program: ClosedJaxpr | Jaxpr) -> collections.Counter[str]:
     total = collections.Counter()
     for equation in getattr(program, "jaxpr", program).eqns:
         name = equation.primitive.name
-        inner = [count(body) for body in _programs(equation.params)]
+        inner = [count(body, kind) for body in _programs(equation.params)]
         if name in COSTS:
-            total[str(np.dtype(equation.invars[0].aval.dtype))] += COSTS[name](equation)
+            total[kind(equation)] += COSTS[name](equation)
         elif name == "cond":
             total += max(inner, key=lambda branch: branch.total())
         else:
             times = equation.params["length"] if name == "scan" else 1
             for body in inner:
-                total += collections.Counter({dtype: times * operations for dtype, operations in body.items()})
+                total += collections.Counter({label: times * operations for label, operations in body.items()})
     return total
 
 

@@ -6,7 +6,6 @@ python -m cvjax.results [CONFIG ...] --seed=7 --seed=8 --seed=9 [--precision=bfl
 import datetime
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cvjax import command, config, judging, rundir, runs
+from cvjax import command, compiled, config, judging, rundir, runs
 from cvjax.data import builders
 from cvjax.errors import UserError
 from cvjax.fit import fit
@@ -148,7 +147,7 @@ def make_row(
     `path` is the config file with its variant; `minutes` include compilation and evaluation.
     """
     facts, devices = rundir.read_config(workdir), rundir.read_config(workdir)["devices"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = compiled.cores()
     return {
         "config": path,
         "seed": experiment.seed,

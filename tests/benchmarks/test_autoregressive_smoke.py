@@ -42,7 +42,8 @@ def test_torchs_network_is_ours(benchmark):
     changes = SMALL | {"recipe.shape": (32, 32, 3), "data.name": "photos/32"}
     for rgb in (False, True):
         config = benchmark.steps.experiment("pixelcnn_digits", changes if rgb else SMALL)
-        _, state, placed = benchmark.steps._our_step(config)
+        placed = [jax.device_put(batch) for batch in benchmark.steps.batches(config)]
+        _, state = benchmark.steps.begin(config, placed[0])
         peer = benchmark.Peer(config["recipe"]).eval()
         params = state.params["pixelcnn"]
         layers = [params["MaskedConv_0"]]

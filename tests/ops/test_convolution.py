@@ -156,17 +156,18 @@ def test_data_parallel_step_only_sums_gradients(training):
     assert not re.search(r" (all-gather|all-to-all|collective-permute)(-start)?\(", compiled)
 
 
-def test_devices_share_the_products_of_patches(monkeypatch):
+@pytest.mark.parametrize("stride", [1, 2])  # a convolution; products of patches and outputs, row by row
+def test_devices_share_the_weight_gradient(stride, monkeypatch):
     monkeypatch.setattr(convolution_cpu, "LAID_OUT", 0)
     x, w = normal(0, (8, 12, 9, 3)), normal(1, (3, 3, 3, 24))
-    gradient = jax.jit(jax.grad(lambda w, x: (conv(x, w) ** 2).mean()))
+    gradient = jax.jit(jax.grad(lambda w, x: (conv(x, w, stride=stride) ** 2).mean()))
     expected = gradient(w, x)
     mesh = make_mesh({"data": 8})
     w = jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
     x = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
     compiled = gradient.lower(w, x).compile()
     assert_same(compiled(w, x), expected)
-    assert "while" in compiled.as_text()
+    assert ("while" in compiled.as_text()) == (stride == 2)
     assert not re.search(r" (all-gather|all-to-all|collective-permute)(-start)?\(", compiled.as_text())
 
 

@@ -52,6 +52,22 @@ def test_one_pixel_is_a_matrix_product(form):
     assert "convolution" not in jax.jit(ours).lower(x, w).as_text()
 
 
+@pytest.mark.parametrize("function", [conv, conv_transpose])
+def test_few_outputs_are_products_with_the_kernel_as_it_is(function):
+    x, w = normal(0, (1, 4, 4, 64)), normal(1, (4, 4, 64, 64))
+    lowered = jax.jit(jax.value_and_grad(lambda x: function(x, w, stride=2, padding=1).sum())).lower(x).as_text()
+    assert "stablehlo.dot_general" in lowered
+    kernel = r"stablehlo\.(convolution|reverse|slice|transpose)\b.*tensor<(4x4x64x64|1024x64|64x1024)xf32>"
+    assert not re.search(kernel, lowered)
+
+
+@pytest.mark.parametrize(("batch", "stride", "loops"), [(8, 1, False), (4, 1, True), (8, 2, True)])
+def test_weight_gradients_of_many_images_are_convolutions(batch, stride, loops):
+    x, w = normal(0, (batch, 16, 16, 8)), normal(1, (3, 3, 8, 32))
+    gradient = jax.grad(lambda w: conv(x, w, stride=stride, padding=1).sum())
+    assert ("stablehlo.while" in jax.jit(gradient).lower(w).as_text()) == loops
+
+
 def test_taps_that_see_only_padding_are_not_computed():
     x, w = normal(0, (2, 9, 9, 4)), normal(1, (3, 3, 4, 6))
     assert "convolution" not in jax.jit(partial(conv, padding=12, dilation=12)).lower(x, w).as_text()
