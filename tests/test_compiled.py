@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from cvjax import compiled, sharding
 from cvjax.core import Recipe, advance, start
