@@ -28,8 +28,12 @@ def _name(path: ArrayPath) -> str | None:
 
 
 def normalise(tensors: Tensors) -> Tensors:
-    """Returns the arrays under names of the form `layer/weight`, without the ":0" and the repeated layer of Keras 2."""
-    return {"/".join(name.removesuffix(":0").split("/")[-2:]): tensor for name, tensor in tensors.items()}
+    """Returns the arrays under names of the form `layer/weight`, as Keras 2 has them without ":0" and repeated layers.
+
+    A depthwise convolution's weight, `depthwise_kernel` in Keras 2, is a `kernel` in Keras 3.
+    """
+    names = {name: "/".join(name.removesuffix(":0").split("/")[-2:]) for name in tensors}
+    return {names[name].replace("_depthwise/kernel", "_depthwise/depthwise_kernel"): tensors[name] for name in tensors}
 
 
 SIGN = "entry_flow_conv1_1/kernel"  # an array that every such file has

@@ -63,10 +63,10 @@ def test_xception_is_read_of_a_keras_archive(tmp_path, version):
         if leaf != "kernel":
             layer, leaf = layer.replace("_norm", "_BN"), KERAS[leaf]
         elif layer.endswith("depthwise"):
-            leaf, value = "depthwise_kernel", value.reshape(3, 3, -1, 1)
+            leaf, value = "depthwise_kernel" if version == 2 else "kernel", value.reshape(3, 3, -1, 1)
         archive[f"{layer}/{leaf}:0" if version == 2 else f"{layer}/{leaf}"] = value
     assert "middle_flow_unit_1_separable_conv3_depthwise_BN/moving_variance" in {n.removesuffix(":0") for n in archive}
-    np.savez(tmp_path / "x.npz", **archive, **{"decoder_conv0_depthwise/depthwise_kernel": np.zeros((3, 3, 4, 1))})
+    np.savez(tmp_path / "x.npz", **archive, **{"decoder_conv0_depthwise/kernel": np.zeros((3, 3, 4, 1))})
     found = flax.traverse_util.flatten_dict(networks.load(tmp_path / "x.npz", net, like))
     assert found.keys() == expected.keys()
     for path, value in expected.items():
