@@ -45,7 +45,7 @@ class DrawnFaces(Embedded):
     `data.class_maps`; the rest are the fields of `Faces`, with which `draw` draws the same picture.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.2.0")
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS's own way)
         People(name="64", description="64x64 pixels, 20 views of 2,000 people"),
         *(People(name=str(size), size=size, description=f"{size}x{size}") for size in (32, 128, 256)),

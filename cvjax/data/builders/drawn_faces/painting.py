@@ -40,7 +40,7 @@ class Face:
         side = size * FINE
         self.unit = side * camera.HEIGHT * value["scale"]  # of the head's coordinates, in pixels
         self.skin = colour["skin"] * (1 - 0.06 * value["ageing"])
-        grey = min(max((value["age"] - 38) / 34, 0), 0.92)
+        grey = min(max((value["age"] - 45) / 50, 0), 0.6)
         self.hair = colour["hair_colour"] * (1 - grey) + 0.74 * grey
         self.long = value["length"] > 0.5
         self.colours = np.zeros((side, side, 3), np.uint8)

@@ -89,9 +89,9 @@ MOODS = np.array(  # of EXPRESSION without the gaze
         (-0.5, 0.05, -0.6, 1.0, 0.2),  # anger
     ]
 )
-POSE = np.radians([36.0, 16.0, 12.0])  # most yaw, pitch and roll to either side
+POSE = np.radians([30.0, 14.0, 10.0])  # most yaw, pitch and roll to either side
 AGES = (18.0, 80.0)
-APART = 12.0  # most years by which a view is older or younger than the age of its identity
+APART = 8.0  # most years by which a view is older or younger than the age of its identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,9 +215,9 @@ def sample_views(seed: int | Sequence[int], faces: Faces, photographs: Sequence[
     values = {
         "azimuth": (draw(1) * 2 - 1) * 1.2,
         "elevation": draw(1) * 1.2 - 0.2,
-        "strength": 0.2 + 0.5 * draw(1),
-        "ambient": 0.45 + 0.35 * draw(1),
-        "tint": 1 + (draw(3) * 2 - 1) * np.array([0.13, 0.06, 0.16]),
+        "strength": 0.2 + 0.3 * draw(1),
+        "ambient": 0.52 + 0.28 * draw(1),
+        "tint": 1 + (draw(3) * 2 - 1) * np.array([0.04, 0.02, 0.05]),
         "x": (draw(1) * 2 - 1) * 0.05,
         "y": (draw(1) * 2 - 1) * 0.04,
         "scale": 0.9 + 0.2 * draw(1),
@@ -234,7 +234,7 @@ def sample_views(seed: int | Sequence[int], faces: Faces, photographs: Sequence[
         pose=(triangular * POSE).astype(np.float32),
         expression=expression.astype(np.float32),
         age=np.clip(faces.age + APART * (draw(1) * 2 - 1), *AGES).astype(np.float32),
-        glasses=(draw(1) < 0.2).astype(np.float32),
+        glasses=(draw(1) < 0.12).astype(np.float32),
         beard=np.where(draw(1) < 0.35, 0.0, 0.3 + 0.7 * draw(1)).astype(np.float32),
         scene=np.concatenate([values[name] for name in SCENE], axis=1).astype(np.float32),
     )
