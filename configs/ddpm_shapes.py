@@ -5,9 +5,10 @@ few thousand steps are affordable on a CPU.
 
 Paper: Ho, Jain & Abbeel, Denoising Diffusion Probabilistic Models, 2020 (arXiv:2006.11239).
 Command: python train.py --config=configs/ddpm_shapes.py --workdir=runs/ddpm_shapes
-Result: not measured with 4,000 steps. After 1,000, 3.65 bits a value and denoising error 0.016 (seed 9401), but noise
-  is left in samples: Fréchet distance 803, and the judge takes 0.35 of them for their class, which is chance.
-Time: not measured; 1,000 steps took 12 minutes on a CPU core that other programs shared.
+Result: Fréchet distance 40, that of a Gaussian per class being 42 and that of training images 0.7; 2.86 bits a value,
+  denoising error 0.0060 (seed 9401). Most samples are shapes with clean edges, but in a third of them noise is left,
+  and the judge takes 0.41 of all for their class, one in three being chance. After 1,000 steps the distance was 803.
+Time: 9 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
