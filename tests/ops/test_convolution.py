@@ -296,3 +296,14 @@ def test_sums_of_bfloat16_lose_nothing(groups):
         assert gradient[0, 0, 0, 0] == 1152
     deep = jnp.ones((1, 1, 1, 1024 * groups), jnp.bfloat16)
     assert (conv(deep, jnp.ones((1, 1, 1024, groups), jnp.bfloat16), groups=groups) == 1024).all()
+
+
+def test_sums_of_bfloat16_lose_nothing_in_the_forms_for_many_images_and_for_few_outputs():
+    one = partial(jnp.ones, dtype=jnp.bfloat16)
+    images, kernel = one((16, 16, 16, 1)), one((3, 3, 1, 32))
+    gradient = jax.grad(lambda w: conv(images, w, padding=1).astype(jnp.float32).sum())(kernel)
+    assert (gradient[1, 1] == 4096).all()
+    x, w = one((1, 4, 4, 128)), one((4, 4, 128, 128))
+    assert (conv(x, w, stride=2, padding=1) == 9 * 128).all()
+    x_bar = jax.grad(lambda x: conv(x, w, stride=2, padding=1).astype(jnp.float32).sum())(x)
+    assert (x_bar[0, 1:3, 1:3] == 4 * 128).all()

@@ -19,7 +19,7 @@ from cvjax.core import Batch, Metrics, Network, Recipe, State, advance, descend,
 from cvjax.losses.adversarial import cross_entropy_discriminator_loss, cross_entropy_generator_loss
 from cvjax.nets.capture import activations_of
 from cvjax.nets.layers import Conv
-from cvjax.signature import Count, NonNegative, Positive
+from cvjax.signature import Count, NonNegative, Positive, Share
 from cvjax.translation.super_resolution.degradation import BICUBIC, Degradation
 from cvjax.translation.super_resolution.enlarger import Enlarger
 from cvjax.translation.super_resolution.srresnet import SRResNet
@@ -80,6 +80,7 @@ class SRGAN(Enlarger):
     layer: str
     divisor: float
     adversarial: float
+    ema: float
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -98,7 +99,7 @@ class SRGAN(Enlarger):
         frozen = self.network.module.init(keys[2], jnp.zeros((1, *self.network.shape)))
         activations_of(self.network.module, (self.layer,), maps=True)(frozen, truth[:1])
         opt = {name: self.tx.init(network["params"]) for name, network in held.items()}
-        return start(held, opt, frozen={"network": frozen})
+        return start(held, opt, (self.name,) if self.ema else (), frozen={"network": frozen})
 
     def see(self, state: State, images: Images) -> Float[Array, "batch _ _ _"]:
         """Returns the borrowed network's activations."""
@@ -145,7 +146,8 @@ class SRGAN(Enlarger):
         metrics |= {f"probability/{name}": jax.nn.sigmoid(x).mean() for name, x in (("real", real), ("made", fake))}
         trained = {self.name: params, "discriminator": against}
         opts = {self.name: opt, "discriminator": against_opt}
-        return advance(state, trained, opts, {self.name: stats, "discriminator": against_stats}), metrics
+        changed = {self.name: stats, "discriminator": against_stats}
+        return advance(state, trained, opts, changed, keep=self.ema), metrics
 
 
 def recipe(
@@ -158,6 +160,7 @@ def recipe(
     layer: str = "relu5_4",
     divisor: Positive = 12.75,
     adversarial: NonNegative = 1e-3,
+    ema: Share = 0.0,
     degradation: Degradation = BICUBIC,
     tile: Count = 256,
     self_ensemble: bool = False,
@@ -175,6 +178,7 @@ def recipe(
       layer: of the network; the last one before the fifth pooling, `relu5_4` of a VGG-19 and `relu5_3` of a VGG-16.
       divisor: of the activations, before differences are squared.
       adversarial: weight of the adversarial loss.
+      ema: share of the averaged generator, the one that enlarges, that each step keeps; 0, the paper's: none.
       degradation: how pictures of the dataset are made smaller, besides the bicubic kernel.
       tile: side in pixels of the tiles in which `apply` enlarges larger pictures.
       self_ensemble: enlarge each picture mirrored and turned in all 8 ways, and take the mean.
@@ -186,5 +190,8 @@ def recipe(
     net, against = SRResNet(scale, blocks, features), Discriminator(discriminator_features, discriminator_hidden)
     tx = optim.build(optimiser)
     return Recipe.of(
-        SRGAN(net, scale, degradation, "mse", tx, tile, self_ensemble, against, network, layer, divisor, adversarial)
+        SRGAN(
+            *(net, scale, degradation, "mse", tx, tile, self_ensemble),
+            *(against, network, layer, divisor, adversarial, ema),
+        )
     )

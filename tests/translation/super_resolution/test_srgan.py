@@ -1,5 +1,7 @@
 """SRGAN: its losses by hand, which networks a step changes, what begins as SRResNet, and user errors."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,3 +98,17 @@ def test_the_papers_rate_falls_after_half_of_the_steps():
 def test_layers_that_are_not_there_are_named_before_anything_compiles():
     with pytest.raises(UserError, match=r"there is no layer 'relu9_9'"):
         jax.eval_shape(make(layer="relu9_9").init, KEY, {"image": jnp.zeros((1, 16, 16, 1))})
+
+
+def test_the_averaged_generator_is_the_one_that_enlarges(stepped):
+    _, batch, before, after, _ = stepped
+    recipe = make(ema=0.9)
+    first = borrow.insert_networks(recipe.init(KEY, batch), {"enlarger": variables(before, "enlarger")})
+    then, _ = jax.jit(recipe.train_step)(first, batch, jax.random.key(1))
+    expected = jax.tree.map(  # the first step keeps a tenth, not nine
+        lambda old, new: 0.1 * old + 0.9 * new, variables(before, "enlarger"), variables(after, "enlarger")
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), variables(then, "enlarger"), expected)
+    inputs = {"image": jax.random.uniform(KEY, (1, 4, 5, 1), maxval=0.9)}
+    enlarged = [recipe.predict(state, inputs, KEY)["image"] for state in (then, then.replace(average={}))]
+    assert np.abs(enlarged[0] - enlarged[1]).max() > 0
