@@ -6,6 +6,7 @@ Chopra & LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -29,8 +30,12 @@ class LogisticHead(nn.Module):
 
     @nn.compact
     def __call__(self, gaps: Float[Array, "pairs features"]) -> Float[Array, " pairs"]:
-        """Returns logits; at first each difference speaks against it alike."""
-        return nn.Dense(1, kernel_init=nn.initializers.constant(-1.0), name="logit")(gaps)[:, 0]
+        """Returns logits, at first half the expected differences of unrelated unit vectors less the differences.
+
+        A bias that begins at 0 takes a thousand steps to get there, in which all pairs seem to be of two people.
+        """
+        bias = nn.initializers.constant(math.sqrt(gaps.shape[1] / math.pi))  # each differs by 2 / sqrt(pi features)
+        return nn.Dense(1, kernel_init=nn.initializers.constant(-1.0), bias_init=bias, name="logit")(gaps)[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
