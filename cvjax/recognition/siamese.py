@@ -99,6 +99,7 @@ def recipe(
     margin: Positive = 1.0,
     backbone: Backbone = BACKBONE,
     ema: Share = 0.0,
+    flip_test: bool = False,
     optimiser: Mapping[str, Any] = OPTIMISER,
 ) -> Recipe:
     """Makes a siamese network, on pairs that are drawn in a batch with `data.per_class` pictures of a person.
@@ -110,6 +111,7 @@ def recipe(
       margin: the distance from which on "contrastive" leaves two people alone; of unit vectors it is 2 at most.
       backbone: the network; a group of keys.
       ema: share of the averaged network, the one that is judged, that each step keeps; 0: none.
+      flip_test: judge and embed by the direction of the sum of an image's embedding and its mirror image's.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -120,4 +122,5 @@ def recipe(
       UserError: not one to four strides.
     """
     head = LogisticHead() if loss == "logistic" else None
-    return Recipe.of(Siamese(make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), head, margin))
+    attributes = make_embedder(backbone), tuple(shape), ema, flip_test, optim.build(optimiser), head
+    return Recipe.of(Siamese(*attributes, margin))
