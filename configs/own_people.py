@@ -32,6 +32,7 @@ def get_config(name: str = ""):
             shape=(112, 112, 3),
             backbone=dict(depth=18, width=32),
             ema=0.998,
+            flip_test=True,
             optimiser=dict(
                 name="adamw",
                 learning_rate=1e-3,

@@ -19,6 +19,7 @@ def get_config(name: str = ""):
             shape=(64, 64, 3),
             backbone=dict(depth=18, width=16),
             ema=0.99,
+            flip_test=True,
             optimiser=dict(
                 name="adamw",
                 learning_rate=2e-3,

@@ -24,6 +24,7 @@ def get_config(name: str = ""):
             easy_steps=STEPS * 3 // 8,
             backbone=dict(depth=18, width=16),
             ema=0.99,
+            flip_test=True,
             optimiser=dict(
                 name="adamw",
                 learning_rate=2e-3,

@@ -59,6 +59,7 @@ def recipe(
     easy_margin: bool = False,
     backbone: Backbone = BACKBONE,
     ema: Share = 0.0,
+    flip_test: bool = False,
     optimiser: Mapping[str, Any] = OPTIMISER,
 ) -> Recipe:
     """Makes an embedder that learns by ArcFace.
@@ -71,6 +72,7 @@ def recipe(
       easy_margin: add the margin only to angles below a right angle.
       backbone: the network; a group of keys.
       ema: share of the averaged network, the one that is judged, that each step keeps; 0: none.
+      flip_test: judge and embed by the direction of the sum of an image's embedding and its mirror image's.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -80,5 +82,5 @@ def recipe(
       UserError: not one to four strides.
     """
     head = Directions(count_classes(classes))
-    attributes = make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), head
+    attributes = make_embedder(backbone), tuple(shape), ema, flip_test, optim.build(optimiser), head
     return Recipe.of(ArcFace(*attributes, margin, scale, easy_margin))

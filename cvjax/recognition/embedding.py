@@ -92,6 +92,7 @@ class EmbeddingSystem(abc.ABC):
     net: Embedder
     shape: tuple[int, int, int]
     ema: float
+    flip_test: bool
     tx: optax.GradientTransformation
     head: nn.Module | None
 
@@ -131,8 +132,10 @@ class EmbeddingSystem(abc.ABC):
         return after, {"loss/total": loss, **metrics}
 
     def embed(self, state: State, images: Images) -> Embeddings:
-        """Returns the embeddings of images."""
-        return self.net.apply(variables(state, "embedder"), images)[0]
+        """Returns the embeddings of images; with `flip_test`, of images and of their mirror images together."""
+        held = variables(state, "embedder")
+        embeddings, _ = self.net.apply(held, images)
+        return unit(embeddings + self.net.apply(held, images[:, :, ::-1])[0]) if self.flip_test else embeddings
 
     def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> dict[str, Float[Array, "batch ..."]]:
         """Embeds the images."""

@@ -6,6 +6,7 @@ Chopra & LeCun, Dimensionality Reduction by Learning an Invariant Mapping, 2006.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -29,8 +30,12 @@ class LogisticHead(nn.Module):
 
     @nn.compact
     def __call__(self, gaps: Float[Array, "pairs features"]) -> Float[Array, " pairs"]:
-        """Returns logits; at first each difference speaks against it alike."""
-        return nn.Dense(1, kernel_init=nn.initializers.constant(-1.0), name="logit")(gaps)[:, 0]
+        """Returns logits, at first half the expected differences of unrelated unit vectors less the differences.
+
+        A bias that begins at 0 takes a thousand steps to get there, in which all pairs seem to be of two people.
+        """
+        bias = nn.initializers.constant(math.sqrt(gaps.shape[1] / math.pi))  # each differs by 2 / sqrt(pi features)
+        return nn.Dense(1, kernel_init=nn.initializers.constant(-1.0), bias_init=bias, name="logit")(gaps)[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +99,7 @@ def recipe(
     margin: Positive = 1.0,
     backbone: Backbone = BACKBONE,
     ema: Share = 0.0,
+    flip_test: bool = False,
     optimiser: Mapping[str, Any] = OPTIMISER,
 ) -> Recipe:
     """Makes a siamese network, on pairs that are drawn in a batch with `data.per_class` pictures of a person.
@@ -105,6 +111,7 @@ def recipe(
       margin: the distance from which on "contrastive" leaves two people alone; of unit vectors it is 2 at most.
       backbone: the network; a group of keys.
       ema: share of the averaged network, the one that is judged, that each step keeps; 0: none.
+      flip_test: judge and embed by the direction of the sum of an image's embedding and its mirror image's.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -115,4 +122,5 @@ def recipe(
       UserError: not one to four strides.
     """
     head = LogisticHead() if loss == "logistic" else None
-    return Recipe.of(Siamese(make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), head, margin))
+    attributes = make_embedder(backbone), tuple(shape), ema, flip_test, optim.build(optimiser), head
+    return Recipe.of(Siamese(*attributes, margin))

@@ -51,6 +51,7 @@ def recipe(
     projection: Natural = 2048,
     backbone: Backbone = BACKBONE,
     ema: Share = 0.0,
+    flip_test: bool = False,
     optimiser: Mapping[str, Any] = OPTIMISER,
 ) -> Recipe:
     """Makes an embedder that learns by supervised contrast, in batches with `data.per_class` pictures of a person.
@@ -61,6 +62,7 @@ def recipe(
       projection: hidden units between the embedding and what the loss sees; 0: it sees the embedding.
       backbone: the network; a group of keys.
       ema: share of the averaged network, the one that is judged, that each step keeps; 0: none.
+      flip_test: judge and embed by the direction of the sum of an image's embedding and its mirror image's.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -70,4 +72,5 @@ def recipe(
       UserError: not one to four strides.
     """
     head = Projection(projection) if projection else None
-    return Recipe.of(SupCon(make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), head, temperature))
+    attributes = make_embedder(backbone), tuple(shape), ema, flip_test, optim.build(optimiser), head
+    return Recipe.of(SupCon(*attributes, temperature))

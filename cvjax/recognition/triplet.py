@@ -77,6 +77,7 @@ def recipe(
     easy_steps: Natural = 0,
     backbone: Backbone = BACKBONE,
     ema: Share = 0.0,
+    flip_test: bool = False,
     optimiser: Mapping[str, Any] = OPTIMISER,
 ) -> Recipe:
     """Makes an embedder that learns by triplets; `data.per_class` says how many pictures of a person a batch has.
@@ -94,6 +95,7 @@ def recipe(
         nothing, the hardest ones often lead to one answer for everything (FaceNet, section 3.2).
       backbone: the network; a group of keys.
       ema: share of the averaged network, the one that is judged, that each step keeps; 0: none.
+      flip_test: judge and embed by the direction of the sum of an image's embedding and its mirror image's.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -102,5 +104,5 @@ def recipe(
     Raises:
       UserError: not one to four strides.
     """
-    attributes = make_embedder(backbone), tuple(shape), ema, optim.build(optimiser), None
+    attributes = make_embedder(backbone), tuple(shape), ema, flip_test, optim.build(optimiser), None
     return Recipe.of(Triplet(*attributes, choice, margin, soft_margin, squared, average, easy_steps))

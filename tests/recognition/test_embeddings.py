@@ -189,3 +189,21 @@ def test_the_first_steps_of_a_hard_choice_are_semi_hard():
     assert (early, late) == pytest.approx((semi[0], hard[0]), rel=1e-5)
     assert early_metrics == pytest.approx(semi[1], rel=1e-5) and late_metrics == pytest.approx(hard[1], rel=1e-5)
     assert semi[0] != hard[0] and semi[1]["triplets"] != hard[1]["triplets"]
+
+
+@pytest.mark.parametrize("system", [triplet, siamese, supcon])
+def test_with_the_mirrored_test_an_image_and_its_mirror_image_are_one(system):
+    batch = batch_of()
+    plain, mirrored = (system.recipe(SHAPE, backbone=SMALL, flip_test=flip) for flip in (False, True))
+    state, images = plain.init(KEY, batch), batch["image"]
+
+    def embed(recipe, images):
+        found = recipe.predict(state, {"image": images}, KEY)["embedding"]
+        np.testing.assert_allclose(recipe.eval_step(state, {"image": images}, KEY)["embedding"], found, atol=1e-5)
+        return np.asarray(found)
+
+    total = embed(plain, images) + embed(plain, images[:, :, ::-1])
+    expected = total / np.linalg.norm(total, axis=1, keepdims=True)
+    np.testing.assert_allclose(embed(mirrored, images), expected, atol=1e-5)
+    np.testing.assert_allclose(embed(mirrored, images[:, :, ::-1]), expected, atol=1e-5)
+    assert np.abs(embed(plain, images) - expected).max() > 1e-3
