@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from cvjax.losses.focal import smooth_l1
 from cvjax.ops import boxes as box_ops
 
+SMALLEST = 0.01  # pixels a side of a detection, torchvision's
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of offsets: their standard deviations are about .1, .1, .2, .2
 
 Candidates = tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]
@@ -145,10 +146,12 @@ def find_objects(
 ) -> Candidates:
     """Returns every region as a candidate of every class: its box for the class, and the class's probability.
 
-    Boxes are clipped to `size`, the images' (height, width). Candidates of padding have a probability of 0.
+    Boxes are clipped to `size`, the images' (height, width). Candidates of padding, and those of which less than .01 px
+    is inside, have a probability of 0.
     """
-    scores = jnp.where(mask[..., None], jax.nn.softmax(logits)[..., 1:], 0)
     boxes = jnp.broadcast_to(boxes[..., None, :], offsets.shape)
     found = box_ops.clip(box_ops.decode(offsets, boxes, WEIGHTS), size[0], size[1])
+    inside = (found[..., 2:] - found[..., :2] >= SMALLEST).all(-1)
+    scores = jnp.where(mask[..., None] & inside, jax.nn.softmax(logits)[..., 1:], 0)
     labels = jnp.broadcast_to(jnp.arange(scores.shape[-1]), scores.shape)
     return found.reshape(len(found), -1, 4), scores.reshape(len(found), -1), labels.reshape(len(found), -1)
