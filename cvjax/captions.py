@@ -109,6 +109,7 @@ MEASURES = {
     "pointing": "share of the maps whose highest pixel is in the box of the object that was asked for, or near it",
     "pointing_exactly": "share of the maps whose highest pixel is in the box of the object that was asked for",
     "positive_anchors": "anchors per image that are matched to an object",
+    "positive_regions": "regions per image that train the classes of objects",
     "precision": "share of the samples whose features lie among those of held-out images",
     "precision_at_10": "share of the ten nearest codes that are of the same class",
     "precision_over_pixels": "that share, less the one that a search by pixels reaches",
