@@ -7,14 +7,14 @@ Paper: Girshick, Donahue, Darrell & Malik, Rich Feature Hierarchies for Accurate
   (arXiv:1311.2524).
 Command: python train.py --config=configs/rcnn_scenes.py --workdir=runs/rcnn_scenes
 Result: not measured.
-Time: not measured; 1,500 steps.
+Time: not measured; 2,000 steps.
 """
 
 from typing import Any
 
 from cvjax.config import experiment, variant
 
-STEPS = 1500
+STEPS = 2000
 FUNCTIONS = "cvjax.ops.proposals"
 
 
@@ -50,12 +50,14 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(64, 64, 3),
             classes=10,
-            stages=(2, 2, 2),
+            stages=(1, 2, 2),
             width=16,
             hidden=128,
             side=32,
             context=4,
+            dropout=0.25,
             windows=16,
+            positive_share=0.5,
             svm=dict(images=1000),
             search=search(),
             ema=0.998,
