@@ -37,7 +37,7 @@ def get_config(name: str = ""):
             levels=(4, 2, 1),
             frozen=False,
             dropout=0.25,
-            windows=16,
+            windows=32,  # of few images: their convolutions cost the same whatever their number
             positive_share=0.5,
             search=search(),
             ema=0.998,
@@ -51,7 +51,7 @@ def get_config(name: str = ""):
         data=dict(
             name="digit_scenes/plain_64",
             max_boxes=8,
-            batch=16,
+            batch=8,
             eval_batch=8,
             derive=dict(proposals=search()),
             # No flip: most mirrored digits are not digits.

@@ -21,8 +21,8 @@ from cvjax.detection.region_classifier import (
     SEARCH,
     Pooled,
     RegionDetector,
-    RegionHead,
     Regions,
+    VGGHead,
     check,
 )
 from cvjax.detection.region_svms import PAPER, RegionSVMs
@@ -128,6 +128,6 @@ def recipe(
         raise UserError(f"config.recipe.context={context}: nothing of a side of {side} is left; at most {side // 4}.")
     names, searched = class_names(classes), check(windows, positive_share, search)
     base = (tuple(shape), names, ema, detection, optim.build(optimiser))
-    networks = (VGG(depth, tuple(stages), width=width), RegionHead(len(names) + 1, hidden, dropout))
+    networks = (VGG(depth, tuple(stages), width=width), VGGHead(len(names) + 1, hidden, dropout))
     drawn = (windows, round(windows * positive_share), classifier, regression)
     return Recipe.of(RCNN(*base, *networks, searched, *drawn, False, svm, candidates, side, context))

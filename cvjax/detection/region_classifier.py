@@ -38,7 +38,7 @@ SEARCH = {"function": "cvjax.ops.proposals:selective_search", "kind": "boxes", "
 DETECTION = Detection(score_threshold=0.01, iou_threshold=0.3)
 
 
-class RegionHead(nn.Module):
+class VGGHead(nn.Module):
     """The last three layers of a VGG on the features of regions: `fc6`, `fc7` and `fc8`, which has `outputs` logits.
 
     Attributes:
@@ -92,7 +92,7 @@ class RegionDetector(Detector):
     """
 
     vgg: VGG
-    head: RegionHead
+    head: VGGHead
     search: str
     windows: int
     positives: int

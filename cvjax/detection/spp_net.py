@@ -21,8 +21,8 @@ from cvjax.detection.region_classifier import (
     SEARCH,
     Pooled,
     RegionDetector,
-    RegionHead,
     Regions,
+    VGGHead,
     check,
 )
 from cvjax.detection.region_svms import PAPER, RegionSVMs
@@ -195,5 +195,5 @@ def recipe(
     last = f"relu{len(counts)}_{counts[-1]}"
     vgg = VGG(depth, tuple(stages), width=width, capture=(last,))
     drawn = (windows, round(windows * positive_share), classifier, regression)
-    head = RegionHead(len(names) + 1, hidden, dropout)
+    head = VGGHead(len(names) + 1, hidden, dropout)
     return Recipe.of(SPPNet(*base, vgg, head, searched, *drawn, frozen, svm, candidates, side, tuple(levels)))
