@@ -16,15 +16,8 @@ from jaxtyping import Array, Float
 from cvjax import optim
 from cvjax.core import Recipe, class_names
 from cvjax.detection.detector import Detection, Images
-from cvjax.detection.region_classifier import (
-    DETECTION,
-    SEARCH,
-    Pooled,
-    RegionDetector,
-    Regions,
-    VGGHead,
-    check,
-)
+from cvjax.detection.proposal_detector import SEARCH, Regions, as_json
+from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead, count_positives
 from cvjax.detection.region_svms import PAPER, RegionSVMs
 from cvjax.errors import UserError
 from cvjax.nets.imagenet import MEAN
@@ -126,8 +119,8 @@ def recipe(
         raise UserError(f"config.recipe.side={side}: the stages halve it, so that it is a multiple of {halved}.")
     if 2 * context >= side:
         raise UserError(f"config.recipe.context={context}: nothing of a side of {side} is left; at most {side // 4}.")
-    names, searched = class_names(classes), check(windows, positive_share, search)
-    base = (tuple(shape), names, ema, detection, optim.build(optimiser))
+    names, positives = class_names(classes), count_positives(windows, positive_share)
+    base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     networks = (VGG(depth, tuple(stages), width=width), VGGHead(len(names) + 1, hidden, dropout))
-    drawn = (windows, round(windows * positive_share), classifier, regression)
-    return Recipe.of(RCNN(*base, *networks, searched, *drawn, False, svm, candidates, side, context))
+    drawn = (windows, positives, classifier, regression)
+    return Recipe.of(RCNN(*base, *networks, *drawn, False, svm, candidates, side, context))

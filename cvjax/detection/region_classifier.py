@@ -1,14 +1,11 @@
 """Detectors that classify proposed regions one by one: what R-CNN and SPP-net share once a region has its features.
 
-Girshick, Donahue, Darrell & Malik, Rich Feature Hierarchies for Accurate Object Detection, 2014 (arXiv:1311.2524). The
-proposals are those of the dataset, `data.derive.proposals`; only for images of one's own are they searched here.
+Girshick, Donahue, Darrell & Malik, Rich Feature Hierarchies for Accurate Object Detection, 2014 (arXiv:1311.2524).
 """
 
 import abc
 import dataclasses
-import functools
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,22 +16,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from cvjax.core import Batch, Metrics, Pictures, State, advance, check_images, descend, start, variables
-from cvjax.data.derive import Derived
-from cvjax.detection.detector import Candidates, Detection, Detector, Found, Images, draw, select
+from cvjax.core import Batch, Metrics, State, advance, descend, start, variables
+from cvjax.detection.detector import Candidates, Detection, Images
+from cvjax.detection.proposal_detector import Present, ProposalDetector, Regions
 from cvjax.detection.region_svms import BoxRegression, Miner, RegionSVMs
 from cvjax.detection.sliding_window import label_windows
 from cvjax.errors import UserError
-from cvjax.metrics import proposals as coverage
 from cvjax.nets.vgg import VGG
 from cvjax.ops import boxes as box_ops
 
-Regions = Float[Array, "batch regions 4"]
-Present = Bool[Array, "batch regions"]
 Pooled = Float[Array, "batch regions features"]
 
 POSITIVE_IOU = 0.5  # least IoU with an object at which a region shows it, in fine-tuning (section 2.3)
-SEARCH = {"function": "cvjax.ops.proposals:selective_search", "kind": "boxes", "max_boxes": 2000}
 DETECTION = Detection(score_threshold=0.01, iou_threshold=0.3)
 
 
@@ -85,15 +78,14 @@ def sample(
 
 
 @dataclasses.dataclass(frozen=True)
-class RegionDetector(Detector):
-    """Functions of R-CNN and SPP-net; the attributes are those of `Detector`, the networks and arguments of `recipe`.
+class RegionDetector(ProposalDetector):
+    """Functions of R-CNN and SPP-net.
 
-    `search` is the recipe's as JSON.
+    The attributes are those of `ProposalDetector`, the networks and arguments of `recipe`.
     """
 
     vgg: VGG
     head: VGGHead
-    search: str
     windows: int
     positives: int
     classifier: str
@@ -111,21 +103,11 @@ class RegionDetector(Detector):
         """Both networks, by their names in the state."""
         return {"vgg": self.vgg, "head": self.head}
 
-    @functools.cached_property
-    def proposals(self) -> Derived:
-        """What proposes regions of images that are not the dataset's."""
-        return Derived.of("proposals", json.loads(self.search))
-
     # --- fine-tuning ----------------------------------------------------------------------------------------------
 
     def init(self, key: Key[Array, ""], batch: Batch) -> State:
         """Initialises the networks, their common optimiser and their averages; SVMs and regression are zero."""
-        check_images(batch, self.shape)
-        if not {"proposals", "proposals_mask"} <= batch.keys():
-            raise UserError(
-                "this system classifies proposals, which the batches lack: set config.data.derive.proposals, such as "
-                f"{SEARCH}."
-            )
+        self.check(batch)
         keys, images = jax.random.split(key), jnp.zeros((1, *self.shape))
         held = {"vgg": self.vgg.init(keys[0], images)}
         pooled = self.pool(held["vgg"], images, jnp.array([[[0.0, 0.0, self.shape[1], self.shape[0]]]]))
@@ -263,62 +245,18 @@ class RegionDetector(Detector):
             boxes = box_ops.decode(moved, _not_empty(boxes))
         return box_ops.clip(boxes, *self.shape[:2]), best, labels
 
-    @partial(jax.jit, static_argnums=0)
-    def detect(self, state: State, images: Images, regions: Regions, present: Present) -> Found:
-        """Detects objects in images among regions of them."""
-        found = self.find(state, images, regions, present)
-        if self.detection.flip_test:
-            mirrored = box_ops.flip(regions, self.shape[1])
-            boxes, *others = self.find(state, images[:, :, ::-1], mirrored, present)
-            both = zip(found, (box_ops.flip(boxes, self.shape[1]), *others), strict=True)
-            found = tuple(jnp.concatenate(parts, axis=1) for parts in both)
-        return select(*found, self.detection)
-
-    def eval_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> Found:
-        """Detects objects in a batch among its proposals."""
-        return self.detect(state, batch["image"], batch["proposals"], batch["proposals_mask"])
-
-    def score(self, rows: Iterable[tuple[Mapping, Mapping]]) -> dict[str, float]:
-        """Computes the figures of `cvjax.metrics.detection.figures` and the proposals' recall at an IoU of 0.5."""
-        covered = []
-
-        def watched() -> Iterator[tuple[Mapping, Mapping]]:
-            for batch, outputs in rows:
-                covered.append(coverage.best_overlaps([batch], (batch["proposals"].shape[1],)))
-                yield batch, outputs
-
-        figures = super().score(watched())
-        recall = float(coverage.recall(np.concatenate(covered))[0])
-        return figures | {"proposal_recall": recall if np.isfinite(recall) else -1.0}
-
-    def predict(self, state: State, inputs: Batch, key: Key[Array, ""]) -> Found:
-        """Proposes regions of images, on the host, and detects objects among them."""
-        images = inputs["image"]
-        if isinstance(images, jax.core.Tracer):
-            raise UserError("its regions are proposed outside of the network, so it cannot be exported; apply detects.")
-        regions = np.zeros((len(images), self.proposals.max_boxes, 4), np.float32)
-        present = np.zeros(regions.shape[:2], bool)
-        for row, image in enumerate(np.asarray(images, np.float32)):
-            boxes = self.proposals.compute(image)[: regions.shape[1]]
-            regions[row, : len(boxes)], present[row, : len(boxes)] = boxes, True
-        return self.detect(state, images, regions, present)
-
-    def visualise(self, state: State, batch: Batch, key: Key[Array, ""]) -> Pictures:
-        """Draws true boxes beside detections."""
-        return {"detections": draw(batch, self.eval_step(state, batch, key), self.shown_classes)}
-
 
 def _not_empty(regions: Float[Array, "*batch 4"]) -> Float[Array, "*batch 4"]:
     """Regions at least a pixel wide and high: padding is empty, and nothing is relative to that."""
     return jnp.concatenate([regions[..., :2], jnp.maximum(regions[..., 2:], regions[..., :2] + 1.0)], axis=-1)
 
 
-def check(windows: int, share: float, search: Mapping[str, Any]) -> str:
-    """Returns `search` as JSON; raises a UserError for arguments that do not fit one another."""
-    if not 1 <= round(windows * share) < windows:
+def count_positives(windows: int, share: float) -> int:
+    """Returns how many of an image's windows are to show an object; raises a UserError if it is none, or all."""
+    positives = round(windows * share)
+    if not 1 <= positives < windows:
         raise UserError(
             f"config.recipe.positive_share={share} of config.recipe.windows={windows} leaves no windows of objects, or "
             "none of background."
         )
-    Derived.of("proposals", search)
-    return json.dumps(dict(search), default=dict)
+    return positives

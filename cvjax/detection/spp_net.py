@@ -16,15 +16,8 @@ from jaxtyping import Array, Float, Int
 from cvjax import optim
 from cvjax.core import Recipe, class_names
 from cvjax.detection.detector import Detection, Images
-from cvjax.detection.region_classifier import (
-    DETECTION,
-    SEARCH,
-    Pooled,
-    RegionDetector,
-    Regions,
-    VGGHead,
-    check,
-)
+from cvjax.detection.proposal_detector import SEARCH, Regions, as_json
+from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead, count_positives
 from cvjax.detection.region_svms import PAPER, RegionSVMs
 from cvjax.errors import UserError
 from cvjax.nets.vgg import DEPTHS, VGG
@@ -190,10 +183,12 @@ def recipe(
         raise UserError("config.recipe.levels=(): expected numbers of bins, such as (6, 3, 2, 1).")
     if side < 2 ** (len(counts) - 1):
         raise UserError(f"config.recipe.side={side}: no feature is left of it; at least {2 ** (len(counts) - 1)}.")
-    names, searched = class_names(classes), check(windows, positive_share, search)
-    base = (tuple(shape), names, ema, detection, optim.build(optimiser))
+    names, positives = class_names(classes), count_positives(windows, positive_share)
+    base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     last = f"relu{len(counts)}_{counts[-1]}"
-    vgg = VGG(depth, tuple(stages), width=width, capture=(last,))
-    drawn = (windows, round(windows * positive_share), classifier, regression)
-    head = VGGHead(len(names) + 1, hidden, dropout)
-    return Recipe.of(SPPNet(*base, vgg, head, searched, *drawn, frozen, svm, candidates, side, tuple(levels)))
+    networks = (
+        VGG(depth, tuple(stages), width=width, capture=(last,)),
+        VGGHead(len(names) + 1, hidden, dropout),
+    )
+    drawn = (windows, positives, classifier, regression)
+    return Recipe.of(SPPNet(*base, *networks, *drawn, frozen, svm, candidates, side, tuple(levels)))
