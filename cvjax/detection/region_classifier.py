@@ -28,6 +28,7 @@ from cvjax.ops import boxes as box_ops
 Pooled = Float[Array, "batch regions features"]
 
 POSITIVE_IOU = 0.5  # least IoU with an object at which a region shows it, in fine-tuning (section 2.3)
+STEEPNESS = 3.0  # logits in a margin: one of -1, where background lies, has a score of 0.05
 DETECTION = Detection(score_threshold=0.01, iou_threshold=0.3)
 
 
@@ -225,7 +226,7 @@ class RegionDetector(ProposalDetector):
     def find(self, state: State, images: Images, regions: Regions, present: Present) -> Candidates:
         """Scores each region for each class, and moves it onto what it would show.
 
-        A margin of an SVM counts as a logit. Until the training is concluded, regions have the scores of the softmax
+        A margin of an SVM, a few times steeper, counts as a logit. Until the training is concluded, regions have the scores of the softmax
         and stay where they are.
         """
         pooled, logits, features = self._apply(state, images, regions)
@@ -233,7 +234,7 @@ class RegionDetector(ProposalDetector):
         scores = jax.nn.softmax(logits)[..., :-1]
         if self.classifier == "svm":
             margins = svm["scale"] * features @ svm["kernel"] + svm["bias"]
-            scores = jnp.where(concluded, jax.nn.sigmoid(margins), scores)
+            scores = jnp.where(concluded, jax.nn.sigmoid(STEEPNESS * margins), scores)
         scores = jnp.where(present[..., None], scores, 0.0)
         best, index = jax.lax.top_k(scores.reshape(len(scores), -1), min(self.candidates, scores[0].size))
         at, labels = jnp.divmod(index, len(self.classes))
