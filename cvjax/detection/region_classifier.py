@@ -226,8 +226,8 @@ class RegionDetector(ProposalDetector):
     def find(self, state: State, images: Images, regions: Regions, present: Present) -> Candidates:
         """Scores each region for each class, and moves it onto what it would show.
 
-        A margin of an SVM, a few times steeper, counts as a logit. Until the training is concluded, regions have the scores of the softmax
-        and stay where they are.
+        A margin of an SVM, a few times steeper, counts as a logit. Until the training is concluded, regions have the
+        scores of the softmax and stay where they are.
         """
         pooled, logits, features = self._apply(state, images, regions)
         svm, moves, concluded = (state.extra[name] for name in ("svm", "boxes", "concluded"))
