@@ -115,6 +115,7 @@ MEASURES = {
     "precision_over_pixels": "that share, less the one that a search by pixels reaches",
     "probability": "the discriminator's probability that an image is real",
     "psnr": "peak signal-to-noise ratio to the true images, in dB; of translated ones RGB, 8 bits, no border",
+    "proposal_recall": "share of the objects that a proposal overlaps by 0.5 or more",
     "psnr_a_to_b": "peak signal-to-noise ratio of translations from A to B beside the truth, in dB",
     "psnr_b_to_a": "peak signal-to-noise ratio of translations from B to A beside the truth, in dB",
     "psnr_bicubic": "psnr_y of bicubic interpolation",

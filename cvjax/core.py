@@ -157,6 +157,8 @@ class Recipe:
       any_size: `predict` takes images of any size, and `apply` then leaves that of the user's pictures as it is.
       shows_outputs: `visualise` also takes what `eval_step` returned for the batch, where that took long to compute.
       balanced: `train_step` compares examples of one class, so that a batch has to have several: `data.per_class`.
+      conclude: (state, rows) -> State of the same shapes, once after the last step: what is fitted on the host, such
+        as SVMs. `rows` maps (state, batch) -> arrays over training batches: an endless iterator of (outputs, batch).
       controls: () -> {row: {name: float}}. Scores of trivial or broken baselines by the same metrics.
     """
 
@@ -174,6 +176,7 @@ class Recipe:
     any_size: bool = False
     shows_outputs: bool = False
     balanced: bool = False
+    conclude: Callable | None = None
     controls: Callable | None = None
 
     @classmethod

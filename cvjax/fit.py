@@ -149,6 +149,8 @@ class Run:
                 while pending:
                     step, metrics = pending.popleft()
                     self._record_metrics(step, metrics, always=not pending)
+                if self.step == config.steps and self.recipe.conclude:
+                    self._conclude()
                 figures = self._run_actions()
         if self.checkpoints.latest is None:  # nothing to train
             figures = self._run_actions()
@@ -221,6 +223,17 @@ class Run:
         if self.step % SIGNAL_EVERY == 0 or jax.process_count() == 1:  # all processes stop at the same step
             self.stopping = sharding.any_process(bool(self.signals.caught))
         return self.stopping or self.step == self.config.steps or any(_due(self.step, interval) for interval in every)
+
+    def _conclude(self) -> None:
+        """Has the recipe fit what it fits after the last step."""
+
+        def rows(function: Callable) -> Iterator[tuple[dict, dict]]:
+            for placed in (sharding.make_step_input(batch, self.mesh) for batch in self.examples.train()):
+                yield sharding.to_host((function(self.state, placed), placed))
+
+        with self.clock.paused(), self.record.doing("concluding the training"):
+            after = self.recipe.conclude(self.state, rows)
+            self.state = jax.tree.map(lambda new, leaf: jax.device_put(new, leaf.sharding), after, self.state)
 
     def _run_actions(self) -> dict[str, float] | None:
         """Evaluates, saves figures and a checkpoint, each if due; then stops if a signal arrived."""

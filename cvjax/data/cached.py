@@ -1,12 +1,21 @@
-"""Derived features on disk: one file per result, named by the image's content and shared by all processes."""
+"""Derived features on disk: one file per result, named by the image's content and shared by all processes.
 
+Beside the results a list tells which content an image had when it was read last, so that a changed one can be named.
+"""
+
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import os
+import sys
 import tempfile
 import threading
+from collections.abc import Iterator, Mapping
+from concurrent import futures
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Shaped
@@ -19,6 +28,15 @@ from cvjax.rundir import disk_is_full
 
 # Python 3.11 cannot parse the headers of two .npy files at once where a garbage collection calls back, as with JAX.
 HEADERS = threading.Lock()
+CONTENTS = "contents.jsonl"  # the list: a line for each image, its content and its name
+
+
+class Refreshed(NamedTuple):
+    """How many images a split has, of how many something was computed, and how many of these had changed."""
+
+    images: int
+    computed: int
+    changed: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +44,7 @@ class WithDerived:
     """A source with derived features, computed on first use and read from the folder `root` afterwards.
 
     The key of a result covers the image's pixels and the function's module and arguments. If one changes, the result is
-    computed again; old files stay until the folder is removed.
+    computed again, with a line on stderr if it was the image; old files stay until the folder is removed.
     """
 
     source: Source
@@ -50,23 +68,47 @@ class WithDerived:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decodes an example."""
         example = self.source[index]
-        content = image_digest(example["image"])
-        results = {}
-        for derived, folder in zip(self.derived, self._folders, strict=True):
+        results, _, _ = self._derive(index, example)
+        for feature in results:
+            if feature in example:
+                raise UserError(f"data.derive: {self.name} has a feature {feature!r} already; choose another name")
+        return {**example, **results}
+
+    def refresh(self) -> Refreshed:
+        """Computes what is missing for all examples, in threads."""
+        with futures.ThreadPoolExecutor() as pool:
+            each = lambda index: self._derive(index, self.source[index], note=True)[1:]  # noqa: E731
+            done = list(pool.map(each, range(len(self))))
+        return Refreshed(len(done), *(sum(column) for column in zip(*done, strict=True)))
+
+    def _derive(
+        self, index: int, example: Mapping[str, np.ndarray], note: bool = False
+    ) -> tuple[dict[str, np.ndarray], bool, bool]:
+        """Returns (results by feature, whether one was computed, whether the image had changed).
+
+        What is computed is listed; with `note` what is there already is listed, too.
+        """
+        content, described = image_digest(example["image"]), self.describe(index)
+        results, computed, changed = {}, False, False
+        for derived, folder, contents in zip(self.derived, self._folders, self._contents, strict=True):
             file = folder / content[:2] / f"{content}.npy"
             result = _read(file)
             if result is None:
+                before = contents.get(described)
+                if before not in (None, content):
+                    changed = True
+                    print(f"{described} has changed: {derived.feature} computed again", file=sys.stderr, flush=True)
                 try:
                     result = derived.compute(to_float(example["image"]))
                 except UserError as error:
-                    raise UserError(f"{self.describe(index)}: {error}") from error
+                    raise UserError(f"{described}: {error}") from error
                 _write(file, result)
-            if derived.feature in example:
-                raise UserError(
-                    f"data.derive: {self.name} has a feature {derived.feature!r} already; choose another name"
-                )
+                computed = True
+            if (computed or note) and contents.get(described) != content:
+                _append(folder / CONTENTS, json.dumps([content, described]))
+                contents[described] = content
             results[derived.feature] = result
-        return {**example, **results}
+        return results, computed, changed
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
@@ -81,6 +123,11 @@ class WithDerived:
         """The folder of each feature's results."""
         names = [(derived.function.partition(":")[2], derived.fingerprint) for derived in self.derived]
         return [self.root / f"{function}-{fingerprint[:16]}" for function, fingerprint in names]
+
+    @functools.cached_property
+    def _contents(self) -> list[dict[str, str]]:
+        """Content by name of the image, for each feature, as listed when this source was first read."""
+        return [_read_contents(folder / CONTENTS) for folder in self._folders]
 
 
 def image_digest(image: Shaped[np.ndarray, "height width channels"]) -> str:
@@ -100,9 +147,29 @@ def _read(file: Path) -> np.ndarray | None:
         return None
 
 
+def _read_contents(file: Path) -> dict[str, str]:
+    """Reads a list of contents, in which later lines count; a torn line is left out."""
+    contents = {}
+    try:
+        lines = file.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return contents
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            content, name = json.loads(line)
+            contents[name] = content
+    return contents
+
+
+def _append(file: Path, line: str) -> None:
+    """Adds a line in one piece: other processes may add theirs."""
+    with _explained(file.parent), open(file, "ab", buffering=0) as listed:
+        listed.write((line + "\n").encode())
+
+
 def _write(file: Path, result: np.ndarray) -> None:
     """Writes a result atomically: other processes may write the same one."""
-    try:
+    with _explained(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as draft:
             try:
@@ -112,9 +179,15 @@ def _write(file: Path, result: np.ndarray) -> None:
             except BaseException:
                 os.unlink(draft.name)
                 raise
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turns an error while writing into a UserError that says what to do."""
+    try:
+        yield
     except OSError as error:
         advice = "Make room there, or set" if disk_is_full(error) else "Set"
         raise UserError(
-            f"data.derive: cannot write {file.parent}: {error.strerror or error}. {advice} data.derive_dir to another "
-            "folder"
+            f"data.derive: cannot write {folder}: {error.strerror or error}. {advice} data.derive_dir to another folder"
         ) from error

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -77,9 +78,14 @@ class Derived:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what results depend on besides the image: the function, its module's source and the arguments."""
+        """Hash of what results depend on besides the image: the function, its module's source and the arguments.
+
+        Of a file that an argument names, the content counts too.
+        """
         function = resolve(self.function)
         described = [self.function, self.kind, _module_source(function), dict(self.arguments)]
+        files = [Path(value).expanduser() for value in self.arguments.values() if isinstance(value, str) and value]
+        described += [hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def compute(self, image: Float32[np.ndarray, "height width channels"]) -> Shaped[np.ndarray, "..."]:

@@ -13,7 +13,7 @@ import numpy as np
 from cvjax.data import balanced, catalogue, layouts, pipeline, settings, sources
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import Batches, Example, stacked, to_float, transformed
-from cvjax.data.cached import WithDerived
+from cvjax.data.cached import Refreshed, WithDerived
 from cvjax.data.iteration import TrainIterator, iterate
 from cvjax.data.joint import Joint, second_seed
 from cvjax.data.vocabulary import EMPTY, Vocabulary, build_vocabulary
@@ -119,6 +119,22 @@ def _info(chosen: Mapping[str, Any], train: Batches, evaluation: Batches) -> dic
         "examples": {chosen["train_split"]: len(train.source), chosen["eval_split"]: len(evaluation.source)},
         "shape": _shape(train),
     }
+
+
+def refresh_derived(config_data: Mapping[str, Any]) -> dict[str, Refreshed]:
+    """Computes the derived features that images lack, in both splits, ahead of training.
+
+    Returns counts by split. Raises a UserError if the settings are wrong or have none, or an example cannot be decoded.
+    """
+    settings.check(config_data)
+    chosen = settings.complete(config_data)
+    if not Annotations.of(chosen).derive:
+        raise UserError("config.data.derive is empty: there is nothing to compute.")
+    done = {}
+    for kind in KINDS:
+        source = _readable(_open(chosen, f"{kind}_split"), chosen["on_corrupt"])
+        done[chosen[f"{kind}_split"]] = _with_derived(source, chosen).refresh()
+    return done
 
 
 def arrays(name: str, split: str, data_dir: str | None = None, keep: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from cvjax.data.class_maps import VOID
 from cvjax.ops.drawing import label_text
 from cvjax.ops.palettes import GREY, paint, voc_palette
 
-Curve = tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]
+Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 Image = Float[np.ndarray, "height width 3"]
 
 
@@ -177,6 +177,25 @@ def draw_curves(curves: Mapping[str, Curve], title: str, x: str, y: str) -> Imag
     axes.set_xscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
+    return _pixels(figure)
+
+
+def draw_recalls(by_number: Mapping[str, Curve], by_iou: Mapping[str, Curve], title: str = "") -> Image:
+    """Returns two plots of the recall of proposals, name -> (x, recall): over their number, and over the IoU.
+
+    They are those of `curves_by_number` and `curve_by_iou` of `cvjax.metrics.proposals`.
+    """
+    figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    left, right = figure.subplots(1, 2)
+    for axes, curves, label in ((left, by_number, "proposals an image"), (right, by_iou, "IoU")):
+        for points in curves.values():
+            axes.plot(*points, marker="." if axes is left else "", linewidth=1.5)
+        axes.set(xlabel=label, ylabel="recall", ylim=(0, 1.02))
+        axes.grid(alpha=0.3, which="both")
+        _legend(axes, axes.lines, list(curves), fontsize=8, loc="lower right" if axes is left else "lower left")
+    left.set_xscale("log")
+    right.set_xlim(0.5, 1)
     return _pixels(figure)
 
 

@@ -32,6 +32,7 @@ class VGG(nn.Module):
 
     Attributes:
       depth: 11, 13, 16 or 19.
+      stages: number of convolutions of each stage, at most five, in place of those of `depth`.
       batch_norm: normalise after each convolution.
       pooling: "max", or "average" as for style transfer (Gatys et al., 2016, section 2).
       head: None: end with `pool5`; "classifier": `pool5` averaged to 7x7, as torchvision does, and classified;
@@ -49,6 +50,7 @@ class VGG(nn.Module):
     """
 
     depth: int = 16
+    stages: Sequence[int] = ()
     batch_norm: bool = False
     pooling: Literal["max", "average"] = "max"
     head: Literal["classifier", "convolutional", "mean"] | None = None
@@ -72,10 +74,11 @@ class VGG(nn.Module):
         UserError for an unknown depth, pooling, head or layer to capture.
         """
         self._check()
-        keep = Capture(f"VGG-{self.depth}", self.capture, layers(self.depth, self.head, self.classes))
+        counts = tuple(self.stages) or DEPTHS[self.depth]
+        keep = Capture(f"VGG-{self.depth}", self.capture, layers(self.depth, self.head, self.classes, self.stages))
         pool = max_pool if self.pooling == "max" else avg_pool
         x = standardise(images, self.mean, self.deviation)
-        for stage, (count, width) in enumerate(zip(DEPTHS[self.depth], WIDTHS, strict=True), start=1):
+        for stage, (count, width) in enumerate(zip(counts, WIDTHS[: len(counts)], strict=True), start=1):
             for place in (f"{stage}_{index}" for index in range(1, count + 1)):
                 padding = self.padding if place == "1_1" else 1
                 conv = Conv(width * self.width, 3, padding=padding, kernel_init=KERNELS, name=f"conv{place}")
@@ -111,12 +114,16 @@ class VGG(nn.Module):
             value = getattr(self, attribute)
             if value not in known:
                 raise UserError(f"VGG: there is no {attribute}={value!r}. {suggest(value, map(str, known))}")
+        if len(self.stages) > len(WIDTHS) or any(count < 1 for count in self.stages):
+            raise UserError(
+                f"VGG: stages={tuple(self.stages)}: expected up to five numbers of convolutions, 1 or more."
+            )
 
 
-def layers(depth: int, head: str | None = None, classes: int | None = 1000) -> list[str]:
+def layers(depth: int, head: str | None = None, classes: int | None = 1000, stages: Sequence[int] = ()) -> list[str]:
     """Returns the names that the `capture` of such a `VGG` knows, in the order of the layers."""
     names = []
-    for stage, count in enumerate(DEPTHS[depth], start=1):
+    for stage, count in enumerate(tuple(stages) or DEPTHS[depth], start=1):
         names += [f"{kind}{stage}_{index}" for index in range(1, count + 1) for kind in ("conv", "relu")]
         names.append(f"pool{stage}")
     hidden = ["fc6", "relu6", "fc7", "relu7"] if head in ("classifier", "convolutional") else []

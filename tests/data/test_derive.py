@@ -47,6 +47,10 @@ def wrong_shape(image):
     return np.zeros((len(image) + 1, image.shape[1]), int)
 
 
+def named(image, model: str):
+    return np.zeros(1)
+
+
 def nothing():
     return np.zeros(1)
 
@@ -121,6 +125,48 @@ def test_it_is_computed_anew_when_the_image_or_the_arguments_change(photos):
     assert read(photos, {"spots": entry()})[1] == 0
     assert read(photos, {"spots": entry(arguments={"threshold": 0.4})})[1] == 20
     assert read(photos, {"spots": entry()})[1] == 0
+
+
+def test_an_image_that_changed_is_named_when_it_is_read_again(photos, capsys):
+    read(photos, {"spots": entry()})
+    file = photos / "train" / "07.png"
+    Image.fromarray(np.full((9, 10, 3), 255, np.uint8)).save(file)
+    Image.fromarray(np.full((9, 10, 3), 254, np.uint8)).save(photos / "train" / "new.png")
+    read(photos, {"spots": entry()})
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].endswith("07.png has changed: spots computed again")
+    read(photos, {"spots": entry()})
+    assert not capsys.readouterr().err
+
+
+def test_they_are_computed_ahead_of_training_and_counted(photos, capsys):
+    settings = {"folder": str(photos), "batch": 4, "derive": {"spots": entry(), "bright": entry(bright_map, "map")}}
+    assert data.refresh_derived(settings) == {"train": (20, 20, 0), "test": (4, 4, 0)}
+    assert data.refresh_derived(settings) == {"train": (20, 0, 0), "test": (4, 0, 0)}
+    shutil.copy(photos / "test" / "21.png", photos / "train" / "03.png")  # what one image has become is known
+    assert data.refresh_derived(settings) == {"train": (20, 0, 0), "test": (4, 0, 0)}
+    for name in ("train/03.png", "train/04.png"):
+        Image.fromarray(np.full((9, 10, 3), int(name[7]), np.uint8)).save(photos / name)
+    with (next(photos.glob(".derived/bright_boxes*")) / "contents.jsonl").open("a") as torn:
+        torn.write('["0123", "exam')
+    assert data.refresh_derived(settings) == {"train": (20, 2, 2), "test": (4, 0, 0)}
+    assert capsys.readouterr().err.count("has changed") == 4  # two features of two images
+    CALLS.clear()
+    take(load(photos, in_memory=False).train(), 6)
+    assert not CALLS
+    with pytest.raises(UserError, match=r"config\.data\.derive is empty"):
+        data.refresh_derived({"folder": str(photos)})
+
+
+def test_a_file_that_an_argument_names_counts_by_its_content(photos):
+    model = photos / "model.txt"
+    model.write_text("1")
+    fingerprints = {"absent": Derived.of("x", entry(named, "array", arguments={"model": "elsewhere"})).fingerprint}
+    for text in ("1", "2", "1"):
+        model.write_text(text)
+        found = Derived.of("x", entry(named, "array", arguments={"model": str(model)})).fingerprint
+        assert fingerprints.setdefault(text, found) == found
+    assert len(set(fingerprints.values())) == 3
 
 
 def test_it_is_computed_anew_when_the_module_changes(photos, monkeypatch):
@@ -282,7 +328,8 @@ def test_processes_share_the_batches_that_one_would_have(photos):
 
 def test_selective_search_finds_the_digits_of_scenes_that_transforms_have_moved(tmp_path):
     """As region-based detectors read it: proposals and truth in one batch, moved together."""
-    derive = {"proposals": dict(function="cvjax.ops.proposals:selective_search", kind="boxes", max_boxes=150)}
+    search = dict(function="cvjax.ops.proposals:selective_search", kind="boxes", max_boxes=150)
+    derive = {"proposals": {**search, "arguments": {"thresholds": (100.0, 200.0), "region": 20, "most": 150}}}
     settings = dict(name="digit_scenes/smoke", train_split="train[:24]", eval_split="test[:1]", batch=24, max_boxes=8)
     settings |= dict(derive=derive, derive_dir=str(tmp_path))
     settings["transforms"] = [dict(op="random_scale", scale=(0.8, 1.2)), dict(op="flip")]

@@ -74,6 +74,17 @@ def test_captures_every_layer_by_its_name(depth, last):
     assert captured["conv4_2"].shape == (2, 5, 8, 16)
 
 
+def test_stages_of_ones_own_take_the_place_of_a_depths():
+    captured = ("relu1_1", "relu3_2", "pool3")
+    variables, (features, found) = shapes(VGG(stages=(1, 1, 2), width=2, capture=captured))
+    assert sorted(variables["params"]) == ["conv1_1", "conv2_1", "conv3_1", "conv3_2"]
+    assert found["relu3_2"].shape[3] == 8 and features.shape == found["pool3"].shape
+    ours, theirs = (shapes(VGG(13, stages=stages, width=2))[0] for stages in ((2, 2, 2, 2, 2), ()))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    with pytest.raises(UserError, match="no layer 'relu3_3'"):
+        shapes(VGG(stages=(1, 1, 2), capture=("relu3_3",)))
+
+
 def test_refuses_what_no_vgg_has(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(UserError, match="no pooling='mean'"):
