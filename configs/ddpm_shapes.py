@@ -8,7 +8,7 @@ Command: python train.py --config=configs/ddpm_shapes.py --workdir=runs/ddpm_sha
 Result: Fréchet distance 40, that of a Gaussian per class being 42 and that of training images 0.7; 2.86 bits a value,
   denoising error 0.0060 (seed 9401). Most samples are shapes with clean edges, but in a third of them noise is left,
   and the judge takes 0.41 of all for their class, one in three being chance. After 1,000 steps the distance was 803.
-Time: 9 minutes of one CPU core.
+Time: 9 CPU minutes.
 """
 
 from cvjax.config import experiment, variant

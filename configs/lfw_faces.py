@@ -4,7 +4,7 @@ Paper: Huang, Ramesh, Berg & Learned-Miller, Labeled Faces in the Wild, 2007, ha
   Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385), the network.
 Command: python train.py --config=configs/lfw_faces.py --workdir=runs/lfw_faces
 Result: accuracy 1.0 on the 60 held-out crops (seed 9601).
-Time: 36 seconds of one CPU core.
+Time: 36 CPU seconds.
 """
 
 from cvjax.config import experiment, variant

@@ -7,7 +7,7 @@ Paper: Taigman, Yang, Ranzato & Wolf, DeepFace, 2014; Koch, Zemel & Salakhutdino
   2006.
 Command: python train.py --config=configs/siamese_faces.py --workdir=runs/siamese_faces
 Result: 0.971 of pairs by ten folds, by the logistic unit as by distances, and rank-1 0.738 of 100 people (seed 9601).
-Time: 13 minutes of one CPU core.
+Time: 13 CPU minutes.
 """
 
 from cvjax.config import experiment, variant

@@ -23,6 +23,7 @@ def get_config(name: str = ""):
             classes=2000,  # of which training has 1,600
             backbone=dict(depth=18, width=16),
             ema=0.99,
+            flip_test=True,
             optimiser=dict(
                 name="adamw",
                 learning_rate=2e-3,

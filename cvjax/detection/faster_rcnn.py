@@ -38,7 +38,7 @@ from cvjax.ops import anchors as grids
 from cvjax.ops import boxes as box_ops
 from cvjax.ops.nms import batched_nms
 from cvjax.ops.roi import assign_levels, roi_align, roi_pool
-from cvjax.signature import Count, NonNegative, Share
+from cvjax.signature import Count, NonNegative, Positive, Share
 
 Boxes = Float[Array, "batch boxes 4"]
 Mask = Bool[Array, "batch boxes"]
@@ -233,8 +233,8 @@ class FasterRCNN(Detector):
         """Takes a step down the four losses at once."""
         boxes, labels, present = training_objects(batch)
         boxes = jnp.where(present[..., None], boxes, 0)
-        keys = jax.random.split(key, (2, len(boxes)))
-        dropout_key = jax.random.fold_in(key, 0)
+        draw_key, dropout_key = jax.random.split(key)
+        keys = jax.random.split(draw_key, (2, len(boxes)))
 
         def loss_fn(params):
             stats = {}
@@ -299,11 +299,11 @@ def recipe(
     fpn: bool = False,
     channels: Count = 256,
     rpn_channels: Count = 512,
-    sizes: tuple[tuple[float, ...], ...] = ((128.0, 256.0, 512.0),),
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+    sizes: tuple[tuple[Positive, ...], ...] = ((128.0, 256.0, 512.0),),
+    ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0),
     pooling: Literal["pool", "align"] = "pool",
     pooled: Count = 7,
-    canonical: float = 224.0,
+    canonical: Positive = 224.0,
     hidden: Count = 4096,
     dropout: Share = 0.5,
     anchors: Count = 256,
@@ -345,8 +345,8 @@ def recipe(
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`.
 
     Raises:
-      UserError: sizes that do not match the levels, different numbers of them, a pyramid over a VGG, or a depth or stem
-        that the backbone does not have.
+      UserError: sizes that do not match the levels, different numbers of them or none, no ratios, images of other than
+        one channel or three, a pyramid over a VGG, or a depth or stem that the backbone does not have.
     """
     names = class_names(classes)
     if backbone == "vgg":
@@ -363,6 +363,10 @@ def recipe(
     if len(sizes) != len(level_strides) or len({len(level) for level in sizes}) != 1:
         wanted = f"{len(level_strides)} groups of one length, for levels of cells of {level_strides} pixels"
         raise UserError(f"config.recipe.sizes={sizes}: there have to be {wanted}.")
+    if not ratios or not sizes[0]:
+        raise UserError(f"config.recipe: ratios={ratios} and sizes={sizes}: there have to be some of each.")
+    if shape[2] not in (1, 3):
+        raise UserError(f"config.recipe.shape={tuple(shape)}: images have one channel or three.")
     cells = tuple(
         tuple((size / math.sqrt(ratio), size * math.sqrt(ratio)) for ratio in ratios for size in level)
         for level in sizes

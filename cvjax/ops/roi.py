@@ -69,12 +69,18 @@ def _round(x: Array) -> Array:
 
 def _cells(first: Array, last: Array, size: int, cells: int) -> Array:
     """The first cell of each bin on an axis and the one after its last, int32[..., size, 2]; 0 and 0 of NaN."""
-    length = jnp.maximum(last - first + 1, 1)[..., None]
-    # If XLA knows that the divisor is one number, it multiplies by its reciprocal, and a bin in ten ends a cell late.
-    bins = length / jnp.where(length >= 1, jnp.float32(size), 1)
+    bins = _divide(jnp.maximum(last - first + 1, 1)[..., None], size)
     number = jnp.arange(size, dtype=bins.dtype)
     edges = jnp.stack([jnp.floor(number * bins), jnp.ceil((number + 1) * bins)], axis=-1) + first[..., None, None]
     return jnp.nan_to_num(jnp.clip(edges, 0, cells)).astype(jnp.int32)
+
+
+def _divide(lengths: Array, size: int) -> Array:
+    """Lengths of bins, correctly rounded, since they are rounded up to whole cells and samples.
+
+    If XLA knew that the divisor is one number, it would multiply by its reciprocal, and a bin in ten end a cell late.
+    """
+    return lengths / jnp.where(jnp.isnan(lengths), 1, jnp.asarray(size, lengths.dtype))
 
 
 def _first_maxima(features: Features, down: Array, across: Array) -> Array:
@@ -85,11 +91,12 @@ def _first_maxima(features: Features, down: Array, across: Array) -> Array:
     """
     batch, rows, columns, channels = features.shape
     parts = -(-channels // TABLED)
-    padded = jnp.pad(features, ((0, 0), (0, 0), (0, 0), (0, parts * TABLED - channels)))
-    padded = jnp.moveaxis(padded.reshape(batch, rows, columns, parts, TABLED), 3, 1)
+    each = -(-channels // parts)
+    padded = jnp.pad(features, ((0, 0), (0, 0), (0, 0), (0, parts * each - channels)))
+    padded = jnp.moveaxis(padded.reshape(batch, rows, columns, parts, each), 3, 1)
 
-    def of_part(each: tuple[Array, Array, Array]) -> Array:
-        part, down, across = each
+    def of_part(given: tuple[Array, Array, Array]) -> Array:
+        part, down, across = given
         place = jnp.broadcast_to(jnp.arange(rows * columns).reshape(rows, columns, 1), part.shape)
         tables = [_double(table, 1) for table in _double((part, place), 0)]
         values, places = (jnp.stack([jnp.stack([one[k] for one in table]) for table in tables]) for k in (0, 1))
@@ -100,11 +107,11 @@ def _first_maxima(features: Features, down: Array, across: Array) -> Array:
         there = (down[..., 1] > down[..., 0])[:, :, None] & (across[..., 1] > across[..., 0])[:, None]
         return jnp.where(there[..., None], chosen, rows * columns)
 
-    def of_image(each: tuple[Array, Array, Array]) -> Array:
-        return lax.map(lambda part: of_part((part, *each[1:])), each[0])
+    def of_image(given: tuple[Array, Array, Array]) -> Array:
+        return lax.map(lambda part: of_part((part, *given[1:])), given[0])
 
     chosen = jnp.moveaxis(lax.map(of_image, (padded, down, across)), 1, -2)  # [batch, regions, size, size, parts, ...]
-    return chosen.reshape(*chosen.shape[:-2], parts * TABLED)[..., :channels]
+    return chosen.reshape(*chosen.shape[:-2], parts * each)[..., :channels]
 
 
 def _better(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -185,7 +192,7 @@ def _weights(start: Array, length: Array, size: int, cells: int, sampling: int |
 
     A mean over a grid of bilinear samples is a product of one over rows and one over columns.
     """
-    bins = length[..., None] / size
+    bins = _divide(length[..., None], size)
     near = start[..., None] + jnp.arange(size, dtype=start.dtype) * bins
     # Without a number, samples are at most a cell apart, and more than half a cell if there are several. Those of huge
     # boxes that lie before the map are skipped, and nothing depends on the boxes' size. NaN gives none.

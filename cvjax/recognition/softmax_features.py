@@ -32,9 +32,20 @@ class SoftmaxFeatures(ImageClassifier):
     """A classifier that is judged by its activations `layer`, on people unseen in training."""
 
     layer: str
+    flip_test: bool
 
     def embed(self, state: State, images: Float[Array, "batch _ _ _"]) -> tuple[Embeddings, Float[Array, "batch _"]]:
-        """Returns the unit vectors of a layer's activations, averaged over places if it has any, and logits."""
+        """Returns the unit vectors of a layer's activations, averaged over places if it has any, and logits.
+
+        With `flip_test` the vectors are those of images and of their mirror images together.
+        """
+        embeddings, logits = self.read(state, images)
+        if self.flip_test:
+            embeddings = unit(embeddings + self.read(state, images[:, :, ::-1])[0])
+        return embeddings, logits
+
+    def read(self, state: State, images: Float[Array, "batch _ _ _"]) -> tuple[Embeddings, Float[Array, "batch _"]]:
+        """Returns the same of the images as they are."""
         logits, activations = self.net.apply(variables(state, "classifier"), images)
         found = at_least_float32(activations[self.layer])
         return unit(found.mean(axis=tuple(range(1, found.ndim - 1)))), logits
@@ -68,6 +79,7 @@ def recipe(
     dropout: Share = 0.0,
     label_smoothing: Share = 0.0,
     ema: Share = 0.0,
+    flip_test: bool = False,
     optimiser: Mapping[str, Any] = OPTIMISER,
 ) -> Recipe:
     """Makes a classifier of known people, judged by its features on unknown ones.
@@ -80,6 +92,7 @@ def recipe(
       dropout: share of the mean features dropped while training.
       label_smoothing: share of each target spread over all people.
       ema: share of the averaged network, the one that is judged, that each step keeps; 0: none.
+      flip_test: judge and embed by the direction of the sum of an image's embedding and its mirror image's.
       optimiser: as `cvjax.optim.build` takes it.
 
     Returns:
@@ -94,5 +107,5 @@ def recipe(
         raise UserError(f"config.recipe.layer={layer!r}: the network has no such layer. {suggest(layer, layers)}")
     names = class_names(classes)
     net = ResNetClassifier(len(names), backbone.depth, backbone.width, backbone.stem, backbone.strides, dropout)
-    system = SoftmaxFeatures(net, tuple(shape), names, label_smoothing, ema, optim.build(optimiser), layer)
-    return Recipe.of(system)
+    base = (net, tuple(shape), names, label_smoothing, ema, optim.build(optimiser))
+    return Recipe.of(SoftmaxFeatures(*base, layer, flip_test))

@@ -250,6 +250,8 @@ def test_the_other_kinds_have_the_same_shapes_and_no_call_of_the_host(kind):
         (dict(backbone="vgg", depth=18), "depth=11, 13, 16, 19"),
         (dict(backbone="vgg", depth=16, fpn=True), "no pyramid"),
         (dict(strides=()), "one to four stages"),
+        (dict(ratios=()), "some of each"),
+        (dict(shape=(32, 32, 4)), "one channel or three"),
     ],
 )
 def test_refuses_arguments_that_do_not_fit(wrong, message):

@@ -140,6 +140,17 @@ def align_by_loops(features, boxes, weights, size, sampling, aligned):
     return values, gradient
 
 
+def test_adaptive_samples_are_a_cell_apart_at_any_size():
+    """21 cells in 7 bins are 3 samples each, though 21 times the float32 nearest to 1 / 7 is more than 21 / 7."""
+    lengths = np.arange(1, 513, dtype=np.float32)
+    np.testing.assert_array_equal(jax.jit(lambda x: roi._divide(x, 7))(lengths), lengths / np.float32(7))
+    squares = jnp.broadcast_to(jnp.arange(64.0)[:, None] ** 2, (1, 64, 64, 1))
+    found = roi.roi_align(squares, jnp.array([[[0.0, 0.0, 21.0, 21.0]]]), size=7, sampling=None)[0, 0, 0, :, 0]
+    places = np.arange(21) + 0.5
+    read = np.interp(places, np.arange(64), np.arange(64.0) ** 2).reshape(7, 3).mean(1)
+    np.testing.assert_allclose(found, read, rtol=1e-5)
+
+
 KINDS = [(2, False), (2, True), (1, True), (None, False), (None, True)]
 
 
