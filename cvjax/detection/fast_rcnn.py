@@ -164,7 +164,7 @@ def recipe(
     names, last = class_names(classes), f"relu{len(counts)}_{counts[-1]}"
     base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     networks = (
-        VGG(depth, tuple(stages), width=width, capture=(last,)),
+        VGG(depth, stages=tuple(stages), width=width, capture=(last,)),
         RegionHead(len(names), hidden, dropout),
     )
     drawn = (regions, foreground, tuple(background), beta)

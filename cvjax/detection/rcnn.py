@@ -121,6 +121,6 @@ def recipe(
         raise UserError(f"config.recipe.context={context}: nothing of a side of {side} is left; at most {side // 4}.")
     names, positives = class_names(classes), count_positives(windows, positive_share)
     base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
-    networks = (VGG(depth, tuple(stages), width=width), VGGHead(len(names) + 1, hidden, dropout))
+    networks = (VGG(depth, stages=tuple(stages), width=width), VGGHead(len(names) + 1, hidden, dropout))
     drawn = (windows, positives, classifier, regression)
     return Recipe.of(RCNN(*base, *networks, *drawn, False, svm, candidates, side, context))

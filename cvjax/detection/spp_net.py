@@ -187,7 +187,7 @@ def recipe(
     base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     last = f"relu{len(counts)}_{counts[-1]}"
     networks = (
-        VGG(depth, tuple(stages), width=width, capture=(last,)),
+        VGG(depth, stages=tuple(stages), width=width, capture=(last,)),
         VGGHead(len(names) + 1, hidden, dropout),
     )
     drawn = (windows, positives, classifier, regression)

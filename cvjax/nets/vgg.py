@@ -32,7 +32,6 @@ class VGG(nn.Module):
 
     Attributes:
       depth: 11, 13, 16 or 19.
-      stages: number of convolutions of each stage, at most five, in place of those of `depth`.
       batch_norm: normalise after each convolution.
       pooling: "max", or "average" as for style transfer (Gatys et al., 2016, section 2).
       head: None: end with `pool5`; "classifier": `pool5` averaged to 7x7, as torchvision does, and classified;
@@ -47,10 +46,10 @@ class VGG(nn.Module):
       capture: activations to return: `conv4_2` (before normalisation and ReLU), `relu4_2` (after them), `pool4`, and
         `fc6`, `relu6`, `fc7`, `relu7`, `fc8`. What Gatys et al. call conv4_2 is `relu4_2`: Caffe's ReLU works in place.
       mean, deviation: of red, green and blue in the training images, by default ImageNet's.
+      stages: number of convolutions of each stage, at most five, in place of those of `depth`.
     """
 
     depth: int = 16
-    stages: Sequence[int] = ()
     batch_norm: bool = False
     pooling: Literal["max", "average"] = "max"
     head: Literal["classifier", "convolutional", "mean"] | None = None
@@ -63,6 +62,7 @@ class VGG(nn.Module):
     capture: Sequence[str] = ()
     mean: Sequence[float] = MEAN
     deviation: Sequence[float] = DEVIATION
+    stages: Sequence[int] = ()
 
     @nn.compact
     def __call__(
