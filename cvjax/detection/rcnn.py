@@ -24,6 +24,8 @@ from cvjax.nets.imagenet import MEAN
 from cvjax.nets.vgg import DEPTHS, VGG
 from cvjax.signature import Count, Natural, Share
 
+AT_ONCE = 64  # regions in one pass outside of training; a VGG-16's largest features of one are 12 MiB
+
 
 def warp(
     image: Float[Array, "height width channels"],
@@ -60,6 +62,16 @@ class RCNN(RegionDetector):
         crops = jax.vmap(jax.vmap(cut, (None, 0)))(images, regions)
         pooled, _ = self.vgg.apply(vgg, crops.reshape(-1, *crops.shape[2:]))
         return pooled.reshape(*regions.shape[:2], -1)
+
+    def pool_many(self, vgg: Mapping[str, Any], images: Images, regions: Regions) -> Pooled:
+        """Computes them of about `AT_ONCE` regions at a time, a few of each image: all would not fit into memory."""
+        batch, count = regions.shape[:2]
+        parts = -(-count // max(AT_ONCE // batch, 1))
+        size = -(-count // parts)
+        padded = jnp.pad(regions, ((0, 0), (0, parts * size - count), (0, 0))).reshape(batch, parts, size, 4)
+        pooled = jax.lax.map(partial(self.pool, vgg, images), padded.swapaxes(0, 1))
+        return pooled.swapaxes(0, 1).reshape(batch, parts * size, -1)[:, :count]
+
 
 
 def recipe(

@@ -99,6 +99,10 @@ class RegionDetector(ProposalDetector):
     def pool(self, vgg: Mapping[str, Any], images: Images, regions: Regions) -> Pooled:
         """Computes the features of regions, whatever their size; `vgg` are the variables of that network."""
 
+    def pool_many(self, vgg: Mapping[str, Any], images: Images, regions: Regions) -> Pooled:
+        """Computes the same outside of training, where regions are many."""
+        return self.pool(vgg, images, regions)
+
     @property
     def networks(self) -> dict[str, nn.Module]:
         """Both networks, by their names in the state."""
@@ -219,7 +223,7 @@ class RegionDetector(ProposalDetector):
 
     def _apply(self, state: State, images: Images, regions: Regions) -> tuple[Array, Array, Array]:
         """Features that regions pool, their logits, and the features of `fc7`; all in float32."""
-        pooled = self.pool(variables(state, "vgg"), images, regions)
+        pooled = self.pool_many(variables(state, "vgg"), images, regions)
         logits, features = self.head.apply(variables(state, "head"), pooled)
         return pooled.astype(jnp.float32), logits, features
 

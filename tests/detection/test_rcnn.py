@@ -168,6 +168,29 @@ def test_without_any_region_a_step_changes_nothing_but_is_finite(trained):
     assert finite(new, metrics) and float(metrics["loss/cross_entropy"]) == 0
 
 
+def test_outside_of_training_a_few_regions_are_in_memory_at_a_time(trained):
+    recipe, state, _, _, _ = trained
+    detector, random = recipe.train_step.__self__, np.random.default_rng(0)
+    near = random.uniform(0, 30, (2, 3 * rcnn.AT_ONCE + 5, 2)).astype(np.float32)
+    regions, images = jnp.asarray(np.concatenate([near, near + 9], -1)), jnp.asarray(squares(2)["image"])
+    vgg = {"params": state.params["vgg"]}
+
+    def largest(jaxpr):
+        inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()))]
+        inner = [getattr(value, "jaxpr", value) for value in inner]
+        sizes = [variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars]
+        return max(sizes + [largest(value) for value in inner if hasattr(value, "eqns")], default=0)
+
+    present = jnp.ones(regions.shape[:2], bool)
+    crop = 16 * 16 * max(TINY["width"], 3)
+    traced = jax.make_jaxpr(lambda state: detector.find(state, images, regions, present))(state)
+    assert 2 * rcnn.AT_ONCE * crop >= largest(traced.jaxpr) > 10 * crop  # an image half resized is larger than a crop
+    whole = jax.jit(detector.pool)(vgg, images, regions)
+    assert largest(jax.make_jaxpr(detector.pool)(vgg, images, regions).jaxpr) >= 2 * regions.shape[1] * crop
+    parts = jax.jit(detector.pool_many)(vgg, images, regions)
+    np.testing.assert_allclose(parts, whole, atol=1e-5)  # the order of float32 sums
+
+
 def test_proposals_have_to_be_in_the_batch():
     batch = {name: values for name, values in squares().items() if "proposals" not in name}
     with pytest.raises(UserError, match=r"set config\.data\.derive\.proposals"):
