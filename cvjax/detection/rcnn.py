@@ -73,7 +73,6 @@ class RCNN(RegionDetector):
         return pooled.swapaxes(0, 1).reshape(batch, parts * size, -1)[:, :count]
 
 
-
 def recipe(
     shape: tuple[Count, Count, Count],
     classes: Count | tuple[str, ...],

@@ -161,7 +161,9 @@ class RegionDetector(ProposalDetector):
         params, opt, loss, right = descend(self.tx, loss_fn, state.params, state.opt["head"])
         shown = real & (labels < len(self.classes))
         shares = {"share/right": (right & real).sum() / total, "share/objects": shown.sum() / total}
-        return advance(state, params, {"head": opt}, keep=self.ema), {"loss/cross_entropy": loss} | shares
+        # SVMs and regression of a run that is continued do not suit the new features.
+        extra = {"concluded": jnp.zeros((), bool)}
+        return advance(state, params, {"head": opt}, extra=extra, keep=self.ema), {"loss/cross_entropy": loss} | shares
 
     # --- SVMs and box regression ----------------------------------------------------------------------------------
 
@@ -246,7 +248,7 @@ class RegionDetector(ProposalDetector):
         if self.regression:
             offsets = jnp.einsum("brf,fcd->brcd", moves["scale"] * pooled, moves["kernel"]) + moves["bias"]
             offsets = offsets.reshape(len(scores), -1, 4)
-            moved = jnp.take_along_axis(offsets, index[..., None], axis=1)
+            moved = jnp.where(concluded, jnp.take_along_axis(offsets, index[..., None], axis=1), 0.0)
             boxes = box_ops.decode(moved, _not_empty(boxes))
         return box_ops.clip(boxes, *self.shape[:2]), best, labels
 

@@ -111,6 +111,15 @@ def test_concluding_keeps_shapes_and_changes_nothing_but_the_fits(trained):
     np.testing.assert_allclose(norms.mean() * concluded.extra["svm"]["scale"], 20, rtol=1e-4)
 
 
+def test_a_concluded_state_that_is_trained_on_is_judged_by_the_softmax_until_it_is_concluded_again(trained):
+    recipe, _, concluded, step, _ = trained
+    further, _ = step(concluded, squares(), KEY)
+    assert bool(concluded.extra["concluded"]) and not bool(further.extra["concluded"])
+    fresh = further.replace(extra=jax.tree.map(jnp.zeros_like, further.extra))
+    found = (recipe.eval_step(each, squares(4), KEY) for each in (further, fresh))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 def test_what_a_region_is_described_by(trained):
     recipe, state, _, _, _ = trained
     batch = squares()
