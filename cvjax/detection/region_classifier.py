@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 from cvjax.core import Batch, Metrics, State, advance, descend, start, variables
 from cvjax.detection.detector import Candidates, Detection, Images
 from cvjax.detection.proposal_detector import Present, ProposalDetector, Regions
+from cvjax.detection.region_heads import large_enough
 from cvjax.detection.region_svms import BoxRegression, Miner, RegionSVMs
 from cvjax.detection.sliding_window import label_windows
 from cvjax.errors import UserError
@@ -233,7 +234,7 @@ class RegionDetector(ProposalDetector):
         """Scores each region for each class, and moves it onto what it would show.
 
         A margin of an SVM, a few times steeper, counts as a logit. Until the training is concluded, regions have the
-        scores of the softmax and stay where they are.
+        scores of the softmax and stay where they are. Those moved out of the image have a score of 0.
         """
         pooled, logits, features = self._apply(state, images, regions)
         svm, moves, concluded = (state.extra[name] for name in ("svm", "boxes", "concluded"))
@@ -250,7 +251,8 @@ class RegionDetector(ProposalDetector):
             offsets = offsets.reshape(len(scores), -1, 4)
             moved = jnp.where(concluded, jnp.take_along_axis(offsets, index[..., None], axis=1), 0.0)
             boxes = box_ops.decode(moved, _not_empty(boxes))
-        return box_ops.clip(boxes, *self.shape[:2]), best, labels
+        boxes = box_ops.clip(boxes, *self.shape[:2])
+        return boxes, jnp.where(large_enough(boxes), best, 0.0), labels
 
 
 def _not_empty(regions: Float[Array, "*batch 4"]) -> Float[Array, "*batch 4"]:

@@ -137,6 +137,11 @@ def multi_task_loss(
 # --- detections ---------------------------------------------------------------------------------------------------
 
 
+def large_enough(boxes: Float[Array, "*batch 4"]) -> Bool[Array, "*batch"]:
+    """Returns which boxes, clipped to their image, have something of it inside: .01 px of either side."""
+    return (boxes[..., 2:] - boxes[..., :2] >= SMALLEST).all(-1)
+
+
 def find_objects(
     logits: Float[Array, "batch regions outputs"],
     offsets: Float[Array, "batch regions classes 4"],
@@ -151,7 +156,6 @@ def find_objects(
     """
     boxes = jnp.broadcast_to(boxes[..., None, :], offsets.shape)
     found = box_ops.clip(box_ops.decode(offsets, boxes, WEIGHTS), size[0], size[1])
-    inside = (found[..., 2:] - found[..., :2] >= SMALLEST).all(-1)
-    scores = jnp.where(mask[..., None] & inside, jax.nn.softmax(logits)[..., 1:], 0)
+    scores = jnp.where(mask[..., None] & large_enough(found), jax.nn.softmax(logits)[..., 1:], 0)
     labels = jnp.broadcast_to(jnp.arange(scores.shape[-1]), scores.shape)
     return found.reshape(len(found), -1, 4), scores.reshape(len(found), -1), labels.reshape(len(found), -1)

@@ -145,6 +145,19 @@ def test_padding_of_proposals_is_never_detected(trained):
     assert not recipe.eval_step(concluded, none, KEY)["detected"].any()
 
 
+def test_regions_moved_out_of_the_image_are_not_found(trained):
+    recipe, _, concluded, _, _ = trained
+    batch, detector = jax.tree.map(jnp.asarray, squares(4, seed=2)), recipe.train_step.__self__
+    regions = batch["proposals"], batch["proposals_mask"]
+    away = jnp.zeros_like(concluded.extra["boxes"]["bias"]).at[:, 0].set(9.0)  # by nine widths to the right
+    moved = {**concluded.extra["boxes"], "kernel": jnp.zeros_like(concluded.extra["boxes"]["kernel"]), "bias": away}
+    state = concluded.replace(extra={**concluded.extra, "boxes": moved})
+    boxes, scores, _ = detector.find(state, batch["image"], *regions)
+    gone = np.asarray(boxes[..., 2] - boxes[..., 0]) < 0.01
+    assert gone[np.asarray(detector.find(concluded, batch["image"], *regions)[1]) > 0.5].any()
+    assert (np.asarray(scores)[gone] == 0).all()
+
+
 def test_of_an_image_of_ones_own_the_regions_are_proposed(trained):
     recipe, _, concluded, _, _ = trained
     images = squares(2, seed=5)["image"]
