@@ -17,7 +17,8 @@ from cvjax import optim
 from cvjax.core import Recipe, class_names
 from cvjax.detection.detector import Detection, Images
 from cvjax.detection.proposal_detector import SEARCH, Regions, as_json
-from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead, count_positives
+from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead
+from cvjax.detection.region_heads import count_positives
 from cvjax.detection.region_svms import PAPER, RegionSVMs
 from cvjax.errors import UserError
 from cvjax.nets.imagenet import MEAN
@@ -129,8 +130,10 @@ def recipe(
     if side % halved:
         raise UserError(f"config.recipe.side={side}: the stages halve it, so that it is a multiple of {halved}.")
     if 2 * context >= side:
-        raise UserError(f"config.recipe.context={context}: nothing of a side of {side} is left; at most {side // 4}.")
-    names, positives = class_names(classes), count_positives(windows, positive_share)
+        raise UserError(
+            f"config.recipe.context={context}: nothing of a side of {side} is left; at most {(side - 1) // 2}."
+        )
+    names, positives = class_names(classes), count_positives(windows, positive_share, "windows", "positive_share")
     base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     networks = (VGG(depth, tuple(stages), width=width), VGGHead(len(names) + 1, hidden, dropout))
     drawn = (windows, positives, classifier, regression)

@@ -22,7 +22,6 @@ from cvjax.detection.proposal_detector import Present, ProposalDetector, Regions
 from cvjax.detection.region_heads import large_enough
 from cvjax.detection.region_svms import BoxRegression, Miner, RegionSVMs
 from cvjax.detection.sliding_window import label_windows
-from cvjax.errors import UserError
 from cvjax.nets.vgg import VGG
 from cvjax.ops import boxes as box_ops
 
@@ -258,14 +257,3 @@ class RegionDetector(ProposalDetector):
 def _not_empty(regions: Float[Array, "*batch 4"]) -> Float[Array, "*batch 4"]:
     """Regions at least a pixel wide and high: padding is empty, and nothing is relative to that."""
     return jnp.concatenate([regions[..., :2], jnp.maximum(regions[..., 2:], regions[..., :2] + 1.0)], axis=-1)
-
-
-def count_positives(windows: int, share: float) -> int:
-    """Returns how many of an image's windows are to show an object; raises a UserError if it is none, or all."""
-    positives = round(windows * share)
-    if not 1 <= positives < windows:
-        raise UserError(
-            f"config.recipe.positive_share={share} of config.recipe.windows={windows} leaves no windows of objects, or "
-            "none of background."
-        )
-    return positives

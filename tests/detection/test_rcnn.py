@@ -219,11 +219,17 @@ def test_proposals_have_to_be_in_the_batch():
         jax.eval_shape(tiny().init, KEY, batch)
 
 
+@pytest.mark.parametrize("side", [16, 20])
+def test_the_greatest_context_that_it_names_is_taken(side):
+    tiny(side=side, context=(side - 1) // 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"side": 18}, "a multiple of 4"),
-        ({"context": 8}, "nothing of a side of 16 is left; at most 4"),
+        ({"context": 8}, "nothing of a side of 16 is left; at most 7"),
+        ({"side": 20, "context": 10}, "at most 9"),
         ({"positive_share": 0.0}, "leaves no windows of objects"),
         ({"positive_share": 1.0}, "none of background"),
         ({"search": {**SEARCH, "function": "cvjax.ops.proposals:selective"}}, "no function 'selective'"),
