@@ -98,7 +98,8 @@ def recipe(
     """Makes R-CNN, by default that of the paper's VGG on images of VOC.
 
     The network is fine-tuned by steps; after the last one SVMs and box regression are fitted to its features. Batches
-    have `proposals`, from `data.derive`. Difficult and crowd objects count neither as objects nor as background.
+    have `proposals`, from `data.derive`. Difficult and crowd objects count neither as objects nor as
+    background, nor does a region half of which lies in a crowd.
 
     Args:
       shape: height, width, channels of the images.

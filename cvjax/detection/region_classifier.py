@@ -56,6 +56,13 @@ class VGGHead(nn.Module):
         return logits.astype(jnp.float32), features.astype(jnp.float32)
 
 
+def covered(regions: Regions, boxes: Float[Array, "batch boxes 4"]) -> Float[Array, "batch regions boxes"]:
+    """Returns the share of each region that lies in each box; 0 of empty regions."""
+    iou, areas = box_ops.iou(regions, boxes), box_ops.area(regions)[..., None]
+    both = iou / (1 + iou) * (areas + box_ops.area(boxes)[:, None])
+    return jnp.where(areas > 0, both / jnp.maximum(areas, 1e-6), 0.0)
+
+
 def sample(
     key: Key[Array, ""],
     labels: Int[Array, " regions"],
@@ -139,6 +146,8 @@ class RegionDetector(ProposalDetector):
         iou = dict(positive_iou=POSITIVE_IOU, negative_iou=POSITIVE_IOU)
         find = jax.vmap(partial(label_windows, classes=len(self.classes), **iou))
         labels, certain = find(regions, boxes, batch["labels"], mask, ignored)
+        crowds = jnp.where((mask & batch["crowd"])[:, None], covered(regions, boxes), 0.0).max(axis=2)
+        certain &= (labels != len(self.classes)) | (crowds < POSITIVE_IOU)
         return regions, labels, certain & jnp.concatenate([batch["proposals_mask"], mask], axis=1)
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
@@ -172,7 +181,8 @@ class RegionDetector(ProposalDetector):
         """Computes, for proposals and true boxes, features and overlaps with the objects.
 
         Returns `pooled`; `features`, those of `fc7`; `present`; `own`, the class of true boxes, else -1; `overlaps`
-        with the objects of each class; `nearest`, the class of the nearest object, `iou` with it and `offsets` to it.
+        with the objects of each class, with crowds the share of the region inside; `nearest`, the class of the nearest
+        object, `iou` with it and `offsets` to it.
         """
         boxes, mask = box_ops.visible(batch["boxes"], batch["mask"], *self.shape[:2])
         regions = jnp.concatenate([batch["proposals"], boxes], axis=1)
@@ -180,7 +190,8 @@ class RegionDetector(ProposalDetector):
         iou = jnp.where(mask[:, None], box_ops.iou(regions, boxes), 0.0)
         classes = jnp.arange(len(self.classes))
         of_class = (batch["labels"][..., None] == classes) & mask[..., None]
-        overlaps = jnp.where(of_class[:, None], iou[..., None], 0.0).max(axis=2)
+        overlaps = jnp.where(batch["crowd"][:, None], covered(regions, boxes), iou)
+        overlaps = jnp.where(of_class[:, None], overlaps[..., None], 0.0).max(axis=2)
         counted = mask & ~(batch["difficult"] | batch["crowd"])
         iou = jnp.where(counted[:, None], iou, 0.0)
         at = iou.argmax(axis=2)

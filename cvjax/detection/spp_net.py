@@ -150,7 +150,7 @@ def recipe(
     """Makes SPP-net, by default that of the paper's single scale with a VGG on images of VOC.
 
     Batches have `proposals`, from `data.derive`. Difficult and crowd objects count neither as objects nor as
-    background.
+    background, nor does a region half of which lies in a crowd.
 
     Args:
       shape: height, width, channels of the images.

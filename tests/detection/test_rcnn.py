@@ -135,6 +135,24 @@ def test_what_a_region_is_described_by(trained):
     np.testing.assert_allclose(found["offsets"][1][COUNT:], 0, atol=1e-6)  # true boxes have nowhere to go
 
 
+def test_a_region_inside_a_crowd_is_neither_an_object_nor_background(trained):
+    recipe, state, _, _, _ = trained
+    detector, batch = recipe.train_step.__self__, squares(1)
+    batch["boxes"] = np.float32([[[0, 0, 24, 30], [30, 10, 40, 20]]])
+    batch["crowd"] = np.array([[True, False]])
+    # In the crowd; for the most part; a little; the object; elsewhere; the crowd itself.
+    regions = [[2, 2, 10, 10], [18, 0, 28, 10], [22, 0, 30, 10], [30, 10, 40, 20], [41, 21, 48, 30], [0, 0, 24, 30]]
+    batch["proposals"], batch["proposals_mask"] = np.float32([regions]), np.ones((1, 6), bool)
+    batch = jax.tree.map(jnp.asarray, batch)
+    _, labels, certain = detector.label(batch)
+    assert certain[0, :6].tolist() == [False, False, True, True, True, False]
+    shown = np.asarray(labels[0, :6]) != 2
+    assert shown[[2, 3, 4]].tolist() == [False, True, False]
+    found, label = detector.describe(state, batch), batch["labels"][0, 0]
+    np.testing.assert_allclose(found["overlaps"][0, [0, 1, 2, 4, 5], label], [1, 0.6, 0.25, 0, 1], atol=1e-5)
+    assert found["iou"][0, 0] == 0 == found["overlaps"][0, 0, 1 - label]
+
+
 def test_padding_of_proposals_is_never_detected(trained):
     recipe, _, concluded, _, _ = trained
     batch = squares(4, seed=2)
