@@ -149,8 +149,6 @@ class Run:
                 while pending:
                     step, metrics = pending.popleft()
                     self._record_metrics(step, metrics, always=not pending)
-                if self.step == config.steps and self.recipe.conclude:
-                    self._conclude()
                 figures = self._run_actions()
         if self.checkpoints.latest is None:  # nothing to train
             figures = self._run_actions()
@@ -231,17 +229,19 @@ class Run:
             for placed in (sharding.make_step_input(batch, self.mesh) for batch in self.examples.train()):
                 yield sharding.to_host((function(self.state, placed), placed))
 
-        with self.clock.paused(), self.record.doing("concluding the training"):
+        with self.record.doing("concluding the training"):
             after = self.recipe.conclude(self.state, rows)
             self.state = jax.tree.map(lambda new, leaf: jax.device_put(new, leaf.sharding), after, self.state)
 
     def _run_actions(self) -> dict[str, float] | None:
-        """Evaluates, saves figures and a checkpoint, each if due; then stops if a signal arrived."""
+        """Concludes, evaluates, saves figures and a checkpoint, each if due; then stops if a signal arrived."""
         config, last = self.config, self.step == self.config.steps
         figures = None
         with self.clock.paused():
             if not _finite(self.state.params):
                 self._abort("the parameters are not finite")
+            if last and self.step and self.recipe.conclude:
+                self._conclude()
             if last or _due(self.step, config.eval_every) or self._judge_due():
                 figures = self._evaluate()
                 self.record.scalars(self.step, "eval", figures)

@@ -269,7 +269,8 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_finite_checkpoint(tmp_pa
     assert Checkpoints(tmp_path / "checkpoints").latest == 4
 
 
-def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+@pytest.mark.parametrize("concluded", [False, True])
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, concluded):
     original = config.build
 
     def broken(experiment, networks=None):
@@ -280,7 +281,8 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
             spoilt = jax.tree.map(lambda p: jnp.where(state.step >= 2, jnp.nan, p), state.params)
             return state.replace(params=spoilt), metrics
 
-        return Recipe(**{**vars(recipe), "train_step": train_step})
+        fields = vars(recipe) | {"train_step": train_step}
+        return Recipe(**fields | ({"conclude": lambda *_: pytest.fail("fitted to NaN")} if concluded else {}))
 
     monkeypatch.setattr(config, "build", broken)
     with pytest.raises(UserError, match=r"step 2: the parameters are not finite\. There is no checkpoint yet"):

@@ -18,7 +18,7 @@ from cvjax import optim
 from cvjax.core import Batch, Metrics, Recipe, State, advance, class_names, descend, start, variables
 from cvjax.detection.detector import Candidates, Detection, Images, training_objects
 from cvjax.detection.proposal_detector import SEARCH, Present, ProposalDetector, Regions, as_json
-from cvjax.detection.region_heads import RegionHead, find_objects, multi_task_loss, sample_regions
+from cvjax.detection.region_heads import RegionHead, count_positives, find_objects, multi_task_loss, sample_regions
 from cvjax.errors import UserError
 from cvjax.nets.vgg import DEPTHS, VGG
 from cvjax.ops import boxes as box_ops
@@ -152,7 +152,8 @@ def recipe(
       The recipe. Its figures are those of `cvjax.metrics.detection.figures`, and `proposal_recall`.
 
     Raises:
-      UserError: a side without features, or a range of background that is empty.
+      UserError: a side without features, a range of background that is empty, or a share that leaves no regions of
+        objects or of background.
     """
     counts = tuple(stages) or DEPTHS[depth]
     if side < 2 ** (len(counts) - 1):
@@ -161,6 +162,7 @@ def recipe(
         raise UserError(
             f"config.recipe.background={background}: expected a lower and a higher IoU, such as (0.1, 0.5)."
         )
+    count_positives(regions, foreground, "regions", "foreground")
     names, last = class_names(classes), f"relu{len(counts)}_{counts[-1]}"
     base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     networks = (

@@ -99,6 +99,7 @@ class ProposalDetector(Detector):
 
 
 def as_json(search: Mapping[str, Any]) -> str:
-    """Returns `config.recipe.search` as JSON; raises a UserError if it is no entry of `data.derive`."""
-    Derived.of("proposals", search)
+    """Returns `config.recipe.search` as JSON; raises a UserError unless it is an entry of `data.derive` for boxes."""
+    if (kind := Derived.of("proposals", search).kind) != "boxes":
+        raise UserError(f'config.recipe.search.kind={kind!r}: proposals are boxes; expected "boxes", and `max_boxes`.')
     return json.dumps(dict(search), default=dict)

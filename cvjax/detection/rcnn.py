@@ -17,12 +17,15 @@ from cvjax import optim
 from cvjax.core import Recipe, class_names
 from cvjax.detection.detector import Detection, Images
 from cvjax.detection.proposal_detector import SEARCH, Regions, as_json
-from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead, count_positives
+from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead
+from cvjax.detection.region_heads import count_positives
 from cvjax.detection.region_svms import PAPER, RegionSVMs
 from cvjax.errors import UserError
 from cvjax.nets.imagenet import MEAN
 from cvjax.nets.vgg import DEPTHS, VGG
 from cvjax.signature import Count, Natural, Share
+
+AT_ONCE = 64  # regions in one pass outside of training; a VGG-16's largest features of one are 12 MiB
 
 
 def warp(
@@ -61,6 +64,15 @@ class RCNN(RegionDetector):
         pooled, _ = self.vgg.apply(vgg, crops.reshape(-1, *crops.shape[2:]))
         return pooled.reshape(*regions.shape[:2], -1)
 
+    def pool_many(self, vgg: Mapping[str, Any], images: Images, regions: Regions) -> Pooled:
+        """Computes them of about `AT_ONCE` regions at a time, a few of each image: all would not fit into memory."""
+        batch, count = regions.shape[:2]
+        parts = -(-count // max(AT_ONCE // batch, 1))
+        size = -(-count // parts)
+        padded = jnp.pad(regions, ((0, 0), (0, parts * size - count), (0, 0))).reshape(batch, parts, size, 4)
+        pooled = jax.lax.map(partial(self.pool, vgg, images), padded.swapaxes(0, 1))
+        return pooled.swapaxes(0, 1).reshape(batch, parts * size, -1)[:, :count]
+
 
 def recipe(
     shape: tuple[Count, Count, Count],
@@ -86,7 +98,8 @@ def recipe(
     """Makes R-CNN, by default that of the paper's VGG on images of VOC.
 
     The network is fine-tuned by steps; after the last one SVMs and box regression are fitted to its features. Batches
-    have `proposals`, from `data.derive`. Difficult and crowd objects count neither as objects nor as background.
+    have `proposals`, from `data.derive`. Difficult and crowd objects count neither as objects nor as
+    background, nor does a region half of which lies in a crowd.
 
     Args:
       shape: height, width, channels of the images.
@@ -118,8 +131,10 @@ def recipe(
     if side % halved:
         raise UserError(f"config.recipe.side={side}: the stages halve it, so that it is a multiple of {halved}.")
     if 2 * context >= side:
-        raise UserError(f"config.recipe.context={context}: nothing of a side of {side} is left; at most {side // 4}.")
-    names, positives = class_names(classes), count_positives(windows, positive_share)
+        raise UserError(
+            f"config.recipe.context={context}: nothing of a side of {side} is left; at most {(side - 1) // 2}."
+        )
+    names, positives = class_names(classes), count_positives(windows, positive_share, "windows", "positive_share")
     base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     networks = (VGG(depth, stages=tuple(stages), width=width), VGGHead(len(names) + 1, hidden, dropout))
     drawn = (windows, positives, classifier, regression)

@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 from cvjax.core import Batch, Metrics, State, advance, descend, start, variables
 from cvjax.detection.detector import Candidates, Detection, Images
 from cvjax.detection.proposal_detector import Present, ProposalDetector, Regions
+from cvjax.detection.region_heads import large_enough
 from cvjax.detection.region_svms import BoxRegression, Miner, RegionSVMs
 from cvjax.detection.sliding_window import label_windows
-from cvjax.errors import UserError
 from cvjax.nets.vgg import VGG
 from cvjax.ops import boxes as box_ops
 
@@ -54,6 +54,13 @@ class VGGHead(nn.Module):
         features = nn.relu(dense(self.hidden, name="fc7")(x))
         logits = nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.01), name="fc8")(drop(features))
         return logits.astype(jnp.float32), features.astype(jnp.float32)
+
+
+def covered(regions: Regions, boxes: Float[Array, "batch boxes 4"]) -> Float[Array, "batch regions boxes"]:
+    """Returns the share of each region that lies in each box; 0 of empty regions."""
+    iou, areas = box_ops.iou(regions, boxes), box_ops.area(regions)[..., None]
+    both = iou / (1 + iou) * (areas + box_ops.area(boxes)[:, None])
+    return jnp.where(areas > 0, both / jnp.maximum(areas, 1e-6), 0.0)
 
 
 def sample(
@@ -99,6 +106,10 @@ class RegionDetector(ProposalDetector):
     def pool(self, vgg: Mapping[str, Any], images: Images, regions: Regions) -> Pooled:
         """Computes the features of regions, whatever their size; `vgg` are the variables of that network."""
 
+    def pool_many(self, vgg: Mapping[str, Any], images: Images, regions: Regions) -> Pooled:
+        """Computes the same outside of training, where regions are many."""
+        return self.pool(vgg, images, regions)
+
     @property
     def networks(self) -> dict[str, nn.Module]:
         """Both networks, by their names in the state."""
@@ -135,6 +146,8 @@ class RegionDetector(ProposalDetector):
         iou = dict(positive_iou=POSITIVE_IOU, negative_iou=POSITIVE_IOU)
         find = jax.vmap(partial(label_windows, classes=len(self.classes), **iou))
         labels, certain = find(regions, boxes, batch["labels"], mask, ignored)
+        crowds = jnp.where((mask & batch["crowd"])[:, None], covered(regions, boxes), 0.0).max(axis=2)
+        certain &= (labels != len(self.classes)) | (crowds < POSITIVE_IOU)
         return regions, labels, certain & jnp.concatenate([batch["proposals_mask"], mask], axis=1)
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:
@@ -157,7 +170,9 @@ class RegionDetector(ProposalDetector):
         params, opt, loss, right = descend(self.tx, loss_fn, state.params, state.opt["head"])
         shown = real & (labels < len(self.classes))
         shares = {"share/right": (right & real).sum() / total, "share/objects": shown.sum() / total}
-        return advance(state, params, {"head": opt}, keep=self.ema), {"loss/cross_entropy": loss} | shares
+        # SVMs and regression of a run that is continued do not suit the new features.
+        extra = {"concluded": jnp.zeros((), bool)}
+        return advance(state, params, {"head": opt}, extra=extra, keep=self.ema), {"loss/cross_entropy": loss} | shares
 
     # --- SVMs and box regression ----------------------------------------------------------------------------------
 
@@ -166,7 +181,8 @@ class RegionDetector(ProposalDetector):
         """Computes, for proposals and true boxes, features and overlaps with the objects.
 
         Returns `pooled`; `features`, those of `fc7`; `present`; `own`, the class of true boxes, else -1; `overlaps`
-        with the objects of each class; `nearest`, the class of the nearest object, `iou` with it and `offsets` to it.
+        with the objects of each class, with crowds the share of the region inside; `nearest`, the class of the nearest
+        object, `iou` with it and `offsets` to it.
         """
         boxes, mask = box_ops.visible(batch["boxes"], batch["mask"], *self.shape[:2])
         regions = jnp.concatenate([batch["proposals"], boxes], axis=1)
@@ -174,7 +190,8 @@ class RegionDetector(ProposalDetector):
         iou = jnp.where(mask[:, None], box_ops.iou(regions, boxes), 0.0)
         classes = jnp.arange(len(self.classes))
         of_class = (batch["labels"][..., None] == classes) & mask[..., None]
-        overlaps = jnp.where(of_class[:, None], iou[..., None], 0.0).max(axis=2)
+        overlaps = jnp.where(batch["crowd"][:, None], covered(regions, boxes), iou)
+        overlaps = jnp.where(of_class[:, None], overlaps[..., None], 0.0).max(axis=2)
         counted = mask & ~(batch["difficult"] | batch["crowd"])
         iou = jnp.where(counted[:, None], iou, 0.0)
         at = iou.argmax(axis=2)
@@ -219,7 +236,7 @@ class RegionDetector(ProposalDetector):
 
     def _apply(self, state: State, images: Images, regions: Regions) -> tuple[Array, Array, Array]:
         """Features that regions pool, their logits, and the features of `fc7`; all in float32."""
-        pooled = self.pool(variables(state, "vgg"), images, regions)
+        pooled = self.pool_many(variables(state, "vgg"), images, regions)
         logits, features = self.head.apply(variables(state, "head"), pooled)
         return pooled.astype(jnp.float32), logits, features
 
@@ -227,7 +244,7 @@ class RegionDetector(ProposalDetector):
         """Scores each region for each class, and moves it onto what it would show.
 
         A margin of an SVM, a few times steeper, counts as a logit. Until the training is concluded, regions have the
-        scores of the softmax and stay where they are.
+        scores of the softmax and stay where they are. Those moved out of the image have a score of 0.
         """
         pooled, logits, features = self._apply(state, images, regions)
         svm, moves, concluded = (state.extra[name] for name in ("svm", "boxes", "concluded"))
@@ -242,22 +259,12 @@ class RegionDetector(ProposalDetector):
         if self.regression:
             offsets = jnp.einsum("brf,fcd->brcd", moves["scale"] * pooled, moves["kernel"]) + moves["bias"]
             offsets = offsets.reshape(len(scores), -1, 4)
-            moved = jnp.take_along_axis(offsets, index[..., None], axis=1)
+            moved = jnp.where(concluded, jnp.take_along_axis(offsets, index[..., None], axis=1), 0.0)
             boxes = box_ops.decode(moved, _not_empty(boxes))
-        return box_ops.clip(boxes, *self.shape[:2]), best, labels
+        boxes = box_ops.clip(boxes, *self.shape[:2])
+        return boxes, jnp.where(large_enough(boxes), best, 0.0), labels
 
 
 def _not_empty(regions: Float[Array, "*batch 4"]) -> Float[Array, "*batch 4"]:
     """Regions at least a pixel wide and high: padding is empty, and nothing is relative to that."""
     return jnp.concatenate([regions[..., :2], jnp.maximum(regions[..., 2:], regions[..., :2] + 1.0)], axis=-1)
-
-
-def count_positives(windows: int, share: float) -> int:
-    """Returns how many of an image's windows are to show an object; raises a UserError if it is none, or all."""
-    positives = round(windows * share)
-    if not 1 <= positives < windows:
-        raise UserError(
-            f"config.recipe.positive_share={share} of config.recipe.windows={windows} leaves no windows of objects, or "
-            "none of background."
-        )
-    return positives

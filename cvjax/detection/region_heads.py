@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from cvjax.errors import UserError
 from cvjax.losses.focal import smooth_l1
 from cvjax.ops import boxes as box_ops
 
@@ -40,6 +41,18 @@ def random_subset(key: Key[Array, ""], mask: Bool[Array, " n"], count: int | Int
     return mask & (jnp.argsort(jnp.argsort(priority)) < count)
 
 
+def count_positives(count: int, share: float, of: str = "regions", named: str = "") -> int:
+    """Returns how many of an image's regions are to show an object; raises a UserError if it is none, or all.
+
+    `of` and `named` are the settings of the recipe that hold the count and the share, if one does.
+    """
+    positives = round(count * share)
+    if not 1 <= positives < count:
+        given = f"config.recipe.{named}={share}" if named else f"a share of {share}"
+        raise UserError(f"{given} of config.recipe.{of}={count} leaves no {of} of objects, or none of background.")
+    return positives
+
+
 def sample_regions(
     key: Key[Array, ""],
     proposals: Float[Array, "proposals 4"],
@@ -54,8 +67,8 @@ def sample_regions(
 ) -> Regions:
     """Draws regions of an image to train on among its proposals and its objects' own boxes, the objects' first.
 
-    Returns `count` of them: at most the share `foreground` are such that overlap an object by `positive` or more, and
-    the others overlap none by more than `background` says. If there are too few, the rest is padding.
+    Returns `count` of them: at most the share `foreground`, rounded, are such that overlap an object by `positive` or
+    more, and the others overlap none by more than `background` says. If there are too few, the rest is padding.
 
     Args:
       valid, present: False in padding of the proposals and of the objects.
@@ -69,7 +82,7 @@ def sample_regions(
     overlaps = jnp.where(present, box_ops.iou(rois, boxes), 0)
     greatest, matched = overlaps.max(-1), overlaps.argmax(-1)
     keys = jax.random.split(key)
-    chosen = random_subset(keys[0], valid & (greatest >= positive), int(count * foreground))
+    chosen = random_subset(keys[0], valid & (greatest >= positive), round(count * foreground))
     others = valid & (greatest >= background[0]) & (greatest < min(background[1], positive))
     others = random_subset(keys[1], others, count - chosen.sum())
     order = jnp.argsort(jnp.where(chosen, 0, jnp.where(others, 1, 2)))  # stable
@@ -137,6 +150,11 @@ def multi_task_loss(
 # --- detections ---------------------------------------------------------------------------------------------------
 
 
+def large_enough(boxes: Float[Array, "*batch 4"]) -> Bool[Array, "*batch"]:
+    """Returns which boxes, clipped to their image, have something of it inside: .01 px of either side."""
+    return (boxes[..., 2:] - boxes[..., :2] >= SMALLEST).all(-1)
+
+
 def find_objects(
     logits: Float[Array, "batch regions outputs"],
     offsets: Float[Array, "batch regions classes 4"],
@@ -151,7 +169,6 @@ def find_objects(
     """
     boxes = jnp.broadcast_to(boxes[..., None, :], offsets.shape)
     found = box_ops.clip(box_ops.decode(offsets, boxes, WEIGHTS), size[0], size[1])
-    inside = (found[..., 2:] - found[..., :2] >= SMALLEST).all(-1)
-    scores = jnp.where(mask[..., None] & inside, jax.nn.softmax(logits)[..., 1:], 0)
+    scores = jnp.where(mask[..., None] & large_enough(found), jax.nn.softmax(logits)[..., 1:], 0)
     labels = jnp.broadcast_to(jnp.arange(scores.shape[-1]), scores.shape)
     return found.reshape(len(found), -1, 4), scores.reshape(len(found), -1), labels.reshape(len(found), -1)

@@ -17,7 +17,8 @@ from cvjax import optim
 from cvjax.core import Recipe, class_names
 from cvjax.detection.detector import Detection, Images
 from cvjax.detection.proposal_detector import SEARCH, Regions, as_json
-from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead, count_positives
+from cvjax.detection.region_classifier import DETECTION, Pooled, RegionDetector, VGGHead
+from cvjax.detection.region_heads import count_positives
 from cvjax.detection.region_svms import PAPER, RegionSVMs
 from cvjax.errors import UserError
 from cvjax.nets.vgg import DEPTHS, VGG
@@ -149,7 +150,7 @@ def recipe(
     """Makes SPP-net, by default that of the paper's single scale with a VGG on images of VOC.
 
     Batches have `proposals`, from `data.derive`. Difficult and crowd objects count neither as objects nor as
-    background.
+    background, nor does a region half of which lies in a crowd.
 
     Args:
       shape: height, width, channels of the images.
@@ -183,7 +184,7 @@ def recipe(
         raise UserError("config.recipe.levels=(): expected numbers of bins, such as (6, 3, 2, 1).")
     if side < 2 ** (len(counts) - 1):
         raise UserError(f"config.recipe.side={side}: no feature is left of it; at least {2 ** (len(counts) - 1)}.")
-    names, positives = class_names(classes), count_positives(windows, positive_share)
+    names, positives = class_names(classes), count_positives(windows, positive_share, "windows", "positive_share")
     base = (tuple(shape), names, ema, detection, optim.build(optimiser), as_json(search))
     last = f"relu{len(counts)}_{counts[-1]}"
     networks = (

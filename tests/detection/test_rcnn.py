@@ -111,6 +111,15 @@ def test_concluding_keeps_shapes_and_changes_nothing_but_the_fits(trained):
     np.testing.assert_allclose(norms.mean() * concluded.extra["svm"]["scale"], 20, rtol=1e-4)
 
 
+def test_a_concluded_state_that_is_trained_on_is_judged_by_the_softmax_until_it_is_concluded_again(trained):
+    recipe, _, concluded, step, _ = trained
+    further, _ = step(concluded, squares(), KEY)
+    assert bool(concluded.extra["concluded"]) and not bool(further.extra["concluded"])
+    fresh = further.replace(extra=jax.tree.map(jnp.zeros_like, further.extra))
+    found = (recipe.eval_step(each, squares(4), KEY) for each in (further, fresh))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 def test_what_a_region_is_described_by(trained):
     recipe, state, _, _, _ = trained
     batch = squares()
@@ -126,6 +135,24 @@ def test_what_a_region_is_described_by(trained):
     np.testing.assert_allclose(found["offsets"][1][COUNT:], 0, atol=1e-6)  # true boxes have nowhere to go
 
 
+def test_a_region_inside_a_crowd_is_neither_an_object_nor_background(trained):
+    recipe, state, _, _, _ = trained
+    detector, batch = recipe.train_step.__self__, squares(1)
+    batch["boxes"] = np.float32([[[0, 0, 24, 30], [30, 10, 40, 20]]])
+    batch["crowd"] = np.array([[True, False]])
+    # In the crowd; for the most part; a little; the object; elsewhere; the crowd itself.
+    regions = [[2, 2, 10, 10], [18, 0, 28, 10], [22, 0, 30, 10], [30, 10, 40, 20], [41, 21, 48, 30], [0, 0, 24, 30]]
+    batch["proposals"], batch["proposals_mask"] = np.float32([regions]), np.ones((1, 6), bool)
+    batch = jax.tree.map(jnp.asarray, batch)
+    _, labels, certain = detector.label(batch)
+    assert certain[0, :6].tolist() == [False, False, True, True, True, False]
+    shown = np.asarray(labels[0, :6]) != 2
+    assert shown[[2, 3, 4]].tolist() == [False, True, False]
+    found, label = detector.describe(state, batch), batch["labels"][0, 0]
+    np.testing.assert_allclose(found["overlaps"][0, [0, 1, 2, 4, 5], label], [1, 0.6, 0.25, 0, 1], atol=1e-5)
+    assert found["iou"][0, 0] == 0 == found["overlaps"][0, 0, 1 - label]
+
+
 def test_padding_of_proposals_is_never_detected(trained):
     recipe, _, concluded, _, _ = trained
     batch = squares(4, seed=2)
@@ -134,6 +161,19 @@ def test_padding_of_proposals_is_never_detected(trained):
     jax.tree.map(np.testing.assert_array_equal, one, two)
     none = dict(batch, proposals_mask=np.zeros_like(batch["proposals_mask"]))
     assert not recipe.eval_step(concluded, none, KEY)["detected"].any()
+
+
+def test_regions_moved_out_of_the_image_are_not_found(trained):
+    recipe, _, concluded, _, _ = trained
+    batch, detector = jax.tree.map(jnp.asarray, squares(4, seed=2)), recipe.train_step.__self__
+    regions = batch["proposals"], batch["proposals_mask"]
+    away = jnp.zeros_like(concluded.extra["boxes"]["bias"]).at[:, 0].set(9.0)  # by nine widths to the right
+    moved = {**concluded.extra["boxes"], "kernel": jnp.zeros_like(concluded.extra["boxes"]["kernel"]), "bias": away}
+    state = concluded.replace(extra={**concluded.extra, "boxes": moved})
+    boxes, scores, _ = detector.find(state, batch["image"], *regions)
+    gone = np.asarray(boxes[..., 2] - boxes[..., 0]) < 0.01
+    assert gone[np.asarray(detector.find(concluded, batch["image"], *regions)[1]) > 0.5].any()
+    assert (np.asarray(scores)[gone] == 0).all()
 
 
 def test_of_an_image_of_ones_own_the_regions_are_proposed(trained):
@@ -168,17 +208,46 @@ def test_without_any_region_a_step_changes_nothing_but_is_finite(trained):
     assert finite(new, metrics) and float(metrics["loss/cross_entropy"]) == 0
 
 
+def test_outside_of_training_a_few_regions_are_in_memory_at_a_time(trained):
+    recipe, state, _, _, _ = trained
+    detector, random = recipe.train_step.__self__, np.random.default_rng(0)
+    near = random.uniform(0, 30, (2, 3 * rcnn.AT_ONCE + 5, 2)).astype(np.float32)
+    regions, images = jnp.asarray(np.concatenate([near, near + 9], -1)), jnp.asarray(squares(2)["image"])
+    vgg = {"params": state.params["vgg"]}
+
+    def largest(jaxpr):
+        inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()))]
+        inner = [getattr(value, "jaxpr", value) for value in inner]
+        sizes = [variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars]
+        return max(sizes + [largest(value) for value in inner if hasattr(value, "eqns")], default=0)
+
+    present = jnp.ones(regions.shape[:2], bool)
+    crop = 16 * 16 * max(TINY["width"], 3)
+    traced = jax.make_jaxpr(lambda state: detector.find(state, images, regions, present))(state)
+    assert 2 * rcnn.AT_ONCE * crop >= largest(traced.jaxpr) > 10 * crop  # an image half resized is larger than a crop
+    whole = jax.jit(detector.pool)(vgg, images, regions)
+    assert largest(jax.make_jaxpr(detector.pool)(vgg, images, regions).jaxpr) >= 2 * regions.shape[1] * crop
+    parts = jax.jit(detector.pool_many)(vgg, images, regions)
+    np.testing.assert_allclose(parts, whole, atol=1e-5)  # the order of float32 sums
+
+
 def test_proposals_have_to_be_in_the_batch():
     batch = {name: values for name, values in squares().items() if "proposals" not in name}
     with pytest.raises(UserError, match=r"set config\.data\.derive\.proposals"):
         jax.eval_shape(tiny().init, KEY, batch)
 
 
+@pytest.mark.parametrize("side", [16, 20])
+def test_the_greatest_context_that_it_names_is_taken(side):
+    tiny(side=side, context=(side - 1) // 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"side": 18}, "a multiple of 4"),
-        ({"context": 8}, "nothing of a side of 16 is left; at most 4"),
+        ({"context": 8}, "nothing of a side of 16 is left; at most 7"),
+        ({"side": 20, "context": 10}, "at most 9"),
         ({"positive_share": 0.0}, "leaves no windows of objects"),
         ({"positive_share": 1.0}, "none of background"),
         ({"search": {**SEARCH, "function": "cvjax.ops.proposals:selective"}}, "no function 'selective'"),

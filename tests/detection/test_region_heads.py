@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cvjax.detection import region_heads
+from cvjax.errors import UserError
 from cvjax.ops import boxes as box_ops
 
 CLASSES = 3
@@ -84,6 +85,14 @@ def test_a_quarter_at_most_is_of_objects_and_the_rest_is_background():
     # Too few of objects, which are their own boxes here: the more background.
     alone = sample(jax.random.key(0), found, valid & (jnp.arange(60) > 29), truth, labels, present, count=24)
     assert alone.mask.all() and 0 < (alone.labels > 0).sum() < 6
+
+
+def test_the_share_of_few_regions_is_rounded():
+    found, valid, truth, labels, present = draw_image(0)
+    drawn = sample(jax.random.key(0), found, valid, truth, labels, present, count=3)  # as in the author's code
+    assert (drawn.labels > 0).sum() == 1 == region_heads.count_positives(3, 0.25)
+    with pytest.raises(UserError, match=r"a share of 0\.25 of config\.recipe\.regions=2 leaves no regions"):
+        region_heads.count_positives(2, 0.25)
 
 
 def test_background_has_some_overlap_in_fast_rcnn():
