@@ -22,6 +22,7 @@ from cvjax.detection.detector import Candidates, Detection, Detector, Images, tr
 from cvjax.detection.region_heads import (
     RegionHead,
     Regions,
+    count_positives,
     find_objects,
     multi_task_loss,
     random_subset,
@@ -346,9 +347,10 @@ def recipe(
 
     Raises:
       UserError: sizes that do not match the levels, different numbers of them or none, no ratios, images of other than
-        one channel or three, a pyramid over a VGG, or a depth or stem that the backbone does not have.
+        one channel or three, too few regions, a pyramid over a VGG, or a depth or stem that the backbone does not have.
     """
     names = class_names(classes)
+    count_positives(regions, 0.25)  # the share of `sample_regions`
     if backbone == "vgg":
         if fpn or depth not in DEPTHS:
             known = ", ".join(map(str, DEPTHS))

@@ -251,6 +251,7 @@ def test_the_other_kinds_have_the_same_shapes_and_no_call_of_the_host(kind):
         (dict(backbone="vgg", depth=16, fpn=True), "no pyramid"),
         (dict(strides=()), "one to four stages"),
         (dict(ratios=()), "some of each"),
+        (dict(regions=2), "leaves no regions of objects"),
         (dict(shape=(32, 32, 4)), "one channel or three"),
     ],
 )
