@@ -5,7 +5,6 @@ Object Detection, 2017 (arXiv:1612.03144). Details that the papers leave open fo
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -369,10 +368,7 @@ def recipe(
         raise UserError(f"config.recipe: ratios={ratios} and sizes={sizes}: there have to be some of each.")
     if shape[2] not in (1, 3):
         raise UserError(f"config.recipe.shape={tuple(shape)}: images have one channel or three.")
-    cells = tuple(
-        tuple((size / math.sqrt(ratio), size * math.sqrt(ratio)) for ratio in ratios for size in level)
-        for level in sizes
-    )
+    cells = tuple(tuple(map(tuple, grids.cell_anchors(1, level, ratios).tolist())) for level in sizes)
     rpn, head = RPN(len(cells[0]), rpn_channels), RegionHead(len(names), hidden, dropout)
     base = (tuple(shape), names, ema, detection, optim.build(optimiser))
     reading = (level_strides, cells, pooling, pooled, canonical, anchors, regions, beta, proposing)

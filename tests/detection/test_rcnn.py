@@ -239,7 +239,13 @@ def test_proposals_have_to_be_in_the_batch():
 
 @pytest.mark.parametrize("side", [16, 20])
 def test_the_greatest_context_that_it_names_is_taken(side):
-    tiny(side=side, context=(side - 1) // 2)
+    context = (side - 1) // 2
+    tiny(side=side, context=context)
+    image = jnp.zeros((9, 9, 3)).at[3:6, 3:6].set(1.0)
+    crop = rcnn.warp(image, jnp.array([3.0, 3.0, 6.0, 6.0]), side, context)
+    inside = slice(context, side - context)  # at least a pixel, which shows the box alone
+    np.testing.assert_allclose(crop[inside, inside].mean(), 1, atol=0.25)
+    assert crop[0, 0].mean() < 0.75
 
 
 @pytest.mark.parametrize(

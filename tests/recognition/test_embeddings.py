@@ -93,6 +93,18 @@ def test_the_logistic_head_decides_in_the_figures_of_a_siamese_network():
     assert figures["verification_by_distance"] == by_distance["verification"] != figures["verification"]
 
 
+def test_the_logistic_head_begins_undecided_between_unrelated_pictures_and_equal_ones():
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal(size=(500, 128)) for _ in range(2))
+    left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (left, right))
+    gaps = jnp.asarray(np.abs(left - right), jnp.float32)
+    head = siamese.LogisticHead()
+    held = head.init(KEY, gaps)
+    far, near = (float(head.apply(held, x).mean()) for x in (gaps, 0 * gaps))
+    assert far < 0 < near
+    np.testing.assert_allclose(-far, near, rtol=0.02)
+
+
 def test_few_people_have_figures_of_retrieval_alone():
     labels = np.repeat(np.arange(24), 2)
     embeddings = np.random.default_rng(0).normal(size=(48, 4))
