@@ -27,7 +27,7 @@ from cvjax.detection.region_heads import (
     outside_crowds,
     sample_regions,
 )
-from cvjax.detection.rpn import RPN, Proposing, proposal_loss, propose, sample_anchors
+from cvjax.detection.rpn import RPN, Proposals, Proposing, proposal_loss, propose, sample_anchors
 from cvjax.errors import UserError
 from cvjax.nets.fpn import FPN
 from cvjax.nets.resnet import ResNet, stage_strides
@@ -275,8 +275,8 @@ class FasterRCNN(Detector):
         levels = self.maps(apply, batch["image"])
         outputs = self.outputs(apply, levels)
         losses, shown = self.proposal_losses(keys[0], outputs, batch)
-        proposals = propose(*outputs, self.shape[:2], self.proposing, train=True)
-        others, more = self.region_losses(keys[1], apply, levels, *proposals, batch)
+        boxes, mask, _ = propose(*outputs, self.shape[:2], self.proposing, train=True)
+        others, more = self.region_losses(keys[1], apply, levels, boxes, mask, batch)
         return losses | others, shown | more
 
     def outputs(self, apply: Apply, levels: Levels) -> Outputs:
@@ -317,15 +317,15 @@ class FasterRCNN(Detector):
         """Calls a network as detection does."""
         return self.networks[name].apply(variables(state, name), x)
 
-    def propose(self, apply: Apply, levels: Levels, images: Images) -> tuple[Boxes, Mask]:
-        """Returns the proposals of detection, the best first, and a mask of padding."""
-        return propose(*self.outputs(apply, levels), self.shape[:2], self.proposing)
+    def propose(self, apply: Apply, levels: Levels, images: Images, train: bool = False) -> Proposals:
+        """Returns the proposals of images with these maps."""
+        return propose(*self.outputs(apply, levels), self.shape[:2], self.proposing, train)
 
     def find(self, state: State, images: Images) -> Candidates:
         """Finds the proposals of every class."""
         apply = partial(self.call, state)
         levels = self.maps(apply, images)
-        boxes, mask = self.propose(apply, levels, images)
+        boxes, mask, _ = self.propose(apply, levels, images)
         return find_objects(*apply("head", self.read(levels, boxes, mask)), boxes, mask, self.shape[:2])
 
 
@@ -338,15 +338,15 @@ def solid_objects(batch: Batch) -> Objects:
 # Of the authors' code; the paper has the rate of 1e-3 for 60,000 steps of its four stages, and 1e-4 for 20,000 more.
 PAPER = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
 DETECTION = Detection(score_threshold=0.05, iou_threshold=0.3)
-PROPOSING = Proposing()
+FEATURES, PROPOSING, CLASSIFYING = Features(), Proposing(), Classifying()
 
 
 def recipe(
     shape: tuple[Count, Count, Count],
     classes: Count | tuple[str, ...],
-    features: Features = Features(),
+    features: Features = FEATURES,
     proposing: Proposing = PROPOSING,
-    classifying: Classifying = Classifying(),
+    classifying: Classifying = CLASSIFYING,
     ema: Share = 0.0,
     detection: Detection = DETECTION,
     optimiser: Mapping[str, Any] = PAPER,

@@ -6,6 +6,7 @@ Details that the paper leaves open follow the authors' code.
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -120,6 +121,14 @@ class Proposing:
     smallest: NonNegative = 16.0
 
 
+class Proposals(NamedTuple):
+    """Proposals of images, the best first: boxes, a mask of padding, and the probability that each is an object."""
+
+    boxes: Boxes
+    mask: Mask
+    scores: Float[Array, "batch boxes"]
+
+
 def propose(
     logits: Sequence[Float[Array, "batch _"]],
     offsets: Sequence[Float[Array, "batch _ 4"]],
@@ -127,8 +136,8 @@ def propose(
     size: Sequence[int],
     proposing: Proposing,
     train: bool = False,
-) -> tuple[Boxes, Mask]:
-    """Returns the best proposals of all levels by falling logit, and a mask of padding (section 3.3).
+) -> Proposals:
+    """Returns the best proposals of all levels (section 3.3).
 
     They are clipped to `size`, the images' (height, width), and have no gradient.
     """
@@ -144,4 +153,5 @@ def propose(
     large = (boxes[..., 2:] - boxes[..., :2] >= max(proposing.smallest, 1e-3)).all(-1)
     suppress = partial(batched_nms, iou_threshold=proposing.iou_threshold, max_outputs=after)
     kept, valid = jax.vmap(lambda *rows: suppress(*rows[:3], mask=rows[3]))(boxes, scores, levels, large)
-    return jnp.where(valid[..., None], jnp.take_along_axis(boxes, kept[..., None], axis=1), 0), valid
+    boxes = jnp.where(valid[..., None], jnp.take_along_axis(boxes, kept[..., None], axis=1), 0)
+    return Proposals(boxes, valid, jnp.where(valid, jax.nn.sigmoid(jnp.take_along_axis(scores, kept, axis=1)), 0))

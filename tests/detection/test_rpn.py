@@ -122,7 +122,7 @@ def test_proposals_equal_loops_over_levels():
     proposing = rpn.Proposing(before=90, after=60, test_before=40, test_after=25, smallest=6.0)
     small = False
     for train, before, after in ((True, 90, 60), (False, 40, 25)):
-        boxes, valid = rpn.propose(logits, offsets, laid, (48, 64), proposing, train)
+        boxes, valid, found = rpn.propose(logits, offsets, laid, (48, 64), proposing, train)
         assert boxes.shape == (2, after, 4)
         for image in range(2):
             rows = []
@@ -144,4 +144,6 @@ def test_proposals_equal_loops_over_levels():
             kept = kept[:after]
             assert valid[image].sum() == len(kept)
             np.testing.assert_allclose(boxes[image][: len(kept)], [box for *_, box in kept], atol=1e-3)
+            expected = [1 / (1 + np.exp(-score)) for score, *_ in kept]
+            np.testing.assert_allclose(found[image][: len(kept)], expected, rtol=1e-5)
     assert small
