@@ -23,6 +23,9 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of offsets: their standard deviations are ab
 Candidates = tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]
 
 
+INSIDE = 0.5  # share of a region in a crowd from which on it is no background
+
+
 # --- sampling -----------------------------------------------------------------------------------------------------
 
 
@@ -42,6 +45,24 @@ class Regions(NamedTuple):
     matched: Int[Array, "*batch regions"]
 
 
+def covered(
+    regions: Float[Array, "*batch regions 4"], boxes: Float[Array, "*batch boxes 4"]
+) -> Float[Array, "*batch regions boxes"]:
+    """Returns the share of each region that lies in each box; 0 of empty regions."""
+    iou, areas = box_ops.iou(regions, boxes), box_ops.area(regions)[..., None]
+    both = iou / (1 + iou) * (areas + box_ops.area(boxes)[..., None, :])
+    return jnp.where(areas > 0, both / jnp.maximum(areas, 1e-6), 0.0)
+
+
+def outside_crowds(
+    regions: Float[Array, "*batch regions 4"],
+    boxes: Float[Array, "*batch boxes 4"],
+    crowd: Bool[Array, "*batch boxes"],
+) -> Bool[Array, "*batch regions"]:
+    """Returns which regions lie by less than half in a box that is a crowd, whose objects are not annotated."""
+    return jnp.where(crowd[..., None, :], covered(regions, boxes), 0.0).max(-1, initial=0.0) < INSIDE
+
+
 def random_subset(key: Key[Array, ""], mask: Bool[Array, " n"], count: int | Int[Array, ""]) -> Bool[Array, " n"]:
     """Returns a mask of `count` of those in a mask, drawn at random, or of all if there are fewer."""
     priority = jnp.where(mask, jax.random.uniform(key, mask.shape), 2.0)
@@ -56,7 +77,7 @@ def count_positives(count: int, share: float, of: str = "regions", named: str = 
     positives = round(count * share)
     if not 1 <= positives < count:
         given = f"config.recipe.{named}={share}" if named else f"a share of {share}"
-        raise UserError(f"{given} of config.recipe.{of}={count} leaves no {of} of objects, or none of background.")
+        raise UserError(f"{given} of config.recipe.{of}={count} leaves none for objects, or none for background.")
     return positives
 
 
