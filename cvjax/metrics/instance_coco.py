@@ -1,8 +1,8 @@
 """COCO's average precision of masks and of joints, equal to pycocotools', image by image.
 
-Detections are matched as boxes are, `cvjax.metrics.coco.match`; what differs is the overlap. That of masks is counted in
-pixels, over runs of them (RLE), by pycocotools itself; that of joints is object keypoint similarity, OKS. A set of any
-size passes through: of each detection only its verdicts are kept.
+Detections are matched as boxes are, `cvjax.metrics.coco.match`; what differs is the overlap. That of masks is counted
+in pixels, over runs of them (RLE), by pycocotools itself; that of joints is object keypoint similarity, OKS. A set of
+any size passes through: of each detection only its verdicts are kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,8 +63,8 @@ class MaskTally:
         """Judges the masks of some images.
 
         Args:
-          batch: as for `cvjax.metrics.detection.measure`, and `masks` bool [batch, objects, height, width] or `instances`
-            [batch, height, width]. Sizes go by `area`, or the pixels of the masks without it.
+          batch: as for `cvjax.metrics.detection.measure`, and `masks` bool [batch, objects, height, width] or
+            `instances` [batch, height, width]. Sizes go by `area`, or the pixels of the masks without it.
           outputs: as there, and `masks` [batch, detections, rows, columns].
         """
         height, width = np.shape(batch["masks" if "masks" in batch else "instances"])[-2:]
@@ -147,8 +147,8 @@ class KeypointTally:
         """Judges the joints of some images.
 
         Args:
-          batch: as for `cvjax.metrics.detection.measure`, and `keypoints` [batch, objects, joints, 2 or more], `x, y` in
-            pixels, and `visibility` [batch, objects, joints], 0 where a joint is not labelled.
+          batch: as for `cvjax.metrics.detection.measure`, and `keypoints` [batch, objects, joints, 2 or more], `x, y`
+            in pixels, and `visibility` [batch, objects, joints], 0 where a joint is not labelled.
           outputs: as there, and `keypoints` [batch, detections, joints, 2 or more].
 
         Raises:
