@@ -35,7 +35,7 @@ class DrawnPeople(Embedded):
     Training and test share no photographs. Each scene has its own random stream. `keypoints` are for `data.keypoints`:
     COCO's joints as x and y in pixels, where (0.5, 0.5) is the middle of the first, and visibility: 1 where another
     person or a nearer part of the own body hides a joint, 2 where it is seen, and 0 outside of the scene. A box is
-    tight around what of the body is inside of the scene, hidden parts included; `mask`, for `data.masks`, holds the
+    tight around the part of the body that is inside of the scene, hidden or not; `mask`, for `data.masks`, holds the
     visible pixels, as `instances` does for all people, and `area` counts them. Of each person at least 60 % is inside
     of the scene, and at least 40 % is visible.
     """
