@@ -1,4 +1,4 @@
-"""Features of regions: RoIPool, RoIAlign, and RoIAlign from the levels of a pyramid.
+"""Features of regions: RoIPool, RoIAlign, and both from the levels of a pyramid.
 
 A region of each image is a box, and has a vector of features in each of size x size bins. Boxes are data: gradients
 reach the features alone, as in the papers. Masks leave regions out; theirs are 0. Axes beyond one of images are best
@@ -326,27 +326,22 @@ def assign_levels(
     return jnp.clip(jnp.floor(exact) - finest, 0, levels - 1).astype(jnp.int32)
 
 
-def pyramid_roi_align(
+def pool_pyramid(
+    pool: Callable[..., Pooled],
     pyramid: Sequence[Float[Array, "batch _ _ channels"]],
     boxes: Boxes,
     mask: Mask | None = None,
     *,
     scales: Sequence[float | int],
     levels: Int[Array, "batch regions"],
-    size: int = 7,
-    sampling: int | None = 2,
-    aligned: bool = False,
 ) -> Pooled:
-    """Returns RoIAlign of each region from one level of a pyramid.
+    """Returns the features of each region from one level of a pyramid.
 
     Args:
+      pool: `roi_align` or `roi_pool`, with its settings but the scale.
       scales: cells per pixel of each level.
       levels: which level each region is read from, as `assign_levels` returns them.
-      size, sampling, aligned: as in `roi_align`.
     """
     mask = jnp.ones(boxes.shape[:2], bool) if mask is None else mask
-    options = dict(size=size, sampling=sampling, aligned=aligned)
-    return sum(
-        roi_align(features, boxes, mask & (levels == level), scale=scale, **options)
-        for level, (features, scale) in enumerate(zip(pyramid, scales, strict=True))
-    )
+    each = enumerate(zip(pyramid, scales, strict=True))
+    return sum(pool(features, boxes, mask & (levels == level), scale=scale) for level, (features, scale) in each)

@@ -8,23 +8,23 @@ import pytest
 from cvjax.core import start
 from cvjax.detection import faster_rcnn
 from cvjax.detection.detector import Detection
+from cvjax.detection.faster_rcnn import Classifying, Features
+from cvjax.detection.rpn import Proposing
 from cvjax.weights import networks
 
 CLASSES, SIZE, CHANNELS, HIDDEN = 4, 64, 16, 24
 RECIPE = dict(
     shape=(SIZE, SIZE, 3),
     classes=CLASSES,
-    backbone="resnet",
-    depth=18,
-    fpn=True,
-    channels=CHANNELS,
-    rpn_channels=CHANNELS,
-    sizes=((8.0,), (16.0,), (24.0,), (32.0,), (48.0,)),
-    pooling="align",
-    canonical=28.0,
-    hidden=HIDDEN,
-    dropout=0.0,
-    proposing=faster_rcnn.Proposing(test_before=100, test_after=60, smallest=0.0),
+    features=Features("resnet", depth=18, fpn=True, channels=CHANNELS),
+    proposing=Proposing(
+        channels=CHANNELS,
+        sizes=((8.0,), (16.0,), (24.0,), (32.0,), (48.0,)),
+        test_before=100,
+        test_after=60,
+        smallest=0.0,
+    ),
+    classifying=Classifying("align", canonical=28.0, hidden=HIDDEN, dropout=0.0),
     detection=Detection(score_threshold=0.05, iou_threshold=0.5),
 )
 
