@@ -26,7 +26,7 @@ from cvjax.detection.rpn import Proposing
 from cvjax.errors import UserError
 from cvjax.metrics import detection as metrics
 from cvjax.metrics.instance_coco import KeypointTally, MaskTally, watch
-from cvjax.ops.instance_masks import mask_targets, split_instances, threshold_masks
+from cvjax.ops.instance_masks import mask_targets, split_instances
 from cvjax.ops.keypoint_heatmaps import decode_keypoints, encode_keypoints
 from cvjax.signature import Count, Positive, Share
 
@@ -158,7 +158,7 @@ class MaskRCNN(FasterRCNN):
         """Computes mean average precisions of boxes, masks and joints."""
         tallies = []
         if self.masks:
-            tallies.append(MaskTally(self.classes, threshold_masks))
+            tallies.append(MaskTally(self.classes))
         if self.keypoints:
             tallies.append(KeypointTally(np.array(self.branches.sigmas), self.classes))
         figures = metrics.figures(watch(rows, *tallies), self.classes)

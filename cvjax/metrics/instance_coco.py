@@ -15,6 +15,7 @@ from pycocotools import mask as rle
 from cvjax.errors import UserError
 from cvjax.metrics import coco
 from cvjax.metrics.pairs import Arrays, Detections, Objects, Pairs, list_detections, list_objects
+from cvjax.ops.instance_masks import threshold_masks
 
 MASK_FIGURES = tuple(f"mask_{name}" for name in coco.FIGURES)
 KEYPOINT_FIGURES = ("keypoint_ap", "keypoint_ap50", "keypoint_ap75", "keypoint_ap_medium", "keypoint_ap_large")
@@ -25,18 +26,30 @@ Rows = Iterable[tuple[Arrays, Arrays]]
 Runs = dict[str, Any]  # an RLE of pycocotools: size, counts
 Sigmas = Sequence[float] | Float[np.ndarray, " joints"]
 Overlaps = Float[np.ndarray, "detections objects"]
-# (probabilities of masks in their boxes, the boxes, height, width) -> the masks in the image
-Paste = Callable[
-    [Float[np.ndarray, "detections rows columns"], Float[np.ndarray, "detections 4"], int, int],
-    Bool[np.ndarray, "detections height width"],
-]
+
 
 # --- masks --------------------------------------------------------------------------------------------------------
 
 
 def encode(mask: Bool[np.ndarray, "height width"]) -> Runs:
-    """Returns a mask as COCO's run-length encoding, with bytes as `counts`; a copy of it lies column by column."""
+    """Returns a mask as COCO's run-length encoding, with bytes as `counts`."""
     return rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+
+
+def encode_part(part: Bool[np.ndarray, "rows columns"], corner: tuple[int, int], height: int, width: int) -> Runs:
+    """Returns the encoding of an image's mask of which only a part is not empty; it takes no longer than the part.
+
+    `corner` is the row and column of the part's upper left pixel.
+    """
+    columns, rows = np.nonzero(part.T)
+    places = (columns + corner[1]) * height + rows + corner[0]
+    ends = np.flatnonzero(np.diff(places, append=-1) != 1)
+    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+    edges = np.stack([places[starts], places[ends] + 1], axis=1).ravel()
+    counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    return rle.frPyObjects(
+        {"size": [height, width], "counts": counts[: len(counts) - (counts[-1] == 0)]}, height, width
+    )
 
 
 def true_mask(batch: Arrays, image: int, slot: int) -> Bool[np.ndarray, "height width"]:
@@ -48,15 +61,10 @@ class MaskTally:
     """Judges masks batch after batch.
 
     Objects marked difficult count like any others, as with COCO's boxes.
-
-    Args:
-      classes: their names.
-      paste: puts masks of boxes into the image. It is not asked where the outputs' masks are boolean: those are of the
-        image's size.
     """
 
-    def __init__(self, classes: Sequence[str], paste: Paste | None = None):
-        self.classes, self.paste = tuple(classes), paste
+    def __init__(self, classes: Sequence[str]):
+        self.classes = tuple(classes)
         self._tally = coco.Tally(len(self.classes))
 
     def add(self, batch: Arrays, outputs: Arrays) -> None:
@@ -65,7 +73,8 @@ class MaskTally:
         Args:
           batch: as for `cvjax.metrics.detection.measure`, and `masks` bool [batch, objects, height, width] or
             `instances` [batch, height, width]. Sizes go by `area`, or the pixels of the masks without it.
-          outputs: as there, and `masks` [batch, detections, rows, columns].
+          outputs: as there, and `masks`, probabilities float32 [batch, detections, size, size] in the boxes, which are
+            pasted, or bool [batch, detections, height, width].
         """
         height, width = np.shape(batch["masks" if "masks" in batch else "instances"])[-2:]
         detections, objects = list_detections(outputs, len(self.classes)), list_objects(batch, len(self.classes))
@@ -87,7 +96,7 @@ class MaskTally:
         mask = outputs["masks"][image, slot]
         if mask.dtype == bool:
             return encode(mask)
-        return encode(self.paste(mask[None], outputs["boxes"][image, slot][None], height, width)[0])
+        return encode(threshold_masks(mask[None], outputs["boxes"][image, slot][None], height, width)[0])
 
     def figures(self) -> dict[str, float]:
         """Returns COCO's twelve, `mask_ap`, ..., and `mask_ap/<class>` of each class; -1 without objects."""
@@ -96,9 +105,9 @@ class MaskTally:
         return named | {f"mask_ap/{label}": value for label, value in zip(self.classes, per_class, strict=True)}
 
 
-def mask_figures(rows: Rows, classes: Sequence[str], paste: Paste | None = None) -> dict[str, float]:
+def mask_figures(rows: Rows, classes: Sequence[str]) -> dict[str, float]:
     """Returns the figures of all masks; the arguments are those of `MaskTally` and its `add`."""
-    tally = MaskTally(classes, paste)
+    tally = MaskTally(classes)
     for batch, outputs in rows:
         tally.add(batch, outputs)
     return tally.figures()

@@ -125,21 +125,26 @@ def test_a_map_of_numbers_is_as_good_as_masks():
 
 
 def test_probabilities_are_pasted_where_their_boxes_are():
-    """A stand-in for the paste: each probability over one pixel."""
-    mask = np.random.default_rng(0).uniform(size=(1, 1, 10, 12)).astype(np.float32)
-    batch = {"boxes": np.array([[[5, 7, 17, 17]]], np.float32), "labels": np.zeros((1, 1), int)}
-    batch |= {"mask": np.ones((1, 1), bool), "masks": np.zeros((1, 1, 30, 40), bool)}
-    batch["masks"][0, 0, 7:17, 5:17] = mask[0, 0] >= 0.5
-    outputs = {"boxes": batch["boxes"], "labels": batch["labels"], "detected": batch["mask"], "masks": mask}
-    outputs |= {"scores": np.ones((1, 1), np.float32)}
+    batch = {"boxes": np.array([[[5, 7, 33, 35]]], np.float32), "labels": np.zeros((1, 1), int)}
+    batch |= {"mask": np.ones((1, 1), bool), "masks": np.zeros((1, 1, 50, 40), bool)}
+    inner = np.random.default_rng(0).uniform(size=(28, 28)) < 0.5
+    batch["masks"][0, 0, 7:35, 5:33] = inner
+    outputs = {"boxes": batch["boxes"], "labels": batch["labels"], "detected": batch["mask"]}
+    outputs |= {"scores": np.ones((1, 1), np.float32), "masks": inner[None, None].astype(np.float32)}
+    assert instance_coco.mask_figures([(batch, outputs)], ["a"])["mask_ap"] == pytest.approx(1)
+    outputs["boxes"] = batch["boxes"] + 3
+    assert instance_coco.mask_figures([(batch, outputs)], ["a"])["mask_ap"] == 0
 
-    def paste(masks, boxes, height, width):
-        x, y = boxes[0, :2].astype(int)
-        pasted = np.zeros((1, height, width), bool)
-        pasted[0, y : y + masks.shape[1], x : x + masks.shape[2]] = masks[0] >= 0.5
-        return pasted
 
-    assert instance_coco.mask_figures([(batch, outputs)], ["a"], paste)["mask_ap"] == pytest.approx(1)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (17, 9)])
+def test_a_part_is_encoded_as_the_whole(shape):
+    random = np.random.default_rng(0)
+    for share in (0, 0.3, 0.8, 1):
+        part = random.uniform(size=shape) < share
+        for corner in ((0, 0), (4, 2), (25 - shape[0], 11 - shape[1])):  # the last touches the last pixel
+            whole = np.zeros((25, 11), bool)
+            whole[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]] = part
+            assert instance_coco.encode_part(part, corner, 25, 11) == instance_coco.encode(whole)
 
 
 def test_without_objects_or_detections_masks_have_no_figures_or_none_is_found():
