@@ -65,8 +65,7 @@ def get_config(name: str = ""):
         eval_every=500,
         figure_every=500,
         checkpoint_every=500,
-        checkpoint_best="map_voc07",
-        expect={},
+        expect={"map_voc07": (">=", 0.9)},
     )
     smoke = {"steps": 4, "recipe.features.width": 4, "recipe.classifying.hidden": 16, "recipe.proposing.channels": 8}
     smoke |= {"log_every": 1, "data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}

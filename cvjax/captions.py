@@ -243,6 +243,7 @@ PICTURES = {
     "patch": "The patch, white where nothing is printed.",
     "patch_success": "Share of the images with a patch that are taken for its target, over its area.",
     "patched": "Images that wear the patch, red where they are taken for its target.",
+    "proposals": "Left of each pair: the true boxes. Right: proposals, with the probability of an object in per cent.",
     "rate_distortion": "Size and error of the codes at different precisions, beside JPEG.",
     "raw_samples": "Samples of the latest network instead of the averaged one.",
     "real": "Real images, for comparison.",

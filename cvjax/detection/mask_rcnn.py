@@ -131,7 +131,9 @@ class MaskRCNN(FasterRCNN):
         found = find_and_select(find, images, self.detection)
         return found | self.see(apply, levels, found)
 
-    def see(self, apply: Apply, levels: Levels, found: Found) -> dict[str, Shaped[Array, "batch detections *rest"]]:
+    def see(
+        self, apply: Apply, levels: Levels, found: Mapping[str, Shaped[Array, "batch detections ..."]]
+    ) -> dict[str, Shaped[Array, "batch detections ..."]]:
         """Reads inside of detections.
 
         Returns `masks`, the probability that each bin of a detection's box belongs to the object; and `keypoints`, x
