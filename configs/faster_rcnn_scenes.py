@@ -13,7 +13,17 @@ Time: not measured; 3,000 steps.
 from cvjax.config import experiment, variant
 
 STEPS = 3000
-PROPOSING = dict(before=400, after=64, test_before=400, test_after=64, smallest=4.0)
+PROPOSING = dict(
+    channels=64,
+    sizes=((11.0, 14.0, 18.0, 23.0),),
+    ratios=(1.2, 1.8),
+    anchors=64,
+    before=400,
+    after=64,
+    test_before=400,
+    test_after=64,
+    smallest=4.0,
+)
 
 
 def get_config(name: str = ""):
@@ -23,21 +33,9 @@ def get_config(name: str = ""):
         recipe=dict(
             shape=(64, 64, 3),
             classes=10,
-            backbone="resnet",
-            depth=18,
-            width=16,
-            stem="small",
-            strides=(2, 2, 1),
-            rpn_channels=64,
-            sizes=((11.0, 14.0, 18.0, 23.0),),
-            ratios=(1.2, 1.8),
-            pooling="align",
-            canonical=14.0,
-            hidden=256,
-            dropout=0.0,
-            anchors=64,
-            regions=32,
+            features=dict(backbone="resnet", depth=18, width=16, stem="small", strides=(2, 2, 1)),
             proposing=PROPOSING,
+            classifying=dict(pooling="align", canonical=14.0, hidden=256, dropout=0.0, count=32),
             ema=0.998,
             detection=dict(score_threshold=0.01, iou_threshold=0.4),
             # The paper starts from an ImageNet classifier and takes fifty times as many steps.
@@ -69,10 +67,10 @@ def get_config(name: str = ""):
         checkpoint_best="map_voc07",
         expect={"map_voc07": (">=", 0.94), "ap": (">=", 0.7)},
     )
-    smoke = {"steps": 4, "recipe.width": 4, "recipe.hidden": 16, "recipe.rpn_channels": 8, "log_every": 1}
-    smoke |= {"data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
+    smoke = {"steps": 4, "recipe.features.width": 4, "recipe.classifying.hidden": 16, "recipe.proposing.channels": 8}
+    smoke |= {"log_every": 1, "data.name": "digit_scenes/smoke", "data.batch": 16, "data.eval_batch": 16}
     # Cells of 2, 4 and 8 pixels, and of 16 for proposals.
-    sizes = ((11.0,), (15.0,), (20.0,), (26.0,))
-    fpn = {"recipe.fpn": True, "recipe.strides": (2, 2, 2), "recipe.sizes": sizes, "recipe.channels": 48}
-    fpn |= {"recipe.canonical": 28.0, "recipe.proposing.before": 200, "recipe.proposing.test_before": 200}
-    return variant(config, name, smoke=smoke, fpn=fpn, pool={"recipe.pooling": "pool"})
+    fpn = {"recipe.features.fpn": True, "recipe.features.strides": (2, 2, 2), "recipe.features.channels": 48}
+    fpn |= {"recipe.proposing.sizes": ((11.0,), (15.0,), (20.0,), (26.0,)), "recipe.classifying.canonical": 28.0}
+    fpn |= {"recipe.proposing.before": 200, "recipe.proposing.test_before": 200}
+    return variant(config, name, smoke=smoke, fpn=fpn, pool={"recipe.classifying.pooling": "pool"})

@@ -14,6 +14,8 @@ SYSTEMS = {
 SELECTION = ("score_threshold", "iou_threshold", "max_detections", "flip_test", "across_classes")
 ARCHITECTURE = ("layers", "width", "first_kernel", "kernel", "head", "dropout")
 REGION = ("object_weight", "no_object_weight", "class_weight", "coordinate_weight", "ignore_iou", "rescore")
+FEATURES = ("backbone", "depth", "width", "stem", "strides", "fpn", "channels")
+CLASSIFYING = ("pooling", "pooled", "canonical", "hidden", "dropout", "beta")
 # config.recipe: {system: {old dotted key: new one}}; None for a removed key.
 RECIPE_KEYS: dict[str, dict[str, str | None]] = {
     **{system: {"measure": None, "samples_per_example": None} for system in SYSTEMS.values()},
@@ -24,6 +26,13 @@ RECIPE_KEYS: dict[str, dict[str, str | None]] = {
 }
 for _name in ("pixelcnn", "gated_pixelcnn", "pixelrnn"):
     RECIPE_KEYS[f"generative.autoregressive.{_name}"] |= {key: f"architecture.{key}" for key in ARCHITECTURE}
+RECIPE_KEYS["detection.faster_rcnn"] = {
+    "rpn_channels": "proposing.channels",
+    "regions": "classifying.count",
+    **{key: f"proposing.{key}" for key in ("sizes", "ratios", "anchors")},
+    **{key: f"features.{key}" for key in FEATURES},
+    **{key: f"classifying.{key}" for key in CLASSIFYING},
+}
 for _name in ("yolov2", "yolo9000"):
     RECIPE_KEYS[f"detection.{_name}"] |= {key: f"loss.{key}" for key in REGION}
 

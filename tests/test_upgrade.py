@@ -87,6 +87,12 @@ def test_old_names_in_a_config_become_those_of_today(tmp_path):
     assert new["system"] in config.systems() and upgrade_config(new) == new
     detector = {"system": "detection.yolov2", "recipe": {"dtype": "bfloat16"}}
     assert upgrade_config(detector) == {"system": "detection.yolov2", "recipe": {}, "precision": "bfloat16"}
+    faster = {"backbone": "vgg", "rpn_channels": 8, "regions": 16, "hidden": 4, "proposing": {"before": 9}}
+    assert upgrade_config({"system": "detection.faster_rcnn", "recipe": faster})["recipe"] == {
+        "features": {"backbone": "vgg"},
+        "classifying": {"count": 16, "hidden": 4},
+        "proposing": {"before": 9, "channels": 8},
+    }
     (tmp_path / "config.json").write_text(json.dumps({"config": old, "seed": 1}))
     assert read_config(tmp_path) == {"config": new, "seed": 1}
 

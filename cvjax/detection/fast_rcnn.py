@@ -18,7 +18,14 @@ from cvjax import optim
 from cvjax.core import Batch, Metrics, Recipe, State, advance, class_names, descend, start, variables
 from cvjax.detection.detector import Candidates, Detection, Images, training_objects
 from cvjax.detection.proposal_detector import SEARCH, Present, ProposalDetector, Regions, as_json
-from cvjax.detection.region_heads import RegionHead, count_positives, find_objects, multi_task_loss, sample_regions
+from cvjax.detection.region_heads import (
+    RegionHead,
+    count_positives,
+    find_objects,
+    multi_task_loss,
+    outside_crowds,
+    sample_regions,
+)
 from cvjax.errors import UserError
 from cvjax.nets.vgg import DEPTHS, VGG
 from cvjax.ops import boxes as box_ops
@@ -79,7 +86,8 @@ class FastRCNN(ProposalDetector):
         boxes, mask = box_ops.visible(boxes, mask, *self.shape[:2])
         draw = partial(sample_regions, count=self.regions, foreground=self.foreground, background=self.background)
         keys = jax.random.split(draw_key, len(boxes))
-        drawn = jax.vmap(draw)(keys, batch["proposals"], batch["proposals_mask"], boxes, labels, mask)
+        outside = outside_crowds(batch["proposals"], batch["boxes"], batch["mask"] & batch["crowd"])
+        drawn = jax.vmap(draw)(keys, batch["proposals"], batch["proposals_mask"] & outside, boxes, labels, mask)
 
         def loss_fn(params):
             pooled = self.pool({"params": params["vgg"]}, batch["image"], drawn.boxes, drawn.mask)

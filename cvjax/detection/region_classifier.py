@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 from cvjax.core import Batch, Metrics, State, advance, descend, start, variables
 from cvjax.detection.detector import Candidates, Detection, Images
 from cvjax.detection.proposal_detector import Present, ProposalDetector, Regions
-from cvjax.detection.region_heads import large_enough
+from cvjax.detection.region_heads import covered, large_enough, outside_crowds
 from cvjax.detection.region_svms import BoxRegression, Miner, RegionSVMs
 from cvjax.detection.sliding_window import label_windows
 from cvjax.nets.vgg import VGG
@@ -54,13 +54,6 @@ class VGGHead(nn.Module):
         features = nn.relu(dense(self.hidden, name="fc7")(x))
         logits = nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.01), name="fc8")(drop(features))
         return logits.astype(jnp.float32), features.astype(jnp.float32)
-
-
-def covered(regions: Regions, boxes: Float[Array, "batch boxes 4"]) -> Float[Array, "batch regions boxes"]:
-    """Returns the share of each region that lies in each box; 0 of empty regions."""
-    iou, areas = box_ops.iou(regions, boxes), box_ops.area(regions)[..., None]
-    both = iou / (1 + iou) * (areas + box_ops.area(boxes)[:, None])
-    return jnp.where(areas > 0, both / jnp.maximum(areas, 1e-6), 0.0)
 
 
 def sample(
@@ -146,8 +139,7 @@ class RegionDetector(ProposalDetector):
         iou = dict(positive_iou=POSITIVE_IOU, negative_iou=POSITIVE_IOU)
         find = jax.vmap(partial(label_windows, classes=len(self.classes), **iou))
         labels, certain = find(regions, boxes, batch["labels"], mask, ignored)
-        crowds = jnp.where((mask & batch["crowd"])[:, None], covered(regions, boxes), 0.0).max(axis=2)
-        certain &= (labels != len(self.classes)) | (crowds < POSITIVE_IOU)
+        certain &= (labels != len(self.classes)) | outside_crowds(regions, boxes, mask & batch["crowd"])
         return regions, labels, certain & jnp.concatenate([batch["proposals_mask"], mask], axis=1)
 
     def train_step(self, state: State, batch: Batch, key: Key[Array, ""]) -> tuple[State, Metrics]:

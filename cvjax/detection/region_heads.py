@@ -23,16 +23,44 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of offsets: their standard deviations are ab
 Candidates = tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]
 
 
+INSIDE = 0.5  # share of a region in a crowd from which on it is no background
+
+
 # --- sampling -----------------------------------------------------------------------------------------------------
 
 
 class Regions(NamedTuple):
-    """Regions of an image to train on: boxes, labels, offsets to their objects, and a mask of those that there are."""
+    """Regions of an image to train on, those of objects first.
+
+    Attributes:
+      offsets: to the object of each.
+      mask: False in padding.
+      matched: which object each shows; 0 of background and padding.
+    """
 
     boxes: Float[Array, "*batch regions 4"]
     labels: Int[Array, "*batch regions"]
     offsets: Float[Array, "*batch regions 4"]
     mask: Bool[Array, "*batch regions"]
+    matched: Int[Array, "*batch regions"]
+
+
+def covered(
+    regions: Float[Array, "*batch regions 4"], boxes: Float[Array, "*batch boxes 4"]
+) -> Float[Array, "*batch regions boxes"]:
+    """Returns the share of each region that lies in each box; 0 of empty regions."""
+    iou, areas = box_ops.iou(regions, boxes), box_ops.area(regions)[..., None]
+    both = iou / (1 + iou) * (areas + box_ops.area(boxes)[..., None, :])
+    return jnp.where(areas > 0, both / jnp.maximum(areas, 1e-6), 0.0)
+
+
+def outside_crowds(
+    regions: Float[Array, "*batch regions 4"],
+    boxes: Float[Array, "*batch boxes 4"],
+    crowd: Bool[Array, "*batch boxes"],
+) -> Bool[Array, "*batch regions"]:
+    """Returns which regions lie by less than half in a box that is a crowd, whose objects are not annotated."""
+    return jnp.where(crowd[..., None, :], covered(regions, boxes), 0.0).max(-1, initial=0.0) < INSIDE
 
 
 def random_subset(key: Key[Array, ""], mask: Bool[Array, " n"], count: int | Int[Array, ""]) -> Bool[Array, " n"]:
@@ -49,7 +77,7 @@ def count_positives(count: int, share: float, of: str = "regions", named: str = 
     positives = round(count * share)
     if not 1 <= positives < count:
         given = f"config.recipe.{named}={share}" if named else f"a share of {share}"
-        raise UserError(f"{given} of config.recipe.{of}={count} leaves no {of} of objects, or none of background.")
+        raise UserError(f"{given} of config.recipe.{of}={count} leaves none for objects, or none for background.")
     return positives
 
 
@@ -91,9 +119,10 @@ def sample_regions(
     rois = jnp.where(mask[:, None], rois[order], 0)
     # The others are their own objects, so that their offsets, which no loss counts, are finite.
     unit = jnp.array([0.0, 0, 1, 1], rois.dtype)
-    near, far = (jnp.where(on_object[:, None], found, unit) for found in (rois, boxes[matched[order]]))
-    found = jnp.where(on_object, labels[matched[order]] + 1, 0)
-    return Regions(rois, found, box_ops.encode(far, near, WEIGHTS), mask)
+    matched = jnp.where(on_object, matched[order], 0)
+    near, far = (jnp.where(on_object[:, None], found, unit) for found in (rois, boxes[matched]))
+    found = jnp.where(on_object, labels[matched] + 1, 0)
+    return Regions(rois, found, box_ops.encode(far, near, WEIGHTS), mask, matched)
 
 
 # --- head and loss ------------------------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ class Miner:
             candidates = features[overlaps[:, label] < self.settings.negative_iou]
             if self._fitted[label]:
                 candidates = candidates[self._margins(candidates, label) > HARD]
+            elif not len(self.positives[label]):  # perhaps none will come
+                candidates = candidates[: self.settings.refit - len(self.negatives[label])]
             self.negatives[label] = np.concatenate([self.negatives[label], candidates])
             self._fresh[label] += len(candidates)
             if self._fresh[label] >= self.settings.refit:

@@ -1,4 +1,4 @@
-"""Features of regions: RoIPool, RoIAlign, and RoIAlign from the levels of a pyramid.
+"""Features of regions: RoIPool, RoIAlign, and both from the levels of a pyramid.
 
 A region of each image is a box, and has a vector of features in each of size x size bins. Boxes are data: gradients
 reach the features alone, as in the papers. Masks leave regions out; theirs are 0. Axes beyond one of images are best
@@ -98,12 +98,14 @@ def _first_maxima(features: Features, down: Array, across: Array) -> Array:
     def of_part(given: tuple[Array, Array, Array]) -> Array:
         part, down, across = given
         place = jnp.broadcast_to(jnp.arange(rows * columns).reshape(rows, columns, 1), part.shape)
-        tables = [_double(table, 1) for table in _double((part, place), 0)]
-        values, places = (jnp.stack([jnp.stack([one[k] for one in table]) for table in tables]) for k in (0, 1))
+        tables = _double(_double((part, place), 0), 2)  # [wide, tall, rows, columns, channels] each
+        values, places = (table.reshape(-1, each) for table in tables)
         tall, wide = (31 - lax.clz(jnp.maximum(edges[..., 1] - edges[..., 0], 1)) for edges in (down, across))
         ends = (down[..., 0], down[..., 1] - (1 << tall)), (across[..., 0], across[..., 1] - (1 << wide))
-        corners = [(tall[:, :, None], wide[:, None], y[:, :, None], x[:, None]) for y in ends[0] for x in ends[1]]
-        _, chosen = reduce(_better, [(values[corner], places[corner]) for corner in corners])
+        level = wide[:, None] * tables[0].shape[1] + tall[:, :, None]
+        corners = [(level * rows + y[:, :, None]) * columns + x[:, None] for y in ends[0] for x in ends[1]]
+        found = [tuple(jnp.take(table, at, axis=0, mode="clip") for table in (values, places)) for at in corners]
+        _, chosen = reduce(_better, found)
         there = (down[..., 1] > down[..., 0])[:, :, None] & (across[..., 1] > across[..., 0])[:, None]
         return jnp.where(there[..., None], chosen, rows * columns)
 
@@ -120,14 +122,20 @@ def _better(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array
     return tuple(jnp.where(take, new, old) for old, new in zip(one, other, strict=True))
 
 
-def _double(table: tuple[Array, Array], axis: int) -> list[tuple[Array, Array]]:
-    """Maxima and places of windows of 1, 2, 4, ... cells from each on, along an axis; the last run over its end."""
-    tables, step, cells = [table], 1, table[0].shape[axis]
-    while 2 * step <= cells:
-        behind = tuple(jnp.roll(part, -step, axis) for part in tables[-1])  # what comes round is never read
-        tables.append(_better(tables[-1], behind))
-        step *= 2
-    return tables
+def _double(table: tuple[Array, Array], axis: int) -> tuple[Array, Array]:
+    """Maxima and places of windows of 1, 2, 4, ... cells along an axis, which are a new first axis; the last run over.
+
+    A scan, because XLA's CPU compiler would fuse each window with all that it is made of, and compute them many times.
+    """
+
+    def wider(table: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        behind = tuple(jnp.roll(part, -step, axis) for part in table)  # what comes round is never read
+        found = _better(table, behind)
+        return found, found
+
+    steps = 1 << jnp.arange(table[0].shape[axis].bit_length() - 1)
+    _, others = lax.scan(wider, table, steps)
+    return tuple(jnp.concatenate([first[None], rest]) for first, rest in zip(table, others, strict=True))
 
 
 def _by_chunks(of_chunk: Callable[[tuple[Array, Array]], Array], down: Array, across: Array) -> Array:
@@ -326,27 +334,22 @@ def assign_levels(
     return jnp.clip(jnp.floor(exact) - finest, 0, levels - 1).astype(jnp.int32)
 
 
-def pyramid_roi_align(
+def pool_pyramid(
+    pool: Callable[..., Pooled],
     pyramid: Sequence[Float[Array, "batch _ _ channels"]],
     boxes: Boxes,
     mask: Mask | None = None,
     *,
     scales: Sequence[float | int],
     levels: Int[Array, "batch regions"],
-    size: int = 7,
-    sampling: int | None = 2,
-    aligned: bool = False,
 ) -> Pooled:
-    """Returns RoIAlign of each region from one level of a pyramid.
+    """Returns the features of each region from one level of a pyramid.
 
     Args:
+      pool: `roi_align` or `roi_pool`, with its settings but the scale.
       scales: cells per pixel of each level.
       levels: which level each region is read from, as `assign_levels` returns them.
-      size, sampling, aligned: as in `roi_align`.
     """
     mask = jnp.ones(boxes.shape[:2], bool) if mask is None else mask
-    options = dict(size=size, sampling=sampling, aligned=aligned)
-    return sum(
-        roi_align(features, boxes, mask & (levels == level), scale=scale, **options)
-        for level, (features, scale) in enumerate(zip(pyramid, scales, strict=True))
-    )
+    each = enumerate(zip(pyramid, scales, strict=True))
+    return sum(pool(features, boxes, mask & (levels == level), scale=scale) for level, (features, scale) in each)

@@ -28,4 +28,5 @@ def draw_state(recipe, batch, seed=0, deviation=lecun):
     networks = {name: variables(shapes, name, averaged=False) for name in recipe.networks}
     networks = jax.tree_util.tree_map_with_path(draw, networks)
     opt = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.opt)
-    return start(networks, opt, averaged=tuple(shapes.average))
+    frozen = {name: networks.pop(name) for name in shapes.frozen}
+    return start(networks, opt, averaged=tuple(shapes.average), frozen=frozen)

@@ -86,7 +86,7 @@ def test_a_step_stays_finite_whatever_the_objects(trained, how):
     ("changes", "message"),
     [
         ({"side": 1}, "no feature is left"),
-        ({"regions": 2, "foreground": 0.25}, "foreground=0.25 of config.recipe.regions=2 leaves no regions of objects"),
+        ({"regions": 2, "foreground": 0.25}, "foreground=0.25 of config.recipe.regions=2 leaves none for objects"),
         ({"regions": 8, "foreground": 1.0}, "or none of background"),
         ({"background": (0.5, 0.5)}, "a lower and a higher IoU"),
         ({"search": {"function": SEARCH["function"], "kind": "array"}}, r"search\.kind='array': .*\"boxes\""),

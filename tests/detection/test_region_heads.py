@@ -91,7 +91,7 @@ def test_the_share_of_few_regions_is_rounded():
     found, valid, truth, labels, present = draw_image(0)
     drawn = sample(jax.random.key(0), found, valid, truth, labels, present, count=3)  # as in the author's code
     assert (drawn.labels > 0).sum() == 1 == region_heads.count_positives(3, 0.25)
-    with pytest.raises(UserError, match=r"a share of 0\.25 of config\.recipe\.regions=2 leaves no regions"):
+    with pytest.raises(UserError, match=r"a share of 0\.25 of config\.recipe\.regions=2 leaves none for objects"):
         region_heads.count_positives(2, 0.25)
 
 
@@ -132,7 +132,7 @@ def draw_outputs(seed=3):
     targets = random.normal(size=(2, 20, 4)).astype(np.float32)
     boxes, mask = draw_boxes(random, 2, 20), random.random((2, 20)) < 0.8
     boxes[:, :2] += 60  # outside
-    regions = region_heads.Regions(*(jnp.asarray(x) for x in (boxes, labels, targets, mask)))
+    regions = region_heads.Regions(*(jnp.asarray(x) for x in (boxes, labels, targets, mask, 0 * labels)))
     return jnp.asarray(logits), jnp.asarray(offsets), regions
 
 

@@ -56,6 +56,17 @@ def test_a_class_without_objects_is_never_found():
     assert (kernel[:, 2] == 0).all() and bias[2] == -10 and (kernel[:, :2] != 0).any()
 
 
+def test_negatives_that_wait_for_a_first_object_are_few():
+    features, own, overlaps = regions(4000, classes=1)
+    miner = Miner(2, features.shape[1], RegionSVMs(refit=300))
+    for part in np.split(np.arange(4000), 16):
+        miner.add(features[part], own[part], np.pad(overlaps[part], ((0, 0), (0, 1))))
+    assert len(miner.negatives[1]) == 300 and miner.kernel[:, 0].any()
+    miner.add(features[:1], np.array([1]), np.array([[0.0, 1.0]]))  # and then one comes
+    kernel, bias = miner.finish()
+    assert kernel[:, 1].any() and bias[1] > -2  # -10 without objects
+
+
 @pytest.mark.parametrize("ridge", [0.5, 30.0])
 def test_box_regression_is_ridge_regression_in_closed_form(ridge):
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """RoIPool beside loops over the cells of a bin, RoIAlign beside torchvision, on boxes of every kind; gradients too."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -302,7 +303,9 @@ def test_each_region_is_read_from_its_level(align):
     levels = jnp.asarray(np.random.default_rng(6).integers(0, 2, boxes.shape[:2]))
     mask = levels >= 0
     mask = mask.at[:, 3].set(False)
-    found = roi.pyramid_roi_align([finer, features], boxes, mask, scales=(2 * SCALE, SCALE), levels=levels, size=3)
+    found = roi.pool_pyramid(
+        partial(roi.roi_align, size=3), [finer, features], boxes, mask, scales=(2 * SCALE, SCALE), levels=levels
+    )
     fine = roi.roi_align(finer, boxes, size=3, scale=2 * SCALE)
     expected = jnp.where(levels[..., None, None, None] == 0, fine, align(features, boxes)).at[:, 3].set(0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
