@@ -16,17 +16,15 @@ def test_equals_loops_and_the_first_maximum_has_the_gradient():
     edges = [jnp.asarray(edge, jnp.int32) for edge in (top, bottom, left, right)]
     weights = random.normal(size=(batch, windows, channels)).astype(np.float32)
     expected, gradient = np.zeros_like(weights), np.zeros_like(features)
-    for image, window in np.ndindex(batch, windows):
-        rows_, columns_ = np.mgrid[
-            top[image, window] : bottom[image, window], left[image, window] : right[image, window]
-        ]
-        if not rows_.size:
+    for here in np.ndindex(batch, windows):
+        y, x = (part.ravel() for part in np.mgrid[top[here] : bottom[here], left[here] : right[here]])
+        if not y.size:
             continue
-        seen = features[image, rows_.ravel(), columns_.ravel()]
+        seen = features[here[0], y, x]
         at = seen.argmax(0)  # the first
-        expected[image, window] = seen.max(0)
-        places = (image, y[at], x[at], np.arange(channels))
-        np.add.at(gradient, places, weights[image, window])
+        expected[here] = seen.max(0)
+        places = (here[0], y[at], x[at], np.arange(channels))
+        np.add.at(gradient, places, weights[here])
     assert (bottom > top).mean() > 0.5 and ((bottom == top) | (right == left)).any()
     found, back = jax.jit(jax.value_and_grad(lambda x: (window_maxima(x, *edges) * weights).sum()))(features)
     np.testing.assert_array_equal(window_maxima(jnp.asarray(features), *edges), expected)
