@@ -109,8 +109,9 @@ class Predictor:
         """Yields each image with its outputs, holding one batch in memory at a time.
 
         Detections come without padding, their boxes in pixels of the original and clipped to it. Those that lie in the
-        margins of the network's image are dropped. The map `segmentation` has the original's size, and void where the
-        transforms crop the image.
+        margins of the network's image are dropped. Their `keypoints` are in pixels of the original too. Their `masks`
+        stay as the network has them, inside of `mask_boxes`: the boxes before they were clipped. The map `segmentation`
+        has the original's size, and void where the transforms crop the image.
         """
         images, further = iter(images), {}
         for name, value in self.inputs.items():
@@ -134,6 +135,11 @@ def _to_original_pixels(found: Mapping[str, np.ndarray], prepared: Prepared) -> 
     real = {name: value[found["detected"]] for name, value in found.items() if name != "detected"}
     height, width = prepared.original.shape[:2]
     boxes = (real["boxes"] - prepared.shift) / prepared.scale
+    if "masks" in real:
+        real["mask_boxes"] = boxes
+    if "keypoints" in real:
+        places = (real["keypoints"][..., :2] - prepared.shift[:2]) / prepared.scale[:2]
+        real["keypoints"] = np.concatenate([places, real["keypoints"][..., 2:]], axis=-1)
     real["boxes"] = np.clip(boxes, 0, np.float32([width, height, width, height]))
     inside = (real["boxes"][:, 2:] - real["boxes"][:, :2] > SMALLEST).all(1)
     return {name: value[inside] for name, value in real.items()}

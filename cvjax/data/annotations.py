@@ -6,12 +6,13 @@ from typing import Any
 
 from cvjax.data.class_maps import ClassMap
 from cvjax.data.derive import Derived
+from cvjax.data.keypoints import Keypoints
 from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError
 
 # Keys of a batch that are not free for further images, maps or tokens.
 RESERVED = ("image", "label", "valid", "mask", "boxes", "labels", "difficult", "crowd", "area")
-RESERVED += ("points", "visible", "points_mask", "masks")
+RESERVED += ("points", "visible", "points_mask", "masks", "keypoints", "visibility")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Annotations:
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
     points: Landmarks | None = None
     masks: str | None = None
+    keypoints: Keypoints | None = None
     derive: tuple[Derived, ...] = ()
     class_maps: tuple[ClassMap, ...] = ()
 
@@ -35,6 +37,10 @@ class Annotations:
             raise UserError(f"data.max_boxes={given['max_boxes']} must be at least 1; None leaves boxes out")
         if given.get("masks") is not None and given.get("max_boxes") is None:
             raise UserError(f"data.masks={given['masks']!r}: masks belong to boxes, so set data.max_boxes too")
+        if given.get("keypoints") is not None:
+            if given.get("max_boxes") is None:
+                raise UserError("data.keypoints belong to boxes, so set data.max_boxes too")
+            given["keypoints"] = Keypoints.of(given["keypoints"])
         for name, source in given.get("images", {}).items():
             if name in (*RESERVED, *given["keep"]):
                 raise UserError(f"data.images: {name!r} is taken in a batch; choose another name, such as 'target'")

@@ -14,7 +14,7 @@ from cvjax.data import balanced, objects
 from cvjax.data.annotations import NONE
 from cvjax.data.pipeline import Pipeline
 from cvjax.data.sources import Source
-from cvjax.data.transforms.scene import Points, Scene
+from cvjax.data.transforms.scene import Joints, Points, Scene
 from cvjax.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -66,6 +66,8 @@ def _arrays(scene: Scene) -> Example:
         arrays |= {"boxes": scene.boxes, **scene.rows}
     if scene.masks is not None:
         arrays["masks"] = scene.masks
+    if scene.joints is not None:
+        arrays |= {"keypoints": scene.joints.positions, "visibility": scene.joints.visibility}
     if scene.points is not None:
         points = scene.points
         arrays |= {"points": points.positions, "visible": points.visible, "points_mask": points.mask}
@@ -90,7 +92,11 @@ def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray
     if pipeline.max_boxes is None:
         return scene
     rows = {name: example[name] for name in objects.TYPES}
-    return dataclasses.replace(scene, boxes=example["boxes"], rows=rows, masks=example.get("masks"))
+    scene = dataclasses.replace(scene, boxes=example["boxes"], rows=rows, masks=example.get("masks"))
+    if annotations.keypoints:
+        joints = Joints(example["keypoints"], example["visibility"], annotations.keypoints.exchange)
+        scene = dataclasses.replace(scene, joints=joints)
+    return scene
 
 
 def stacked(

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from cvjax.data import objects
 from cvjax.data.annotations import Annotations
 from cvjax.data.class_maps import ClassMap, Table, dataset_table
+from cvjax.data.keypoints import Keypoints
 from cvjax.data.landmarks import Landmarks
 from cvjax.errors import UserError, suggest
 
@@ -25,6 +26,7 @@ class Columns:
       texts: strings, or arrays of strings.
       images: pairs of a further image's name in a batch and its feature.
       masks: the feature of each object that holds its mask.
+      keypoints: those of each object, and their number.
       class_maps: name in a batch, feature and table of the maps of classes.
     """
 
@@ -35,6 +37,7 @@ class Columns:
     images: tuple[tuple[str, str], ...] = ()
     points: Landmarks | None = None
     masks: str | None = None
+    keypoints: tuple[Keypoints, int] | None = None
     class_maps: tuple[tuple[str, str, Table], ...] = ()
     image: str = "image"
 
@@ -46,8 +49,8 @@ class Columns:
     def read(self, example: Mapping[str, Any], one_based: bool = False) -> dict[str, np.ndarray]:
         """Converts an example that TFDS decoded; `one_based` as for `cvjax.data.objects.read`.
 
-        Raises a ValueError if a further image or a mask differs in size from the image, there are too many points, or a
-        map has a value of no class.
+        Raises a ValueError if a further image or a mask differs in size from the image, there are too many points, a
+        joint has a visibility that there is not, or a map has a value of no class.
         """
         example = {**example, "image": example[self.image]}
         read = {key: _narrow(example[key]) for key in self.numbers}
@@ -56,6 +59,9 @@ class Columns:
             read |= objects.read(example["objects"], height, width, one_based)
         if self.masks:
             read["masks"] = objects.read_masks(example["objects"][self.masks], height, width)
+        if self.keypoints:
+            keypoints, count = self.keypoints
+            read |= keypoints.read(example["objects"][keypoints.feature], count, height, width)
         read |= {key: example[key][..., 0].astype(np.int32) for key in self.maps}
         for name, feature in self.images:
             read[name] = np.asarray(example[feature])
@@ -93,6 +99,7 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
     if annotations.masks is not None and annotations.masks not in known:
         there_is = suggest(annotations.masks, known) if known else "None of their features is one"
         raise UserError(f"data.masks={annotations.masks!r}: the objects of {name} have no such mask. {there_is}")
+    keypoints = annotations.keypoints
     points = annotations.points and annotations.points.resolved(name, there)
     apart = (points.feature,) if points else ()
     stacking = (key for key, feature in there.items() if key not in apart and _stacks(key, feature, image))
@@ -111,6 +118,7 @@ def select(name: str, features: tfds.features.FeaturesDict, annotations: Annotat
         images=tuple(annotations.images.items()),
         points=points,
         masks=annotations.masks,
+        keypoints=keypoints and (keypoints, keypoints.resolved(name, objects.annotated(features))),
         class_maps=tuple(_class_map(asked, name, there, maps) for asked in annotations.class_maps),
         image=image or "image",
     )

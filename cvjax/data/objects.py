@@ -80,7 +80,7 @@ def padded(example: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarra
     """Returns an example with objects padded to `count` rows, and `mask`, False at padding."""
     present = len(example["boxes"])
     rows = {}
-    for key in {"boxes", "masks", *TYPES} & example.keys():
+    for key in {"boxes", "masks", "keypoints", "visibility", *TYPES} & example.keys():
         rows[key] = np.pad(example[key], [(0, count - present)] + [(0, 0)] * (example[key].ndim - 1))
     return {**example, **rows, "mask": np.arange(count) < present}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cvjax.data import transforms
 from cvjax.data.annotations import NONE, RESERVED, Annotations
-from cvjax.data.transforms.scene import Points, Scene
+from cvjax.data.transforms.scene import Joints, Points, Scene
 from cvjax.data.vocabulary import Vocabulary
 from cvjax.errors import UserError, number_of, suggest
 from cvjax.signature import arguments_of, match
@@ -150,7 +150,12 @@ class Pipeline:
             return scene
         masks = np.zeros((1, height, width), bool) if self.annotations.masks else None
         rows = {"area": np.zeros(1, np.float32)}
-        return dataclasses.replace(scene, boxes=np.zeros((1, 4), np.float32), rows=rows, masks=masks)
+        scene = dataclasses.replace(scene, boxes=np.zeros((1, 4), np.float32), rows=rows, masks=masks)
+        if self.annotations.keypoints:
+            exchange, count = self.annotations.keypoints.exchange, self.annotations.keypoints.least
+            joints = Joints(np.zeros((1, count, 2), np.float32), np.zeros((1, count), np.int32), exchange)
+            scene = dataclasses.replace(scene, joints=joints)
+        return scene
 
 
 def _apply(op: Op, image: np.ndarray | Scene, generator: np.random.Generator | None, another: Callable) -> Any:

@@ -40,6 +40,7 @@ class Settings:
     vocabulary: Count = 10_000  # largest number of tokens of `tokenise`, special ones included
     images: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {"target": FEATURE}; see layouts.py
     masks: str | None = None  # the feature of each object that holds its mask, such as "mask"; masks may overlap
+    keypoints: Mapping[str, Any] | None = None  # of each object: dict() are COCO's joints; see keypoints.py
     points: Mapping[str, Any] | None = None  # dict(feature="landmarks", exchange=((0, 1),)); see landmarks.py
     derive: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # features computed once; see derive.py
     derive_dir: str | None = None  # the folder where they are kept; None: beside the dataset

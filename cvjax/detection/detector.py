@@ -14,8 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from cvjax.core import Batch, Pictures, State
 from cvjax.metrics import detection as metrics
+from cvjax.metrics.instance_coco import true_mask
 from cvjax.ops import boxes as box_ops
-from cvjax.ops.drawing import draw_boxes
+from cvjax.ops.instance_drawing import draw_instances
 from cvjax.ops.nms import batched_nms
 from cvjax.signature import Count, Share
 
@@ -99,16 +100,20 @@ def draw(
     """Returns images in pairs, true boxes on the left and detections on the right; small images are enlarged.
 
     Draws the first `count` images, with detections that score `least_score` or more; `found` is what `select` returns.
+    Where it has `masks` or `keypoints` too, they are drawn, and the batch's beside them.
     """
     batch, found = ({key: np.asarray(value) for key, value in rows.items()} for rows in (batch, found))
+    joints = ("keypoints", "visibility") if "keypoints" in found else ()
     pictures = []
     for row, image in enumerate(batch["image"][:count]):
         scale = max(1, LEGIBLE // image.shape[0])
         true, sure = batch["mask"][row], found["detected"][row] & (found["scores"][row] >= least_score)
-        left = draw_boxes(image, batch["boxes"][row][true], batch["labels"][row][true], names, scale=scale)
-        detections = [found[key][row][sure] for key in ("boxes", "labels")]
-        right = draw_boxes(image, *detections, names, found["scores"][row][sure], scale)
-        pictures.append(np.concatenate([left, right], axis=1))
+        objects = {name: batch[name][row][true] for name in ("boxes", "labels", *joints)}
+        if "masks" in found:
+            objects["masks"] = np.stack([true_mask(batch, row, slot) for slot in range(len(true))])[true]
+        detections = {name: values[row][sure] for name, values in found.items() if name != "detected"}
+        both = (draw_instances(image, drawn, names, scale) for drawn in (objects, detections))
+        pictures.append(np.concatenate(list(both), axis=1))
     return np.stack(pictures)
 
 

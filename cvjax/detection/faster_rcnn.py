@@ -254,7 +254,7 @@ class FasterRCNN(Detector):
                 if name in state.frozen:
                     return net.apply(variables(state, name), x)
                 given = {"params": params[name], "batch_stats": state.stats.get(name, {})}
-                if isinstance(net, RPN | FPN):
+                if not isinstance(net, ResNet | VGG | RegionHead):
                     return net.apply(given, x)
                 rngs = {"dropout": dropout_key}
                 outputs, new = net.apply(given, x, train=True, mutable=["batch_stats"], rngs=rngs)
@@ -304,12 +304,17 @@ class FasterRCNN(Detector):
     def region_losses(
         self, key: Key[Array, " batch"], apply: Apply, levels: Levels, boxes: Boxes, mask: Mask, batch: Batch
     ) -> tuple[Losses, Metrics]:
-        """Computes the two losses of regions drawn among proposals."""
+        """Computes the losses of regions drawn among proposals."""
         drawn = self.draw_regions(key, boxes, mask, batch)
-        outputs = apply("head", self.read(levels, drawn.boxes, drawn.mask))
-        classification, moved = multi_task_loss(*outputs, drawn, self.classifying.beta)
         shown = {"positive_regions": (drawn.labels > 0).sum(1).mean()}
-        return {"classification": classification, "boxes": moved}, shown
+        return self.drawn_losses(apply, levels, drawn, batch), shown
+
+    def drawn_losses(self, apply: Apply, levels: Levels, drawn: Regions, batch: Batch) -> Losses:
+        """Computes the losses of regions that were drawn."""
+        outputs = apply("head", self.read(levels, drawn.boxes, drawn.mask))
+        return dict(
+            zip(("classification", "boxes"), multi_task_loss(*outputs, drawn, self.classifying.beta), strict=True)
+        )
 
     # --- detection
 
@@ -324,7 +329,10 @@ class FasterRCNN(Detector):
     def find(self, state: State, images: Images) -> Candidates:
         """Finds the proposals of every class."""
         apply = partial(self.call, state)
-        levels = self.maps(apply, images)
+        return self.find_on(apply, self.maps(apply, images), images)
+
+    def find_on(self, apply: Apply, levels: Levels, images: Images) -> Candidates:
+        """Finds the proposals of every class in images with these maps."""
         boxes, mask, _ = self.propose(apply, levels, images)
         return find_objects(*apply("head", self.read(levels, boxes, mask)), boxes, mask, self.shape[:2])
 

@@ -30,12 +30,19 @@ INSIDE = 0.5  # share of a region in a crowd from which on it is no background
 
 
 class Regions(NamedTuple):
-    """Regions of an image to train on: boxes, labels, offsets to their objects, and a mask of those that there are."""
+    """Regions of an image to train on, those of objects first.
+
+    Attributes:
+      offsets: to the object of each.
+      mask: False in padding.
+      matched: which object each shows; 0 of background and padding.
+    """
 
     boxes: Float[Array, "*batch regions 4"]
     labels: Int[Array, "*batch regions"]
     offsets: Float[Array, "*batch regions 4"]
     mask: Bool[Array, "*batch regions"]
+    matched: Int[Array, "*batch regions"]
 
 
 def covered(
@@ -112,9 +119,10 @@ def sample_regions(
     rois = jnp.where(mask[:, None], rois[order], 0)
     # The others are their own objects, so that their offsets, which no loss counts, are finite.
     unit = jnp.array([0.0, 0, 1, 1], rois.dtype)
-    near, far = (jnp.where(on_object[:, None], found, unit) for found in (rois, boxes[matched[order]]))
-    found = jnp.where(on_object, labels[matched[order]] + 1, 0)
-    return Regions(rois, found, box_ops.encode(far, near, WEIGHTS), mask)
+    matched = jnp.where(on_object, matched[order], 0)
+    near, far = (jnp.where(on_object[:, None], found, unit) for found in (rois, boxes[matched]))
+    found = jnp.where(on_object, labels[matched] + 1, 0)
+    return Regions(rois, found, box_ops.encode(far, near, WEIGHTS), mask, matched)
 
 
 # --- head and loss ------------------------------------------------------------------------------------------------

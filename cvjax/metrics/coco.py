@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -31,15 +31,15 @@ def match(detections: Detections, objects: Objects, pairs: Pairs) -> tuple[Verdi
     """Judges detections in every range of areas, at every threshold.
 
     By falling score each takes, of the objects left that it overlaps by the threshold, the one that it overlaps most
-    (the last of equal ones). Crowds and objects outside the range of areas are second choice: a detection that takes
-    one, or that takes none and lies outside the range itself, is ignored. A crowd is measured by how much of the
-    detection it covers, and is never taken up.
+    (the last of equal ones). Objects that are ignored and those outside the range of areas are second choice: a
+    detection that takes one, or that takes none and lies outside the range itself, is ignored. A crowd is measured by
+    how much of the detection it covers, and is never taken up.
 
     Returns (whether each detection finds an object, whether it is ignored).
     """
     found = np.zeros((len(detections.group), len(AREAS), len(IOUS)), bool)
     ignored = np.zeros_like(found)
-    second = objects.crowd[:, None] | _outside(objects.area)
+    second = objects.ignored[:, None] | _outside(objects.area)
     taken = np.zeros((len(objects.group), len(AREAS), len(IOUS)), bool)
     overlap = np.where(objects.crowd[pairs.object], pairs.cover, pairs.iou)
     close = np.flatnonzero(overlap >= IOUS[0])
@@ -60,8 +60,7 @@ def match(detections: Detections, objects: Objects, pairs: Pairs) -> tuple[Verdi
         taken[what, area, threshold] = True
         found[d[starts][who], area, threshold] = ~second[what, area]
         ignored[d[starts][who], area, threshold] = second[what, area]
-    spans = detections.boxes[:, 2:] - detections.boxes[:, :2]  # a negative area is outside too: as pycocotools has it
-    return found, ignored | (~found & _outside(spans.prod(1))[:, :, None])
+    return found, ignored | (~found & _outside(detections.area)[:, :, None])  # as pycocotools: negative areas too
 
 
 def _outside(area: np.ndarray) -> np.ndarray:
@@ -80,19 +79,20 @@ def _turns(detection: np.ndarray, group: np.ndarray) -> np.ndarray:
 class Tally:
     """Judges batch after batch, and keeps of each detection its class, score, rank and verdicts.
 
-    Objects marked difficult count like any others: COCO does not have the VOC's flag.
+    Objects marked difficult count like any others: COCO does not have the VOC's flag. `limits` are the numbers of
+    detections of a class in an image that count.
     """
 
-    def __init__(self, classes: int):
-        self.classes = classes
+    def __init__(self, classes: int, limits: Sequence[int] = LIMITS):
+        self.classes, self.limits = classes, limits
         self.counts = np.zeros((classes, len(AREAS)), np.int64)
         self._kept: list[tuple[np.ndarray, ...]] = []
 
     def add(self, detections: Detections, objects: Objects, pairs: Pairs) -> None:
         """Judges the detections of some images."""
-        counted = ~(objects.crowd[:, None] | _outside(objects.area))
+        counted = ~(objects.ignored[:, None] | _outside(objects.area))
         np.add.at(self.counts, objects.group % self.classes, counted)
-        in_reach = detections.rank < LIMITS[-1]
+        in_reach = detections.rank < self.limits[-1]
         if not in_reach.all():
             pairs = Pairs(*(column[in_reach[pairs.detection]] for column in pairs))
         verdicts = match(detections, objects, pairs)
@@ -100,10 +100,12 @@ class Tally:
         bits = (np.packbits(verdict.reshape(len(verdict), len(AREAS) * len(IOUS)), axis=1) for verdict in verdicts)
         self._kept.append(tuple(column[in_reach] for column in (*columns, *bits)))
 
-    def figures(self) -> tuple[dict[str, float], list[float], list[float]]:
-        """Returns (the twelve figures by name, AP of each class, its AP at 0.5); -1 without objects."""
+    def tables(
+        self,
+    ) -> tuple[Float[np.ndarray, "classes areas ious recalls"], Float[np.ndarray, "classes areas ious limits"]]:
+        """Returns (precisions, greatest recalls); -1 without objects."""
         precision = np.full((self.classes, len(AREAS), len(IOUS), len(RECALLS)), -1.0)
-        recall = np.full((self.classes, len(AREAS), len(IOUS), len(LIMITS)), -1.0)
+        recall = np.full((self.classes, len(AREAS), len(IOUS), len(self.limits)), -1.0)
         if self._kept:
             labels, scores, ranks, *bits = (np.concatenate(column) for column in zip(*self._kept, strict=True))
             order = np.lexsort((-scores, labels))  # stable
@@ -111,13 +113,17 @@ class Tally:
             for c in np.flatnonzero(self.counts.any(1)):
                 own = order[bounds[c] : bounds[c + 1]]
                 found, ignored = (self._unpack(packed[own]) for packed in bits)
-                precision[c], recall[c] = _accumulate(found, ignored, ranks[own], self.counts[c])
+                precision[c], recall[c] = _accumulate(found, ignored, ranks[own], self.counts[c], self.limits)
+        return precision, recall
+
+    def figures(self) -> tuple[dict[str, float], list[float], list[float]]:
+        """Returns (the twelve figures by name, AP of each class, its AP at 0.5); -1 without objects."""
         all_, small, medium, large = range(4)
-        p, r = precision, recall
+        p, r = self.tables()
         means = [p[:, all_], p[:, all_, 0], p[:, all_, 5], p[:, small], p[:, medium], p[:, large]]
         means += [*(r[:, all_, :, i] for i in range(3)), r[:, small, :, 2], r[:, medium, :, 2], r[:, large, :, 2]]
-        figures = {name: _mean(values) for name, values in zip(FIGURES, means, strict=True)}
-        return figures, [_mean(p[c, 0]) for c in range(self.classes)], [_mean(p[c, 0, 0]) for c in range(self.classes)]
+        figures = {name: mean(values) for name, values in zip(FIGURES, means, strict=True)}
+        return figures, [mean(p[c, 0]) for c in range(self.classes)], [mean(p[c, 0, 0]) for c in range(self.classes)]
 
     def _unpack(self, packed: np.ndarray) -> np.ndarray:
         return (
@@ -126,14 +132,14 @@ class Tally:
 
 
 def _accumulate(
-    found: np.ndarray, ignored: np.ndarray, ranks: np.ndarray, counts: np.ndarray
+    found: np.ndarray, ignored: np.ndarray, ranks: np.ndarray, counts: np.ndarray, limits: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precisions [areas, ious, recalls] and greatest recalls [areas, ious, limits] of a class's sorted detections."""
     precision = np.full((len(AREAS), len(IOUS), len(RECALLS)), -1.0)
-    recall = np.full((len(AREAS), len(IOUS), len(LIMITS)), -1.0)
+    recall = np.full((len(AREAS), len(IOUS), len(limits)), -1.0)
     for a in np.flatnonzero(counts):
         hits = (found[:, a] & ~ignored[:, a]).T
-        recall[a] = np.stack([hits[:, ranks < limit].sum(1) / counts[a] for limit in LIMITS], -1)
+        recall[a] = np.stack([hits[:, ranks < limit].sum(1) / counts[a] for limit in limits], -1)
         hits_so_far = np.cumsum(hits, axis=1).astype(float)
         false_so_far = np.cumsum((~found[:, a] & ~ignored[:, a]).T, axis=1).astype(float)
         curve = hits_so_far / (false_so_far + hits_so_far + np.spacing(1))
@@ -144,8 +150,8 @@ def _accumulate(
     return precision, recall
 
 
-def _mean(values: np.ndarray) -> float:
-    """The mean over what has objects, -1 where nothing has, as pycocotools has it."""
+def mean(values: Float[np.ndarray, "..."]) -> float:
+    """Returns the mean over what has objects, -1 where nothing has, as pycocotools has it."""
     values = values[values > -1]
     return float(values.mean()) if values.size else -1.0
 

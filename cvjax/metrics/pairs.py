@@ -16,12 +16,18 @@ class Detections(NamedTuple):
     """The detections of some images, in groups of one class in one image, each by falling score.
 
     The group's number is image * classes + class; the rank is the place in it, from 0. Boxes and scores are float64.
+
+    Attributes:
+      area: by which they are small or large, in square pixels: width times height, negative for boxes inside out.
+      slot: the place in the padded arrays of the image.
     """
 
     group: Int[np.ndarray, " detections"]
     boxes: Float[np.ndarray, "detections 4"]
     scores: Float[np.ndarray, " detections"]
     rank: Int[np.ndarray, " detections"]
+    area: Float[np.ndarray, " detections"]
+    slot: Int[np.ndarray, " detections"]
 
 
 class Objects(NamedTuple):
@@ -32,6 +38,8 @@ class Objects(NamedTuple):
       difficult: of the VOC.
       crowd: of COCO: the box holds several objects.
       area: as annotated, in square pixels.
+      ignored: of COCO: neither missed nor found, as crowds are.
+      slot: the place in the padded arrays of the image.
     """
 
     group: Int[np.ndarray, " objects"]
@@ -39,6 +47,8 @@ class Objects(NamedTuple):
     difficult: Bool[np.ndarray, " objects"]
     crowd: Bool[np.ndarray, " objects"]
     area: Float[np.ndarray, " objects"]
+    ignored: Bool[np.ndarray, " objects"]
+    slot: Int[np.ndarray, " objects"]
 
 
 class Pairs(NamedTuple):
@@ -66,9 +76,10 @@ def list_detections(outputs: Arrays, classes: int) -> Detections:
     scores = outputs["scores"][image, slot].astype(np.float64)
     group = _groups(image, outputs["labels"][image, slot], classes, "detection")
     order = np.lexsort((-scores, group))  # stable
-    group = group[order]
+    group, image, slot = group[order], image[order], slot[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
-    return Detections(group, outputs["boxes"][image, slot][order].astype(np.float64), scores[order], rank)
+    boxes = outputs["boxes"][image, slot].astype(np.float64)
+    return Detections(group, boxes, scores[order], rank, (boxes[:, 2:] - boxes[:, :2]).prod(1), slot)
 
 
 def list_objects(batch: Arrays, classes: int) -> Objects:
@@ -85,7 +96,7 @@ def list_objects(batch: Arrays, classes: int) -> Objects:
     none = np.zeros_like(batch["mask"], bool)
     difficult, crowd = (np.asarray(batch.get(name, none), bool)[image, slot] for name in ("difficult", "crowd"))
     area = batch["area"][image, slot].astype(np.float64) if "area" in batch else areas(boxes)
-    return Objects(group[order], boxes, difficult, crowd, area)
+    return Objects(group[order], boxes, difficult, crowd, area, crowd, slot)
 
 
 def areas(boxes: Boxes) -> Float[np.ndarray, " rows"]:

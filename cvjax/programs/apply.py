@@ -4,8 +4,9 @@ python -m cvjax.apply --run=runs/x --input=FILE|FOLDER|VIDEO --output=PATH    ap
 python -m cvjax.apply --run=runs/x --count=64 --seed=3 --output=PATH          sample from a generative system
 python -m cvjax.apply --run=runs/x --gallery=people.npz --input=... --output=PATH   name the people in pictures of faces
 
-Detections are drawn, with class names and scores, and written to detections.json in COCO's format. Classes of pixels
-are painted over the images, and written to classes/: PNG files of the images' sizes, whose palette shows the numbers.
+Detections are drawn, with class names, scores and, where the system finds them, masks and joints, and written to
+detections.json in COCO's format, masks as RLE. Classes of pixels are painted over the images, and written to classes/:
+PNG files of the images' sizes, whose palette shows the numbers.
 Names of people, whom `python -m cvjax.recognition.gallery` enrols, are written above the pictures of their faces and to
 predictions.json.
 """
@@ -33,7 +34,7 @@ from cvjax.metrics.plots import draw_legend
 from cvjax.ops.palettes import overlay
 from cvjax.predictor import SEGMENTATION, Predictor, Prepared, classes_of
 from cvjax.programs import video
-from cvjax.programs.detections import coco_format, draw_detections
+from cvjax.programs.detections import coco_format, coco_record, draw_detections
 from cvjax.programs.images import save_classes, save_image, to_bytes
 from cvjax.programs.naming import Namer
 from cvjax.programs.outputs import Outputs
@@ -305,7 +306,7 @@ def apply_to_images(predictor: Predictor, source: Path, output: Path, threshold:
         for form, picture in pictures.items():
             (save_image if picture.ndim == 3 else save_classes)(written.claim(form.format(name)), picture)
         if is_detection(outputs):
-            records.append((str(file), prepared.original.shape[:2], outputs))
+            records.append(coco_record(str(file), prepared.original.shape[:2], outputs))
         painted = SEGMENTATION in outputs
         for kind, value in others.items():
             predictions.setdefault(name, {})[kind] = value.tolist()

@@ -94,3 +94,19 @@ def test_runs_from_before_the_groups_keep_their_settings(system):
     assert recipe == {"detection": old, "ema": 0.5} | ({"loss": weights} if weights else {})
     arguments = arguments_of(find_system(f"detection.{system}").recipe)
     assert set(recipe) <= set(arguments) and Detection(**recipe["detection"]).flip_test
+
+
+def test_draws_masks_and_joints_of_both():
+    instances = np.zeros((1, 64, 80), np.int32)
+    instances[0, 10:30, 10:30] = 2  # of the second row; the first is padding
+    batch = {"image": np.zeros((1, 64, 80, 3), np.float32), "boxes": np.float32([[[0, 0, 1, 1], [10, 10, 30, 30]]])}
+    batch |= {"labels": np.zeros((1, 2), int), "mask": np.array([[False, True]]), "instances": instances}
+    batch |= {"keypoints": np.full((1, 2, 1, 2), 50.5, np.float32), "visibility": np.full((1, 2, 1), 2)}
+    found = {"boxes": batch["boxes"] + 20, "labels": batch["labels"], "scores": np.ones((1, 2), np.float32)}
+    found |= {"detected": batch["mask"], "masks": np.ones((1, 2, 28, 28), np.float32)}
+    found |= {"keypoints": np.full((1, 2, 1, 3), 5.5, np.float32)}
+    left, right = np.split(draw(batch, found, ["a"])[0], 2, axis=1)
+    scale = 4
+    for picture, inside, outside, joint in ((left, 20, 40, 50), (right, 40, 20, 5)):
+        lit = [picture[place * scale + 2, place * scale + 2].max() > 0.2 for place in (inside, outside, joint)]
+        assert lit == [True, False, True]

@@ -132,7 +132,7 @@ def draw_outputs(seed=3):
     targets = random.normal(size=(2, 20, 4)).astype(np.float32)
     boxes, mask = draw_boxes(random, 2, 20), random.random((2, 20)) < 0.8
     boxes[:, :2] += 60  # outside
-    regions = region_heads.Regions(*(jnp.asarray(x) for x in (boxes, labels, targets, mask)))
+    regions = region_heads.Regions(*(jnp.asarray(x) for x in (boxes, labels, targets, mask, 0 * labels)))
     return jnp.asarray(logits), jnp.asarray(offsets), regions
 
 

@@ -1,4 +1,4 @@
-"""Detections of a torchvision Faster R-CNN with random weights, by its weights in ours."""
+"""Detections, masks and joints of a torchvision R-CNN with random weights, by its weights in ours."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 
 from cvjax.core import start
-from cvjax.detection import faster_rcnn
+from cvjax.detection import mask_rcnn
 from cvjax.detection.detector import Detection
 from cvjax.detection.faster_rcnn import Classifying, Features
+from cvjax.detection.mask_rcnn import Branches
 from cvjax.detection.rpn import Proposing
 from cvjax.weights import networks
 
-CLASSES, SIZE, CHANNELS, HIDDEN = 4, 64, 16, 24
+CLASSES, SIZE, CHANNELS, HIDDEN, JOINTS = 4, 64, 16, 24, 3
+INNER = (12, 20)  # channels of both branches
 RECIPE = dict(
     shape=(SIZE, SIZE, 3),
     classes=CLASSES,
+    keypoints=JOINTS,
+    branches=Branches(mask_channels=INNER, keypoint_channels=INNER, sigmas=(0.1,) * JOINTS),
     features=Features("resnet", depth=18, fpn=True, channels=CHANNELS),
     proposing=Proposing(
         channels=CHANNELS,
@@ -48,6 +52,8 @@ def build(torch, torchvision, recipe):
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.models.detection.rpn import RPNHead
     from torchvision.ops import MultiScaleRoIAlign
 
@@ -63,7 +69,7 @@ def build(torch, torchvision, recipe):
     body = torchvision.models.resnet18(weights=None)
     layers = {f"layer{i}": str(i - 1) for i in range(1, 5)}
     backbone = BackboneWithFPN(body, layers, [64, 128, 256, 512], CHANNELS)
-    return FasterRCNN(
+    model = FasterRCNN(
         backbone,
         min_size=SIZE,
         max_size=SIZE,
@@ -74,7 +80,15 @@ def build(torch, torchvision, recipe):
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2, canonical_scale=28),
         box_head=TwoMLPHead(CHANNELS * 49, HIDDEN),
         box_predictor=FastRCNNPredictor(HIDDEN, CLASSES + 1),
-    ).eval()
+    )
+    # Its classes have one branch each, and what calls them has both.
+    heads = model.roi_heads
+    heads.mask_roi_pool = heads.keypoint_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2, canonical_scale=28)
+    heads.mask_head, heads.keypoint_head = MaskRCNNHeads(CHANNELS, INNER, 1), KeypointRCNNHeads(CHANNELS, INNER)
+    heads.mask_predictor = MaskRCNNPredictor(INNER[-1], INNER[-1], CLASSES + 1)
+    heads.keypoint_predictor = KeypointRCNNPredictor(INNER[-1], JOINTS)
+    model.transform.postprocess = lambda found, *sizes: found  # which would paste the masks
+    return model.eval()
 
 
 def convert(tensors, shapes):
@@ -101,17 +115,27 @@ def convert(tensors, shapes):
     offsets = dense("roi_heads.box_predictor.bbox_pred")
     heads["offsets"] = {name: array[..., 4:] for name, array in offsets.items()}  # the background has some, too
     found["head"] = {"params": heads}
+
+    def transposed(name):
+        return {"kernel": tensors[f"{name}.weight"].transpose(2, 3, 0, 1), "bias": tensors[f"{name}.bias"]}
+
+    branch, last = {f"conv_{i}": conv(f"roi_heads.mask_head.{i}.0") for i in range(2)}, "roi_heads.mask_predictor."
+    logits = {name: array[..., 1:] for name, array in conv(f"{last}mask_fcn_logits").items()}
+    found["mask_head"] = {"params": {**branch, "up": transposed(f"{last}conv5_mask"), "logits": logits}}
+    branch = {f"conv_{i}": conv(f"roi_heads.keypoint_head.{2 * i}") for i in range(2)}
+    up = transposed("roi_heads.keypoint_predictor.kps_score_lowres")
+    found["keypoint_head"] = {"params": {**branch, "up": up}}
     return jax.tree.map(jnp.asarray, found)
 
 
 @pytest.mark.parity
-def test_detections_are_torchvisions(torchvision, monkeypatch):
+def test_detections_masks_and_joints_are_torchvisions(torchvision, monkeypatch):
     import torch
     import torchvision.ops.boxes
 
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     monkeypatch.setattr(torchvision.ops.boxes, "nms", greedy)
-    recipe = faster_rcnn.recipe(**RECIPE)
+    recipe = mask_rcnn.recipe(**RECIPE)
     detector = recipe.train_step.__self__
     torch.manual_seed(0)
     model = build(torch, torchvision, detector)
@@ -122,7 +146,9 @@ def test_detections_are_torchvisions(torchvision, monkeypatch):
         images = torch.rand(2, 3, SIZE, SIZE)
         theirs = model([*images])
     batch = {"image": jnp.asarray(images.permute(0, 2, 3, 1).numpy())}
-    shapes = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+    trained = {"masks": np.zeros((2, 1, SIZE, SIZE), bool), "keypoints": np.zeros((2, 1, JOINTS, 2), np.float32)}
+    trained |= {"boxes": np.zeros((2, 1, 4), np.float32), "visibility": np.zeros((2, 1, JOINTS), np.int32)}
+    shapes = jax.eval_shape(recipe.init, jax.random.key(0), batch | trained)
     shapes = {name: {"params": shapes.params[name], "batch_stats": shapes.stats.get(name)} for name in shapes.params}
     found = convert({name: x.numpy() for name, x in model.state_dict().items()}, shapes)
     expected = jax.tree.map(lambda x: x.shape, {name: shapes[name]["params"] for name in shapes})
@@ -135,4 +161,10 @@ def test_detections_are_torchvisions(torchvision, monkeypatch):
         # Float32 through twenty layers, and pixels through exp.
         np.testing.assert_allclose(ours["scores"][image][:count], their["scores"], atol=1e-4)
         np.testing.assert_allclose(ours["boxes"][image][:count], their["boxes"], atol=1e-2)
+        np.testing.assert_allclose(ours["masks"][image][:count], their["masks"][:, 0], atol=1e-3)
+        joints = ours["keypoints"][image][:count]
+        # Where two pixels are all but equally high, rounding decides.
+        assert (np.abs(joints[..., :2] - their["keypoints"].numpy()[..., :2]) < 0.05).all(-1).mean() > 0.97
+        assert ((joints[..., 2] > 0) & (joints[..., 2] < 1)).all()
+        assert their["masks"].std() > 0.05 and not ours["masks"][image][count:].any()
     assert len({*np.concatenate([their["labels"] for their in theirs]).tolist()}) > 2

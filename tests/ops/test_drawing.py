@@ -1,8 +1,8 @@
-"""Drawn boxes touch the pixels that they should, and no box, label or image breaks them."""
+"""What is drawn touches the pixels that it should, and no box, mask, joint, label or image breaks it."""
 
 import numpy as np
 
-from cvjax.ops.drawing import colour, draw_boxes
+from cvjax.ops.drawing import colour, draw_boxes, draw_masks, draw_skeletons
 
 NAMES = ["cat", "dog"]
 
@@ -62,3 +62,62 @@ def test_names_in_other_scripts_are_drawn_or_else_the_number():
     assert all((one != other).any() for index, one in enumerate(pictures) for other in pictures[:index])
     for unknown in ("\u732b", "\U0001f408", "caf\udce9", "a\nb"):
         np.testing.assert_array_equal(written(unknown), written("0"))
+
+
+def test_boxes_may_have_colours_of_their_own():
+    drawn = draw_boxes(
+        np.zeros((60, 60, 3)), np.array([[5.0, 30, 50, 55]]), np.array([1]), NAMES, colours=np.array([4])
+    )
+    np.testing.assert_allclose(drawn[54, 20], colour(4), atol=0.5 / 255)
+
+
+def test_masks_are_translucent_inside_of_an_outline():
+    image, mask = np.full((40, 50, 1), 0.5, np.float32), np.zeros((40, 50), bool)
+    mask[10:30, 10:40] = True
+    mask[15:25, 20:30] = False  # a hole, which has an outline too
+    drawn, ink = draw_masks(image, [mask], opacity=0.4), np.array(colour(0))
+    level = 0.5 * 0.6 + 0.4 * ink
+    np.testing.assert_allclose(drawn[12, 15], level, atol=1.5 / 255)  # rounded to bytes twice
+    np.testing.assert_allclose(drawn[10, 20], ink, atol=0.5 / 255)
+    np.testing.assert_allclose(drawn[14, 25], ink, atol=0.5 / 255)  # above the hole
+    np.testing.assert_allclose(drawn[~mask], 0.5, atol=0.5 / 255)
+    assert (image == 0.5).all()
+
+
+def test_each_mask_has_a_colour_and_the_first_lies_on_top():
+    image, mask = np.zeros((30, 30, 3)), np.ones((10, 10), bool)
+    both = draw_masks(image, [mask, mask], [(5, 5), (5, 8)], opacity=1.0)
+    np.testing.assert_allclose(both[10, 10], colour(0), atol=0.5 / 255)
+    np.testing.assert_allclose(both[10, 17], colour(1), atol=0.5 / 255)
+    other = draw_masks(image, [mask], [(5, 5)], np.array([7]), opacity=1.0)
+    np.testing.assert_allclose(other[10, 10], colour(7), atol=0.5 / 255)
+
+
+def test_parts_are_drawn_where_they_belong():
+    part = np.random.default_rng(0).uniform(size=(12, 9)) < 0.7
+    whole = np.zeros((30, 20), bool)
+    whole[18:, 11:] = part
+    image = np.random.default_rng(1).uniform(size=(30, 20, 3))
+    np.testing.assert_array_equal(draw_masks(image, [part], [(18, 11)]), draw_masks(image, [whole]))
+    nothing = draw_masks(image, [np.zeros((0, 0), bool), np.zeros((30, 20), bool)], [(0, 0), (0, 0)])
+    np.testing.assert_allclose(nothing, image, atol=0.51 / 255)
+
+
+def test_hidden_joints_are_rings_and_unmarked_ones_are_not_drawn():
+    joints = np.array([[[10.5, 10.5], [40.5, 10.5], [40.5, 30.5]]])
+    drawn = draw_skeletons(np.zeros((50, 60, 3)), joints, np.array([[2, 1, 0]]), [(0, 1), (1, 2)])
+    ink = np.array(colour(0))
+    for place in ((10, 10), (10, 12), (10, 42)):  # a disc, its edge, the ring
+        np.testing.assert_allclose(drawn[place], ink, atol=0.5 / 255)
+    np.testing.assert_allclose(drawn[10, 25], ink, atol=0.1)  # the limb is smooth
+    np.testing.assert_array_equal(drawn[10, 40], 1)  # the ring's middle
+    assert not drawn[20:].any()  # neither the third joint nor a limb to it
+
+
+def test_skeletons_are_enlarged_and_odd_joints_left_out():
+    odd = np.array([[[np.nan, 3.0], [1e30, 5.0], [5.0, 5.0]], [[6.0, 6.0], [3.0, 6.0], [-500.0, 5.0]]])
+    drawn = draw_skeletons(np.zeros((10, 10, 3)), odd, np.full((2, 3), 2), [(0, 1), (1, 2)], np.array([3, 5]), scale=30)
+    assert drawn.shape == (300, 300, 3)
+    np.testing.assert_allclose(drawn[150, 150], colour(3), atol=0.5 / 255)
+    np.testing.assert_allclose(drawn[180, 90], colour(5), atol=0.5 / 255)
+    assert not draw_skeletons(np.zeros((10, 10, 3)), odd[:0], np.zeros((0, 3), int)).any()

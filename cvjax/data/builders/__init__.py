@@ -11,6 +11,7 @@ from cvjax.data.builders.digit_crops import DigitCrops
 from cvjax.data.builders.digit_scenes import DigitScenes
 from cvjax.data.builders.digits import Digits
 from cvjax.data.builders.drawn_faces import DrawnFaces
+from cvjax.data.builders.drawn_people import DrawnPeople
 from cvjax.data.builders.embedded import Embedded, silenced
 from cvjax.data.builders.lfw_faces import LfwFaces
 from cvjax.data.builders.nuclei import Nuclei
@@ -28,6 +29,7 @@ __all__ = [
     "DigitScenes",
     "Digits",
     "DrawnFaces",
+    "DrawnPeople",
     "Embedded",
     "LfwFaces",
     "Nuclei",
@@ -44,7 +46,7 @@ EMBEDDED: Mapping[str, type[Embedded]] = MappingProxyType(
         builder.name: builder
         for builder in (
             *(Digits, DigitCrops, DigitScenes, Photos, PhotoCrops, Shapes, Textures),
-            *(DrawnFaces, LfwFaces),
+            *(DrawnFaces, DrawnPeople, LfwFaces),
         )
     }
 )

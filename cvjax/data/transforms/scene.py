@@ -1,13 +1,15 @@
-"""An image and the annotations that transforms move with it: further images, boxes, masks, maps and points."""
+"""An image and the annotations that transforms move with it: further images, boxes, masks, maps, points and joints."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Integer, Shaped
+from jaxtyping import Bool, Float32, Float64, Int32, Integer, Shaped
 
+from cvjax.data import people
 from cvjax.data.class_maps import VOID
+from cvjax.data.keypoints import within
 from cvjax.errors import UserError
 
 Keep = Literal["centre"] | float
@@ -35,12 +37,37 @@ class Points:
         """Moves the points as `Scene.moved` to an image of this size; those outside are no longer visible."""
         positions = (self.positions @ linear.T + shift).astype(np.float32)
         visible = self.visible & ((positions >= 0) & (positions <= (width, height))).all(axis=1)
-        order = np.arange(len(positions))
-        if np.linalg.det(linear) < 0:
-            for one, other in self.exchange:
-                order[[one, other]] = other, one
+        order = _order(len(positions), self.exchange, linear)
         positions[~self.mask] = 0
         return dataclasses.replace(self, positions=positions[order], visible=visible[order], mask=self.mask[order])
+
+
+@dataclasses.dataclass(frozen=True)
+class Joints:
+    """Keypoints of the objects on an image, such as the joints of people.
+
+    Attributes:
+      positions: x, y in pixels as for `Points`; 0 where the visibility is.
+      visibility: 0 not labelled, or outside of the image; 1 labelled but hidden; 2 visible.
+      exchange: pairs of joints that a mirror exchanges, such as the left and the right knee.
+    """
+
+    positions: Float32[np.ndarray, "objects joints 2"]
+    visibility: Int32[np.ndarray, "objects joints"]
+    exchange: tuple[tuple[int, int], ...] = ()
+
+    def moved(
+        self, linear: Float64[np.ndarray, "2 2"], shift: Sequence[float | int], height: int, width: int
+    ) -> "Joints":
+        """Moves the joints as `Scene.moved` to an image of this size; those outside are no longer labelled."""
+        positions = (self.positions @ linear.T + shift).astype(np.float32)
+        order = _order(positions.shape[1], self.exchange, linear)
+        positions, visibility = within(positions[:, order], self.visibility[:, order], height, width)
+        return dataclasses.replace(self, positions=positions, visibility=visibility)
+
+    def select(self, chosen: Shaped[np.ndarray, " objects"]) -> "Joints":
+        """Keeps the joints of some objects."""
+        return dataclasses.replace(self, positions=self.positions[chosen], visibility=self.visibility[chosen])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +81,7 @@ class Scene:
       images: further images of the same height and width. Transforms of colours change only those that they name.
       points: landmarks.
       masks: the pixels of each box's object; they may overlap.
+      joints: the keypoints of each box's object.
       regions: further boxes by name, such as proposals, moved, clipped and dropped like `boxes`.
       texts: captions, one or several for each name.
       tokens: output of `tokenise`.
@@ -67,6 +95,7 @@ class Scene:
     images: Mapping[str, Float32[np.ndarray, "height width _"]] = dataclasses.field(default_factory=dict)
     points: Points | None = None
     masks: Bool[np.ndarray, "objects height width"] | None = None
+    joints: Joints | None = None
     regions: Mapping[str, Float32[np.ndarray, "_ 4"]] = dataclasses.field(default_factory=dict)
     texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     tokens: Mapping[str, Shaped[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
@@ -112,6 +141,8 @@ class Scene:
             moved["masks"] = np.zeros((len(self.masks), *moved["image"].shape[:2]), bool)
             for row, mask in enumerate(self.masks):
                 moved["masks"][row] = numbers(mask, 0)
+        if self.joints is not None:
+            moved["joints"] = self.joints.moved(linear, shift, *moved["image"].shape[:2])
         if self.points is not None:
             moved["points"] = self.points.moved(linear, shift, *moved["image"].shape[:2])
         return dataclasses.replace(self, **moved)
@@ -135,7 +166,7 @@ class Scene:
         return dataclasses.replace(scene, boxes=boxes, rows=rows).select(kept)
 
     def select(self, chosen: Shaped[np.ndarray, " objects"]) -> "Scene":
-        """Keeps the boxes where `chosen` is True, and their masks and instances."""
+        """Keeps the boxes where `chosen` is True, and their masks, joints and instances."""
         if chosen.all():
             return self
         maps = dict(self.maps)
@@ -144,7 +175,17 @@ class Scene:
             maps[INSTANCES] = np.concatenate([[0], numbers]).astype(maps[INSTANCES].dtype)[maps[INSTANCES]]
         rows = {name: value[chosen] for name, value in self.rows.items()}
         masks = None if self.masks is None else self.masks[chosen]
-        return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps, masks=masks)
+        joints = None if self.joints is None else self.joints.select(chosen)
+        return dataclasses.replace(self, boxes=self.boxes[chosen], rows=rows, maps=maps, masks=masks, joints=joints)
+
+
+def _order(count: int, exchange: Sequence[tuple[int, int]], linear: np.ndarray) -> np.ndarray:
+    """Returns the order of points after a movement: a mirror exchanges some."""
+    order = np.arange(count)
+    if np.linalg.det(linear) < 0:
+        for one, other in exchange:
+            order[[one, other]] = other, one
+    return order
 
 
 def _moved(boxes: np.ndarray, linear: np.ndarray, shift: Sequence[float | int]) -> np.ndarray:
@@ -167,7 +208,7 @@ def _clipped(boxes: np.ndarray, height: int, width: int, keep: Keep) -> tuple[np
 def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -> Scene:
     """Lays scenes on one canvas at (top row, left column), later ones on top.
 
-    All of them have boxes, and the same rows, maps and further images.
+    All of them have boxes, and the same rows, maps and further images. Joints below a later scene are hidden.
     """
     first = placed[0][2]
     image = np.zeros((height, width, first.shape[2]), np.float32)
@@ -177,7 +218,7 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
         None if first.masks is None else np.zeros((sum(len(scene.boxes) for *_, scene in placed), height, width), bool)
     )
     regions = {name: [] for name in first.regions}
-    boxes, count = [], 0
+    boxes, joints, count = [], [], 0
     for top, left, scene in placed:
         window = slice(top, top + scene.shape[0]), slice(left, left + scene.shape[1])
         image[window] = scene.image
@@ -188,6 +229,12 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
         if masks is not None:
             masks[:, *window] = False  # of what lies below
             masks[count : count + len(scene.boxes), *window] = scene.masks
+        for below in joints:
+            inside = ((below.positions >= (left, top)) & (below.positions < (window[1].stop, window[0].stop))).all(-1)
+            np.minimum(below.visibility, people.HIDDEN, out=below.visibility, where=inside)
+        if scene.joints is not None:
+            moved = scene.joints.moved(np.eye(2), (left, top), height, width)
+            joints.append(moved)
         for name, region in scene.regions.items():
             regions[name].append(region + np.float32([left, top, left, top]))
         boxes.append(scene.boxes + np.float32([left, top, left, top]))
@@ -195,4 +242,15 @@ def collage(placed: Sequence[tuple[int, int, Scene]], height: int, width: int) -
     rows = {name: np.concatenate([scene.rows[name] for _, _, scene in placed]) for name in first.rows}
     regions = {name: np.concatenate(parts) for name, parts in regions.items()}
     boxes = np.concatenate(boxes)
-    return Scene(image, boxes, rows, maps, images, masks=masks, regions=regions, voids=first.voids)
+    return Scene(
+        *(image, boxes, rows, maps, images),
+        masks=masks,
+        joints=_joined(joints) if joints else None,
+        regions=regions,
+        voids=first.voids,
+    )
+
+
+def _joined(joints: Sequence[Joints]) -> Joints:
+    positions = np.concatenate([each.positions for each in joints])
+    return Joints(positions, np.concatenate([each.visibility for each in joints]), joints[0].exchange)
