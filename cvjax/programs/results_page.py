@@ -32,6 +32,15 @@ configs.
 * A commit with a + had uncommitted changes.
 """
 
+FRAMES = """## From sliding windows to Mask R-CNN
+
+Measured by `python -m cvjax.programs.frames RUN ... --output=RESULTS.md` on frames of the network's size, one at a
+time, compiled, on the device named. A window is what a class is asked of. Times are facts of a machine: no config has a
+bar for them, and training a config again removes its line.
+"""
+STORY = ("sliding_window", "rcnn", "spp_net", "fast_rcnn", "faster_rcnn", "alternating", "mask_rcnn")  # by year
+FRAME_FIGURES = {"map_voc07": "VOC07 mAP", "ap": "COCO AP", "mask_ap": "mask AP", "keypoint_ap": "keypoint AP"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
@@ -82,7 +91,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         groups[group_of(row)].append(row)
     groups = dict(sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] != "float32")))
-    sections = [HEADER, _summary(groups), "## Runs\n", _runs(groups), *_controls(rows)]
+    sections = [HEADER, _summary(groups), *_frames(rows), "## Runs\n", _runs(groups), *_controls(rows)]
     rundir.write_atomically(path, "\n".join(sections))
 
 
@@ -175,6 +184,32 @@ def _runs(groups: Mapping[tuple[str, str], Sequence[Row]]) -> str:
             maker = _makers([row]) + ("" if comparable(row) else f" {OTHER}")
             lines.append([name_of(row), str(row["seed"]), row["data"], *sizes, row["device"], figures, maker])
     return _table(columns, lines)
+
+
+def tabulate_frames(rows: Sequence[Row]) -> str:
+    """Returns a table of detectors by what `cvjax.programs.frames` measured of a frame, in the order of their years."""
+    columns = ("system", "config", "seed", *FRAME_FIGURES.values(), "windows classified", "ms a frame")
+    columns += ("of it, the search for proposals", "device, frames")
+    lines = []
+
+    def place(row: Row) -> tuple[int, str]:
+        name = row["system"].rpartition(".")[2]
+        return STORY.index(name) if name in STORY else len(STORY), name_of(row)
+
+    for row in sorted(rows, key=place):
+        frame = row["frame"]
+        figures = [f"{row['figures'][name]:.3f}" if name in row["figures"] else "" for name in FRAME_FIGURES]
+        times = [f"{1e3 * value:.3g}" if value is not None else "" for value in (frame["seconds"], frame["search"])]
+        where = f"{frame['device']}, {frame['frames']} of {'x'.join(map(str, frame['pixels']))}, {frame['date']}"
+        named = [row["system"].rpartition(".")[2], name_of(row), str(row["seed"])]
+        lines.append([*named, *figures, f"{frame['windows']:,.0f}", *times, where])
+    return _table(columns, lines)
+
+
+def _frames(rows: Sequence[Row]) -> list[str]:
+    """Returns the table of the rows whose frames were measured."""
+    measured = [row for row in rows if "frame" in row]
+    return [FRAMES, tabulate_frames(measured)] if measured else []
 
 
 def _makers(rows: Sequence[Row]) -> str:
