@@ -181,7 +181,7 @@ def outline(box: Box, size: tuple[int, int]) -> Any:
     return segmentations.scaled(box.segmentation, *size) if box.relative and box.segmentation else box.segmentation
 
 
-def joints_of(box: Box, count: int) -> Sequence[float]:
+def joints_of(box: Box, count: int) -> Sequence[float | int]:
     """Returns the keypoints of a box's object, zeros if it has none."""
     return box.keypoints or [0] * (3 * count)
 

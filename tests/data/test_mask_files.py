@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from cvjax import config, data
+from cvjax.data import segmentations
 from cvjax.errors import UserError
 
 SIZE = (6, 8)
