@@ -51,13 +51,13 @@ def get_config(name: str = ""):
             ),
         ),
         data=dict(
-            name="drawn_people/64",
+            name="drawn_people/apart_64",
             max_boxes=4,
             keypoints=dict(),
             batch=16,
             eval_batch=50,
             transforms=(
-                dict(op="random_scale", scale=(0.75, 1.33), aspect=(0.85, 1.18), value=0.5),
+                dict(op="random_scale", scale=(0.8, 1.2), aspect=(0.9, 1.1), value=0.5),
                 dict(op="flip"),
                 dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
             ),

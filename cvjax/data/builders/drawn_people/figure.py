@@ -41,7 +41,6 @@ FACE = {
 FACE = {name: np.array(direction) / np.linalg.norm(direction) for name, direction in FACE.items()}
 SKINS = np.array([(0.98, 0.84, 0.72), (0.92, 0.72, 0.56), (0.76, 0.56, 0.40), (0.52, 0.35, 0.24), (0.34, 0.22, 0.16)])
 HAIRS = np.array([(0.10, 0.08, 0.07), (0.30, 0.18, 0.10), (0.60, 0.40, 0.18), (0.86, 0.70, 0.40), (0.70, 0.70, 0.70)])
-FRONTAL = 0.4  # share of people who face the camera more or less; the others stand any way round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +174,18 @@ POSES: Mapping[str, Callable[[Draw], Bend]] = {
 }
 
 
-def sample_figure(generator: np.random.Generator, pose: str | None = None, yaw: float | None = None) -> Figure:
-    """Draws a person; `yaw` is how far it turns to its left from facing the camera, in radians; None: any."""
+def sample_figure(
+    generator: np.random.Generator, pose: str | None = None, yaw: float | None = None, facing: float = 0.4
+) -> Figure:
+    """Draws a person.
+
+    `yaw` is how far it turns to its left from facing the camera, in radians; None: little in a share `facing` of all,
+    and any in the others.
+    """
     pose = pose or str(generator.choice(list(POSES)))
     bend = POSES[pose](Draw(generator))
     size = {name: float(generator.uniform(*ends)) for name, ends in LENGTHS.items()}
-    drawn = generator.normal(0, 0.45) if generator.random() < FRONTAL else generator.uniform(-np.pi, np.pi)
+    drawn = generator.normal(0, 0.45) if generator.random() < facing else generator.uniform(-np.pi, np.pi)
     roll, elevation = np.radians([generator.uniform(-8, 8), generator.uniform(-4, 18)])
     camera = turn_z(roll) @ turn_x(elevation) @ turn_y(drawn if yaw is None else yaw)
     twist, (look, nod) = generator.uniform(-15, 15), bend.look

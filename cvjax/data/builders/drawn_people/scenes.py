@@ -12,8 +12,6 @@ from cvjax.data.builders.drawn_people.figure import sample_figure
 from cvjax.data.builders.drawn_people.painting import FINE, Painted, paint, visibility
 
 ATTEMPTS = 24  # places tried for a person, who is left out if none will do
-SEEN = 0.4  # least share of a person that stays visible
-INSIDE = 0.6  # least share of a person inside the scene
 LIGHT = 0.25  # most by which a person is lighter or darker on one side than in the middle
 
 
@@ -25,12 +23,18 @@ class Crowd:
       most: the number of people is drawn uniformly from 1 to this; people without room are left out.
       shortest, tallest: range of the height of a person who stands upright, as a share of the scene; the more people,
         the shorter the tallest.
+      seen: least share of a person that no other one hides.
+      inside: least share of a person inside the scene.
+      facing: share of people who face the camera more or less; the others stand any way round.
     """
 
     size: int = 64
     most: int = 4
     shortest: float = 0.5
     tallest: float = 1.0
+    seen: float = 0.4
+    inside: float = 0.6
+    facing: float = 0.4
 
 
 def compose(generator: np.random.Generator, canvas: Float32[np.ndarray, "size size 3"], crowd: Crowd) -> dict[str, Any]:
@@ -44,8 +48,8 @@ def compose(generator: np.random.Generator, canvas: Float32[np.ndarray, "size si
     placed, instances = [], np.zeros((crowd.size, crowd.size), np.uint8)
     for _ in range(count):
         height = crowd.size * generator.uniform(crowd.shortest, tallest)
-        person = paint(sample_figure(generator), height)
-        if _place(generator, person, [other.mask.sum() for other in placed], instances):
+        person = paint(sample_figure(generator, facing=crowd.facing), height)
+        if _place(generator, person, [other.mask.sum() for other in placed], instances, crowd):
             placed.append(person)
             scene, own = windows(person, crowd.size)
             instances[scene][person.mask[own]] = len(placed)
@@ -88,7 +92,11 @@ def windows(person: Painted, size: int, fine: int = 1) -> tuple[tuple[slice, sli
 
 
 def _place(
-    generator: np.random.Generator, person: Painted, whole: list[Any], instances: UInt8[np.ndarray, "size size"]
+    generator: np.random.Generator,
+    person: Painted,
+    whole: list[Any],
+    instances: UInt8[np.ndarray, "size size"],
+    crowd: Crowd,
 ) -> bool:
     """Finds a place where enough is seen of a person and of those already there, of `whole` pixels each."""
     size, mask = len(instances), person.mask
@@ -102,7 +110,7 @@ def _place(
         left = instances.copy()
         left[scene][inside] = 0
         seen = np.bincount(left.ravel(), minlength=len(whole) + 1)[1:]
-        if inside.sum() >= INSIDE * mask.sum() and (seen >= np.multiply(SEEN, whole)).all():
+        if inside.sum() >= crowd.inside * mask.sum() and (seen >= np.multiply(crowd.seen, whole)).all():
             return True
     return False
 
