@@ -46,6 +46,16 @@ def test_examples_are_the_same_every_time_and_photographs_are_not_shared(tmp_pat
     assert DrawnPeople.of("128").most_boxes == 4
 
 
+def test_people_who_stand_apart_are_whole():
+    apart = [scene(seed, **{name: getattr(dataset.APART, name) for name in ("seen", "inside")}) for seed in range(20)]
+    assert sum(len(one["objects"]) > 1 for one in apart) > 5
+    for person in everybody(apart):
+        assert (person["keypoints"][:, 2] > people.ABSENT).all()
+    facing = [scene(seed, most=1, facing=1.0)["objects"] for seed in range(40)]
+    eyes = [person["keypoints"][[J["left_eye"], J["right_eye"]], 2].max() for one in facing for person in one]
+    assert np.mean(np.array(eyes) == people.VISIBLE) > 0.7
+
+
 def test_boxes_hold_masks_and_masks_are_apart(scenes):
     for one in scenes:
         assert (np.sum([person["mask"] for person in one["objects"]], axis=0) <= 1).all()
