@@ -34,10 +34,10 @@ def get_config(name: str = ""):
             classes=1,
             masks=False,
             keypoints=17,
-            features=dict(depth=18, width=16, stem="small", strides=(2, 2, 2), fpn=True, channels=48),
+            features=dict(depth=18, width=32, stem="small", strides=(2, 2, 2), fpn=True, channels=48),
             proposing=PROPOSING,
             classifying=dict(canonical=128.0, hidden=128, count=16),
-            branches=dict(mask_channels=(32, 32), keypoint_channels=(64, 64, 64, 64)),
+            branches=dict(mask_channels=(32, 32), keypoint_channels=(48, 48, 48, 48), keypoint_weight=0.2),
             ema=0.998,
             detection=dict(score_threshold=0.05, iou_threshold=0.5, max_detections=12),
             # The paper starts from an ImageNet classifier and takes 90,000 steps of 16.
@@ -57,9 +57,8 @@ def get_config(name: str = ""):
             batch=16,
             eval_batch=50,
             transforms=(
-                dict(op="random_scale", scale=(0.75, 1.33), aspect=(0.85, 1.18), value=0.5),
                 dict(op="flip"),
-                dict(op="color_jitter", brightness=0.15, contrast=0.3, saturation=0.3, hue=0.5),
+                dict(op="color_jitter", brightness=0.1, contrast=0.2, saturation=0.2),
             ),
         ),
         steps=STEPS,
