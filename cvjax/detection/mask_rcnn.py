@@ -28,7 +28,7 @@ from cvjax.metrics import detection as metrics
 from cvjax.metrics.instance_coco import KeypointTally, MaskTally, watch
 from cvjax.ops.instance_masks import mask_targets, split_instances
 from cvjax.ops.keypoint_heatmaps import decode_keypoints, encode_keypoints
-from cvjax.signature import Count, Positive, Share
+from cvjax.signature import Count, NonNegative, Positive, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,15 @@ class Branches:
       pooled: bins a side that they read; masks are twice as fine, and heat maps of joints four times.
       mask_channels: of the convolutions of the branch of masks.
       keypoint_channels: of those of the branch of joints.
+      mask_weight, keypoint_weight: of their losses in the sum; the paper's are 1.
       sigmas: how far annotators lie apart, for each joint, in shares of the object's side; by default COCO's 17.
     """
 
     pooled: Count = 14
     mask_channels: tuple[Count, ...] = (256, 256, 256, 256)
     keypoint_channels: tuple[Count, ...] = (512,) * 8
+    mask_weight: NonNegative = 1.0
+    keypoint_weight: NonNegative = 1.0
     sigmas: tuple[Positive, ...] = people.SIGMAS
 
 
@@ -107,13 +110,15 @@ class MaskRCNN(FasterRCNN):
         if self.masks:
             targets = mask_targets(object_masks(batch), drawn.matched, drawn.boxes, positive, 2 * side)
             labels = jnp.where(positive, drawn.labels - 1, 0)
-            losses["masks"] = mask_loss(apply("mask_head", pooled), targets, labels, positive)
+            loss = mask_loss(apply("mask_head", pooled), targets, labels, positive)
+            losses["masks"] = self.branches.mask_weight * loss
         if self.keypoints:
             at = drawn.matched[..., None]
             places = jnp.take_along_axis(batch["keypoints"], at[..., None], axis=1)
             labelled = jnp.take_along_axis(batch["visibility"], at, axis=1) > people.ABSENT
             bins = encode_keypoints(places, labelled & positive[..., None], drawn.boxes, 4 * side)
-            losses["keypoints"] = keypoint_loss(apply("keypoint_head", pooled), *bins)
+            loss = keypoint_loss(apply("keypoint_head", pooled), *bins)
+            losses["keypoints"] = self.branches.keypoint_weight * loss
         return losses
 
     # --- detection
