@@ -1,10 +1,11 @@
 """Regions: RoIAlign and Faster R-CNN beside torchvision, proposals beside OpenCV's own call, and COCO's json.
 
-    python -m benchmarks.regions [--rounds=9] [--only=SUBSTRING] [--tiny]
+    python -m benchmarks.regions [--region_rounds=9] [--region_only=SUBSTRING] [--tiny]
 
-Needs the extra `parity`. Checks first that RoIAlign and its gradient are the same. Contestants take turns, each in a
-process of its own; a ratio is the median over the rounds. Writes the section `regions` of BENCHMARKS.md, and exits with
-1 if a bar is missed. --only selects rows, and with it or --tiny, which takes seconds, no file is written.
+Needs the extra `parity`, with a torchvision whose operators are for this build of torch. Checks first that RoIAlign and
+its gradient are the same. Contestants take turns, each in a process of its own; a ratio is the median over the rounds.
+Writes the section `regions` of BENCHMARKS.md, and exits with 1 if a bar is missed. --region_only selects rows; with it
+or --tiny, which takes seconds, no file is written.
 """
 
 import itertools
@@ -34,8 +35,8 @@ from cvjax import config as experiments
 from cvjax.data import box_files
 from cvjax.ops import proposals, roi
 
-ROUNDS = flags.DEFINE_integer("rounds", 9, "How often each contestant is timed.")
-ONLY = flags.DEFINE_string("only", "", "Run the rows whose title contains this; write no file.")
+ROUNDS = flags.DEFINE_integer("region_rounds", 9, "How often each contestant is timed.")
+ONLY = flags.DEFINE_string("region_only", "", "Run the rows whose title contains this; write no file.")
 TINY = flags.DEFINE_bool("tiny", False, "Sizes to see that all of it runs; write no file.")
 NAME = "faster_rcnn_scenes"
 Work = Callable[[], object]

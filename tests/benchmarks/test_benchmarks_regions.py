@@ -9,8 +9,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.parity]
 @pytest.fixture(scope="module")
 def regions():
     pytest.importorskip("torch")
-    torchvision = pytest.importorskip("torchvision")
-    assert torchvision
+    try:
+        pytest.importorskip("torchvision")
+    except RuntimeError as error:  # "operator torchvision::nms does not exist"
+        pytest.skip(f"torchvision is for another build of torch: {error}")
     from benchmarks import regions
 
     return regions
