@@ -6,14 +6,14 @@ from scratch, any region that shows none will do.
 Paper: Girshick, Fast R-CNN, 2015 (arXiv:1504.08083).
 Command: python train.py --config=configs/fast_rcnn_scenes.py --workdir=runs/fast_rcnn_scenes
 Result: not measured.
-Time: not measured; 2,500 steps.
+Time: not measured; 6,000 steps.
 """
 
 from typing import Any
 
 from cvjax.config import experiment, variant
 
-STEPS = 2500
+STEPS = 6000
 
 
 def search(most: int = 200) -> dict[str, Any]:

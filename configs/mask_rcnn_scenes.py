@@ -61,9 +61,9 @@ def get_config(name: str = ""):
         ),
         steps=STEPS,
         log_every=100,
-        eval_every=500,
-        figure_every=1000,
-        checkpoint_every=1000,
+        eval_every=1250,
+        figure_every=1250,
+        checkpoint_every=1250,
         checkpoint_best="mask_ap",
         expect={"mask_ap": (">=", 0.65), "map_voc07": (">=", 0.93)},
     )

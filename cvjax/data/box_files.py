@@ -9,93 +9,35 @@ lists, of which `cvjax.data.split_lists` refuses those that contradict each othe
 """
 
 import dataclasses
-import itertools
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 import yaml
 
-from cvjax.data import coco_entries, split_lists
-from cvjax.data.coco_entries import Entries, id_of
+from cvjax.data import coco_boxes, split_lists
+from cvjax.data.annotated import Box, Boxes, Picture, numbers_of, size_of
+from cvjax.data.coco_entries import without_collection
 from cvjax.data.folder import list_files
 from cvjax.data.named_images import Images, parts_of
 from cvjax.data.sources import decode_text, read_text, readable
-from cvjax.data.splits import mentioned_splits
 from cvjax.errors import UserError
 
 UNNAMED = 10_000  # most classes without a file of their names, so that a damaged line does not make millions
 NAMES = ("classes.txt", "obj.names", "labels.txt")  # YOLO's lists of classes, beside yaml files
 
 
-@dataclasses.dataclass(frozen=True)
-class Box:
-    """A box as a file has it, with the name of its class.
+@without_collection()
+def read(root: Path, files: Sequence[Path], details: Sequence[str] = (), joints_first: bool = False) -> Boxes | None:
+    """Reads the boxes of a folder's images, None without files of boxes; raises a UserError for several formats.
 
-    Attributes:
-      where: file and line.
-      corners: x1, y1, x2, y2 in pixels or, if `relative`, as shares of the sides.
-      difficult, crowd: as VOC and COCO mark objects.
-      area: of the object's mask in square pixels; None: the box's.
-      fault: what is wrong with the line, or "".
+    `details` and `joints_first` are as for `cvjax.data.coco_boxes.read`.
     """
-
-    where: str
-    name: str = ""
-    corners: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    relative: bool = False
-    difficult: bool = False
-    crowd: bool = False
-    area: float | None = None
-    fault: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """An image and its boxes, in the order of their file; `file` is None if the image is missing.
-
-    Attributes:
-      where: file and line that name the image; "" if none does.
-      size: height and width that the annotation gives, if any.
-      splits: names of the splits that lists, or the annotation's file, give, if any.
-      fault: what is wrong apart from the boxes, or "".
-    """
-
-    file: Path | None
-    boxes: tuple[Box, ...] = ()
-    where: str = ""
-    size: tuple[int, int] | None = None
-    splits: tuple[str, ...] = ()
-    fault: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Boxes:
-    """All boxes of a folder in one format, "COCO", "VOC" or "YOLO"; `classes` are in the order of their labels.
-
-    Attributes:
-      pictures: images that exist, in the order of their paths, and before them annotations without an image.
-      unannotated: images that COCO's or VOC's files do not name, which are left out.
-      listed: whether lists divide the images, so that each has a split.
-      unlisted: images of no split, where lists divide the others, which are left out.
-    """
-
-    kind: str
-    classes: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    unannotated: tuple[Path, ...] = ()
-    listed: bool = False
-    unlisted: tuple[Path, ...] = ()
-
-
-def read(root: Path, files: Sequence[Path]) -> Boxes | None:
-    """Reads the boxes of a folder's images, None without files of boxes; raises a UserError for several formats."""
     images = Images(root, files)
-    found = [boxes for boxes in (_read_coco(images), _read_voc(images), _read_yolo(images)) if boxes]
+    kinds = coco_boxes.read(images, details, joints_first), _read_voc(images), _read_yolo(images)
+    found = [boxes for boxes in kinds if boxes]
     if len(found) > 1 and found[-1].kind == "YOLO" and not any(picture.file for picture in found[-1].pictures):
         found.pop()  # texts of numbers that belong to no image
     if len(found) > 1:
@@ -145,7 +87,9 @@ def _by_lists(boxes: Boxes, images: Images) -> Boxes:
         elif ones := places.get(picture.file):
             for one in ones:
                 if own not in ("", one.split):
-                    split_lists.refuse_twice(images.path(picture.file), (own, picture.where), (one.split, one.where))
+                    split_lists.refuse_twice(
+                        images.path(picture.file), (own, str(picture.where)), (one.split, one.where)
+                    )
             pictures.append(dataclasses.replace(picture, splits=tuple(dict.fromkeys(one.split for one in ones))))
         elif (own := images.folder_split(picture.file) or own) and own not in lists:
             pictures.append(dataclasses.replace(picture, splits=(own,)))
@@ -154,108 +98,6 @@ def _by_lists(boxes: Boxes, images: Images) -> Boxes:
     if annotated and len(unlisted) == len(annotated):
         raise UserError(f"{readable(images.root)}: no image with {boxes.kind} annotations is in a list of a split")
     return dataclasses.replace(boxes, pictures=tuple(pictures), listed=True, unlisted=tuple(unlisted))
-
-
-# --- COCO ---------------------------------------------------------------------------------------------------------
-
-
-def _read_coco(images: Images) -> Boxes | None:
-    categories, by_file, plain = {}, {}, set()
-    for file, entries in _coco_files(images.root):
-        own = _coco_categories(file, entries, images)
-        for key, name in own.items():
-            if name and categories.setdefault(key, name) != name:
-                raise UserError(f"{images.path(file)}: category {key} is {name!r}, and {categories[key]!r} elsewhere")
-        found = _coco_pictures(file, entries, own, images)
-        if _has_keypoints(entries):  # COCO's own have the boxes of `instances` again
-            found = [picture for picture in found if picture.file is None or picture.file not in plain]
-        else:
-            plain |= {picture.file for picture in found}
-        by_file[file] = found
-    if not any(by_file.values()) and not categories:
-        return None
-    if "train" not in map(_coco_split, by_file):  # `trainval` is, as in lists
-        for file in by_file:
-            if split_lists.TRAINVAL in re.findall("[a-z]+", file.stem.lower()):
-                by_file[file] = [dataclasses.replace(picture, splits=("train",)) for picture in by_file[file]]
-    pictures = itertools.chain.from_iterable(by_file.values())
-    ordered = sorted(categories, key=lambda key: (isinstance(key, str), key))
-    return Boxes("COCO", tuple(dict.fromkeys(categories[key] for key in ordered)), tuple(pictures))
-
-
-def _coco_files(root: Path) -> Iterator[tuple[Path, Entries]]:
-    """Yields files with their entries as they are read, but last those with keypoints, which are held until then."""
-    last = []
-    for file in list_files(root, (".json",)):
-        entries = coco_entries.read(file)
-        if entries and _has_keypoints(entries):
-            last.append((file, entries))
-        elif entries:
-            yield file, entries
-    yield from last
-
-
-def _coco_split(file: Path) -> str:
-    """Returns the first split that a file's name mentions, or ""."""
-    return next(iter(mentioned_splits(file.stem)), "")
-
-
-def _has_keypoints(entries: Entries) -> bool:
-    """Whether a file has keypoints beside boxes."""
-    return any("keypoints" in category for category, _ in entries["categories"])
-
-
-def _coco_categories(file: Path, entries: Entries, images: Images) -> dict[Any, str]:
-    """Returns the names of a file's categories by id."""
-    for category, line in entries["categories"]:
-        if id_of(category.get("id")) is None:
-            where = f"{images.path(file)}:{line}"
-            raise UserError(f"{where}: the id of a category is a number, and not {category.get('id')!r}")
-    categories = [category for category, _ in entries["categories"]]
-    found = coco_entries.unique(categories, "id", "name", f"{images.path(file)} has two categories")
-    return {key: str(category.get("name") or "") for key, category in found.items()}
-
-
-def _coco_pictures(file: Path, entries: Entries, categories: Mapping[Any, str], images: Images) -> list[Picture]:
-    path = images.path(file)
-    split = _coco_split(file)
-    boxes, named, lost = {}, {}, []
-    for entry, line in entries["images"]:
-        if (key := id_of(entry.get("id"))) is not None:
-            boxes[key] = []
-            named.setdefault(key, {}).setdefault(str(entry.get("file_name")), line)
-    for entry, line in entries["annotations"]:
-        where = f"{path}:{line}, annotation {entry.get('id')}"
-        if (key := id_of(entry.get("image_id"))) is None or key not in boxes:
-            lost.append(Picture(None, where=where, fault=f"its image_id {entry.get('image_id')!r} is in no `images`"))
-            continue
-        boxes[key].append(_coco_box(entry, where, categories))
-    pictures = []
-    for entry, line in entries["images"]:
-        name, where = str(entry.get("file_name", "")), f"{path}:{line}"
-        found = images.find(name, file.parent, split)
-        key, fault = id_of(entry.get("id")), "" if found else f"the image {name!r} is missing"
-        if found and key is None:
-            fault = f"the id of an image is a number, and not {entry.get('id')!r}"
-        elif found and len(named[key]) > 1:
-            other = next(line for other, line in named[key].items() if other != name)
-            fault = f"its id {key!r} is that of another image too: {path}:{other}"
-        size = _size(entry.get("height"), entry.get("width"))
-        splits = (split,) if split else ()
-        pictures.append(Picture(found, () if fault else tuple(boxes[key]), where, size, splits, fault))
-    return [*lost, *pictures]
-
-
-def _coco_box(entry: Mapping[str, Any], where: str, categories: Mapping[Any, str]) -> Box:
-    key = id_of(entry.get("category_id"))
-    numbers = _numbers(entry.get("bbox") or ())
-    if numbers is None or len(numbers) != 4:
-        return Box(where, fault=f"bbox={entry.get('bbox')!r} is not [x, y, width, height]")
-    left, top, width, height = numbers
-    name = categories.get(key, "")
-    fault = "" if name else f"category_id {entry.get('category_id')!r} is no category with a name"
-    area, corners = _numbers([entry.get("area")]), (left, top, left + width, top + height)
-    return Box(where, name, corners, crowd=bool(entry.get("iscrowd")), area=area[0] if area else None, fault=fault)
 
 
 # --- VOC ----------------------------------------------------------------------------------------------------------
@@ -277,7 +119,7 @@ def _read_voc(images: Images) -> Boxes | None:
         names |= {box.name for box in boxes if box.name}
         named = (tree.findtext("filename") or "").strip()
         found = images.find_beside(file) or (images.find(named, file.parent) if named else None)
-        size = _size(*(tree.findtext(f"size/{side}") for side in ("height", "width")))
+        size = size_of(*(tree.findtext(f"size/{side}") for side in ("height", "width")))
         fault = "" if found else f"the image {named or file.stem!r} is missing"
         pictures.append(Picture(found, boxes if found else (), f"{path}:1", size, fault=fault))
     if not any(picture.size or picture.boxes or picture.file for picture in pictures):
@@ -287,7 +129,7 @@ def _read_voc(images: Images) -> Boxes | None:
 
 def _voc_box(item: ElementTree.Element, where: str) -> Box:
     name = (item.findtext("name") or "").strip()
-    numbers = _numbers([item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
+    numbers = numbers_of([item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
     if numbers is None:
         return Box(where, name, fault="its bndbox lacks a number xmin, ymin, xmax or ymax")
     left, top, right, bottom = numbers
@@ -320,7 +162,7 @@ def _read_yolo(images: Images) -> Boxes | None:
         found = images.find_beside(file)
         lines = decode_text(file.read_bytes())[0].splitlines()
         rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
-        if not found and not (rows and all(len(row) >= 5 and _numbers(row) for _, row in rows)):
+        if not found and not (rows and all(len(row) >= 5 and numbers_of(row) for _, row in rows)):
             continue  # some other text
         texts.append((images.path(file), file.stem, found, rows))
     if not texts:
@@ -337,7 +179,7 @@ def _read_yolo(images: Images) -> Boxes | None:
 
 
 def _yolo_box(row: Sequence[str], where: str, names: Sequence[str] | None) -> Box:
-    numbers = _numbers(row)
+    numbers = numbers_of(row)
     if numbers is None or not (len(row) == 5 or (len(row) >= 7 and len(row) % 2)) or numbers[0] % 1:
         shown = " ".join(row)
         return Box(where, fault=f"{shown[:60]!r} is not a class and x, y, width, height, or a class and a polygon")
@@ -354,7 +196,8 @@ def _yolo_box(row: Sequence[str], where: str, names: Sequence[str] | None) -> Bo
     else:
         across, down = numbers[1::2], numbers[2::2]
         corners = (min(across), min(down), max(across), max(down))
-    return Box(where, name, corners, relative=True, fault=fault)
+    polygons = [numbers[1:]] if len(row) > 5 else None
+    return Box(where, name, corners, relative=True, fault=fault, segmentation=polygons)
 
 
 def _yolo_names(root: Path) -> tuple[str, ...] | None:
@@ -378,18 +221,3 @@ def _yolo_names(root: Path) -> tuple[str, ...] | None:
         if file.name.lower() in NAMES or file.suffix == ".names":
             return tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     return None
-
-
-def _size(height: Any, width: Any) -> tuple[int, int] | None:
-    """Returns the size that an annotation gives, None if it gives none or zero."""
-    sides = _numbers([height, width])
-    return (int(sides[0]), int(sides[1])) if sides and all(sides) else None
-
-
-def _numbers(values: Sequence[Any]) -> list[float] | None:
-    """Returns finite numbers, None if a value is not one."""
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if all(map(math.isfinite, numbers)) else None

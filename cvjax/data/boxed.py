@@ -1,15 +1,19 @@
-"""A folder of images with boxes as a source of examples, and the checks of its boxes."""
+"""A folder of images with boxes, masks and keypoints as a source of examples, and the checks of all of them."""
 
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cvjax.data import box_files, folder, objects, splits
-from cvjax.data.box_files import Box, Boxes, Picture
+from cvjax.data import box_files, folder, objects, people, segmentations, splits
+from cvjax.data.annotated import Box, Boxes, Picture, numbers_of
+from cvjax.data.annotations import NONE, Annotations
+from cvjax.data.coco_boxes import KEYPOINTS, SEGMENTATION
+from cvjax.data.keypoints import Keypoints
 from cvjax.data.named_images import parts_of
 from cvjax.data.sources import CorruptExample, readable
 from cvjax.data.splits import HELD_OUT, HeldOut
@@ -20,13 +24,21 @@ SHOWN = 3  # faults of an image in a message
 
 @dataclasses.dataclass(frozen=True)
 class BoxedSplit:
-    """One split of a folder of images with boxes; `channels` is 1 if all images of the folder are grey, else 3."""
+    """One split of a folder of images with boxes.
+
+    Attributes:
+      channels: 1 if all images of the folder are grey, else 3.
+      masks: whether the masks of objects are read.
+      keypoints: those of each object that are read, and their number.
+    """
 
     name: str
     root: Path
     pictures: tuple[Picture, ...]
     classes: tuple[str, ...]
     channels: int
+    masks: bool = False
+    keypoints: tuple[Keypoints, int] | None = None
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -51,14 +63,24 @@ class BoxedSplit:
             "difficult": [box.difficult for box in picture.boxes],
             "crowd": [box.crowd for box in picture.boxes],
         }
-        return {"boxes": boxes.astype(np.float32)} | {
+        read = {"boxes": boxes.astype(np.float32)} | {
             name: np.array(values, objects.TYPES[name]) for name, values in rows.items()
         }
+        if self.masks:
+            read["masks"] = np.zeros((len(boxes), *size), bool)
+            for row, box in enumerate(picture.boxes):
+                read["masks"][row] = segmentations.rasterise(outline(box, size), *size)
+        if self.keypoints:
+            keypoints, count = self.keypoints
+            joints = np.array([joints_of(box, count) for box in picture.boxes], np.float64).reshape(-1, count, 3)
+            joints[..., :2] += 0.5  # COCO numbers pixels
+            read |= keypoints.read(joints, count, *size)
+        return read
 
     def describe(self, index: int) -> str:
         """Names an example for an error message."""
         picture = self.pictures[index]
-        return picture.where if picture.file is None else readable(picture.file)
+        return str(picture.where) if picture.file is None else readable(picture.file)
 
     @property
     def files(self) -> tuple[Path | None, ...]:
@@ -88,20 +110,29 @@ class BoxedSplit:
             raise CorruptExample(f"{picture.where}: {picture.fault}")
 
     def _check_boxes(self, index: int, size: tuple[int, int]) -> None:
-        found = list(faults(self.pictures[index], size))
+        found = list(faults(self.pictures[index], size, self.masks, self.keypoints[1] if self.keypoints else None))
         if found:
             more = f"; and {len(found) - SHOWN} more of this image" if len(found) > SHOWN else ""
             advice = f"python -m cvjax.annotations {readable(self.root)} lists all"
             raise CorruptExample(f"{'; '.join(found[:SHOWN])}{more}. {advice}")
 
 
-def open_split(root: str | Path, split: str, setting: str = "split", held_out: HeldOut = HELD_OUT) -> BoxedSplit:
+def open_split(
+    root: str | Path,
+    split: str,
+    setting: str = "split",
+    held_out: HeldOut = HELD_OUT,
+    annotations: Annotations = NONE,
+) -> BoxedSplit:
     """Opens one split of a folder of images with boxes.
 
-    Raises a UserError, which names `setting`, if there is no such folder or split, or it has no boxes.
+    Raises a UserError, which names `setting`, if there is no such folder or split, or it has no boxes, or none of the
+    masks or keypoints that `annotations` asks for.
     """
     path, files = folder.open_root(root)
-    boxes = box_files.read(path, files)
+    keypoints, masks = annotations.keypoints, annotations.masks is not None
+    details = [name for name, asked in ((SEGMENTATION, masks), (KEYPOINTS, keypoints)) if asked]
+    boxes = box_files.read(path, files, details, joints_first=keypoints is not None)
     if boxes is None:
         raise UserError(
             f"data.max_boxes asks for boxes, and {readable(path)} has none: neither COCO's json, nor VOC's xml, nor "
@@ -115,9 +146,44 @@ def open_split(root: str | Path, split: str, setting: str = "split", held_out: H
             f"Leaving out {len(boxes.unlisted)} of {number_of(total, 'image')} of {readable(path)}, which are "
             f"in no list of a split: {shown}"
         )
+    if masks and boxes.kind == "VOC":
+        raise UserError(f"data.masks={annotations.masks!r}: VOC's xml in {readable(path)} has boxes alone, no masks")
+    counted = keypoints and (keypoints, count_joints(path, boxes, keypoints))
     by_split = divide(path, boxes, held_out)
     chosen = splits.choose(by_split, split, path, setting)
-    return BoxedSplit(path.name, path, tuple(chosen), boxes.classes, folder.count_channels(files))
+    channels = folder.count_channels(files)
+    return BoxedSplit(path.name, path, tuple(chosen), boxes.classes, channels, masks, counted)
+
+
+def count_joints(root: Path, boxes: Boxes, keypoints: Keypoints) -> int:
+    """Returns the number of keypoints of a folder's objects.
+
+    Raises a UserError if they have none, those of two classes differ, or `keypoints` does not suit them.
+    """
+    names = tuple(dict.fromkeys(boxes.joints))
+    if len(names) > 1:
+        raise UserError(
+            f"data.keypoints: {readable(root)} has classes with {len(names[0])} and {len(names[1])} keypoints, or of "
+            "other names: leave those of one kind"
+        )
+    written = (box.keypoints for picture in boxes.pictures for box in picture.boxes if box.keypoints)
+    count = len(names[0]) if names else len(next(written, ())) // 3
+    if not count:
+        raise UserError(
+            f"data.keypoints: {readable(root)} has no keypoints, which COCO's json may have beside its boxes"
+        )
+    keypoints.check_count(count, names[0] if names else ())
+    return count
+
+
+def outline(box: Box, size: tuple[int, int]) -> Any:
+    """Returns the polygons or run lengths of a box's object, in pixels of an image of this height and width."""
+    return segmentations.scaled(box.segmentation, *size) if box.relative and box.segmentation else box.segmentation
+
+
+def joints_of(box: Box, count: int) -> Sequence[float | int]:
+    """Returns the keypoints of a box's object, zeros if it has none."""
+    return box.keypoints or [0] * (3 * count)
 
 
 @functools.cache
@@ -168,10 +234,21 @@ def named_splits(root: Path, boxes: Boxes) -> dict[str, list[Path]]:
     return by_split
 
 
-def faults(picture: Picture, size: tuple[int, int] | None, strict: bool = False) -> Iterator[str]:
-    """Yields what is wrong with a picture and its boxes, with file and line; `size` is None if the image is missing.
+def faults(
+    picture: Picture,
+    size: tuple[int, int] | None,
+    masks: bool = False,
+    joints: int | None = None,
+    strict: bool = False,
+) -> Iterator[str]:
+    """Yields what is wrong with a picture and its boxes, with file and line.
 
-    If `strict`, also what training copes with: boxes partly outside, which are clipped, and duplicates.
+    Args:
+      size: height and width of the image, None if it is missing.
+      masks: whether its masks are read.
+      joints: how many keypoints of an object are read.
+      strict: whether to yield what training copes with, too: boxes partly outside, which are clipped, keypoints
+        outside, which count as not labelled, and duplicates.
     """
     if picture.fault:
         yield f"{picture.where}: {picture.fault}"
@@ -195,9 +272,29 @@ def faults(picture: Picture, size: tuple[int, int] | None, strict: bool = False)
             yield f"{box.where}: the box {shown} is outside the image of {size[1]}x{size[0]} pixels"
         elif strict and (left < -0.5 or top < -0.5 or right > size[1] + 0.5 or bottom > size[0] + 0.5):
             yield f"{box.where}: the box {shown} is partly outside the image of {size[1]}x{size[0]} pixels"
+        if masks and (fault := segmentations.fault(outline(box, size), *size)):
+            yield f"{box.where}: {fault}"
+        if joints is not None:
+            yield from _faults_of_joints(box, joints, size, strict)
         first = seen.setdefault((box.name, corners), box.where)
         if strict and first != box.where:
             yield f"{box.where}: the same box as at {first}"
+
+
+def _faults_of_joints(box: Box, count: int, size: tuple[int, int], strict: bool) -> Iterator[str]:
+    if not box.keypoints:
+        return
+    numbers = numbers_of(box.keypoints) if isinstance(box.keypoints, list) else None
+    if numbers is None or len(numbers) != 3 * count:
+        found = len(box.keypoints) if isinstance(box.keypoints, list) else repr(box.keypoints)[:60]
+        yield f"{box.where}: keypoints has {found} numbers, and x, y and visibility of {count} are {3 * count}"
+        return
+    for joint, (x, y, seen) in enumerate(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)):
+        if seen not in (people.ABSENT, people.HIDDEN, people.VISIBLE):
+            yield f"{box.where}: keypoint {joint} has the visibility {seen:g}, and there are 0, 1 and 2"
+        elif strict and seen and not (-0.5 <= x <= size[1] - 0.5 and -0.5 <= y <= size[0] - 0.5):
+            where = f"the image of {size[1]}x{size[0]} pixels"
+            yield f"{box.where}: keypoint {joint} at {x:g}, {y:g} is outside {where}, and counts as not labelled"
 
 
 def in_pixels(box: Box, size: tuple[int, int]) -> tuple[float, ...]:

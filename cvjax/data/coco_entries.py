@@ -1,23 +1,70 @@
-"""The lists of COCO's json, with the lines on which their entries begin."""
+"""The lists of COCO's json, and the lines on which their entries begin, which are found when a message needs one."""
 
 import bisect
+import contextlib
+import dataclasses
+import functools
+import gc
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cvjax.data.sources import decode_text, readable
 from cvjax.errors import UserError
 
-Entries = dict[str, list[tuple[dict, int]]]
+Entries = dict[str, list[dict]]  # the objects in each list
+
+
+class Lines:
+    """The lines of a json file on which the objects in its lists begin; the file is read again for the first of them.
+
+    Attributes:
+      path: the file's name in messages.
+    """
+
+    def __init__(self, file: Path, path: str):
+        self.file, self.path = file, path
+
+    @functools.cached_property
+    def _found(self) -> dict[str, list[int]]:
+        try:
+            content = decode_text(self.file.read_bytes())[0]
+            return {name: [line for _, line in entries] for name, entries in _entries(content).items()}
+        except (OSError, ValueError, IndexError, RecursionError):  # it has changed in the meantime
+            return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the lines out of what is sent to another process."""
+        return {"file": self.file, "path": self.path}
+
+    def find(self, name: str, index: int) -> int | None:
+        """Returns the line of an object in the list `name`, None if the file no longer has it."""
+        lines = self._found.get(name, ())
+        return lines[index] if index < len(lines) else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry of a list is: as text, the file, its line and what follows."""
+
+    lines: Lines
+    name: str
+    index: int
+    more: str = ""
+
+    def __str__(self) -> str:
+        """Returns the text."""
+        line = self.lines.find(self.name, self.index)
+        return f"{self.lines.path}{'' if line is None else f':{line}'}{self.more}"
 
 
 def read(file: Path) -> Entries | None:
-    """Returns {list: (entry, line)}, None if the file is not in COCO's format; raises a UserError if it is damaged."""
+    """Returns the lists, None if the file is not in COCO's format; raises a UserError if it is damaged."""
     content, fault = decode_text(file.read_bytes())
     try:
-        entries = _entries(content)
+        entries = _lists(content)
     except (ValueError, IndexError, RecursionError) as error:
         entries, fault = {}, f"is not JSON: {error}"
         asked = '"annotations"' in content and '"images"' in content
@@ -45,7 +92,30 @@ def id_of(value: Any) -> int | float | str | None:
     return value if isinstance(value, (int, float, str)) else None
 
 
-def _entries(content: str) -> Entries:
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Keeps Python from looking for cycles among millions of new objects, of which none are in one."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _lists(content: str) -> Entries:
+    """Reads the lists of objects in the topmost object of a json."""
+    try:
+        with without_collection():
+            read = json.loads(content)
+    except ValueError:  # commas too many or too few, or something after the end
+        return {name: [entry for entry, _ in entries] for name, entries in _entries(content).items()}
+    lists = {name: value for name, value in read.items() if isinstance(value, list)} if isinstance(read, dict) else {}
+    return {name: [entry for entry in value if isinstance(entry, dict)] for name, value in lists.items()}
+
+
+def _entries(content: str) -> dict[str, list[tuple[dict, int]]]:
     """Reads the lists of objects in the topmost object of a json, and the line at which each object begins."""
     ends = [match.start() for match in re.finditer("\n", content)]
     decoder, space = json.JSONDecoder(), re.compile(r"[\s,:]*")

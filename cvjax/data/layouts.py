@@ -153,7 +153,7 @@ def open_split(
         devkit = annotations.class_maps and voc_split(Path(root).expanduser(), split, setting)
         source = devkit or folder.open_split(root, split, setting, held_out)
     else:
-        source = boxed.open_split(root, split, setting, held_out)
+        source = boxed.open_split(root, split, setting, held_out, annotations)
         if set(SIDES) & set(images.values()):
             raise UserError(f"data.images={dict(images)}: boxes belong to whole files, not to their halves")
     if not images and not annotations.keep and not annotations.class_maps:

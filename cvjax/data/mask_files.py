@@ -14,18 +14,18 @@ those of objects of different classes are void.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int32, Integer
+from jaxtyping import Int32, Integer
 from PIL import ImageOps
-from pycocotools import mask as coco
 
 from cvjax.data import folder
 from cvjax.data.class_maps import VOID, ClassMap, Table, pack
 from cvjax.data.coco_entries import unique
+from cvjax.data.segmentations import rasterise
 from cvjax.data.sources import CorruptExample, read_text, readable
 from cvjax.errors import UserError
 
@@ -91,26 +91,6 @@ class CocoMaps:
     def describe(self, index: int) -> str:
         """Names the file for an error message."""
         return readable(self.path)
-
-
-def rasterise(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "height width"]:
-    """Draws an object of COCO's format as pycocotools does.
-
-    The segmentation is a list of polygons [x1, y1, x2, y2, ...], or run lengths, compressed or not. Raises a ValueError
-    if a polygon has fewer than three points, or run lengths are those of an image of another size.
-    """
-    if isinstance(segmentation, Mapping):
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"its size is {list(segmentation['size'])} and the image's {[height, width]}")
-        counts = segmentation["counts"]
-        runs = coco.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
-        return coco.decode(runs).astype(bool)
-    if not segmentation:
-        return np.zeros((height, width), bool)
-    for polygon in segmentation:
-        if len(polygon) < 6 or len(polygon) % 2:  # pycocotools takes four numbers for a box
-            raise ValueError(f"a polygon of {len(polygon)} numbers; three points have 6")
-    return coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width))).astype(bool)
 
 
 def read_classes(file: Path, table: Table) -> Int32[np.ndarray, "height width"]:

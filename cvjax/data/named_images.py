@@ -23,7 +23,6 @@ class Images:
 
     def __init__(self, root: Path, files: Sequence[Path]):
         self.root, self.files = root, files
-        self._known = set(files)
         self._by_name, self._by_stem = {}, {}
         for file in files:
             self._by_name.setdefault(file.name, []).append(file)
@@ -40,9 +39,8 @@ class Images:
     def find(self, name: str, near: Path, split: str = "") -> Path | None:
         """Finds an image by the name in a file of the folder `near`."""
         name = name.replace("\\", "/")
-        places = [place / inner for place in (near, near.parent, self.root) for inner in ("", "images", "JPEGImages")]
-        for place in places:
-            if (file := Path(os.path.normpath(place / name))) in self._known:
+        for place in self._places(near):
+            if file := self._by_path.get(os.path.normpath(os.path.join(place, name))):
                 return file
         wanted = split_of(parts_of(near / "x", self.root)) or split
         several = self._by_name.get(Path(name).name, [])
@@ -91,6 +89,13 @@ class Images:
         for start in range(max(1, len(folders))):
             yield (*above, *folders[start:])
             yield tuple(folders[start:])
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019 (of few folders)
+    def _places(self, near: Path) -> list[str]:
+        """Returns the folders below which a name in a file of the folder `near` may be."""
+        return [
+            str(place / inner) for place in (near, near.parent, self.root) for inner in ("", "images", "JPEGImages")
+        ]
 
     @functools.cached_property
     def _by_path(self) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from cvjax.data import catalogue, folder, idx, layouts, pipeline
 from cvjax.data.annotations import Annotations
 from cvjax.data.batches import disagreement
+from cvjax.data.coco_boxes import KEYPOINTS, SEGMENTATION
 from cvjax.data.sources import CorruptExample
 from cvjax.data.splits import HeldOut
 from cvjax.data.vocabulary import EMPTY
@@ -39,7 +40,7 @@ class Settings:
     class_maps: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {"class_map": FEATURE}; see class_maps.py
     vocabulary: Count = 10_000  # largest number of tokens of `tokenise`, special ones included
     images: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {"target": FEATURE}; see layouts.py
-    masks: str | None = None  # the feature of each object that holds its mask, such as "mask"; masks may overlap
+    masks: str | None = None  # of each object: its feature, such as "mask"; "segmentation" in a folder's COCO json
     keypoints: Mapping[str, Any] | None = None  # of each object: dict() are COCO's joints; see keypoints.py
     points: Mapping[str, Any] | None = None  # dict(feature="landmarks", exchange=((0, 1),)); see landmarks.py
     derive: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # features computed once; see derive.py
@@ -148,9 +149,17 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"{-(-size // devices) * devices}"
             )
     if chosen["folder"] is not None:
-        for key in ("points", "masks"):
-            if chosen[key] is not None:
-                raise UserError(f"data.{key} is for datasets by name: a folder of images has no points or masks")
+        if chosen["points"] is not None:
+            raise UserError("data.points is for datasets by name: a folder of images has no points; see data.keypoints")
+        if chosen["masks"] not in (None, SEGMENTATION):
+            raise UserError(
+                f"data.masks={chosen['masks']!r}: the masks of a folder are those of COCO's json or YOLO's polygons, "
+                f"which data.masks={SEGMENTATION!r} reads"
+            )
+        if chosen["keypoints"] is not None and (given := chosen["keypoints"].get("feature", KEYPOINTS)) != KEYPOINTS:
+            raise UserError(
+                f"data.keypoints.feature={given!r}: those of a folder are called {KEYPOINTS!r} in COCO's json"
+            )
         for name in chosen["keep"]:
             if name != layouts.CAPTION:
                 raise UserError(f"data.keep: a folder of images has no {name!r}, only {layouts.CAPTION!r}")

@@ -6,7 +6,6 @@ any size. The heads are R-CNN's.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -22,9 +21,8 @@ from cvjax.detection.region_heads import count_positives
 from cvjax.detection.region_svms import PAPER, RegionSVMs
 from cvjax.errors import UserError
 from cvjax.nets.vgg import DEPTHS, VGG
+from cvjax.ops.window_maxima import window_maxima
 from cvjax.signature import Count, Share
-
-Features = Float[Array, "rows columns channels"]
 
 # --- the pyramid --------------------------------------------------------------------------------------------------
 
@@ -45,62 +43,33 @@ def project(
     return jnp.where(empty, nearest, first), jnp.where(empty, nearest, last) + 1
 
 
-def window_maxima(
-    features: Features,
-    top: Int[Array, "*windows"],
-    bottom: Int[Array, "*windows"],
-    left: Int[Array, "*windows"],
-    right: Int[Array, "*windows"],
-) -> Float[Array, "*windows channels"]:
-    """Returns the maxima of windows, whose far edges are exclusive and which are not empty.
-
-    From maxima of all windows of 1, 2, 4, ... rows and columns: each window is the union of four of those. The time of
-    a window does not depend on its size.
-    """
-    by_rows = _doubled(features, 0)
-    tables = jnp.stack([jnp.stack(_doubled(table, 1)) for table in by_rows])
-    tall, wide = (31 - jax.lax.clz(length.astype(jnp.int32)) for length in (bottom - top, right - left))
-    ends = (top, bottom - (1 << tall)), (left, right - (1 << wide))
-    corners = [tables[tall, wide, y, x] for y in ends[0] for x in ends[1]]
-    return jnp.stack(corners).max(axis=0)
-
-
-def _doubled(features: Array, axis: int) -> list[Array]:
-    """Maxima of 1, 2, 4, ... features from each on, along an axis; the last ones run over its end."""
-    tables, step, length = [features], 1, features.shape[axis]
-    while 2 * step <= length:
-        table = tables[-1]
-        behind = jax.lax.slice_in_dim(table, step, length, axis=axis)
-        padding = [(0, step) if place == axis else (0, 0) for place in range(features.ndim)]
-        tables.append(jnp.maximum(table, jnp.pad(behind, padding, constant_values=-jnp.inf)))
-        step *= 2
-    return tables
-
-
 def pyramid(
-    features: Features, regions: Float[Array, "regions 4"], strides: tuple[float, float], levels: Sequence[int]
-) -> Float[Array, "regions outputs"]:
+    features: Float[Array, "batch rows columns channels"],
+    regions: Float[Array, "batch regions 4"],
+    strides: tuple[float, float],
+    levels: Sequence[int],
+) -> Float[Array, "batch regions outputs"]:
     """Pools each region into n x n maxima for each n of `levels` (section 2.2).
 
     Bin i of n along w features reaches from floor(i w / n) to ceil((i + 1) w / n): bins overlap where n does not divide
     w. `strides` are vertical and horizontal, in the pixels of the regions. Returns vectors of one length.
     """
-    rows, columns, _ = features.shape
-    y1, y2 = project(regions[:, 1], regions[:, 3], strides[0], rows)
-    x1, x2 = project(regions[:, 0], regions[:, 2], strides[1], columns)
+    batch, rows, columns, _ = features.shape
+    y1, y2 = project(regions[..., 1], regions[..., 3], strides[0], rows)
+    x1, x2 = project(regions[..., 0], regions[..., 2], strides[1], columns)
     edges = {"top": [], "bottom": [], "left": [], "right": []}
     for count in levels:
         bins = jnp.arange(count)
         spans = []
         for first, end in ((y1, y2), (x1, x2)):
-            length = (end - first)[:, None]
-            spans.append((first[:, None] + bins * length // count, first[:, None] - (-(bins + 1) * length // count)))
-        for names, span, axis in zip((("top", "bottom"), ("left", "right")), spans, (2, 1), strict=True):
+            first, length = first[..., None], (end - first)[..., None]
+            spans.append((first + bins * length // count, first - (-(bins + 1) * length // count)))
+        for names, span, axis in zip((("top", "bottom"), ("left", "right")), spans, (3, 2), strict=True):
             for name, values in zip(names, span, strict=True):
-                grid = jnp.broadcast_to(jnp.expand_dims(values, axis), (len(regions), count, count))
-                edges[name].append(grid.reshape(len(regions), -1))
-    maxima = window_maxima(features, **{name: jnp.concatenate(parts, axis=1) for name, parts in edges.items()})
-    return maxima.reshape(len(regions), -1)
+                grid = jnp.broadcast_to(jnp.expand_dims(values, axis), (*regions.shape[:2], count, count))
+                edges[name].append(grid.reshape(*regions.shape[:2], -1))
+    edges = {name: jnp.concatenate(parts, axis=2).reshape(batch, -1) for name, parts in edges.items()}
+    return window_maxima(features, **edges).reshape(*regions.shape[:2], -1)
 
 
 # --- recipe -------------------------------------------------------------------------------------------------------
@@ -122,7 +91,7 @@ class SPPNet(RegionDetector):
         (features,) = kept.values()
         stride = 2 ** (len(self.vgg.stages or DEPTHS[self.vgg.depth]) - 1)  # the last pooling is the pyramid
         strides = (stride * height / shape[1], stride * width / shape[2])
-        return jax.vmap(partial(pyramid, strides=strides, levels=self.levels))(features, regions)
+        return pyramid(features, regions, strides, self.levels)
 
 
 def recipe(

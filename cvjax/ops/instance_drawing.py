@@ -11,9 +11,16 @@ from cvjax.ops.drawing import Drawn, Image, draw_boxes, draw_masks, draw_skeleto
 from cvjax.ops.instance_masks import threshold_masks
 
 Objects = Mapping[str, Shaped[np.ndarray, "objects ..."]]
+TRUE = ("boxes", "labels", "masks", "keypoints", "visibility")  # what a batch may have of its objects to be drawn
 
 
-def draw_instances(image: Image, objects: Objects, names: Sequence[str], scale: int = 1) -> Drawn:
+def draw_instances(
+    image: Image,
+    objects: Objects,
+    names: Sequence[str],
+    scale: int = 1,
+    skeleton: Sequence[tuple[int, int]] = (),
+) -> Drawn:
     """Returns a copy of a grey or RGB image with objects, true ones or found ones.
 
     Those with masks or joints have a colour each, the others that of their class.
@@ -24,6 +31,7 @@ def draw_instances(image: Image, objects: Objects, names: Sequence[str], scale: 
         2 or more], x and y, and their `visibility`, by default visible. All are in pixels of the image.
       names: of the classes.
       scale: whole factor by which the image is enlarged first.
+      skeleton: pairs of joints that are connected; (): those of `skeleton_of`.
     """
     picture = image.repeat(scale, 0).repeat(scale, 1)
     own = np.arange(len(objects["labels"])) if {"masks", "keypoints"} & objects.keys() else None
@@ -35,7 +43,7 @@ def draw_instances(image: Image, objects: Objects, names: Sequence[str], scale: 
     if "keypoints" in objects:
         joints = scale * objects["keypoints"][..., :2]
         visibility = objects.get("visibility", np.full(joints.shape[:2], people.VISIBLE))
-        picture = draw_skeletons(picture, joints, visibility, skeleton_of(joints.shape[1]))
+        picture = draw_skeletons(picture, joints, visibility, skeleton or skeleton_of(joints.shape[1]))
     return picture
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cvjax.ops.precision import at_least_float32
 
+VALUES = 2**24  # pixels of enlarged heat maps that are searched at a time
 A = -0.75  # torch's constant of the cubic kernel, which is OpenCV's
 
 Positions = Float[Array, "*batch joints 2"]
@@ -62,7 +63,8 @@ def decode_keypoints(
         values = jnp.where(inside, values, -jnp.inf).reshape(len(values), -1)
         return values.argmax(-1), values.max(-1)
 
-    at, values = lax.map(of_region, (heatmaps, counts))
+    each = max(1, VALUES // max(1, height * width * heatmaps.shape[-1]))
+    at, values = lax.map(of_region, (heatmaps, counts), batch_size=min(each, max(1, len(boxes))))
     place = jnp.stack([at % width, at // width], -1) + 0.5
     return place * (lengths / counts)[:, None] + boxes[:, None, :2], values
 

@@ -6,7 +6,7 @@ folded into it, because `jax.vmap` of RoIAlign on a CPU copies the whole map for
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cvjax.errors import UserError
 from cvjax.ops.boxes import area
 from cvjax.ops.precision import at_least_float32
+from cvjax.ops.window_maxima import window_maxima
 
 Features = Float[Array, "batch rows columns channels"]
 Boxes = Float[Array, "batch regions 4"]
@@ -24,7 +25,6 @@ Mask = Bool[Array, "batch regions"]
 Pooled = Float[Array, "batch regions size size channels"]
 
 CHUNK = 32  # regions computed at a time from whole maps
-TABLED = 64  # channels of which the maxima of windows are held at a time
 WINDOWS = (4, 8, 16, 32, 64, 128)  # cells a side of the parts of a map that are read on a CPU
 
 
@@ -55,10 +55,11 @@ def roi_pool(
     across = _cells(corners[..., 0], corners[..., 2], size, columns)
     if mask is not None:
         down = jnp.where(mask[..., None, None], down, 0)
-    chosen = _first_maxima(lax.stop_gradient(features), down, across).reshape(batch, -1, channels)
-    flat = features.reshape(batch, rows * columns, channels)
-    pooled = jnp.take_along_axis(flat, chosen, axis=1, mode="fill", fill_value=0)
-    return pooled.reshape(*boxes.shape[:2], size, size, channels)
+    shape = (*boxes.shape[:2], size, size)
+    edges = [jnp.broadcast_to(edge[..., None], shape) for edge in jnp.moveaxis(down, -1, 0)]
+    edges += [jnp.broadcast_to(edge[..., None, :], shape) for edge in jnp.moveaxis(across, -1, 0)]
+    pooled = window_maxima(features, *(edge.reshape(batch, -1) for edge in edges))
+    return pooled.reshape(*shape, channels)
 
 
 def _round(x: Array) -> Array:
@@ -81,61 +82,6 @@ def _divide(lengths: Array, size: int) -> Array:
     If XLA knew that the divisor is one number, it would multiply by its reciprocal, and a bin in ten end a cell late.
     """
     return lengths / jnp.where(jnp.isnan(lengths), 1, jnp.asarray(size, lengths.dtype))
-
-
-def _first_maxima(features: Features, down: Array, across: Array) -> Array:
-    """Which cell of the flat map has the maximum of each bin and channel, the first of equals; none of an empty bin.
-
-    A bin is the union of four windows of 1, 2, 4, ... rows and columns, whose maxima are known, so that its time does
-    not depend on its size. They take some thirty times the map, of some channels at a time.
-    """
-    batch, rows, columns, channels = features.shape
-    parts = -(-channels // TABLED)
-    each = -(-channels // parts)
-    padded = jnp.pad(features, ((0, 0), (0, 0), (0, 0), (0, parts * each - channels)))
-    padded = jnp.moveaxis(padded.reshape(batch, rows, columns, parts, each), 3, 1)
-
-    def of_part(given: tuple[Array, Array, Array]) -> Array:
-        part, down, across = given
-        place = jnp.broadcast_to(jnp.arange(rows * columns).reshape(rows, columns, 1), part.shape)
-        tables = _double(_double((part, place), 0), 2)  # [wide, tall, rows, columns, channels] each
-        values, places = (table.reshape(-1, each) for table in tables)
-        tall, wide = (31 - lax.clz(jnp.maximum(edges[..., 1] - edges[..., 0], 1)) for edges in (down, across))
-        ends = (down[..., 0], down[..., 1] - (1 << tall)), (across[..., 0], across[..., 1] - (1 << wide))
-        level = wide[:, None] * tables[0].shape[1] + tall[:, :, None]
-        corners = [(level * rows + y[:, :, None]) * columns + x[:, None] for y in ends[0] for x in ends[1]]
-        found = [tuple(jnp.take(table, at, axis=0, mode="clip") for table in (values, places)) for at in corners]
-        _, chosen = reduce(_better, found)
-        there = (down[..., 1] > down[..., 0])[:, :, None] & (across[..., 1] > across[..., 0])[:, None]
-        return jnp.where(there[..., None], chosen, rows * columns)
-
-    def of_image(given: tuple[Array, Array, Array]) -> Array:
-        return lax.map(lambda part: of_part((part, *given[1:])), given[0])
-
-    chosen = jnp.moveaxis(lax.map(of_image, (padded, down, across)), 1, -2)  # [batch, regions, size, size, parts, ...]
-    return chosen.reshape(*chosen.shape[:-2], parts * each)[..., :channels]
-
-
-def _better(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The larger values with their places; of equal ones those of the smaller place."""
-    take = (other[0] > one[0]) | ((other[0] == one[0]) & (other[1] < one[1]))
-    return tuple(jnp.where(take, new, old) for old, new in zip(one, other, strict=True))
-
-
-def _double(table: tuple[Array, Array], axis: int) -> tuple[Array, Array]:
-    """Maxima and places of windows of 1, 2, 4, ... cells along an axis, which are a new first axis; the last run over.
-
-    A scan, because XLA's CPU compiler would fuse each window with all that it is made of, and compute them many times.
-    """
-
-    def wider(table: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        behind = tuple(jnp.roll(part, -step, axis) for part in table)  # what comes round is never read
-        found = _better(table, behind)
-        return found, found
-
-    steps = 1 << jnp.arange(table[0].shape[axis].bit_length() - 1)
-    _, others = lax.scan(wider, table, steps)
-    return tuple(jnp.concatenate([first[None], rest]) for first, rest in zip(table, others, strict=True))
 
 
 def _by_chunks(of_chunk: Callable[[tuple[Array, Array]], Array], down: Array, across: Array) -> Array:

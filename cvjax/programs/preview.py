@@ -1,4 +1,4 @@
-"""Pictures of what a network will be given: batches after the transforms, with their boxes, masks, maps and classes."""
+"""Pictures of what a network will be given: batches after the transforms, with boxes, masks, joints, maps, classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from cvjax import config as experiments
 from cvjax import data, runs
 from cvjax.display import grid
-from cvjax.ops.drawing import colour, draw_boxes
+from cvjax.ops.drawing import draw_boxes
+from cvjax.ops.instance_drawing import TRUE, draw_instances
 from cvjax.ops.palettes import paint
 from cvjax.programs.images import LEGIBLE, save_image
 
 MOST = 32  # images of each kind
-VEIL = 0.45  # opacity of masks
 
 
 def preview(config: ConfigDict, workdir: Path) -> None:
@@ -39,8 +39,8 @@ def draw_batch(
 ) -> dict[str, Float[np.ndarray, "images height width 3"]]:
     """Draws the images of a batch. Returns {feature: pictures}, enlarged so that names are legible.
 
-    `image` gets the boxes, object masks and classes, other images are shown as they are, and maps in the colours of
-    their numbers.
+    `image` gets the boxes, masks and joints of objects and classes, other images are shown as they are, and maps in the
+    colours of their numbers.
     """
     pictures = {}
     for name, images in batch.items():
@@ -53,7 +53,7 @@ def draw_batch(
                 own = {key: values[row] for key, values in batch.items()} if name == "image" else {}
                 drawn.append(_annotate(image, own, names, scale))
             pictures[name] = np.stack(drawn)
-        elif images.ndim == 3 and np.issubdtype(images.dtype, np.integer):
+        elif images.ndim == 3 and np.issubdtype(images.dtype, np.integer) and name != "visibility":
             scale = max(1, LEGIBLE // max(images.shape[1:]))
             pictures[name] = paint(images[:MOST].repeat(scale, 1).repeat(scale, 2))
     return pictures
@@ -62,15 +62,12 @@ def draw_batch(
 def _annotate(
     image: np.ndarray, example: Mapping[str, np.ndarray], names: tuple[str, ...], scale: int
 ) -> Float[np.ndarray, "height width 3"]:
-    """Draws an example's masks, then its boxes with names; without boxes, a frame with the name of its class."""
+    """Draws an example's masks, joints and boxes with names; without boxes, a frame with the name of its class."""
     boxes, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
     if "boxes" in example:
         there = example["mask"].astype(bool)
-        boxes, labels = example["boxes"][there], example["labels"][there]
-        for mask, label in zip(example.get("masks", np.zeros((0,)))[: len(there)], example["labels"], strict=False):
-            veil = VEIL * (mask.reshape(image.shape[:2]) > 0)[..., None]
-            image = image * (1 - veil) + veil * np.float32(colour(int(label)))
-    elif "label" in example and example["label"].ndim == 0:
+        return draw_instances(image, {name: example[name][there] for name in TRUE if name in example}, names, scale)
+    if "label" in example and example["label"].ndim == 0:
         boxes = np.float32([[0, 0, image.shape[1], image.shape[0]]])
         labels = np.int32([example["label"]])
     return draw_boxes(np.asarray(image, np.float32), boxes, labels, names, scale=scale)

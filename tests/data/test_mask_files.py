@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from cvjax import config, data
-from cvjax.data import mask_files
+from cvjax.data import segmentations
 from cvjax.errors import UserError
 
 SIZE = (6, 8)
@@ -161,7 +161,7 @@ def annotate(path, split="train"):
 
 
 def test_a_square_of_side_5_is_25_pixels():
-    inside = mask_files.rasterise([SQUARE], 12, 16)
+    inside = segmentations.rasterise([SQUARE], 12, 16)
     expected = np.zeros((12, 16), bool)
     expected[1:6, 2:7] = True
     np.testing.assert_array_equal(inside, expected)

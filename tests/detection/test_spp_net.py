@@ -1,6 +1,7 @@
 """SPP-net: its pyramid of any region equals cropping the features by hand, value and gradient; only the head learns."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,6 @@ from drawn_states import draw_state
 from proposed_squares import COUNT, TINY, rows_of, squares
 from spoilt_batches import finite, spoil
 
-from cvjax.core import start
 from cvjax.detection import spp_net
 from cvjax.detection.region_svms import RegionSVMs
 from cvjax.errors import UserError
@@ -18,7 +18,11 @@ from cvjax.errors import UserError
 KEY = jax.random.key(0)
 LEVELS = (4, 3, 1)
 STRIDES = (2.0, 4.0)  # vertical, horizontal
-pyramid = jax.jit(spp_net.pyramid, static_argnums=(2, 3))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def pyramid(features, regions, strides, levels):
+    return spp_net.pyramid(features[None], jnp.asarray(regions)[None], strides, levels)[0]
 
 
 def cropped(features, region, strides=STRIDES):
@@ -103,14 +107,9 @@ def tiny(**changes):
 
 
 def first_state(recipe, batch):
-    shapes = jax.eval_shape(recipe.init, KEY, batch)
-    state = draw_state(recipe, batch)
-    extra = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.extra)
-    if not shapes.frozen:
-        return state.replace(extra=extra)
-    held = {"head": {"params": state.params["head"]}}
-    frozen = {"vgg": {"params": state.params["vgg"]}}
-    return start(held, state.opt, averaged=tuple(shapes.average), frozen=frozen, extra=extra)
+    extra = jax.eval_shape(recipe.init, KEY, batch).extra
+    extra = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), extra)
+    return draw_state(recipe, batch).replace(extra=extra)
 
 
 def figures(recipe, state, batch):
@@ -149,7 +148,7 @@ def test_frozen_convolutions_stay_as_they_were_lent():
     [
         ({"levels": ()}, r"such as \(6, 3, 2, 1\)"),
         ({"side": 1}, "no feature is left"),
-        ({"windows": 1}, "no windows of"),
+        ({"windows": 1}, "none for objects"),
     ],
 )
 def test_refuses_arguments_that_do_not_fit(changes, message):

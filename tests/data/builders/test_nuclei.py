@@ -70,6 +70,19 @@ def test_crops_of_the_halves_share_no_pixel_and_have_their_objects(installed, pi
     assert (covered["test"][:, 256:] == 1).all() and not covered["test"][:, :256].any()
 
 
+def test_each_nucleus_has_its_tight_box(installed, tmp_path):
+    boxed = dataclasses.replace(READ, max_boxes=nuclei.MOST, class_maps=())
+    opened = catalogue.open_split("nuclei", "train", data_dir=tmp_path / "prepared", annotations=boxed, boxes=True)
+    assert opened.classes == ("nucleus",)
+    boxes = 0
+    for crop in (opened[index] for index in range(len(opened))):
+        for row, (box, area) in enumerate(zip(crop["boxes"], crop["area"], strict=True)):
+            y, x = np.nonzero(crop["instances"] == row + 1)
+            assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1] and area == len(x)
+            boxes += 1
+    assert boxes > 4
+
+
 def test_grey_levels_are_those_of_the_training_half_alone():
     picture = np.random.default_rng(0).integers(0, 1000, (64, 64))
     other = picture.copy()
