@@ -94,7 +94,7 @@ def id_of(value: Any) -> int | float | str | None:
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Keeps Python from looking for cycles among millions of new objects, of which none are in one."""
+    """Keeps Python from looking for cycles of references again and again while millions of objects are made."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -74,7 +74,7 @@ def draw(settings: Mapping[str, Any], classes: Sequence[str], skeleton: Sequence
 
 
 def _plain(boxes: Boxes) -> dict[str, Any]:
-    """Returns data settings for a folder of which no config is given: masks and keypoints if most boxes have some."""
+    """Returns data settings for a folder without a config: with masks and keypoints if most boxes have some."""
     square = ({"op": "letterbox", "size": SIDE},)
     every = _every(boxes)
     found = {"transforms": square, "eval_transforms": square, "max_boxes": 1, "masks": None, "keypoints": None}

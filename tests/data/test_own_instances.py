@@ -282,6 +282,13 @@ def test_the_program_draws_masks_and_skeletons(tmp_path, capsys):
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 1000
 
 
+def test_lines_are_not_looked_for_where_nothing_is_wrong(tmp_path, monkeypatch):
+    root = write(tmp_path)
+    monkeypatch.setattr(coco_entries, "_entries", None)  # it takes longer than all the rest
+    data.check(settings(root))
+    assert messages(root) == ([], [])
+
+
 def test_lines_are_found_when_a_message_needs_them(tmp_path):
     path = tmp_path / "boxes.json"
     path.write_text('{"images": [], "annotations": [{"id": 1},\n 7,\n {"id": 2},],\n "categories": []}')

@@ -17,8 +17,8 @@ from cvjax.programs import preview
 
 
 def test_boxes_and_masks_are_drawn_where_they_are():
-    mask = np.zeros((1, 3, 64, 64), np.float32)
-    mask[0, 0, 20:30, 20:30] = 1
+    mask = np.zeros((1, 3, 64, 64), bool)
+    mask[0, 0, 20:30, 20:30] = True
     batch = {
         "image": np.zeros((1, 64, 64, 3), np.float32),
         "boxes": np.float32([[[8, 10, 40, 50], [0, 0, 9, 9], [0, 0, 0, 0]]]),
@@ -27,12 +27,15 @@ def test_boxes_and_masks_are_drawn_where_they_are():
         "masks": mask,
         "target": np.ones((1, 64, 64, 1), np.float32),
         "scale": np.zeros((1, 4), np.float32),
+        "keypoints": np.full((1, 3, 2, 2), 35.5, np.float32),
+        "visibility": np.int32([[[0, 2], [0, 0], [0, 0]]]),
     }
     drawn = preview.draw_batch(batch, ("a", "b", "cat"))
     assert drawn.keys() == {"image", "target"} and drawn["image"].shape == (1, 256, 256, 3)
     image = drawn["image"][0]
-    np.testing.assert_allclose(image[4 * 25, 4 * 25], preview.VEIL * np.float32(colour(2)), atol=0.01)  # the mask
-    np.testing.assert_allclose(image[4 * 45, 4 * 8], colour(2), atol=0.01)  # the box's left edge
+    np.testing.assert_allclose(image[4 * 25, 4 * 25], 0.45 * np.float32(colour(0)), atol=0.01)  # the mask
+    np.testing.assert_allclose(image[4 * 45, 4 * 8], colour(0), atol=0.01)  # the box's left edge
+    np.testing.assert_allclose(image[4 * 35 + 2, 4 * 35 + 2], colour(0), atol=0.01)  # the joint
     assert not image[:30, :30].any()  # padding has no box
     assert (drawn["target"] == 1).all()
 
