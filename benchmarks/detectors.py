@@ -53,12 +53,15 @@ BARS, GPU_BAR = {"training step": 1.1, "network, no gradients": 1.5}, 1.0  # our
 BATCH, PLACED = 16, 4  # frames at a time; batches on the device, used in turn
 TIMED = 128  # largest images, in pixels, that are timed; others need a GPU
 Config = Mapping[str, Any]
+# Those that start from images alone and detect by one program; `cvjax.programs.frames` times the others as well.
+SYSTEMS = ("sliding_window", "yolo", "yolov2", "yolo9000", "retinanet", "faster_rcnn")
+SYSTEMS = tuple(f"detection.{name}" for name in SYSTEMS)
 
 
 def detectors() -> dict[str, Config]:
     """The experiments of all detectors' configs, by name, and sliding windows by crops."""
     found = {path.stem: experiment(path.stem, {}) for path in sorted(CONFIGS.glob("*.py"))}
-    found = {name: config for name, config in found.items() if config["system"].startswith("detection.")}
+    found = {name: config for name, config in found.items() if config["system"] in SYSTEMS}
     if "yolo_voc" in found:
         changes = {"recipe.layers": "fast", "recipe.bottleneck": 256}
         found["yolo_voc:fast"] = experiment("yolo_voc", changes)

@@ -30,6 +30,7 @@ FIGURES = {
     "diffusion": 13,
     "generative": 12,
     "recognition": 7,
+    "regions": 11,
     "seeing": 7,
     "segmentation": 5,
     "translation": 9,
@@ -64,6 +65,11 @@ QUESTIONS = {
         figures=figures, threshold=gallery.threshold, accepted=accepted, rates=[verification.area(curves["triplet"])],
         same=[list(set(who.name_pictures(mine))) for who in (gone, back)], names=back.names, answers=answers,
         shares=list(shares.values()), opened=opened["triplet"].true[-1],
+    )""",
+    "regions": """dict(
+        final=figures, totals=totals, table=table, objects=len(best["grid"]), still=still, times=times, asked=asked,
+        recalls={title: coverage.recall(overlaps) for title, overlaps in best.items()},
+        vectors=vectors.shape, crops=crops.shape,
     )""",
     "seeing": """dict(
         completeness=completeness, cams=[cams.min(), cams.max()], energies=energies, losses=losses[jnp.array([0, -1])],
@@ -253,6 +259,22 @@ def test_generative_is_measured(run):
     assert not plain[2, 6] and plain[:3, :4].all()  # two to the right in the row above is in the blind spot
     for name in ("autoencoder", "vae", "collapsed", "cured", "dcgan", "pixelcnn"):
         assert (folder / "runs" / "generative_smoke" / name / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [unit("regions")], indirect=True)
+def test_regions_are_counted(run):
+    _, _, found, folder = run
+    assert found["totals"]["mask_ap"] == pytest.approx(found["final"]["mask_ap"], abs=1e-6)
+    assert found["still"]["RoIPool"] > 0.5 and found["still"]["RoIAlign"] == 0  # as the text says
+    systems, windows, times = zip(*found["table"], strict=True)
+    assert systems == ("sliding windows", "R-CNN", "SPP-net", "Fast R-CNN", "Faster R-CNN", "Mask R-CNN")
+    assert windows[1] == windows[2] == windows[3] <= 40 and 0 < windows[4] == windows[5] <= 64 < found["asked"]
+    assert min(times) > 0 and min(found["times"].values()) > 0
+    searched, grid = (found["recalls"][title][4] for title in ("selective search", "grid"))
+    assert searched >= 0.95 and searched > grid  # of 200
+    assert found["vectors"][0] == 1 and found["crops"] == [32, 16, 16, 3]
+    assert (folder / "runs" / "regions_smoke" / "report.html").exists()
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cvjax import command, compiled, config, data, rundir, runs
@@ -68,13 +69,13 @@ def count_windows(system: Detector, state: State, image: np.ndarray) -> int:
 
 
 def _proposals(system: FasterRCNN, state: State, image: np.ndarray) -> int:
-    def count(state: State, image: np.ndarray) -> Any:
+    def count(state: State, image: jax.Array) -> jax.Array:
         def apply(name: str, x: Any) -> Any:
             return system.call(state, name, x)
 
         return system.propose(apply, system.maps(apply, image), image).mask.sum()
 
-    return jax.jit(count)(state, image)
+    return jax.jit(count)(state, jnp.asarray(image))
 
 
 def seconds(function: Any, *arguments: Any) -> float:
