@@ -14,7 +14,9 @@ CONTAINERS = ("images", "jpegimages", "labels", "annotations")  # folders that s
 
 def parts_of(file: Path, root: Path) -> tuple[str, ...]:
     """Returns the parts of an image's path below a folder, without those such as `images` that mean nothing."""
-    *folders, name = file.relative_to(root).parts
+    start, path = f"{root}{os.sep}", str(file)  # as texts, since paths are slow where there are thousands
+    inner = path[len(start) :].split(os.sep) if path.startswith(start) else file.relative_to(root).parts
+    *folders, name = inner
     return (*(part for part in folders if part.lower() not in CONTAINERS), name)
 
 
@@ -39,8 +41,11 @@ class Images:
     def find(self, name: str, near: Path, split: str = "") -> Path | None:
         """Finds an image by the name in a file of the folder `near`."""
         name = name.replace("\\", "/")
+        inner = os.path.normpath(name)
         for place in self._places(near):
-            if file := self._by_path.get(os.path.normpath(os.path.join(place, name))):
+            away = inner.startswith(("..", "/"))
+            path = os.path.normpath(os.path.join(place, name)) if away else place + inner
+            if file := self._by_path.get(path):
                 return file
         wanted = split_of(parts_of(near / "x", self.root)) or split
         several = self._by_name.get(Path(name).name, [])
@@ -92,10 +97,9 @@ class Images:
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 (of few folders)
     def _places(self, near: Path) -> list[str]:
-        """Returns the folders below which a name in a file of the folder `near` may be."""
-        return [
-            str(place / inner) for place in (near, near.parent, self.root) for inner in ("", "images", "JPEGImages")
-        ]
+        """Returns the folders below which a name in a file of the folder `near` may be, as a path begins."""
+        folders = [place / inner for place in (near, near.parent, self.root) for inner in ("", "images", "JPEGImages")]
+        return ["" if str(folder) == "." else f"{str(folder).rstrip('/')}/" for folder in dict.fromkeys(folders)]
 
     @functools.cached_property
     def _by_path(self) -> dict[str, Path]:
