@@ -33,7 +33,8 @@ def coco_record(name: str, size: tuple[int, int], found: Found) -> Record:
     """Returns an image's file name, height and width, and its detections as annotations, which have no numbers yet.
 
     They have scores, boxes as `x, y, width, height` and areas. With masks, those are `segmentation` as RLE of the
-    image's size, and areas are theirs. With joints, `keypoints` has `x, y, 2` of each, and `keypoint_scores` scores.
+    image's size, and areas are theirs. With joints, `keypoints` has `x, y, 2` of each, where the middle of
+    the first pixel is at 0, 0 as COCO has it, and `keypoint_scores` scores.
     """
     annotations = []
     for row, (box, score, label) in enumerate(zip(found["boxes"], found["scores"], found["labels"], strict=True)):
@@ -48,7 +49,7 @@ def coco_record(name: str, size: tuple[int, int], found: Found) -> Record:
             annotation["segmentation"] = {"size": list(size), "counts": runs["counts"].decode("ascii")}
         if "keypoints" in found:
             joints = found["keypoints"][row].astype(np.float64)
-            flat = [number for place in joints for number in (*np.round(place[:2], 3).tolist(), people.VISIBLE)]
+            flat = [number for place in joints for number in (*np.round(place[:2] - 0.5, 3).tolist(), people.VISIBLE)]
             annotation |= {"keypoints": flat, "num_keypoints": len(joints)}
             annotation["keypoint_scores"] = np.round(joints[:, 2], 5).tolist()
         annotations.append(annotation)

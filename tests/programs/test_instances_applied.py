@@ -102,7 +102,8 @@ def test_joints_are_in_pixels_of_the_users_image_and_named(written):
     coco = COCO(written / "detections.json")
     first = coco.anns[1]
     assert first["num_keypoints"] == 17 and first["keypoint_scores"] == [3] * 17
-    np.testing.assert_allclose(np.reshape(first["keypoints"], (17, 3)), [[*DISC["centre"], 2]] * 17, atol=2e-3)
+    middle = [*np.subtract(DISC["centre"], 0.5), 2]  # COCO numbers pixels
+    np.testing.assert_allclose(np.reshape(first["keypoints"], (17, 3)), [middle] * 17, atol=2e-3)
     for category in coco.cats.values():
         assert category["keypoints"] == list(people.JOINTS)
         ends = {
