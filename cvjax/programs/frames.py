@@ -53,7 +53,7 @@ def count_windows(system: Detector, state: State, image: np.ndarray) -> int:
     if isinstance(system, ProposalDetector):
         count = len(system.proposals.compute(image[0])[: system.proposals.max_boxes])
     elif isinstance(system, FasterRCNN):
-        count = int(_proposals(system, state, image))
+        count = _proposals(system, state, image)
     elif isinstance(system, WindowDetector):
         count = len(system.windows)
     elif isinstance(system, RetinaNetDetector):
@@ -75,7 +75,7 @@ def _proposals(system: FasterRCNN, state: State, image: np.ndarray) -> int:
 
         return system.propose(apply, system.maps(apply, image), image).mask.sum()
 
-    return jax.jit(count)(state, jnp.asarray(image))
+    return int(jax.jit(count)(state, jnp.asarray(image)))
 
 
 def seconds(function: Any, *arguments: Any) -> float:
