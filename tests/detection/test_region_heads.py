@@ -61,9 +61,10 @@ def test_what_may_be_drawn_and_its_targets_are_torchvisions(torchvision):
         targets = BoxCoder((10.0, 10.0, 5.0, 5.0)).encode_single(theirs_truth[matches.clamp(min=0)], rois).numpy()
         assert ours.mask.sum() == len(rois)
         place = {tuple(row): i for i, row in enumerate(rois.numpy().tolist())}
-        for box, label, offsets in zip(*(np.asarray(x)[np.asarray(ours.mask)] for x in ours[:3]), strict=True):
+        columns = (ours.boxes, ours.labels, ours.offsets, ours.matched)
+        for box, label, offsets, row in zip(*(np.asarray(x)[np.asarray(ours.mask)] for x in columns), strict=True):
             at = place.pop(tuple(box.tolist()))
-            assert label == expected[at]
+            assert label == expected[at] and row == (np.flatnonzero(present)[matches[at]] if label else 0)
             if label:
                 np.testing.assert_allclose(offsets, targets[at], rtol=1e-4, atol=1e-4)  # float32
             kinds.add(int(label))
