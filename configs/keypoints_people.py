@@ -1,6 +1,7 @@
 """Mask R-CNN's branch of joints on drawn people: a box and COCO's 17 joints of each.
 
-Regions are read by RoIAlign from a pyramid, from its finest level, whose cells have 2 pixels, unless they are large.
+Regions are read by RoIAlign from the finest level of a pyramid, whose cells have 2 pixels; the others are for
+proposals.
 The variant `masks` trains the branch of masks beside it, as in the paper's table 5.
 
 Paper: He, Gkioxari, Dollár & Girshick, Mask R-CNN, 2017 (arXiv:1703.06870), section 5.

@@ -94,7 +94,7 @@ def _picture(example: Example, pipeline: Pipeline, described: str) -> np.ndarray
     rows = {name: example[name] for name in objects.TYPES}
     scene = dataclasses.replace(scene, boxes=example["boxes"], rows=rows, masks=example.get("masks"))
     if annotations.keypoints:
-        joints = Joints(example["keypoints"], example["visibility"], annotations.keypoints.exchange)
+        joints = Joints(example["keypoints"], example["visibility"], annotations.keypoints.pairs)
         scene = dataclasses.replace(scene, joints=joints)
     return scene
 

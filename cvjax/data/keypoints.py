@@ -23,38 +23,44 @@ class Keypoints:
     Attributes:
       feature: of each object: [joints, 3] of x, y and visibility, which is 0 where a joint is not labelled, 1 where it
         is labelled but hidden, and 2 where it is visible. In a folder it is "keypoints", as COCO's json calls them.
-      exchange: pairs of joints that a mirror exchanges, by default those of COCO's people.
+      exchange: pairs of joints that a mirror exchanges; None: those of COCO's people.
       normalised: whether x and y are fractions of the image's width and height instead of pixels.
     """
 
     feature: str = "keypoints"
-    exchange: tuple[tuple[int, int], ...] = people.EXCHANGE
+    exchange: tuple[tuple[int, int], ...] | None = None
     normalised: bool = False
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Keypoints":
         """Reads a config's `data.keypoints`; raises a UserError for an unknown key or a wrong value."""
         values = match(given, arguments_of(cls), "data.keypoints")
-        named = [joint for pair in values.get("exchange", ()) for joint in pair]
+        named = [joint for pair in values.get("exchange") or () for joint in pair]
         if len(set(named)) < len(named) or min(named, default=0) < 0:
             given = values["exchange"]
             raise UserError(f"data.keypoints.exchange={given} must name joints from 0 on, each of them once")
         return cls(**values)
 
     @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of joints that a mirror exchanges."""
+        return people.EXCHANGE if self.exchange is None else self.exchange
+
+    @property
     def least(self) -> int:
         """The least number of joints that an object has, one more than the last that is exchanged."""
-        return 1 + max((joint for pair in self.exchange for joint in pair), default=0)
+        return 1 + max((joint for pair in self.pairs for joint in pair), default=0)
 
     def check_count(self, count: int, names: Sequence[str] = ()) -> None:
         """Raises a UserError if `exchange` does not suit joints of this number and, where they are known, names."""
         pairs = mirrored_pairs(names)
-        hint = f". By their names, set data.keypoints.exchange={pairs}" if pairs or names else ""
+        hint = f". By their names, set data.keypoints.exchange={pairs}" if pairs else ""
         if count < self.least:
             last = self.least - 1
             raise UserError(f"data.keypoints.exchange names joint {last}, but there are {count}, numbered from 0{hint}")
-        if names and self.exchange == people.EXCHANGE and _sorted(pairs) != _sorted(people.EXCHANGE):
-            raise UserError(f"data.keypoints.exchange has the pairs of COCO's people, and these are others{hint}")
+        if names and self.exchange is None and _sorted(pairs) != _sorted(people.EXCHANGE):
+            hint = hint if pairs else ": set data.keypoints.exchange to the pairs that a mirror exchanges, () for none"
+            raise UserError(f"data.keypoints has the pairs of COCO's people, and these are others{hint}")
 
     def resolved(self, name: str, features: Mapping[str, Any]) -> int:
         """Returns the number of joints that a dataset declares in the features of its objects.

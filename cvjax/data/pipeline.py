@@ -152,7 +152,7 @@ class Pipeline:
         rows = {"area": np.zeros(1, np.float32)}
         scene = dataclasses.replace(scene, boxes=np.zeros((1, 4), np.float32), rows=rows, masks=masks)
         if self.annotations.keypoints:
-            exchange, count = self.annotations.keypoints.exchange, self.annotations.keypoints.least
+            exchange, count = self.annotations.keypoints.pairs, self.annotations.keypoints.least
             joints = Joints(np.zeros((1, count, 2), np.float32), np.zeros((1, count), np.int32), exchange)
             scene = dataclasses.replace(scene, joints=joints)
         return scene

@@ -156,10 +156,13 @@ def _check_ranges(chosen: Mapping[str, Any], devices: int) -> None:
                 f"data.masks={chosen['masks']!r}: the masks of a folder are those of COCO's json or YOLO's polygons, "
                 f"which data.masks={SEGMENTATION!r} reads"
             )
-        if chosen["keypoints"] is not None and (given := chosen["keypoints"].get("feature", KEYPOINTS)) != KEYPOINTS:
+        asked = chosen["keypoints"] or {}
+        if (given := asked.get("feature", KEYPOINTS)) != KEYPOINTS:
             raise UserError(
                 f"data.keypoints.feature={given!r}: those of a folder are called {KEYPOINTS!r} in COCO's json"
             )
+        if asked.get("normalised"):
+            raise UserError("data.keypoints.normalised=True: those of COCO's json are in pixels")
         for name in chosen["keep"]:
             if name != layouts.CAPTION:
                 raise UserError(f"data.keep: a folder of images has no {name!r}, only {layouts.CAPTION!r}")

@@ -161,10 +161,10 @@ def recipe(
       classes: number of classes, or their names.
       step: which of the runs: 1 and 3 train proposals, 2 and 4 the detector. What they do not train is to be borrowed.
       features: the network of features.
-      proposing: how regions are proposed.
-      classifying: how regions are read and classified.
+      proposing: how regions are proposed. Runs 2 and 4 do not use its `anchors`.
+      classifying: how regions are read and classified, in runs 2 and 4.
       ema: share of the moving average that each step keeps; 0: no average.
-      detection: how detections are selected.
+      detection: how detections are selected, in runs 2 and 4.
       optimiser: as in `cvjax.optim.build`.
 
     Returns:

@@ -87,7 +87,7 @@ class FastRCNN(ProposalDetector):
         draw = partial(sample_regions, count=self.regions, foreground=self.foreground, background=self.background)
         keys = jax.random.split(draw_key, len(boxes))
         outside = outside_crowds(batch["proposals"], batch["boxes"], batch["mask"] & batch["crowd"])
-        drawn = jax.vmap(draw)(keys, batch["proposals"], batch["proposals_mask"] & outside, boxes, labels, mask)
+        drawn = jax.vmap(draw)(keys, batch["proposals"], batch["proposals_mask"], boxes, labels, mask, outside)
 
         def loss_fn(params):
             pooled = self.pool({"params": params["vgg"]}, batch["image"], drawn.boxes, drawn.mask)

@@ -19,6 +19,7 @@ from cvjax import optim
 from cvjax.core import Batch, Metrics, Recipe, State, advance, check_images, class_names, descend, start, variables
 from cvjax.detection.detector import Candidates, Detection, Detector, Images, Objects, training_objects
 from cvjax.detection.region_heads import (
+    FOREGROUND,
     RegionHead,
     Regions,
     count_positives,
@@ -128,7 +129,7 @@ class Classifying:
     Attributes:
       pooling: features of a region by "pool", RoIPool, or "align", RoIAlign.
       pooled: bins a side.
-      canonical: square root of the area of regions that are read from the pyramid's third level.
+      canonical: with a pyramid, square root of the area of regions that are read from its third level.
       hidden: units of the two fully connected layers.
       dropout: share of their outputs that training drops.
       count: number of regions that train them on an image.
@@ -173,7 +174,7 @@ class FasterRCNN(Detector):
         Raises a UserError as `recipe` does.
         """
         names, sizes, ratios = class_names(classes), proposing.sizes, proposing.ratios
-        count_positives(classifying.count, 0.25, of="classifying.count")  # the share of `sample_regions`
+        count_positives(classifying.count, FOREGROUND, of="classifying.count")
         maps = Maps.of(features)
         if len(sizes) != len(maps.strides) or len({len(level) for level in sizes}) != 1:
             wanted = f"{len(maps.strides)} groups of one length, for levels of cells of {maps.strides} pixels"
@@ -298,8 +299,8 @@ class FasterRCNN(Detector):
     def draw_regions(self, key: Key[Array, " batch"], boxes: Boxes, mask: Mask, batch: Batch) -> Regions:
         """Draws regions to train on among proposals and objects."""
         choose = partial(sample_regions, count=self.classifying.count)
-        mask &= outside_crowds(boxes, batch["boxes"], batch["mask"] & batch["crowd"])
-        return Regions(*jax.vmap(choose)(key, boxes, mask, *solid_objects(batch)))
+        outside = outside_crowds(boxes, batch["boxes"], batch["mask"] & batch["crowd"])
+        return Regions(*jax.vmap(choose)(key, boxes, mask, *solid_objects(batch), outside))
 
     def region_losses(
         self, key: Key[Array, " batch"], apply: Apply, levels: Levels, boxes: Boxes, mask: Mask, batch: Batch

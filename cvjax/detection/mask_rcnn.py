@@ -1,8 +1,8 @@
 """Mask R-CNN: He, Gkioxari, Dollár & Girshick, Mask R-CNN, 2017 (arXiv:1703.06870).
 
 Faster R-CNN with RoIAlign, and branches that see inside the boxes: masks of objects, and joints of people (section 5).
-Both are trained on regions that overlap an object, and read for detections only. Details that the paper leaves open
-follow Detectron2.
+Both are trained on regions that overlap an object, and read for detections only. Targets and pasting of masks are
+Detectron2's, which are exact to a pixel; features are read, boxes are coded and joints are binned as in torchvision.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from cvjax.data import people
 from cvjax.detection.detector import Candidates, Detection, Found, Images, find_and_select
 from cvjax.detection.faster_rcnn import Apply, Classifying, FasterRCNN, Features, Levels, Losses
 from cvjax.detection.region_branches import KeypointHead, MaskHead, keypoint_loss, mask_loss, own_masks
-from cvjax.detection.region_heads import Regions, count_positives
+from cvjax.detection.region_heads import FOREGROUND, Regions, count_positives
 from cvjax.detection.rpn import Proposing
 from cvjax.errors import UserError
 from cvjax.metrics import detection as metrics
@@ -103,7 +103,7 @@ class MaskRCNN(FasterRCNN):
     def drawn_losses(self, apply: Apply, levels: Levels, drawn: Regions, batch: Batch) -> Losses:
         """Computes the losses of regions that were drawn; those of the branches of the ones that show an object."""
         losses, side = super().drawn_losses(apply, levels, drawn, batch), self.branches.pooled
-        most = count_positives(self.classifying.count, 0.25)  # and they are the first
+        most = count_positives(self.classifying.count, FOREGROUND)  # and they are the first
         drawn = Regions(*(rows[:, :most] for rows in drawn))
         positive = drawn.mask & (drawn.labels > 0)
         pooled = self.read(levels, drawn.boxes, positive, side)

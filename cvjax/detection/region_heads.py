@@ -23,6 +23,7 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of offsets: their standard deviations are ab
 Candidates = tuple[Float[Array, "batch candidates 4"], Float[Array, "batch candidates"], Int[Array, "batch candidates"]]
 
 
+FOREGROUND = 0.25  # share of the regions that train the head and show an object
 INSIDE = 0.5  # share of a region in a crowd from which on it is no background
 
 
@@ -88,8 +89,9 @@ def sample_regions(
     boxes: Float[Array, "objects 4"],
     labels: Int[Array, " objects"],
     present: Bool[Array, " objects"],
+    outside: Bool[Array, " proposals"],
     count: int = 64,
-    foreground: float = 0.25,
+    foreground: float = FOREGROUND,
     positive: float = 0.5,
     background: tuple[float, float] = (0.0, 0.5),
 ) -> Regions:
@@ -100,6 +102,7 @@ def sample_regions(
 
     Args:
       valid, present: False in padding of the proposals and of the objects.
+      outside: which proposals may be background, because they are in no crowd: `outside_crowds`.
       background: least IoU with the nearest object, and the one below which it is: (0.1, 0.5) in Fast R-CNN, whose
         hard examples these are, and (0, 0.5) in Faster R-CNN.
     """
@@ -111,7 +114,8 @@ def sample_regions(
     greatest, matched = overlaps.max(-1), overlaps.argmax(-1)
     keys = jax.random.split(key)
     chosen = random_subset(keys[0], valid & (greatest >= positive), round(count * foreground))
-    others = valid & (greatest >= background[0]) & (greatest < min(background[1], positive))
+    outside = jnp.concatenate([outside, solid])
+    others = valid & outside & (greatest >= background[0]) & (greatest < min(background[1], positive))
     others = random_subset(keys[1], others, count - chosen.sum())
     order = jnp.argsort(jnp.where(chosen, 0, jnp.where(others, 1, 2)))  # stable
     order = jnp.pad(order, (0, max(count - len(order), 0)), constant_values=-1)[:count]

@@ -18,12 +18,14 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from cvjax import command, compiled, config, data, rundir, runs
 from cvjax.core import State
@@ -53,7 +55,7 @@ def count_windows(system: Detector, state: State, image: np.ndarray) -> int:
     if isinstance(system, ProposalDetector):
         count = len(system.proposals.compute(image[0])[: system.proposals.max_boxes])
     elif isinstance(system, FasterRCNN):
-        count = _proposals(system, state, image)
+        count = int(_proposals(system, state, jnp.asarray(image)))
     elif isinstance(system, WindowDetector):
         count = len(system.windows)
     elif isinstance(system, RetinaNetDetector):
@@ -68,14 +70,12 @@ def count_windows(system: Detector, state: State, image: np.ndarray) -> int:
     return count * (2 if system.detection.flip_test else 1)
 
 
-def _proposals(system: FasterRCNN, state: State, image: np.ndarray) -> int:
-    def count(state: State, image: jax.Array) -> jax.Array:
-        def apply(name: str, x: Any) -> Any:
-            return system.call(state, name, x)
+@partial(jax.jit, static_argnums=0)
+def _proposals(system: FasterRCNN, state: State, image: Float[Array, "1 height width channels"]) -> Int[Array, ""]:
+    def apply(name: str, x: Any) -> Any:
+        return system.call(state, name, x)
 
-        return system.propose(apply, system.maps(apply, image), image).mask.sum()
-
-    return int(jax.jit(count)(state, jnp.asarray(image)))
+    return system.propose(apply, system.maps(apply, image), image).mask.sum()
 
 
 def seconds(function: Any, *arguments: Any) -> float:

@@ -187,7 +187,7 @@ def _runs(groups: Mapping[tuple[str, str], Sequence[Row]]) -> str:
 
 
 def tabulate_frames(rows: Sequence[Row]) -> str:
-    """Returns a table of detectors by what `cvjax.programs.frames` measured of a frame, in the order of their years."""
+    """Returns a table of detectors by what `cvjax.programs.frames` measured: those of `STORY`, then others."""
     columns = ("system", "config", "seed", *FRAME_FIGURES.values(), "windows classified", "ms a frame")
     columns += ("of it, the search for proposals", "device, frames")
     lines = []

@@ -136,8 +136,10 @@ def test_pairs_follow_from_names():
     assert mirrored_pairs(names) == ((2, 0),)
     Keypoints().check_count(17, people.JOINTS)
     Keypoints().check_count(17)
-    with pytest.raises(UserError, match=r"COCO's people, and these are others.*set data.keypoints.exchange=\(\)"):
-        Keypoints().check_count(21, [f"finger {number}" for number in range(21)])
+    for others in ([f"finger {number}" for number in range(21)], [f"l_joint {number}" for number in range(17)]):
+        with pytest.raises(UserError, match="exchange to the pairs that a mirror exchanges, \\(\\) for none"):
+            Keypoints().check_count(len(others), others)
+        Keypoints(exchange=people.EXCHANGE).check_count(len(others), others)  # as it was asked for
     with pytest.raises(UserError, match=r"names joint 16, but there are 4.*data.keypoints.exchange=\(\(2, 0\),\)"):
         Keypoints().check_count(4, names)
     Keypoints(exchange=((2, 0),)).check_count(4, names)

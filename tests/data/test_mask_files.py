@@ -194,8 +194,8 @@ def test_damaged_objects_are_named(tmp_path):
     Image.new("RGB", (16, 12)).save(tmp_path / "photos/test/0.png")
     path = tmp_path / "objects.json"
     for segmentation, fault in {
-        "[[1, 1, 5, 5]]": r"annotation 4 cannot be drawn: a polygon of 4 numbers; three points have 6",
-        '{"size": [9, 16], "counts": [144]}': r"annotation 4 .*its size is \[9, 16\] and the image's \[12, 16\]",
+        "[[1, 1, 5, 5]]": r"annotation 4 cannot be drawn: a polygon has 2 points, and needs 3",
+        '{"size": [9, 16], "counts": [144]}': r"annotation 4 .*of the size \[9, 16\], and the image is \[12, 16\]",
     }.items():
         path.write_text(
             '{"images": [{"id": 1, "file_name": "0.png", "height": 12, "width": 16}], "categories": [{"id": 1, "name": '

@@ -142,6 +142,10 @@ FAULTS = {
     "no number": (dict(segmentation=[[1, 2, 3, 4, 5, "x"]]), "a polygon has what is no number: .*'x'"),
     "not a number": (dict(segmentation=[[1, 2, 3, 4, 5, float("nan")]]), "a polygon has what is no number: .*nan"),
     "a flat list": (dict(segmentation=[1, 2, 3, 4, 5, 6]), "is neither a list of polygons nor run lengths"),
+    "far away": (
+        dict(segmentation=[[2, 2, 140, 4, 75, 9]]),
+        "points further outside the image of 64x48 pixels",
+    ),
     "outside": (dict(segmentation=[[70, 2, 80, 4, 75, 9]]), "polygons are outside the image of 64x48 pixels"),
     "another size": (dict(segmentation={**RUNS, "size": [64, 48]}), r"of the size \[64, 48\], .* image is \[48, 64\]"),
     "run lengths too short": (
@@ -207,6 +211,11 @@ def _nothing(content):
             None,
             dict(keypoints=dict(feature="joints")),
             r"data.keypoints.feature='joints': those of a folder are",
+        ),
+        (
+            None,
+            dict(keypoints=dict(normalised=True)),
+            r"keypoints.normalised=True: those of COCO's json are in pixels",
         ),
         (None, dict(keypoints={}), r"exchange names joint 16, but there are 4.*set data.keypoints.exchange=\(\(1, 2\)"),
         (None, dict(points=dict(feature="x")), r"data.points is for datasets by name.*see data.keypoints"),

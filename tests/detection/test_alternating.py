@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from drawn_states import draw_state
 
+from cvjax import config
 from cvjax.core import start, variables
 from cvjax.detection import alternating, faster_rcnn
 from cvjax.detection.detector import Detection
@@ -108,3 +109,12 @@ def test_a_pyramid_has_a_proposer_of_its_own():
     recipe = alternating.recipe(**SMALL | {"features": pyramid, "proposing": sizes}, step=2)
     state = jax.eval_shape(recipe.init, jax.random.key(0), make_batch())
     assert {*state.frozen} == {"proposer_resnet", "proposer_fpn", "rpn"}
+
+
+def test_the_four_configs_differ_in_what_they_train_alone():
+    four = [config.as_dict(config.load(f"configs/alternating_{step}_scenes.py")) for step in (1, 2, 3, 4)]
+    assert [one["recipe"].pop("step") for one in four] == [1, 2, 3, 4]
+    joint = config.as_dict(config.load("configs/faster_rcnn_scenes.py"))
+    for one in (*four, joint):
+        one["recipe"].pop("optimiser")
+    assert all(one["recipe"] == joint["recipe"] and one["data"] == joint["data"] for one in four)

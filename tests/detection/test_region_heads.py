@@ -1,5 +1,7 @@
 """Sampling of regions, the loss of a head and its detections, beside torchvision's and loops."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,9 +29,25 @@ def draw_image(seed, proposals=60, objects=5):
     return tuple(jnp.asarray(x) for x in (found, valid, truth, labels, present))
 
 
-sample = jax.jit(region_heads.sample_regions, static_argnames=("count", "foreground", "background"))
+@partial(jax.jit, static_argnames=("count", "foreground", "background"))
+def sample(key, proposals, valid, boxes, labels, present, outside=None, **settings):
+    outside = jnp.ones(len(proposals), bool) if outside is None else outside
+    return region_heads.sample_regions(key, proposals, valid, boxes, labels, present, outside, **settings)
+
 
 # --- sampling -----------------------------------------------------------------------------------------------------
+
+
+def test_regions_inside_crowds_are_objects_but_no_background():
+    proposals = jnp.array([[10.0, 10, 20, 20], [40, 40, 50, 50], [60, 60, 70, 70]])
+    boxes, crowd = jnp.array([[10.0, 10, 20, 21], [5, 5, 55, 55]]), jnp.array([False, True])
+    outside = region_heads.outside_crowds(proposals, boxes, crowd)
+    assert outside.tolist() == [False, False, True]
+    labels, there = jnp.array([1, 0]), jnp.ones(3, bool)
+    found = sample(jax.random.key(0), proposals, there, boxes, labels, ~crowd, outside, count=8)
+    drawn = {tuple(box) for box in found.boxes[found.mask].tolist()}
+    assert drawn == {(10.0, 10, 20, 20), (10.0, 10, 20, 21), (60.0, 60, 70, 70)}
+    assert sorted(found.labels[found.mask].tolist()) == [0, 2, 2]
 
 
 def test_random_subsets_are_uniform_and_of_the_number_asked_for():

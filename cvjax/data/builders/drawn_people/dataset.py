@@ -1,4 +1,4 @@
-"""`drawn_people`: drawn people on crops of photographs, annotated as COCO annotates people."""
+"""`drawn_people`: drawn people on crops of photographs, with boxes, masks and COCO's joints."""
 
 import dataclasses
 from collections.abc import Iterator
