@@ -6,14 +6,14 @@ The variant `frozen` is the paper's way, with the convolutions of configs/rcnn_s
 Paper: He, Zhang, Ren & Sun, Spatial Pyramid Pooling in Deep Convolutional Networks, 2014 (arXiv:1406.4729).
 Command: python train.py --config=configs/spp_net_scenes.py --workdir=runs/spp_net_scenes
 Result: not measured.
-Time: not measured; 2,000 steps.
+Time: not measured; 4,000 steps.
 """
 
 from typing import Any
 
 from cvjax.config import experiment, variant
 
-STEPS = 2000
+STEPS = 4000
 
 
 def search(most: int = 200) -> dict[str, Any]:
