@@ -56,7 +56,7 @@ def get_config(name: str = ""):
             max_boxes=4,
             keypoints=dict(),
             batch=16,
-            eval_batch=50,
+            eval_batch=40,
             transforms=(
                 dict(op="flip"),
                 dict(op="color_jitter", brightness=0.1, contrast=0.2, saturation=0.2),

@@ -31,7 +31,15 @@ from cvjax.weights import packages
 
 CONFIGS = list(house.sources("configs/*.py"))
 PLATFORMS = ("cuda", "tpu")
-SOURCE = ("name", "folder", "train_split", "eval_split", "class_maps", "images")  # keys of `data` that say what is read
+SOURCE = (
+    "name",
+    "folder",
+    "train_split",
+    "eval_split",
+    "class_maps",
+    "images",
+    "masks",
+)  # keys of `data` that say what is read
 FULL = pytest.param("", id="full", marks=pytest.mark.slow)
 
 
@@ -208,6 +216,7 @@ def test_bfloat16_is_of_the_networks_alone(system):
     # The rest resizes or distorts images, cuts out regions or interpolates their features, or multiplies the few
     # channels of a small network to Gram matrices.
     share = {"detection.sliding_window": 0.3, "detection.rcnn": 0.3, "detection.faster_rcnn": 0.8}
+    share |= {"detection.alternating": 0.8, "detection.mask_rcnn": 0.3}  # the latter crops masks
     share |= {"translation.style_transfer": 0.5, "translation.fast_style": 0.5}
     share |= {
         f"translation.super_resolution.{name}": 0.5 for name in ("edsr", "wdsr", "srresnet", "srgan", "pretrained")
