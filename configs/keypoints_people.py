@@ -6,8 +6,9 @@ The variant `masks` trains the branch of masks beside it, as in the paper's tabl
 
 Paper: He, Gkioxari, Dollár & Girshick, Mask R-CNN, 2017 (arXiv:1703.06870), section 5.
 Command: python train.py --config=configs/keypoints_people.py --workdir=runs/keypoints_people
-Result: not measured.
-Time: not measured; 2,500 steps.
+Result: AP of joints 0.565 on the 600 held-out scenes, 0.884 at an OKS of 0.5; AP of boxes 0.735 (seed 9802). Its bar is
+  missed: a joint of a leg or an arm is often found on the other one.
+Time: 14 CPU minutes.
 """
 
 from cvjax.config import experiment, variant
