@@ -87,7 +87,7 @@ def test_a_step_stays_finite_whatever_the_objects(trained, how):
     [
         ({"side": 1}, "no feature is left"),
         ({"regions": 2, "foreground": 0.25}, "foreground=0.25 of config.recipe.regions=2 leaves none for objects"),
-        ({"regions": 8, "foreground": 1.0}, "or none of background"),
+        ({"regions": 8, "foreground": 1.0}, "or none for background"),
         ({"background": (0.5, 0.5)}, "a lower and a higher IoU"),
         ({"search": {"function": SEARCH["function"], "kind": "array"}}, r"search\.kind='array': .*\"boxes\""),
         ({"search": {**SEARCH, "kind": "maps"}}, "kind='maps': expected one of"),

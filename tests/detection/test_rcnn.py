@@ -255,7 +255,7 @@ def test_the_greatest_context_that_it_names_is_taken(side):
         ({"context": 8}, "nothing of a side of 16 is left; at most 7"),
         ({"side": 20, "context": 10}, "at most 9"),
         ({"positive_share": 0.0}, "leaves none for objects"),
-        ({"positive_share": 1.0}, "none of background"),
+        ({"positive_share": 1.0}, "none for background"),
         ({"search": {**SEARCH, "function": "cvjax.ops.proposals:selective"}}, "no function 'selective'"),
         ({"stages": (1, 1, 1, 1, 1, 1), "side": 64}, "up to five numbers"),
     ],
