@@ -289,14 +289,14 @@ def bar_settings(config: ConfigDict | Mapping) -> dict[str, str]:
     Keys at their defaults do not count, so that a new key with a default changes no digest. Names of classes count as
     their number, and a folder of data or the run of a judge by its name, wherever it lies.
     """
-    values = as_dict(config)
+    values, usual = as_dict(config), _defaults(config["system"])
+    # A run of before a key existed has it at its default.
+    values |= {part: {**usual.get(part, {}), **values[part]} for part in ("data", "recipe")}
     values |= {"borrow": name_sources(values["borrow"], recipe_parameters(values["system"]))}
     values |= {"data": name_folders(values["data"]), "judge": name_judge(values.get("judge", ""))}
     if values["recipe"].get("classes") is not None:
         values["recipe"] = {**values["recipe"], "classes": count_classes(values["recipe"]["classes"])}
-    flat, usual = (
-        _flatten(json.loads(json.dumps(side, default=str))) for side in (values, _defaults(values["system"]))
-    )
+    flat, usual = (_flatten(json.loads(json.dumps(side, default=str))) for side in (values, usual))
     chosen = {key: flat.get(key, "absent") for key in flat.keys() | usual.keys()}
     known = {key: key.replace("data.also.", "data.") for key in chosen}  # a second source has the same defaults
     chosen = {key: value for key, value in chosen.items() if value != usual.get(known[key], "absent")}

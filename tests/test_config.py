@@ -49,3 +49,12 @@ def test_names_of_classes_are_no_other_setting():
     experiment = config.load("configs/sagan_cifar10.py")
     named = config.name_classes(experiment, [f"class {index}" for index in range(10)])
     assert named.recipe.classes != experiment.recipe.classes and config.changed_settings(named) == []
+
+
+def test_a_run_of_before_a_key_existed_is_still_of_its_settings():
+    new = config.as_dict(config.load("configs/rcnn_scenes.py"))
+    old = {**new, "data": {key: value for key, value in new["data"].items() if key != "keypoints"}}
+    old["recipe"] = {key: value for key, value in new["recipe"].items() if key != "candidates"}
+    assert config.bar_settings(old) == config.bar_settings(new)
+    old["recipe"] |= {"candidates": 7}
+    assert config.bar_settings(old)["recipe"] != config.bar_settings(new)["recipe"]
